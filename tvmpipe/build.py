@@ -1,0 +1,72 @@
+"""The Python build API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvmpipe.bundle import Bundle
+
+if TYPE_CHECKING:
+    from tvmpipe.passes.base import Objective
+    from tvmpipe.passes.pipeline import Progress
+    from tvmpipe.targets.cluster import Cluster
+
+
+def build(
+    model: Any,
+    cluster: str | Path | Cluster,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    objective: Objective = "throughput",
+    time_limit_s: float = 60.0,
+    pins: Mapping[str, str] | None = None,
+    plan: str | Path | None = None,
+    dump: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compile an ONNX model for the devices of a cluster.
+
+    `model` is a path or an `onnx.ModelProto`, `cluster` a path to `cluster.toml` or a `Cluster`. `shapes` fixes
+    inputs that the file leaves open. `time_limit_s` bounds the search for a placement, not the compilation.
+    `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow
+    instead of searching. `dump` is a directory for the TVMScript after each pass.
+
+    Raises ModelError, ClusterError, PlanError for bad input and InfeasibleError when nothing fits.
+    """
+    from tvmpipe.passes.pipeline import COMPILE, run_passes
+
+    state = prepare(
+        model, cluster, shapes=shapes, objective=objective, time_limit_s=time_limit_s, pins=pins, plan=plan
+    )
+    state = run_passes(state, COMPILE, progress=progress, dump=None if dump is None else Path(dump))
+    assert state.bundle is not None
+    return state.bundle
+
+
+def prepare(
+    model: Any,
+    cluster: str | Path | Cluster,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    objective: Objective = "throughput",
+    time_limit_s: float = 60.0,
+    pins: Mapping[str, str] | None = None,
+    plan: str | Path | None = None,
+) -> Any:
+    """The `CompileState` that the passes start from; parameters as for `build`."""
+    from tvmpipe.passes.base import CompileState, Options
+    from tvmpipe.targets.cluster import Cluster, load_cluster
+
+    return CompileState(
+        source=model,
+        cluster=cluster if isinstance(cluster, Cluster) else load_cluster(cluster),
+        options=Options(
+            objective=objective,
+            time_limit_s=time_limit_s,
+            shapes={name: tuple(int(d) for d in dims) for name, dims in (shapes or {}).items()},
+            pins=dict(pins or {}),
+            plan_file=None if plan is None else Path(plan),
+        ),
+    )

@@ -1,0 +1,164 @@
+"""The deployable artifact: a directory, or the same in one `.tar`.
+
+::
+
+    manifest.json            stages, tensors, devices, hashes
+    plan.yaml                the placement, to edit and compile from again
+    report.json report.html  what goes where and what it should cost
+    stages/s0.so ...         one shared library per stage
+    weights/s0.safetensors   the weights that stage reads
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tvmpipe.errors import BundleError
+from tvmpipe.manifest import FORMAT_VERSION, FileEntry, Manifest
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.pipeline import Pipeline
+
+MANIFEST = "manifest.json"
+
+
+class Bundle:
+    """A compiled model on disk. Made by `tvmpipe.build` or `tvmpipe.load`."""
+
+    def __init__(self, root: Path, manifest: Manifest, owned: tempfile.TemporaryDirectory[str] | None = None) -> None:
+        self.root = root
+        self.manifest = manifest
+        self._owned = owned  # kept so that a bundle that was never saved lives as long as its object
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the bundle to `path`: a directory, or one file when the name ends in `.tar`.
+
+        It appears whole or not at all. Raises BundleError when something is there and `overwrite` is False, or
+        when what is there is no bundle.
+        """
+        target = Path(path)
+        check_target(target, overwrite=overwrite)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            fresh = staging / "bundle"
+            if target.suffix == ".tar":
+                _write_tar(self.root, fresh)
+            else:
+                shutil.copytree(self.root, fresh)
+            if target.is_dir():
+                os.rename(target, staging / "replaced")
+            os.replace(fresh, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return target
+
+    def connect(
+        self,
+        tracker: str,
+        *,
+        inflight: int | None = None,
+        timeout_s: float = 60.0,
+        connect_timeout_s: float = 10.0,
+    ) -> Pipeline:
+        """Request the bundle's devices from a tracker ("host:port"), upload the stages, and return the pipeline.
+
+        `inflight` samples at most are in the pipeline at once, by default two per stage; `timeout_s` is how
+        long one step on a device may take, `connect_timeout_s` how long finding the devices may take.
+        Raises TrackerError, DeviceUnavailableError, DeviceError.
+        """
+        from tvmpipe.runtime.pipeline import connect
+
+        return connect(self, tracker, inflight=inflight, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s)
+
+    def path_of(self, entry: FileEntry) -> Path:
+        """Where a file of the bundle lies."""
+        return self.root / entry.path
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Raise BundleError where `Bundle.save` would: before an expensive compilation, say."""
+    if not target.exists():
+        return
+    if not overwrite:
+        raise BundleError(f"{target} exists; give another name or --force to replace it")
+    if target.is_dir() and not (target / MANIFEST).is_file():
+        raise BundleError(f"{target} is a directory but no bundle; it is not replaced")
+
+
+def load(path: str | Path) -> Bundle:
+    """Open a bundle and check every hash in it. Raises BundleError naming the file that is wrong."""
+    path = Path(path)
+    owned = None
+    root = path
+    if path.is_file():
+        owned = tempfile.TemporaryDirectory(prefix="tvmpipe-")
+        root = Path(owned.name)
+        try:
+            with tarfile.open(path, "r:") as archive:
+                archive.extractall(root, filter="data")
+        except (tarfile.TarError, OSError) as error:
+            raise BundleError(f"{path} is not a bundle: {error}") from None
+    elif not path.is_dir():
+        raise BundleError(f"bundle {path} does not exist")
+    manifest_path = root / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
+    try:
+        manifest = Manifest.model_validate_json(manifest_path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{MANIFEST} of {path} is damaged at {where or 'its start'}: {first['msg']}") from None
+    if manifest.format != FORMAT_VERSION:
+        raise BundleError(f"{path} has bundle format {manifest.format}; this version reads {FORMAT_VERSION}")
+    _verify(root, path, manifest)
+    return Bundle(root, manifest, owned)
+
+
+def _verify(root: Path, shown: Path, manifest: Manifest) -> None:
+    listed = {entry.path for entry in manifest.files}
+    for stage in manifest.stages:
+        for entry in (stage.library, stage.weights):
+            if entry is not None and entry.path not in listed:
+                raise BundleError(f"{shown} uses {entry.path}, which its manifest does not list")
+    seal = root / f"{MANIFEST}.sha256"
+    if not seal.is_file() or seal.read_text().strip() != hash_file(root / MANIFEST):
+        raise BundleError(f"{MANIFEST} of {shown} was changed: its sha256 is not the recorded one")
+    for entry in manifest.files:
+        file = root / entry.path
+        if not file.is_file():
+            raise BundleError(f"{shown} lacks {entry.path}")
+        if hash_file(file) != entry.sha256:
+            raise BundleError(f"{entry.path} of {shown} was changed: its sha256 is not the recorded one")
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
+
+
+def _hash(stream: Any) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_tar(root: Path, target: Path) -> None:
+    """A tar with nothing in it that depends on when and by whom it was made."""
+    with tarfile.open(target, "w:", format=tarfile.PAX_FORMAT) as archive:
+        for file in sorted(path for path in root.rglob("*") if path.is_file()):
+            info = tarfile.TarInfo(file.relative_to(root).as_posix())
+            info.size, info.mode = file.stat().st_size, 0o644
+            with file.open("rb") as stream:
+                archive.addfile(info, stream)

@@ -1,0 +1,97 @@
+"""Every error a caller can meet.
+
+::
+
+    TvmpipeError                      exit code
+    +-- InputError                    1   what the user gave is wrong
+    |   +-- ModelError                    the ONNX file
+    |   |   +-- UnsupportedModelError     an operator or a dynamic shape TVM cannot take
+    |   +-- ClusterError                  cluster.toml
+    |   +-- PlanError                     plan.yaml or a pin
+    |   +-- BundleError                   the artifact
+    |   +-- SampleError                   an input tensor: name, shape or dtype
+    +-- InfeasibleError               3   no plan fits the devices
+    +-- DeviceError                   4   something on the other end of a wire
+        +-- TrackerError                  the tracker cannot be reached
+        +-- DeviceUnavailableError        no free device with that key
+        +-- DeviceLostError               a device died, hung or refused in the middle of work
+        +-- QueueFullError                the pipeline holds as many samples as it may
+
+Each message is one sentence that says what was wrong, where, and what is allowed.
+"""
+
+from __future__ import annotations
+
+
+class TvmpipeError(Exception):
+    """Base of all errors raised on purpose by tvmpipe."""
+
+    exit_code = 1
+
+
+class InputError(TvmpipeError):
+    """What the user gave is wrong."""
+
+
+class ModelError(InputError):
+    """The ONNX file is missing, damaged, or not a model."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model is valid, but something in it cannot be compiled."""
+
+
+class ClusterError(InputError):
+    """The cluster file is wrong."""
+
+
+class PlanError(InputError):
+    """A plan file or a pin does not fit the model or the cluster."""
+
+
+class BundleError(InputError):
+    """The bundle is missing, incomplete, altered, or of another format version."""
+
+
+class SampleError(InputError):
+    """An input tensor has the wrong name, shape or dtype."""
+
+
+class InfeasibleError(TvmpipeError):
+    """No placement satisfies memory and pins."""
+
+    exit_code = 3
+
+
+class DeviceError(TvmpipeError):
+    """Something on the other end of a wire failed."""
+
+    exit_code = 4
+
+
+class TrackerError(DeviceError):
+    """The tracker cannot be reached or does not speak TVM's tracker protocol."""
+
+
+class DeviceUnavailableError(DeviceError):
+    """The tracker has no free device with the key that the bundle asks for."""
+
+
+class DeviceLostError(DeviceError):
+    """A device died, hung or refused while it had work.
+
+    Attributes: `device` (name in the bundle), `stage` (name, or None outside a stage),
+    `sample` (id, or None outside a sample).
+    """
+
+    def __init__(
+        self, message: str, *, device: str, stage: str | None = None, sample: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.device = device
+        self.stage = stage
+        self.sample = sample
+
+
+class QueueFullError(DeviceError):
+    """The pipeline already holds as many samples in flight as it may."""

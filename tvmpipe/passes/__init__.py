@@ -1,0 +1,1 @@
+"""Compile time: ONNX -> Relax -> fused primitives -> coarse graph -> plan -> stages -> libraries -> bundle."""

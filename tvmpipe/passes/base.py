@@ -1,0 +1,94 @@
+"""What a pass is, and the state that passes hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from tvmpipe.targets.cluster import Cluster
+from tvmpipe.targets.cost import CostModel, Roofline
+from tvmpipe.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle
+    from tvmpipe.passes.coarsen import CoarseGraph
+    from tvmpipe.passes.cost import CostTable
+    from tvmpipe.passes.lower import StageLibrary
+    from tvmpipe.passes.partition import Stage
+    from tvmpipe.passes.plan import Plan
+    from tvmpipe.passes.primitives import PrimitiveGraph
+
+Objective = Literal["throughput", "latency"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of a compilation.
+
+    Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node
+    name -> device name; `plan_file` an edited plan to follow instead of searching one; `max_nodes` the size
+    to which the coarse graph is cut down, None for the objective's default.
+    """
+
+    objective: Objective = "throughput"
+    time_limit_s: float = 60.0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
+    plan_file: Path | None = None
+    max_nodes: int | None = None
+    cost_model: CostModel = field(default_factory=Roofline)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The model as its users see it: `sha256` of the file with its external data, inputs, outputs."""
+
+    name: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class CompileState:
+    """Everything known so far; each pass returns a copy with its own fields filled in.
+
+    `source` is a path or an `onnx.ModelProto`; `module` a `tvm.IRModule`; `notes` sentences for the report.
+    """
+
+    source: Any
+    cluster: Cluster
+    options: Options
+    notes: tuple[str, ...] = ()
+    module: Any = None
+    signature: Signature | None = None
+    operators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    graph: PrimitiveGraph | None = None
+    costs: CostTable | None = None
+    coarse: CoarseGraph | None = None
+    plan: Plan | None = None
+    stages: tuple[Stage, ...] = ()
+    libraries: tuple[StageLibrary, ...] = ()
+    bundle: Bundle | None = None
+
+
+class Pass(Protocol):
+    """A frozen dataclass with a `name` and one method."""
+
+    @property
+    def name(self) -> str:
+        """What progress and dumps call it."""
+        ...
+
+    def apply(self, state: CompileState) -> CompileState:
+        """The state with this pass's result in it."""
+        ...
+
+
+def required(value: Any, name: str) -> Any:
+    """`value`, which an earlier pass must have filled in."""
+    if value is None:
+        raise RuntimeError(f"the pass that makes {name!r} has not run")
+    return value

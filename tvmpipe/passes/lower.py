@@ -1,0 +1,102 @@
+"""Compile each stage for its device: schedule, generate code, link for the target's triple."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.passes.base import CompileState
+from tvmpipe.passes.partition import Stage
+from tvmpipe.targets.cluster import Device
+from tvmpipe.targets.target import TargetDescription
+
+
+@dataclass(frozen=True)
+class StageLibrary:
+    """The shared library of a stage, as the bytes of an ELF file."""
+
+    stage: str
+    library: bytes
+
+
+@dataclass(frozen=True)
+class Lower:
+    """Compile the stages, several at a time on a host with several cores; fill in `libraries`."""
+
+    name: str = "lower"
+
+    def apply(self, state: CompileState) -> CompileState:
+        devices = {device.name: device for device in state.cluster.devices}
+        jobs = [(stage, devices[stage.device]) for stage in state.stages]
+        if len(jobs) == 1 or (os.cpu_count() or 1) == 1:
+            libraries = [compile_stage(stage.module, device.target, device.threads) for stage, device in jobs]
+        else:
+            libraries = _compile_in_processes(jobs)
+        return replace(
+            state,
+            libraries=tuple(
+                StageLibrary(stage.name, library)
+                for stage, library in zip(state.stages, libraries, strict=True)
+            ),
+        )
+
+
+def _compile_in_processes(jobs: list[tuple[Stage, Device]]) -> list[bytes]:
+    """TVM's own worker pool: it starts workers by name, so that callers need no `__main__` guard."""
+    import tvm
+    from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
+
+    pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
+    work = [(tvm.ir.save_json(stage.module), device.target, device.threads) for stage, device in jobs]
+    libraries = []
+    for (stage, device), result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
+        if result.status != StatusKind.COMPLETE:
+            raise UnsupportedModelError(
+                f"stage {stage.name} cannot be compiled for {device.target.name}: {result.value}"
+            )
+        libraries.append(bytes(result.value))
+    return libraries
+
+
+def _compile_json(job: tuple[str, TargetDescription, int]) -> bytes:
+    import tvm
+
+    module, target, threads = job
+    return compile_stage(tvm.ir.load_json(module), target, threads)
+
+
+def compile_stage(module: Any, target: TargetDescription, threads: int) -> bytes:
+    """Machine code for a stage module, linked into one shared library."""
+    import tvm
+    from tvm import relax
+
+    from tvmpipe.passes.schedule import schedule_module
+
+    # The loop tails that a vector does not fill are peeled off instead of tested in every iteration.
+    config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
+    tvm_target = target.tvm_target(threads)
+    with tvm_target, tvm.transform.PassContext(opt_level=3, config=config):
+        executable = relax.build(schedule_module(module, target), tvm_target)
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+        path = Path(folder) / "stage.so"
+        executable.export_library(str(path), fcompile=_link, workspace_dir=folder)
+        return path.read_bytes()
+
+
+def _link(output: str, objects: list[str], options: Any = None, **_: Any) -> None:
+    """Link with the LLD that the ziglang wheel carries: any target, no system toolchain, same bytes every time."""
+    names = [os.path.basename(name) for name in objects]
+    folder = os.path.dirname(objects[0])
+    command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "--strip-debug", "-o", output, *names]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"linking failed: {result.stderr.strip() or 'is ziglang installed?'}")
+
+
+_link.output_format = "so"  # type: ignore[attr-defined]  # export_library asks for it

@@ -1,0 +1,53 @@
+"""The passes in order, and what runs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tvmpipe.passes.base import CompileState, Pass
+from tvmpipe.passes.coarsen import Coarsen
+from tvmpipe.passes.cost import Cost
+from tvmpipe.passes.fuse import Fuse
+from tvmpipe.passes.import_onnx import ImportOnnx
+from tvmpipe.passes.lower import Lower
+from tvmpipe.passes.partition import Partition
+from tvmpipe.passes.place import Place
+from tvmpipe.passes.write_bundle import WriteBundle
+
+# Costs come before coarsening: which merges are safe depends on what a device and a link cost.
+FRONT: tuple[Pass, ...] = (ImportOnnx(), Fuse())
+PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Coarsen(), Place())
+COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Lower(), WriteBundle())
+
+Progress = Callable[[str, int, int, float], None]
+"""Called before each pass with its name, its number, how many there are, and seconds so far."""
+
+
+def run_passes(
+    state: CompileState,
+    passes: tuple[Pass, ...] = COMPILE,
+    *,
+    progress: Progress | None = None,
+    dump: Path | None = None,
+) -> CompileState:
+    """Apply `passes` in order. With `dump`, the module after each pass is written there as TVMScript."""
+    started = time.perf_counter()
+    for number, one in enumerate(passes):
+        if progress is not None:
+            progress(one.name, number, len(passes), time.perf_counter() - started)
+        state = one.apply(state)
+        if dump is not None:
+            _dump(state, one.name, number, dump)
+    if progress is not None:
+        progress("done", len(passes), len(passes), time.perf_counter() - started)
+    return state
+
+
+def _dump(state: CompileState, name: str, number: int, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = {f"-{stage.name}": stage.module for stage in state.stages} or {"": state.module}
+    for suffix, module in modules.items():
+        path = folder / f"{number:02d}-{name}{suffix}.py"
+        path.write_text(module.script(show_meta=False), encoding="utf-8")

@@ -1,0 +1,137 @@
+"""The plan: which device runs which primitive, and the YAML file a person can edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tvmpipe.errors import PlanError
+from tvmpipe.passes.base import Objective
+from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.targets.cluster import Cluster
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DeviceLoad:
+    """What a plan asks of one device for each sample: seconds of compute and transfer, bytes held."""
+
+    compute_s: float
+    transfer_s: float
+    weight_bytes: int
+    activation_bytes: int
+    memory_bytes: int | None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds per sample; through the head, transfers do not overlap with compute."""
+        return self.compute_s + self.transfer_s
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes by which the device's memory is exceeded, 0 when it fits."""
+        if self.memory_bytes is None:
+            return 0
+        return max(0, self.weight_bytes + self.activation_bytes - self.memory_bytes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A placement with its price.
+
+    Attributes: `placement` primitive name -> device name; `period_s` seconds between results when the
+    pipeline is full; `latency_s` seconds of one sample alone; `loads` per device that got something; `bound_s`
+    no plan of this model's coarse graph is better than this in the objective (None: not known); `origin`
+    "milp", "single device", "fill by memory" or "plan file"; `single_device_s` the objective on each device
+    alone, None where the model does not fit.
+    """
+
+    objective: Objective
+    placement: Mapping[str, str]
+    period_s: float
+    latency_s: float
+    loads: Mapping[str, DeviceLoad]
+    bound_s: float | None
+    origin: str
+    single_device_s: Mapping[str, float | None]
+
+    @property
+    def value_s(self) -> float:
+        """The objective's figure, in seconds."""
+        return self.period_s if self.objective == "throughput" else self.latency_s
+
+    @property
+    def gap(self) -> float | None:
+        """Relative distance of the plan to the bound; 0 means proven optimal on the coarse graph."""
+        if self.bound_s is None:
+            return None
+        return max(0.0, self.value_s - self.bound_s) / self.value_s if self.value_s > 0 else 0.0
+
+    @property
+    def best_single(self) -> tuple[str, float] | None:
+        """The fastest single device that can hold the model, and its figure in seconds."""
+        fitting = [(seconds, name) for name, seconds in self.single_device_s.items() if seconds is not None]
+        return (min(fitting)[1], min(fitting)[0]) if fitting else None
+
+
+def to_yaml(plan: Plan, model_sha256: str) -> str:
+    """The plan as a file to read, edit and compile from again with `--plan`."""
+    head = {
+        "format": FORMAT_VERSION,
+        "model_sha256": model_sha256,
+        "objective": plan.objective,
+        "predicted": {"period_s": round(plan.period_s, 9), "latency_s": round(plan.latency_s, 9)},
+    }
+    return (
+        "# Move a primitive by changing the device behind it, then: tvmpipe compile MODEL --plan THIS_FILE\n"
+        + yaml.safe_dump(head, sort_keys=False)
+        + yaml.safe_dump({"placement": dict(plan.placement)}, sort_keys=False)
+    )
+
+
+def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sha256: str) -> dict[str, str]:
+    """The placement in a plan file, checked against model and cluster. Raises PlanError."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(f"plan file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanError(f"plan file {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("placement"), dict):
+        raise PlanError(f"plan file {path} has no 'placement' that maps primitives to devices")
+    if raw.get("format", FORMAT_VERSION) != FORMAT_VERSION:
+        raise PlanError(f"plan file {path} has format {raw['format']}; this version reads {FORMAT_VERSION}")
+    if raw.get("model_sha256", model_sha256) != model_sha256:
+        raise PlanError(f"plan file {path} was made for another model (sha256 {raw['model_sha256']})")
+    placement = {str(name): device for name, device in raw["placement"].items()}
+    devices = [device.name for device in cluster.devices]
+    expected = graph.by_name()
+    for name, device in placement.items():
+        if name not in expected:
+            raise PlanError(f"plan file {path} places {name!r}, which is no primitive of this model")
+        if device not in devices:
+            raise PlanError(f"plan file {path} puts {name} on {device!r}; allowed: {', '.join(devices)}")
+    missing = [name for name in expected if name not in placement]
+    if missing:
+        raise PlanError(f"plan file {path} does not place {missing[0]!r} and {len(missing) - 1} other primitives")
+    return {name: str(placement[name]) for name in expected}
+
+
+def resolve_pins(graph: PrimitiveGraph, pins: Any) -> dict[str, str]:
+    """Pins with shell patterns ("*conv2d*") -> primitive name -> device. Raises PlanError for no match."""
+    resolved: dict[str, str] = {}
+    for pattern, device in dict(pins).items():
+        names = [name for name in graph.by_name() if fnmatchcase(name, pattern)]
+        if not names:
+            raise PlanError(f"pin {pattern!r} matches no primitive; `tvmpipe show` lists their names")
+        for name in names:
+            if resolved.get(name, device) != device:
+                raise PlanError(f"pins put {name} on both {resolved[name]!r} and {device!r}")
+            resolved[name] = device
+    return resolved

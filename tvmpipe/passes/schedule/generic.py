@@ -1,0 +1,133 @@
+"""The rule for every primitive: inline what is elementwise, then tile, vectorise and parallelise each block.
+
+A reduction keeps a tile of its results in registers: `rows` unrolled rows by one or two vectors, all of the
+reduction inside. An elementwise block is one vectorised loop over all its elements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+_SPATIAL, _REDUCTION = 0, 2  # values of tir.IterVar.iter_type
+_PARALLEL_FROM = 1 << 14  # elements below which starting threads costs more than it saves
+_MAX_CHUNKS = 64  # parallel chunks of an elementwise loop
+_ROWS = 6  # accumulator rows: 6 x 2 vectors leave registers for operands on 16-register machines
+_COSTLY = ("exp", "erf", "tanh", "pow", "sqrt", "log", "sigmoid", "sin", "cos")
+
+
+def schedule_generic(function: Any, vector_bits: int) -> Any:
+    """The scheduled PrimFunc, same attributes, same results up to the order of additions."""
+    from tvm import s_tir
+
+    schedule = s_tir.Schedule(function)
+    _Scheduler(schedule, max(vector_bits // 32, 4)).run()
+    scheduled = schedule.mod["main"]
+    for key, value in (function.attrs or {}).items():
+        scheduled = scheduled.with_attr(key, value)
+    return scheduled
+
+
+@dataclass
+class _Scheduler:
+    schedule: Any
+    lanes: int
+
+    def run(self) -> None:
+        root = self.schedule.get_sblock("root")
+        for block in self.schedule.get_child_blocks(root):
+            self._inline(block)
+        for block in self.schedule.get_child_blocks(root):
+            loops = self.schedule.get_loops(block)
+            kinds = [int(variable.iter_type) for variable in self.schedule.get(block).iter_vars]
+            if len(kinds) != len(loops) or not all(kind in (_SPATIAL, _REDUCTION) for kind in kinds):
+                continue  # not a plain loop nest: a sort or a scatter
+            spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _SPATIAL]
+            reduction = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCTION]
+            if spatial and reduction:
+                self._reduction(block, spatial, reduction)
+            elif spatial:
+                self._elementwise(spatial)
+
+    def _inline(self, block: Any) -> None:
+        """Compute `block` inside its readers unless that repeats costly work in a reduction."""
+        import tvm
+
+        if self._reduces(block):
+            return
+        consumers = self.schedule.get_consumers(block)
+        if not consumers:
+            return
+        body = str(self.schedule.get(block).body)
+        if any(self._reduces(consumer) for consumer in consumers) and (
+            "if_then_else" in body or any(call in body for call in _COSTLY)
+        ):
+            return
+        try:
+            self.schedule.compute_inline(block)
+        except tvm.s_tir.ScheduleError:
+            return  # it writes a part of its buffer, or is read as a whole: leave it a loop of its own
+
+    def _reduces(self, block: Any) -> bool:
+        return any(int(variable.iter_type) == _REDUCTION for variable in self.schedule.get(block).iter_vars)
+
+    def _extent(self, loop: Any) -> int:
+        return int(self.schedule.get(loop).extent)
+
+    def _elementwise(self, spatial: list[Any]) -> None:
+        loop = self.schedule.fuse(*spatial)
+        size = self._extent(loop)
+        width = _largest_divisor(size, self.lanes)
+        outer, inner = self.schedule.split(loop, [None, width])
+        if size >= _PARALLEL_FROM:
+            chunk, _ = self.schedule.split(outer, [_largest_divisor(size // width, _MAX_CHUNKS), None])
+            self.schedule.parallel(chunk)
+        if width > 1:
+            self.schedule.vectorize(inner)
+
+    def _reduction(self, block: Any, spatial: list[Any], reduction: list[Any]) -> None:
+        schedule = self.schedule
+        extents = [self._extent(loop) for loop in spatial]
+        vector = max((i for i, extent in enumerate(extents) if extent > 1), default=len(spatial) - 1)
+        width = self._width(extents[vector])
+        others = [i for i in range(len(spatial)) if i != vector and extents[i] > 1]
+        # The axis with the most rows gives the most reuse of what the vector axis loads; 64 are enough.
+        row = max(others, key=lambda i: (min(extents[i], 64), -i), default=None)
+
+        result = schedule.cache_write(block, 0, "local")
+        outer = [spatial[i] for i in range(len(spatial)) if i not in (vector, row)]
+        vector_outer, vector_inner = schedule.split(spatial[vector], [None, width])
+        if row is None:
+            schedule.reorder(*outer, vector_outer, *reduction, vector_inner)
+        else:
+            rows = _largest_divisor(extents[row], _ROWS)
+            if rows < 3 and extents[row] > _ROWS:
+                rows = 4
+            row_outer, row_inner = schedule.split(spatial[row], [None, rows])
+            outer.append(row_outer)
+            schedule.reorder(*outer, vector_outer, *reduction, row_inner, vector_inner)
+            schedule.unroll(row_inner)
+        schedule.reverse_compute_at(result, vector_outer)
+        if outer:
+            schedule.parallel(schedule.fuse(*outer))
+        if width > self.lanes:
+            unrolled, vector_inner = schedule.split(vector_inner, [None, self.lanes])
+            schedule.unroll(unrolled)
+        if width > 1:
+            schedule.vectorize(vector_inner)
+        store = schedule.get_loops(result)[-1]
+        if 1 < self._extent(store) <= 2 * self.lanes:
+            schedule.vectorize(store)
+
+    def _width(self, extent: int) -> int:
+        """Elements of the innermost axis that are computed together: two vectors, one, or a part of one."""
+        for width in (2 * self.lanes, self.lanes):
+            if extent % width == 0:
+                return width
+        width = _largest_divisor(extent, self.lanes)
+        # A prime extent has no useful divisor; whole vectors with a peeled tail then.
+        return self.lanes if width < self.lanes // 2 and extent > self.lanes else width
+
+
+def _largest_divisor(size: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, min(limit, size) + 1) if size % divisor == 0)
