@@ -11,17 +11,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from tvmpipe.errors import BundleError
+from tvmpipe.files import hash_file
 from tvmpipe.manifest import FORMAT_VERSION, FileEntry, Manifest
 
 if TYPE_CHECKING:
@@ -139,19 +139,6 @@ def _verify(root: Path, shown: Path, manifest: Manifest) -> None:
             raise BundleError(f"{shown} lacks {entry.path}")
         if hash_file(file) != entry.sha256:
             raise BundleError(f"{entry.path} of {shown} was changed: its sha256 is not the recorded one")
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
-
-
-def _hash(stream: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _write_tar(root: Path, target: Path) -> None:

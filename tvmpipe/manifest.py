@@ -56,9 +56,10 @@ class StageTensor(_Frozen):
 
 
 class StageEntry(_Frozen):
-    """A stage: `library` exports `main(inputs..., weights...)`, which returns a tuple of the outputs.
+    """A stage: `library` exports `main(inputs..., weights)`, which returns a tuple of the outputs.
 
-    `weights` is None for a stage without any; its tensors are named "w0", "w1", ... in parameter order.
+    `weights` is None for a stage without any, and then no parameter; its tensors are named "w0", "w1", ... in
+    the order of the tuple that `main` takes.
     """
 
     name: str

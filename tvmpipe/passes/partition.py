@@ -23,8 +23,8 @@ class Stage:
     """A convex part of the graph on one device.
 
     Attributes: `name` "s0", "s1", ... in an order they can run in; `primitives` indices in running order;
-    `inputs`, `outputs` value ids; `module` an IRModule whose `main` takes the inputs and then the weights and
-    returns a tuple of the outputs; `weights` in the order of its parameters.
+    `inputs`, `outputs` value ids; `module` an IRModule whose `main` takes the inputs and then, if there are any,
+    one tuple of all weights, and returns a tuple of the outputs; `weights` in the order of that tuple.
     """
 
     name: str
@@ -145,8 +145,9 @@ class _Emitter:
         self.graph = graph
         self.module = module
         self.weights: list[NDArray[Any]] = []
-        self.parameters: list[Any] = []
-        self.parameter_of: dict[bytes, Any] = {}
+        self.weight_types: list[Any] = []
+        self.position_of: dict[bytes, int] = {}  # hash of a constant -> its place among the weights
+        self.weight_variables: list[Any] = []
         self.variable_of: dict[int, Any] = {}  # value id -> variable in the new function
 
     def run(self, inside: list[int], inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Any:
@@ -159,18 +160,23 @@ class _Emitter:
             for gvar in self.graph.primitives[index].call.args
             if isinstance(gvar, tvm.ir.GlobalVar)
         }
-        # Parameters must be known before the body: collect the weights first.
+        # The weights' tuple must be known before the body.
         for index in inside:
             for argument in self.graph.primitives[index].call.args:
-                map_tensors(argument, lambda variable: variable, self._weight)
+                map_tensors(argument, lambda variable: variable, self._collect)
         arguments = []
         for position, value in enumerate(inputs):
             spec = self.graph.values[value].spec
             self.variable_of[value] = relax.Var(f"input{position}", relax.TensorType(list(spec.shape), spec.dtype))
             arguments.append(self.variable_of[value])
         builder = relax.BlockBuilder(tvm.IRModule(functions))
-        with builder.function(ENTRY, arguments + self.parameters):
+        # One tuple: over RPC, TVM's virtual machine copies each tensor argument but passes a tuple as it is.
+        if self.weights:
+            arguments.append(relax.Var("weights", relax.TupleType(self.weight_types)))
+        with builder.function(ENTRY, arguments):
             with builder.dataflow():
+                for position in range(len(self.weights)):
+                    self.weight_variables.append(builder.emit(relax.TupleGetItem(arguments[-1], position)))
                 for index in inside:
                     self._call(builder, index)
                 result = builder.emit_output(relax.Tuple([self.variable_of[value] for value in outputs]))
@@ -199,14 +205,20 @@ class _Emitter:
         values = [self.variable_of[value] for value in self.graph.value_of[variable]]
         return relax.Tuple(values) if isinstance(variable.ty, relax.TupleType) else values[0]
 
-    def _weight(self, constant: Any) -> Any:
-        """The parameter that carries this constant; equal constants share one."""
-        from tvm import relax
-
+    def _collect(self, constant: Any) -> Any:
+        """Remember a constant as a weight; equal constants are one."""
         array = np.ascontiguousarray(constant.value.numpy())
-        key = hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).digest()
-        if key not in self.parameter_of:
-            self.parameter_of[key] = relax.Var(f"weight{len(self.weights)}", constant.ty)
-            self.parameters.append(self.parameter_of[key])
+        key = _content_key(array)
+        if key not in self.position_of:
+            self.position_of[key] = len(self.weights)
             self.weights.append(array)
-        return self.parameter_of[key]
+            self.weight_types.append(constant.ty)
+        return constant
+
+    def _weight(self, constant: Any) -> Any:
+        return self.weight_variables[self.position_of[_content_key(constant.value.numpy())]]
+
+
+def _content_key(array: NDArray[Any]) -> bytes:
+    header = f"{array.dtype}{array.shape}".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).digest()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from tvmpipe.bundle import MANIFEST, Bundle, hash_file
+from tvmpipe.bundle import MANIFEST, Bundle
+from tvmpipe.files import hash_file
 from tvmpipe.manifest import (
     FORMAT_VERSION,
     DeviceEntry,

@@ -1,0 +1,5 @@
+"""`python -m tvmpipe`."""
+
+from tvmpipe.cli import main
+
+main()

@@ -1,0 +1,211 @@
+"""The command line: arguments in, calls out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from tvmpipe.commands.outcome import Outcome
+from tvmpipe.commands.progress import stderr
+from tvmpipe.errors import InputError, TvmpipeError
+from tvmpipe.units import parse_size
+
+
+class _Shape(click.ParamType):
+    name = "NAME=D,D,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, separator, dims = str(value).rpartition("=")
+        try:
+            shape = tuple(int(dim) for dim in dims.split(",")) if dims else ()
+        except ValueError:
+            shape = (-1,)
+        if not separator or not name or any(dim < 1 for dim in shape):
+            self.fail(f"{value!r} is not of the form x=1,3,224,224", param, ctx)
+        return name, shape
+
+
+class _Pin(click.ParamType):
+    name = "PRIMITIVE=DEVICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        pattern, separator, device = str(value).rpartition("=")
+        if not separator or not pattern or not device:
+            self.fail(f"{value!r} is not of the form 003.fused_conv2d=fast", param, ctx)
+        return pattern, device
+
+
+class _Size(click.ParamType):
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
+    """Print what a command returns; turn its errors into one sentence and an exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, as_json: bool, **kwargs: Any) -> None:
+        try:
+            outcome = function(*args, **kwargs)
+        except TvmpipeError as error:
+            _fail(error, str(error), error.exit_code, as_json)
+        except ModuleNotFoundError as error:
+            message = f"this command needs the package {error.name!r}; install tvmpipe[compile]"
+            _fail(error, message, InputError.exit_code, as_json)
+        if outcome is not None and as_json:
+            click.echo(json.dumps(outcome.facts, indent=2))
+        elif outcome is not None:
+            Console(width=None if sys.stdout.isatty() else 160).print(outcome.view)
+
+    return wrapped
+
+
+def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": type(error).__name__, "message": message}))
+    click.echo(f"tvmpipe: error: {message}", err=True)
+    sys.exit(code)
+
+
+def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
+        click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Fix an input with open dimensions."),
+        click.option("--objective", type=click.Choice(["throughput", "latency"]), default="throughput"),
+        click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds to search."),
+        click.option("--pin", "pins", type=_Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
+        click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
+        click.option("--dump", type=click.Path(path_type=Path), help="Write the module after each pass here."),
+    ]
+    return functools.reduce(lambda inner, option: option(inner), reversed(options), function)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tvmpipe")
+@click.option("-v", "--verbose", count=True, help="Say more on stderr; twice for debugging.")
+def cli(verbose: int) -> None:
+    """Compile one ONNX model for several unequal machines and run it on all of them as a pipeline."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    handler = RichHandler(console=stderr, show_path=False, show_time=False)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+
+
+@cli.command("compile")
+@click.argument("model", type=click.Path(path_type=Path))
+@_planning_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write; a directory or a .tar file.")
+@click.option("--force", "overwrite", is_flag=True, help="Replace an existing bundle.")
+@_command
+def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, **options: Any) -> Outcome:
+    """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""
+    from tvmpipe.commands.compile import compile_model
+
+    target = output or Path(f"{model.stem}.tvmpipe")
+    return compile_model(model, output=target, shapes=dict(shapes), pins=dict(pins), **options)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@_planning_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write plan.yaml here.")
+@_command
+def plan(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
+    """Say what would go where and what it should cost, without compiling."""
+    from tvmpipe.commands.compile import plan_model
+
+    return plan_model(model, shapes=dict(shapes), pins=dict(pins), **options)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Fix an input with open dimensions.")
+@_command
+def show(model: Path, shapes: Any) -> Outcome:
+    """List the fused primitives of MODEL with their operators, shapes, FLOPs and bytes."""
+    from tvmpipe.commands.compile import show_model
+
+    return show_model(model, dict(shapes))
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
+@click.option("-i", "--input", "inputs", type=click.Path(path_type=Path), multiple=True, help="A sample (.npz, .npy).")
+@click.option("--random", type=click.IntRange(min=1), help="Run this many random samples.")
+@click.option("--seed", type=int, default=0, help="Seed of the random samples.")
+@click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run all samples this many times.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write results here (.npz, .npy).")
+@click.option("--inflight", type=click.IntRange(min=1), help="Samples in the pipeline at once.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.01), default=60.0, help="Seconds a step may take.")
+@_command
+def run(bundle: Path, **options: Any) -> Outcome:
+    """Run samples through BUNDLE on the devices behind a tracker."""
+    from tvmpipe.commands.run import run_bundle
+
+    return run_bundle(bundle, **options)
+
+
+@cli.command()
+@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to ask.")
+@_command
+def devices(tracker: str) -> Outcome:
+    """List the devices a tracker knows."""
+    from tvmpipe.commands.run import list_devices
+
+    return list_devices(tracker)
+
+
+@cli.command()
+@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to register with.")
+@click.option("--key", required=True, help="Name under which heads ask for this device.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; off loopback anybody who reaches it can run code.")
+@click.option("--port", type=int, default=9091, help="First port to try.")
+@click.option("--port-end", type=int, default=9199, help="Port to stop before.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
+@click.option("--memory", "memory_bytes", type=_Size(), help="Memory to offer, such as 512MiB; default: all.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder for libraries and weights that were sent.")
+@_command
+def agent(**options: Any) -> None:
+    """Offer this machine as a device."""
+    from tvmpipe.runtime.agent import AgentOptions, serve
+
+    serve(AgentOptions(**options))
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--samples", type=click.IntRange(min=2), default=32)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), help="Folder for model and bundle.")
+@_command
+def demo(model: Path | None, samples: int, output: Path) -> Outcome:
+    """Compile a model for three unequal local devices, run it on them, and check it against ONNX Runtime."""
+    from tvmpipe.commands.demo import run_demo
+
+    return run_demo(model, samples, output)
+
+
+def main() -> None:
+    """Entry point of the `tvmpipe` script."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("tvmpipe: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)

@@ -1,0 +1,106 @@
+"""`compile`, `plan` and `show`: what a host does with a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from tvmpipe.build import build, prepare
+from tvmpipe.bundle import check_target
+from tvmpipe.commands.outcome import Outcome
+from tvmpipe.commands.progress import pass_progress
+from tvmpipe.errors import InputError
+from tvmpipe.units import format_size
+
+
+def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, **options: Any) -> Outcome:
+    """Compile and save a bundle; options as for `tvmpipe.build`."""
+    from tvmpipe.passes.report import render
+
+    check_target(output, overwrite=overwrite)
+    with pass_progress(f"compiling {model.name}") as progress:
+        bundle = build(model, cluster, progress=progress, **options)
+    bundle.save(output, overwrite=overwrite)
+    facts = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
+    return Outcome({"bundle": str(output), **facts}, Group(render(facts), Text(f"wrote {output}")))
+
+
+def plan_model(model: Path, cluster: Path, output: Path | None, **options: Any) -> Outcome:
+    """Plan without compiling; write `plan.yaml` where `output` says."""
+    from tvmpipe.passes.pipeline import PLAN, run_passes
+    from tvmpipe.passes.plan import to_yaml
+    from tvmpipe.passes.report import render, report
+
+    dump = options.pop("dump", None)
+    with pass_progress(f"planning {model.name}") as progress:
+        state = run_passes(prepare(model, cluster, **options), PLAN, progress=progress, dump=dump)
+    facts = report(state)
+    assert state.plan is not None
+    assert state.signature is not None
+    if output is not None:
+        try:
+            output.write_text(to_yaml(state.plan, state.signature.sha256), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"plan file {output} cannot be written: {error.strerror}") from None
+    return Outcome({**facts, "placement": dict(state.plan.placement)}, render(facts))
+
+
+def show_model(model: Path, shapes: Mapping[str, Sequence[int]]) -> Outcome:
+    """The fused primitives of a model, as a table."""
+    from tvmpipe.passes.pipeline import FRONT, run_passes
+    from tvmpipe.targets.cluster import Cluster
+
+    with pass_progress(f"reading {model.name}") as progress:
+        state = run_passes(prepare(model, Cluster((), {}), shapes=shapes), FRONT, progress=progress)
+    graph, signature = state.graph, state.signature
+    assert graph is not None
+    assert signature is not None
+    rows = [
+        {
+            "name": primitive.name,
+            "operators": list(primitive.operators),
+            "inputs": [list(graph.values[value].spec.shape) for value in primitive.inputs],
+            "outputs": [list(graph.values[value].spec.shape) for value in primitive.outputs],
+            "flops": primitive.flops,
+            "weight_bytes": primitive.weight_bytes,
+            "input_bytes": primitive.input_bytes,
+            "output_bytes": primitive.output_bytes,
+        }
+        for primitive in graph.by_name().values()
+    ]
+    table = Table(title=f"Primitives of {signature.name}")
+    for column in ("primitive", "operators", "in", "out", "MFLOP", "weights", "bytes in", "bytes out"):
+        table.add_column(column, justify="left" if column in ("primitive", "operators", "in", "out") else "right")
+    for row in rows:
+        table.add_row(
+            str(row["name"]),
+            ", ".join(row["operators"]),  # type: ignore[arg-type]
+            " ".join(_shape(shape) for shape in row["inputs"]),  # type: ignore[attr-defined]
+            " ".join(_shape(shape) for shape in row["outputs"]),  # type: ignore[attr-defined]
+            f"{float(row['flops']) / 1e6:.2f}",  # type: ignore[arg-type]
+            format_size(row["weight_bytes"]),  # type: ignore[arg-type]
+            format_size(row["input_bytes"]),  # type: ignore[arg-type]
+            format_size(row["output_bytes"]),  # type: ignore[arg-type]
+        )
+    flops = sum(primitive.flops for primitive in graph.primitives)
+    weights = sum(primitive.weight_bytes for primitive in graph.primitives)
+    total = Text(f"{len(rows)} primitives, {flops / 1e9:.2f} GFLOP, {format_size(weights)} of weights")
+    facts = {
+        "model": signature.name,
+        "inputs": [spec.model_dump() for spec in signature.inputs],
+        "outputs": [spec.model_dump() for spec in signature.outputs],
+        "flops": flops,
+        "weight_bytes": weights,
+        "primitives": rows,
+    }
+    return Outcome(facts, Group(table, total))
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,1 @@
+"""Run time: device agent, sessions with devices, pipeline executor. Needs nothing of the compile side."""

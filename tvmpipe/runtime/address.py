@@ -1,0 +1,13 @@
+"""Addresses as people write them."""
+
+from __future__ import annotations
+
+from tvmpipe.errors import InputError
+
+
+def parse_address(text: str, what: str = "tracker") -> tuple[str, int]:
+    """("host", port) from "host:port" or "[v6]:port". Raises InputError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputError(f"{what} address {text!r} is not of the form HOST:PORT, such as 127.0.0.1:9190")
+    return host.strip("[]"), int(port)

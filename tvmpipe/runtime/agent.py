@@ -1,0 +1,150 @@
+"""The process on a device: TVM's RPC server, registered with a tracker, with a store of what it was sent.
+
+A head talks to it exactly as to a stock `tvm.exec.rpc_server`; the functions registered here let it skip what
+the device already has. The server runs in a child process and is started again when it ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tvmpipe.runtime.address import parse_address
+from tvmpipe.runtime.store import Store
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """What an agent is told. `memory_bytes` None offers what the machine has."""
+
+    tracker: str
+    key: str
+    host: str = "127.0.0.1"
+    port: int = 9091
+    port_end: int = 9199
+    threads: int | None = None
+    memory_bytes: int | None = None
+    store: Path | None = None
+
+
+def serve(options: AgentOptions) -> None:
+    """Serve until interrupted. Starts the RPC server again whenever it ends."""
+    import psutil
+    from tvm import rpc
+
+    from tvmpipe.runtime.store import default_store
+
+    tracker = parse_address(options.tracker)
+    threads = options.threads or psutil.cpu_count(logical=False) or 1
+    # TVM reads these when its thread pool starts. It would otherwise bind a one-thread pool to core 0, and with
+    # it every other agent of this machine.
+    os.environ["TVM_NUM_THREADS"] = str(threads)
+    os.environ["TVM_BIND_THREADS"] = "0"
+    # A server that dies takes its socket with it; its sessions must not outlive it.
+    store = Store(options.store or default_store())
+    store.clean()
+    facts = {
+        "tvmpipe": version("tvmpipe"),
+        "apache-tvm": version("apache-tvm"),
+        "machine": platform.machine(),
+        "threads": threads,
+        "memory_bytes": options.memory_bytes or psutil.virtual_memory().total,
+        "pid": os.getpid(),
+    }
+    if options.host not in _LOOPBACK:
+        logger.warning("listening on %s: TVM RPC runs what anybody who reaches the port sends it", options.host)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    wait_s = 0.5
+    while True:
+        server = rpc.Server(
+            options.host,
+            options.port,
+            options.port_end,
+            key=options.key,
+            tracker_addr=tracker,
+            custom_addr=options.host if options.host in _LOOPBACK else None,
+            silent=True,
+            server_init_callback=functools.partial(_prepare_server, store.root, json.dumps(facts)),
+        )
+        logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
+        started = time.monotonic()
+        try:
+            server.proc._proc.wait()
+        finally:
+            server.terminate()
+        wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
+        logger.warning("the RPC server ended; starting it again in %g s", wait_s)
+        time.sleep(wait_s)
+
+
+def _prepare_server(root: Path, facts: str) -> None:
+    """Runs in the server's process before it listens; its sessions are forked from it."""
+    _die_with_parent()
+    os.register_at_fork(after_in_child=_die_with_parent)
+    # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
+    threading.excepthook = _exit_on_error
+    register_functions(Store(root), facts)
+
+
+def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
+    sys.stderr.write(f"tvmpipe agent: RPC server thread failed: {failure.exc_value}\n")
+    os._exit(1)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def register_functions(store: Store, facts: str) -> None:
+    """Make the store callable over RPC, under names that begin with `tvmpipe.`."""
+    import tvm_ffi
+
+    limit = json.loads(facts)["memory_bytes"]
+    loaded = {"bytes": 0}
+
+    def register(name: str, function: Any) -> None:
+        tvm_ffi.register_global_func(f"tvmpipe.{name}", function, override=True)
+
+    def load_library(sha256: str) -> Any:
+        from tvm.runtime import load_module
+
+        return load_module(str(store.path(sha256, ".so")))
+
+    def load_weights(sha256: str, prefix: str) -> None:
+        """Put the tensors w0, w1, ... of a file into TVM's tensor cache as PREFIX_0, PREFIX_1, ..."""
+        import tvm
+        from safetensors import safe_open
+
+        update = tvm.get_global_func("vm.builtin.tensor_cache.update")
+        with safe_open(store.path(sha256, ".safetensors"), framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118  # not a mapping
+                array = file.get_tensor(name)
+                loaded["bytes"] += array.nbytes
+                if loaded["bytes"] > limit:
+                    raise MemoryError(f"the weights exceed this agent's {limit} bytes of memory")
+                update(f"{prefix}_{name.removeprefix('w')}", tvm.runtime.tensor(array), True)
+
+    register("info", lambda: facts)
+    register("store_has", lambda sha256, suffix: int(store.has(sha256, suffix)))
+    register("store_append", lambda sha256, suffix, chunk: store.append(sha256, suffix, bytes(chunk)))
+    register("store_commit", store.commit)
+    register("load_library", load_library)
+    register("load_weights", load_weights)

@@ -1,0 +1,91 @@
+"""A tracker and agents on this machine, as processes of their own: for the demo, tests and benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmpipe.runtime.tracker import wait_for_keys
+
+_START_S = 60.0  # importing TVM on a busy small machine
+
+
+@dataclass(frozen=True)
+class LocalAgent:
+    """An agent to start: its key, threads, and the memory it should offer (None: what the machine has)."""
+
+    key: str
+    threads: int = 1
+    memory_bytes: int | None = None
+
+
+class LocalCluster:
+    """Running processes; `tracker` is the address to give to `Bundle.connect`."""
+
+    def __init__(self, tracker: str, processes: dict[str, subprocess.Popen[bytes]]) -> None:
+        self.tracker = tracker
+        self._processes = processes
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """The process of an agent (by key) or of "tracker"."""
+        return self._processes[name]
+
+    def kill(self, key: str) -> None:
+        """End an agent at once, as a power cut would."""
+        self._processes[key].send_signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End every process."""
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in self._processes.values():
+            process.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = None) -> Iterator[LocalCluster]:
+    """Start a tracker and agents on loopback, wait until all are registered, stop them at the end.
+
+    Each agent keeps its files in a folder of its own under `store`. Raises DeviceUnavailableError when one does
+    not come up.
+    """
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(log.open("ab")) if log is not None else subprocess.DEVNULL
+
+        def start(name: str, *arguments: str) -> None:
+            processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *arguments], stdout=out, stderr=out, start_new_session=True
+            )
+
+        port = _free_port()
+        address = f"127.0.0.1:{port}"
+        cluster = LocalCluster(address, processes)
+        stack.callback(cluster.stop)
+        start(
+            "tracker",
+            "tvm.exec.rpc_tracker",
+            *("--host", "127.0.0.1", "--port", str(port), "--port-end", str(port + 1), "--silent"),
+        )
+        for agent in agents:
+            arguments = ["--tracker", address, "--key", agent.key, "--threads", str(agent.threads)]
+            if agent.memory_bytes is not None:
+                arguments += ["--memory", str(agent.memory_bytes)]
+            start(agent.key, "tvmpipe", "agent", *arguments, "--store", str(store / agent.key))
+        wait_for_keys(address, [agent.key for agent in agents], _START_S)
+        yield cluster
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,137 @@
+"""A client of the stock TVM RPC tracker that never waits without a deadline.
+
+TVM's own client retries for a minute when nothing listens and for ever once it is connected.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from tvm.rpc import base
+
+from tvmpipe.errors import DeviceUnavailableError, TrackerError
+from tvmpipe.runtime.address import parse_address
+
+
+@dataclass(frozen=True)
+class DeviceAddress:
+    """Where a granted device listens, and the key that its server expects once."""
+
+    host: str
+    port: int
+    match_key: str
+
+
+@dataclass(frozen=True)
+class KeyStatus:
+    """What the tracker says of one key: servers registered, free now, requests waiting."""
+
+    key: str
+    total: int
+    free: int
+    pending: int
+    addresses: tuple[str, ...]
+
+
+class Tracker:
+    """A connection to a tracker; a context manager. Raises TrackerError when it cannot be used."""
+
+    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+        self.address = address
+        self._timeout_s = timeout_s
+        try:
+            self._socket = socket.create_connection(parse_address(address), timeout=timeout_s)
+        except OSError as error:
+            raise TrackerError(
+                f"no tracker answers at {address} ({error.strerror or error}); start one with "
+                "`python -m tvm.exec.rpc_tracker`"
+            ) from None
+        try:
+            self._socket.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
+            answer = struct.unpack("<i", base.recvall(self._socket, 4))[0]
+        except (OSError, struct.error):
+            answer = None
+        if answer != base.RPC_TRACKER_MAGIC:
+            self._socket.close()
+            raise TrackerError(f"what listens at {address} is not a TVM RPC tracker")
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def status(self) -> list[KeyStatus]:
+        """Every key the tracker knows, by name."""
+        summary = self._ask([base.TrackerCode.SUMMARY], self._timeout_s)
+        servers: dict[str, list[str]] = {}
+        for entry in summary["server_info"]:
+            host, port = entry["addr"]
+            key = entry["key"].partition(":")[2]
+            servers.setdefault(key, []).append(f"{host or ''}:{port}")
+        queues = summary["queue_info"]
+        return [
+            KeyStatus(
+                key,
+                len(servers.get(key, ())),
+                queues.get(key, {}).get("free", 0),
+                queues.get(key, {}).get("pending", 0),
+                tuple(sorted(servers.get(key, ()))),
+            )
+            for key in sorted({*servers, *queues})
+            if servers.get(key) or queues.get(key, {}).get("pending")
+        ]
+
+    def request(self, key: str, timeout_s: float) -> DeviceAddress:
+        """Wait up to `timeout_s` for a free device. Raises DeviceUnavailableError."""
+        known = {status.key: status for status in self.status()}
+        if key not in known or not known[key].total:
+            registered = ", ".join(k for k, status in known.items() if status.total) or "none"
+            raise DeviceUnavailableError(
+                f"no device with key {key!r} is registered at {self.address}; registered keys: {registered}"
+            )
+        try:
+            host, port, match_key = self._ask([base.TrackerCode.REQUEST, key, "", 1], timeout_s)
+        except TimeoutError:
+            total = known[key].total
+            raise DeviceUnavailableError(
+                f"all {total} devices with key {key!r} at {self.address} stayed busy for {timeout_s:g} s"
+            ) from None
+        return DeviceAddress(host, int(port), match_key)
+
+    def _ask(self, message: list[Any], timeout_s: float) -> Any:
+        self._socket.settimeout(timeout_s)
+        try:
+            base.sendjson(self._socket, message)
+            status, *answer = base.recvjson(self._socket)
+        except TimeoutError:
+            raise
+        except (OSError, ValueError, struct.error) as error:
+            raise TrackerError(f"the tracker at {self.address} closed the connection: {error}") from None
+        if status != base.TrackerCode.SUCCESS:
+            raise TrackerError(f"the tracker at {self.address} refused the request: {answer}")
+        return answer[0]
+
+
+def wait_for_keys(address: str, keys: list[str], timeout_s: float) -> None:
+    """Return once a free device is registered for each of `keys` (repeats count). Raises on `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    missing = list(keys)
+    while time.monotonic() < deadline:
+        try:
+            with Tracker(address, timeout_s=2.0) as tracker:
+                free = {status.key: status.free for status in tracker.status()}
+            missing = [key for key in set(keys) if free.get(key, 0) < keys.count(key)]
+            if not missing:
+                return
+        except TrackerError:
+            pass  # not up yet; the deadline decides
+        time.sleep(0.1)
+    raise DeviceUnavailableError(f"no free device registered as {', '.join(sorted(missing))} within {timeout_s:g} s")
