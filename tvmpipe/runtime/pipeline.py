@@ -49,6 +49,10 @@ class StageCount:
         self.compute_s += times.compute_s
         self.send_s += times.send_s
 
+    def reset(self) -> None:
+        """Count from zero again, after a warm-up say."""
+        self.samples, self.receive_s, self.compute_s, self.send_s = 0, 0.0, 0.0, 0.0
+
 
 class _DeviceWorker:
     """The thread that owns a session and runs its stages, oldest sample first."""

@@ -229,5 +229,6 @@ def _connect(address: DeviceAddress, timeout_s: float) -> Any:
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
-    return "the connection was closed" if "kShutdown" in text or "Socket" in text else text
-
+    # What TVM's client says when its peer is gone in the middle of a message.
+    lost = any(sign in text for sign in ("kShutdown", "RPCCode::kReturn", "Socket", "sockfd"))
+    return "the connection was closed" if lost else text
