@@ -7,6 +7,8 @@ from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.base import CompileState, required
+from tvmpipe.passes.bounds import clip_lookups
+from tvmpipe.passes.extremes import legalizations
 from tvmpipe.passes.primitives import extract_graph
 
 
@@ -27,11 +29,12 @@ class Fuse:
         with tvm.target.Target("llvm"):
             try:
                 module = _run(
-                    module,
+                    clip_lookups(module),
+                    transform.FoldBatchnormToConv2D(),
                     transform.DecomposeOpsForInference(),
                     transform.FoldConstant(),
                     relax.backend.DispatchSortScan(),
-                    transform.LegalizeOps(),
+                    transform.LegalizeOps(legalizations()),
                     transform.AnnotateTIROpPattern(),
                     transform.FoldConstant(),
                 )

@@ -20,6 +20,8 @@ from onnx import helper
 
 from tvmpipe.errors import InputError, ModelError, UnsupportedModelError
 from tvmpipe.passes.base import CompileState, Signature
+from tvmpipe.passes.importable import DTYPES, check_operators, label
+from tvmpipe.passes.weightless import on_structure
 from tvmpipe.tensors import TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ class ImportOnnx:
         inputs = _fix_inputs(model, state.options.shapes)
         simplified, notes = _simplify(model)
         module = _to_relax(simplified)
-        outputs = _output_specs(module, [output.name for output in simplified.graph.output])
+        outputs = _output_specs(module, model.graph)
         signature = Signature(name, digest, inputs, outputs)
         kept = [value.name for value in simplified.graph.input]
         module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
@@ -62,12 +64,17 @@ def _read(source: Any) -> tuple[onnx.ModelProto, str, str]:
     digest = _hash_files(path, model)
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        onnx.checker.check_model(model)
+        on_structure(model, _checked, always=True)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"the external weights of {path} cannot be read: {_first_line(error)}") from None
     return model, path.stem, digest
+
+
+def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    onnx.checker.check_model(model)
+    return model
 
 
 def _hash_files(path: Path, model: onnx.ModelProto) -> str:
@@ -119,9 +126,12 @@ def _fix_inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -
                 f"input {value.name!r} has open dimensions [{_show_dims(tensor)}]; fix them, for example with "
                 f"--shape {value.name}={','.join(str(d) if d > 0 else '1' for d in dims) or '1'}"
             )
-        if tensor.elem_type == onnx.TensorProto.STRING:
-            raise UnsupportedModelError(f"input {value.name!r} holds strings, which TVM cannot compute with")
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+        dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        if tensor.elem_type != onnx.TensorProto.STRING:
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+        if dtype not in DTYPES:
+            allowed = ", ".join(sorted(DTYPES))
+            raise UnsupportedModelError(f"input {value.name!r} has elements of type {dtype}; allowed: {allowed}")
         specs.append(TensorSpec(name=value.name, shape=tuple(dims), dtype=dtype))
     return tuple(specs)
 
@@ -137,19 +147,24 @@ def _simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]
     import onnxslim
 
     _binary_sums(model)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+
+    def slim(structure: onnx.ModelProto) -> onnx.ModelProto:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(structure)
+        simplified: onnx.ModelProto = onnxslim.slim(copy)
+        return simplified
+
     try:
         with _quiet():
-            slim = onnxslim.slim(copy)
+            slimmed = on_structure(model, slim)
     except Exception as error:  # noqa: BLE001  # an optimiser may fail on any valid model; it is not needed then
         note = f"onnxslim could not simplify the model and was skipped: {_first_line(error)}"
         logger.warning(note)
         return model, (note,)
     # It may have dropped what it thinks unused; a changed signature is not acceptable.
-    if [value.name for value in slim.graph.output] != [value.name for value in model.graph.output]:
+    if [value.name for value in slimmed.graph.output] != [value.name for value in model.graph.output]:
         return model, ("onnxslim changed the outputs of the model and was skipped",)
-    return slim, ()
+    return slimmed, ()
 
 
 def _binary_sums(model: onnx.ModelProto) -> None:
@@ -178,16 +193,7 @@ def _to_relax(model: onnx.ModelProto) -> Any:
     import tvm
     from tvm.relax.frontend.onnx import onnx_frontend
 
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            raise UnsupportedModelError(
-                f"node {_label(node)} is operator {node.domain}.{node.op_type}; "
-                "only operators of the ONNX standard can be compiled"
-            )
-    known = onnx_frontend._get_convert_map()
-    for node in model.graph.node:
-        if node.op_type not in known and node.op_type not in ("Constant", "If"):
-            raise UnsupportedModelError(f"node {_label(node)} is operator {node.op_type}, which TVM cannot import")
+    check_operators(model, frozenset((*onnx_frontend._get_convert_map(), "Constant", "If")))
 
     class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         """TVM's importer, remembering which node it is at."""
@@ -196,7 +202,7 @@ def _to_relax(model: onnx.ModelProto) -> Any:
 
         def _parse_value_proto(self, value_proto: Any) -> Any:
             if isinstance(value_proto, onnx.NodeProto):
-                self.current_node = f"{_label(value_proto)} ({value_proto.op_type})"
+                self.current_node = f"{label(value_proto)} ({value_proto.op_type})"
             return super()._parse_value_proto(value_proto)
 
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
@@ -210,13 +216,26 @@ def _to_relax(model: onnx.ModelProto) -> Any:
         raise UnsupportedModelError(f"TVM cannot import {where}: {_first_line(error)}") from error
 
 
-def _output_specs(module: Any, names: list[str]) -> tuple[TensorSpec, ...]:
-    """Names, shapes and dtypes of what `main` returns; every dimension must be a number."""
+def _output_specs(module: Any, graph: onnx.GraphProto) -> tuple[TensorSpec, ...]:
+    """Names, shapes and dtypes of what `main` returns, which must be what the file says of its outputs."""
     from tvm import relax
 
     returned = module["main"].ret_ty
     types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
-    return tuple(tensor_spec(ty, name) for name, ty in zip(names, types, strict=True))
+    if len(types) != len(graph.output):
+        raise UnsupportedModelError(f"TVM imports {len(types)} outputs where the model has {len(graph.output)}")
+    specs = []
+    for ty, output in zip(types, graph.output, strict=True):
+        spec = tensor_spec(ty, output.name)
+        declared = output.type.tensor_type
+        dims = [dim.dim_value for dim in declared.shape.dim]
+        same = len(dims) == len(spec.shape) and all(d in (0, s) for d, s in zip(dims, spec.shape, strict=True))
+        if declared.HasField("shape") and not same:
+            raise UnsupportedModelError(
+                f"TVM computes output {output.name!r} with shape {list(spec.shape)}, the model declares {dims}"
+            )
+        specs.append(spec)
+    return tuple(specs)
 
 
 def tensor_spec(ty: Any, name: str) -> TensorSpec:
@@ -227,11 +246,9 @@ def tensor_spec(ty: Any, name: str) -> TensorSpec:
         raise UnsupportedModelError(f"{name} is a {type(ty).__name__}, not a tensor; it cannot be compiled")
     if not isinstance(ty.shape, relax.ShapeExpr) or not all(isinstance(d, tirx.IntImm) for d in ty.shape.values):
         raise UnsupportedModelError(f"the shape of {name} depends on the data; only static shapes can be compiled")
+    if str(ty.dtype) not in DTYPES:
+        raise UnsupportedModelError(f"{name} has elements of type {ty.dtype}; allowed: {', '.join(sorted(DTYPES))}")
     return TensorSpec(name=name, shape=tuple(int(d) for d in ty.shape.values), dtype=str(ty.dtype))
-
-
-def _label(node: onnx.NodeProto) -> str:
-    return repr(node.name or (node.output[0] if node.output else "?"))
 
 
 def _first_line(error: BaseException) -> str:

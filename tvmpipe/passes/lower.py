@@ -35,7 +35,7 @@ class Lower:
         devices = {device.name: device for device in state.cluster.devices}
         jobs = [(stage, devices[stage.device]) for stage in state.stages]
         if len(jobs) == 1 or (os.cpu_count() or 1) == 1:
-            libraries = [compile_stage(stage.module, device.target, device.threads) for stage, device in jobs]
+            libraries = [_compile_here(stage, device) for stage, device in jobs]
         else:
             libraries = _compile_in_processes(jobs)
         return replace(
@@ -57,11 +57,22 @@ def _compile_in_processes(jobs: list[tuple[Stage, Device]]) -> list[bytes]:
     libraries = []
     for (stage, device), result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
         if result.status != StatusKind.COMPLETE:
-            raise UnsupportedModelError(
-                f"stage {stage.name} cannot be compiled for {device.target.name}: {result.value}"
-            )
+            raise _cannot(stage, device, result.value)
         libraries.append(bytes(result.value))
     return libraries
+
+
+def _compile_here(stage: Stage, device: Device) -> bytes:
+    try:
+        return compile_stage(stage.module, device.target, device.threads)
+    except Exception as error:  # TVM reports what it cannot generate code for with many exception types
+        raise _cannot(stage, device, error) from error
+
+
+def _cannot(stage: Stage, device: Device, error: object) -> UnsupportedModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else type(error).__name__
+    return UnsupportedModelError(f"TVM cannot compile stage {stage.name} for {device.target.name}: {reason}")
 
 
 def _compile_json(job: tuple[str, TargetDescription, int]) -> bytes:

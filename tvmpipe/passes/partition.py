@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx as nx
-import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.passes.base import CompileState, required
@@ -207,7 +206,7 @@ class _Emitter:
 
     def _collect(self, constant: Any) -> Any:
         """Remember a constant as a weight; equal constants are one."""
-        array = np.ascontiguousarray(constant.value.numpy())
+        array = constant.value.numpy()
         key = _content_key(array)
         if key not in self.position_of:
             self.position_of[key] = len(self.weights)
@@ -220,5 +219,4 @@ class _Emitter:
 
 
 def _content_key(array: NDArray[Any]) -> bytes:
-    header = f"{array.dtype}{array.shape}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).digest()
+    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).digest()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tvmpipe.errors import DeviceError, QueueFullError, SampleError
 from tvmpipe.manifest import Manifest, StageEntry
 from tvmpipe.runtime.router import Finished, Router, Task
-from tvmpipe.runtime.session import DeviceSession, StageTimes
+from tvmpipe.runtime.session import DeviceSession, Session, StageTimes
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.runtime.watchdog import Watchdog
 
@@ -57,7 +57,7 @@ class StageCount:
 class _DeviceWorker:
     """The thread that owns a session and runs its stages, oldest sample first."""
 
-    def __init__(self, session: DeviceSession, pipeline: Pipeline) -> None:
+    def __init__(self, session: Session, pipeline: Pipeline) -> None:
         self.session = session
         self._pipeline = pipeline
         self._condition = threading.Condition()
@@ -98,7 +98,9 @@ class Pipeline:
     After a device is lost every sample in flight fails with its error, and so does each later `submit`.
     """
 
-    def __init__(self, manifest: Manifest, sessions: Mapping[str, DeviceSession], watchdog: Watchdog, inflight: int) -> None:
+    def __init__(
+        self, manifest: Manifest, sessions: Mapping[str, Session], inflight: int, watchdog: Watchdog | None = None
+    ) -> None:
         self.manifest = manifest
         self.inflight = inflight
         self.sessions = dict(sessions)
@@ -178,7 +180,8 @@ class Pipeline:
             worker.session.close()
         for worker in self._workers.values():
             worker.thread.join(timeout=5.0)
-        self._watchdog.stop()
+        if self._watchdog is not None:
+            self._watchdog.stop()
 
     def _dispatch(self, tasks: list[Task]) -> None:
         for task in tasks:
@@ -250,12 +253,12 @@ def connect(
             session.close()
         watchdog.stop()
         raise
-    pipeline = Pipeline(manifest, sessions, watchdog, inflight or 2 * len(manifest.stages))
+    pipeline = Pipeline(manifest, sessions, inflight or 2 * len(manifest.stages), watchdog)
     pipeline.sent_bytes = sent
     return pipeline
 
 
-def _load_all(bundle: Bundle, sessions: Mapping[str, DeviceSession]) -> int:
+def _load_all(bundle: Bundle, sessions: Mapping[str, Session]) -> int:
     """Load all devices at the same time; raises the first failure."""
     by_device: dict[str, list[StageEntry]] = {name: [] for name in sessions}
     for stage in bundle.manifest.stages:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import tvm
 from numpy.typing import NDArray
@@ -39,6 +39,25 @@ class StageTimes:
     receive_s: float
     compute_s: float
     send_s: float
+
+
+class Session(Protocol):
+    """What the executor needs of a device."""
+
+    device: DeviceEntry
+    agent: dict[str, Any] | None
+
+    def load(self, bundle: Bundle, stages: list[StageEntry]) -> int:
+        """Make stages ready to run. Returns the bytes sent for it."""
+        ...
+
+    def run(self, stage: str, sample: int, inputs: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], StageTimes]:
+        """Run a loaded stage. Returns its outputs in the bundle's order, and how long it took."""
+        ...
+
+    def close(self) -> None:
+        """Give the device back; whoever waits in `run` gets an error."""
+        ...
 
 
 @dataclass(frozen=True)

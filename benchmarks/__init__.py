@@ -1,0 +1,1 @@
+"""Each claim in the README as a script that prints its table."""

@@ -1,0 +1,138 @@
+"""The onnx package's own node tests, run against tvmpipe as a backend.
+
+    python -m benchmarks.onnx_backend [--filter conv] [--jobs 2] [--json]
+
+Every case is compiled for one device and run in a worker process, so that a crash is a row of the table and not
+its end. "unsupported" is an InputError of tvmpipe's own, which names what cannot be compiled; "wrong" is a
+result that differs from the expected one; "error" is any other exception.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import sys
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.backend.test.case.node import collect_testcases
+from rich.console import Console
+from rich.table import Table
+
+CASE_TIMEOUT_S = 120
+
+
+def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]], rtol: float, atol: float) -> tuple[str, str]:
+    """(verdict, detail) of one case: a serialised model with inputs and expected outputs."""
+    from tvmpipe.build import build
+    from tvmpipe.errors import InputError
+    from tvmpipe.runtime.inprocess import run_in_process
+    from tvmpipe.targets.cluster import parse_cluster
+
+    cluster = parse_cluster('[[device]]\nname = "host"\nthreads = 1\n')
+    try:
+        bundle = build(onnx.load_model_from_string(model), cluster)
+    except InputError as error:
+        return "unsupported", str(error)
+    except Exception as error:  # noqa: BLE001  # that is what this table is about
+        return "error", f"{type(error).__name__}: {_last_line(error)}"
+    with run_in_process(bundle) as pipe:
+        names = [spec.name for spec in bundle.manifest.model.inputs]
+        for inputs, wanted in [([_array(x) for x in xs], [_array(y) for y in ys]) for xs, ys in data_sets]:
+            try:
+                results = pipe.run(dict(zip(names, inputs, strict=True)))
+            except Exception as error:  # noqa: BLE001
+                return "error", f"running: {type(error).__name__}: {_last_line(error)}"
+            for spec, want in zip(bundle.manifest.model.outputs, wanted, strict=True):
+                difference = _difference(results[spec.name], want, rtol, atol)
+                if difference:
+                    return "wrong", f"{spec.name}: {difference}"
+    return "pass", ""
+
+
+def _array(value: Any) -> Any:
+    """Cases hold tensors of rare types as protobuf messages."""
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+
+
+def _difference(have: Any, want: Any, rtol: float, atol: float) -> str:
+    """What is wrong with a result, "" when nothing is.
+
+    The case's own tolerances, plus what additions in another order may change: 1e-6 of the largest value, for
+    float16 four units in the last place of it.
+    """
+    if have.shape != want.shape or have.dtype != want.dtype:
+        return f"{have.dtype}{have.shape} instead of {want.dtype}{want.shape}"
+    slack = 4 * float(np.finfo(np.float16).eps) if want.dtype == np.float16 else 1e-6
+    scale = float(np.max(np.abs(want[np.isfinite(want)].astype(np.float64)), initial=0.0))
+    have, want = (array.astype(np.float64) for array in (have, want))
+    if np.allclose(have, want, rtol, atol + slack * scale, equal_nan=True):
+        return ""
+    if np.any(np.isnan(have) != np.isnan(want)):
+        return f"{np.isnan(have).sum()} NaNs instead of {np.isnan(want).sum()}"
+    return f"differs by {np.nanmax(np.abs(have - want)):.3g}"
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def main() -> None:
+    """Run the cases and print a row per operator."""
+    from tvm.support.popen_pool import PopenPoolExecutor
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--filter", default="", help="only cases whose name contains this")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package makes its cases by overflowing on purpose
+        cases = [case for case in collect_testcases(None) if arguments.filter in case.name]
+    started = time.monotonic()
+    pool = PopenPoolExecutor(max_workers=arguments.jobs, timeout=CASE_TIMEOUT_S)
+    futures = [
+        pool.submit(run_case, case.model.SerializeToString(), case.data_sets, case.rtol, case.atol) for case in cases
+    ]
+    rows = []
+    for number, (case, future) in enumerate(zip(cases, futures, strict=True), start=1):
+        try:
+            verdict, detail = future.result()
+        except TimeoutError:
+            verdict, detail = "timeout", f"not done within {CASE_TIMEOUT_S} s"
+        except ChildProcessError as error:
+            verdict, detail = "crash", str(error).strip().splitlines()[-1]
+        operators = {node.op_type for node in case.model.graph.node}
+        operator = next(iter(operators)) if len(operators) == 1 else f"({case.name.split('_')[1]} expanded)"
+        rows.append({"case": case.name, "operator": operator, "verdict": verdict, "detail": detail})
+        if number % 50 == 0:
+            counts = collections.Counter(row["verdict"] for row in rows)
+            print(f"{number}/{len(cases)} {time.monotonic() - started:.0f} s {dict(counts)}", file=sys.stderr)
+    counts = collections.Counter(row["verdict"] for row in rows)
+    if arguments.json:
+        print(json.dumps({"counts": counts, "rows": rows}, indent=1))
+        return
+    verdicts = ("pass", "unsupported", "wrong", "error", "timeout", "crash")
+    table = Table(title=f"ONNX node tests, onnx {onnx.__version__}")
+    table.add_column("operator")
+    for verdict in verdicts:
+        table.add_column(verdict, justify="right")
+    for operator in sorted({row["operator"] for row in rows}):
+        per = collections.Counter(row["verdict"] for row in rows if row["operator"] == operator)
+        table.add_row(operator, *(str(per[verdict] or "") for verdict in verdicts))
+    table.add_row("all", *(str(counts[verdict]) for verdict in verdicts), style="bold")
+    console = Console(width=120)
+    console.print(table)
+    for row in rows:
+        if row["verdict"] not in ("pass", "unsupported"):
+            console.print(f"{row['verdict']}: {row['case']}: {row['detail']}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
