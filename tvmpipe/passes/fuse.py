@@ -74,9 +74,13 @@ def _operators_inside(module: Any, functions: set[str]) -> dict[str, tuple[str, 
 
 
 def _operator_name(function: str, functions: set[str]) -> str:
-    """ "conv2d12" -> "conv2d": TVM numbers the functions of one operator after the first."""
+    """ "conv2d12" -> "conv2d", "tir_tanh" -> "tanh".
+
+    TVM numbers the functions of one operator after the first, and sets some apart from TIR's own by a prefix.
+    """
     digits = len(function) - len(function.rstrip("0123456789"))
     for cut in range(len(function) - digits, len(function)):
         if function[:cut] in functions:
-            return function[:cut]
-    return function
+            function = function[:cut]
+            break
+    return function.removeprefix("tir_")

@@ -229,7 +229,7 @@ def _output_specs(module: Any, graph: onnx.GraphProto) -> tuple[TensorSpec, ...]
         spec = tensor_spec(ty, output.name)
         declared = output.type.tensor_type
         dims = [dim.dim_value for dim in declared.shape.dim]
-        same = len(dims) == len(spec.shape) and all(d in (0, s) for d, s in zip(dims, spec.shape, strict=True))
+        same = len(dims) == len(spec.shape) and all(d < 1 or d == s for d, s in zip(dims, spec.shape, strict=True))
         if declared.HasField("shape") and not same:
             raise UnsupportedModelError(
                 f"TVM computes output {output.name!r} with shape {list(spec.shape)}, the model declares {dims}"

@@ -1,0 +1,79 @@
+"""Any placement whatever gives stages that compute what ONNX Runtime computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import networkx as nx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.models import branchy
+from tvmpipe.build import prepare
+from tvmpipe.commands.run import random_samples
+from tvmpipe.passes.base import CompileState
+from tvmpipe.passes.partition import derive_stages
+from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
+from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.reference import Reference, relative_error
+from tvmpipe.runtime.inprocess import run_in_process
+from tvmpipe.targets.cluster import parse_cluster
+
+DEVICES = ("alpha", "beta", "gamma")
+CLUSTER = parse_cluster("".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in DEVICES))
+
+
+@pytest.fixture(scope="module")
+def front() -> CompileState:
+    return run_passes(prepare(branchy(), CLUSTER), FRONT)
+
+
+def stage_graph(graph: PrimitiveGraph, stages: list[tuple[str, tuple[int, ...]]]) -> nx.DiGraph:
+    owner = {index: number for number, (_, inside) in enumerate(stages) for index in inside}
+    quotient = nx.DiGraph()
+    quotient.add_nodes_from(range(len(stages)))
+    quotient.add_edges_from((owner[a], owner[b]) for a, b in graph.digraph().edges if owner[a] != owner[b])
+    return quotient
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_stages_are_acyclic_and_complete(front: CompileState, data: st.DataObject) -> None:
+    graph = front.graph
+    assert graph is not None
+    placement = {name: data.draw(st.sampled_from(DEVICES)) for name in graph.by_name()}
+    stages = derive_stages(graph, placement)
+    quotient = stage_graph(graph, stages)
+    assert nx.is_directed_acyclic_graph(quotient)
+    assert all(a < b for a, b in quotient.edges), "stages must stand in an order in which they can run"
+    placed = [index for _, inside in stages for index in inside]
+    assert sorted(placed) == sorted(p.index for p in graph.by_name().values())
+    for device, inside in stages:
+        assert all(placement[graph.primitives[index].name] == device for index in inside)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_cut_computes_the_same(
+    front: CompileState, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    graph = front.graph
+    assert graph is not None
+    placement = {name: data.draw(st.sampled_from(DEVICES)) for name in graph.by_name()}
+    plan = tmp_path_factory.mktemp("cut") / "plan.yaml"
+    plan.write_text("placement:\n" + "".join(f"  {name}: {device}\n" for name, device in placement.items()))
+    bundle = run_passes(prepare(branchy(), CLUSTER, plan=plan), COMPILE).bundle
+    assert bundle is not None
+    reference = Reference(branchy().SerializeToString())
+    with run_in_process(bundle) as pipe:
+        for sample in random_samples(bundle.manifest, 3, seed=1):
+            assert relative_error(pipe.run(sample), reference.run(sample)) < 1e-4
+
+
+def test_weights_are_only_where_they_are_read(chain_bundle: object, chain_path: Path) -> None:
+    from tvmpipe.bundle import Bundle
+
+    assert isinstance(chain_bundle, Bundle)
+    sizes = [stage.weight_bytes for stage in chain_bundle.manifest.stages]
+    assert sizes == [2 * 256 * 256 * 4] * 3

@@ -1,0 +1,137 @@
+"""Planning whole models: memory, pins, plan files, and never being worse than one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.models import chain, save
+from tvmpipe.build import prepare
+from tvmpipe.errors import InfeasibleError, PlanError
+from tvmpipe.passes.pipeline import PLAN, run_passes
+from tvmpipe.passes.plan import Plan, to_yaml
+from tvmpipe.targets.cluster import Cluster, parse_cluster
+
+WEIGHTS = 6 * 256 * 256 * 4  # of chain()
+
+
+def cluster_of(*memories: str) -> Cluster:
+    """Devices d0, d1, ... with these memories."""
+    text = "".join(f'[[device]]\nname = "d{i}"\nthreads = 1\nmemory = "{m}"\n' for i, m in enumerate(memories))
+    return parse_cluster(text)
+
+
+def plan_of(model: object, cluster: Cluster, **options: object) -> Plan:
+    plan = run_passes(prepare(model, cluster, **options), PLAN).plan  # type: ignore[arg-type]
+    assert plan is not None
+    return plan
+
+
+@pytest.mark.parametrize("objective", ["throughput", "latency"])
+def test_never_worse_than_one_device(branchy_path: Path, objective: str) -> None:
+    cluster = parse_cluster(
+        '[[device]]\nname = "fast"\ntarget = "x86-64-v3"\n[[device]]\nname = "slow"\ntarget = "x86-64-v2"\n'
+    )
+    plan = plan_of(branchy_path, cluster, objective=objective)
+    assert plan.best_single is not None
+    assert plan.value_s <= plan.best_single[1] * (1 + 1e-9)
+    assert plan.bound_s is not None
+    assert plan.bound_s <= plan.value_s
+
+
+def test_model_too_large_for_one_device_is_spread() -> None:
+    cluster = cluster_of("700KiB", "700KiB", "700KiB")
+    plan = plan_of(chain(), cluster)
+    assert plan.best_single is None
+    assert len(plan.loads) == 3
+    for load in plan.loads.values():
+        assert load.weight_bytes + load.activation_bytes <= 700 * 1024
+    assert sum(load.weight_bytes for load in plan.loads.values()) == WEIGHTS
+
+
+def test_model_too_large_for_all_says_what_is_missing() -> None:
+    with pytest.raises(InfeasibleError) as caught:
+        plan_of(chain(), cluster_of("400KiB", "400KiB", "400KiB"))
+    assert caught.value.exit_code == 3
+    # One layer (256 KiB) and its activations fit each device; the three others are missing somewhere.
+    missing = int(str(caught.value).split("at least ")[1].split(" bytes are missing")[0])
+    activations = 2 * 4 * 256 * 4
+    assert missing == WEIGHTS + 3 * activations - 3 * 400 * 1024
+    assert " on d" in str(caught.value)
+
+
+def test_one_device_too_small_by_itself() -> None:
+    with pytest.raises(InfeasibleError, match=r"bytes are missing: \d+ bytes \(.*\) on d0"):
+        plan_of(chain(), cluster_of("100KiB"))
+
+
+def test_pins_hold(branchy_path: Path, cluster_path: Path) -> None:
+    plan = plan_of(branchy_path, cluster_path, pins={"*conv2d*": "beta"})  # type: ignore[arg-type]
+    convs = [device for name, device in plan.placement.items() if "conv2d" in name]
+    assert len(convs) >= 2
+    assert set(convs) == {"beta"}
+
+
+@pytest.mark.parametrize(
+    ("pins", "message"),
+    [
+        ({"nothing": "beta"}, "pin 'nothing' matches no primitive"),
+        ({"*": "delta"}, "on 'delta'; allowed: alpha, beta, gamma"),
+        ({"*conv2d*": "beta", "0*": "alpha"}, "pins put .* on both 'beta' and 'alpha'"),
+    ],
+)
+def test_wrong_pins(branchy_path: Path, cluster_path: Path, pins: dict[str, str], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan_of(branchy_path, cluster_path, pins=pins)  # type: ignore[arg-type]
+
+
+def test_plan_file_is_followed(
+    branchy_path: Path, cluster_path: Path, spread_plan: Callable[[Path, list[str]], Path]
+) -> None:
+    path = spread_plan(branchy_path, ["gamma", "beta"])
+    plan = plan_of(branchy_path, cluster_path, plan=path)  # type: ignore[arg-type]
+    assert dict(plan.placement) == yaml.safe_load(path.read_text())["placement"]
+    assert plan.origin == "plan file"
+
+
+def test_written_plan_reads_back(tmp_path: Path, branchy_path: Path, cluster_path: Path) -> None:
+    state = run_passes(prepare(branchy_path, cluster_path), PLAN)
+    assert state.plan is not None
+    assert state.signature is not None
+    path = tmp_path / "plan.yaml"
+    path.write_text(to_yaml(state.plan, state.signature.sha256))
+    again = plan_of(branchy_path, cluster_path, plan=path)  # type: ignore[arg-type]
+    assert again.placement == state.plan.placement
+    assert again.period_s == state.plan.period_s
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("placement: [", "cannot be read"),
+        ("nothing: 1", "has no 'placement'"),
+        ("placement: {zzz: alpha}", "places 'zzz', which is no primitive"),
+        ("placement: {}", "does not place '000"),
+        ("format: 7\nplacement: {}", "has format 7"),
+        ("model_sha256: abc\nplacement: {}", "was made for another model"),
+    ],
+)
+def test_wrong_plan_files(tmp_path: Path, branchy_path: Path, cluster_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=message):
+        plan_of(branchy_path, cluster_path, plan=path)  # type: ignore[arg-type]
+
+
+def test_plan_file_beyond_memory_is_infeasible(tmp_path: Path) -> None:
+    model = save(chain(), tmp_path)
+    cluster = cluster_of("700KiB", "700KiB", "700KiB")
+    state = run_passes(prepare(model, cluster), PLAN)
+    assert state.plan is not None
+    path = tmp_path / "plan.yaml"
+    path.write_text("placement:\n" + "".join(f"  {name}: d1\n" for name in state.plan.placement))
+    with pytest.raises(InfeasibleError, match=r"the plan file does not fit: d1 misses \d+ bytes"):
+        plan_of(model, cluster, plan=path)
