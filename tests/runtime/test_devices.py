@@ -1,0 +1,178 @@
+"""Stages on agents and stock servers, over TVM RPC on loopback."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.models import branchy, chain
+from tvmpipe.bundle import Bundle
+from tvmpipe.commands.run import random_samples
+from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, TrackerError
+from tvmpipe.reference import Reference, relative_error
+from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.tracker import Tracker, wait_for_keys
+
+KEYS = ["alpha", "beta", "gamma"]
+
+
+def test_stream_over_agents_equals_onnx_runtime(branchy_bundle: Bundle, agents: LocalCluster) -> None:
+    reference = Reference(branchy().SerializeToString())
+    samples = random_samples(branchy_bundle.manifest, 40, seed=5)
+    assert {stage.device for stage in branchy_bundle.manifest.stages} == set(KEYS)
+    with branchy_bundle.connect(agents.tracker) as pipe:
+        assert all(session.agent is not None for session in pipe.sessions.values())
+        results = list(pipe.stream(samples))
+    errors = [relative_error(result, reference.run(s)) for s, result in zip(samples, results, strict=True)]
+    assert len(errors) == 40
+    assert max(errors) < 1e-4
+
+
+def test_a_stage_fed_zeros_is_caught(branchy_bundle: Bundle, agents: LocalCluster) -> None:
+    """The comparison above would notice any stage that ignores its input."""
+    reference = Reference(branchy().SerializeToString())
+    sample = random_samples(branchy_bundle.manifest, 1, seed=5)[0]
+    want = reference.run(sample)
+    with branchy_bundle.connect(agents.tracker) as pipe:
+        for name in [stage.name for stage in branchy_bundle.manifest.stages]:
+            session = pipe.sessions[next(s.device for s in branchy_bundle.manifest.stages if s.name == name)]
+            honest = session.run
+
+            def fed_zeros(stage, number, inputs, honest=honest, name=name):  # type: ignore[no-untyped-def]
+                blank = [np.zeros_like(array) for array in inputs]
+                return honest(stage, number, blank if stage == name else inputs)
+
+            session.run = fed_zeros  # type: ignore[method-assign]
+            assert relative_error(pipe.run(sample), want) > 1e-2, f"{name} fed zeros went unnoticed"
+            session.run = honest  # type: ignore[method-assign]
+        assert relative_error(pipe.run(sample), want) < 1e-4
+
+
+def test_nothing_is_sent_twice(chain_bundle: Bundle, agents: LocalCluster) -> None:
+    size = sum(path.stat().st_size for path in chain_bundle.root.glob("*/s*"))
+    with chain_bundle.connect(agents.tracker) as pipe:
+        assert pipe.sent_bytes in (0, size)  # 0 when another test was first
+    with chain_bundle.connect(agents.tracker) as pipe:
+        assert pipe.sent_bytes == 0
+        pipe.run({"x": np.ones((4, 256), np.float32)})
+
+
+def test_stock_rpc_server(chain_bundle: Bundle, tmp_path: Path) -> None:
+    """Two agents and one `tvm.exec.rpc_server` under the third key."""
+    reference = Reference(chain().SerializeToString())
+    with local_cluster([LocalAgent(key) for key in KEYS[:2]], store=tmp_path) as cluster:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--tracker", cluster.tracker]
+            + ["--key", "gamma", "--silent"],
+            start_new_session=True,
+        )
+        try:
+            wait_for_keys(cluster.tracker, ["gamma"], 60)
+            for _ in range(2):  # the server must serve again after a session
+                with chain_bundle.connect(cluster.tracker, connect_timeout_s=20) as pipe:
+                    assert pipe.sessions["gamma"].agent is None
+                    for sample in random_samples(chain_bundle.manifest, 3, seed=2):
+                        assert relative_error(pipe.run(sample), reference.run(sample)) < 1e-4
+        finally:
+            for process in psutil.Process(server.pid).children(recursive=True):
+                process.kill()
+            server.kill()
+            server.wait(10)
+
+
+def test_no_tracker(chain_bundle: Bundle) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(TrackerError, match=f"no tracker answers at {address}"):
+            chain_bundle.connect(address)
+    assert time.monotonic() - started < 10
+
+
+def test_something_else_listens_there(chain_bundle: Bundle) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(TrackerError, match="is not a TVM RPC tracker"):
+            chain_bundle.connect(address)
+        assert time.monotonic() - started < 10
+
+
+def test_unknown_key(agents: LocalCluster) -> None:
+    with (
+        Tracker(agents.tracker) as tracker,
+        pytest.raises(DeviceUnavailableError, match=r"no device with key 'delta' is registered .*: alpha, beta, gamma"),
+    ):
+        tracker.request("delta", 1.0)
+
+
+def test_busy_device(chain_bundle: Bundle, agents: LocalCluster) -> None:
+    with (
+        chain_bundle.connect(agents.tracker),
+        pytest.raises(DeviceUnavailableError, match="all 1 devices with key 'alpha' .* stayed busy"),
+    ):
+        chain_bundle.connect(agents.tracker, connect_timeout_s=1.5)
+    with chain_bundle.connect(agents.tracker, connect_timeout_s=20) as pipe:
+        pipe.run({"x": np.ones((4, 256), np.float32)})
+
+
+def test_too_little_memory_on_the_agent(chain_bundle: Bundle, tmp_path: Path) -> None:
+    small = [LocalAgent("alpha"), LocalAgent("beta", memory_bytes=100_000), LocalAgent("gamma")]
+    with (
+        local_cluster(small, store=tmp_path) as cluster,
+        pytest.raises(DeviceError, match=r"device beta offers 97\.7 KiB of memory, its stages need"),
+    ):
+        chain_bundle.connect(cluster.tracker)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_losing_an_agent_in_the_middle_of_a_stream(chain_bundle: Bundle, tmp_path: Path, how: signal.Signals) -> None:
+    """The stream ends within its deadline, names device and stage, and gave out no wrong result."""
+    reference = Reference(chain().SerializeToString())
+    with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster:
+        with chain_bundle.connect(cluster.tracker, timeout_s=3.0) as pipe:
+            samples = random_samples(chain_bundle.manifest, 5000, seed=0)
+            family = [psutil.Process(cluster.process("beta").pid)]
+            family += family[0].children(recursive=True)
+            good, broken_at = 0, 0.0
+            with pytest.raises(DeviceLostError) as caught:
+                for sample, result in zip(samples, pipe.stream(samples), strict=True):
+                    assert relative_error(result, reference.run(sample)) < 1e-4
+                    good += 1
+                    if good == 20:
+                        broken_at = time.monotonic()
+                        for process in family if how == signal.SIGSTOP else family[:1]:
+                            process.send_signal(how)
+            ended = time.monotonic()
+        assert good >= 20
+        assert ended - broken_at < 6
+        assert (caught.value.device, caught.value.stage) == ("beta", "s1")
+        assert "device beta (key beta" in str(caught.value)
+        assert "stage s1" in str(caught.value)
+        if how == signal.SIGKILL:
+            gone, alive = psutil.wait_procs(family, timeout=5)
+            assert not alive, "sessions must not outlive their agent"
+            del gone
+
+
+def test_agent_serves_again_after_a_session_crashed(chain_bundle: Bundle, tmp_path: Path) -> None:
+    with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster:
+        with chain_bundle.connect(cluster.tracker, timeout_s=5.0) as pipe:
+            agent = psutil.Process(cluster.process("beta").pid)
+            session = max(agent.children(recursive=True), key=lambda process: process.create_time())
+            session.kill()
+            with pytest.raises(DeviceLostError):
+                for _ in range(3):
+                    pipe.run({"x": np.ones((4, 256), np.float32)})
+        wait_for_keys(cluster.tracker, KEYS, 60)
+        with chain_bundle.connect(cluster.tracker, connect_timeout_s=20) as pipe:
+            pipe.run({"x": np.ones((4, 256), np.float32)})

@@ -1,0 +1,192 @@
+"""The commands as people type them: results, one sentence for each mistake, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.models import branchy
+from tvmpipe.bundle import Bundle
+from tvmpipe.commands.run import random_samples
+from tvmpipe.reference import Reference, relative_error
+from tvmpipe.runtime.local import LocalCluster
+
+
+def tvmpipe(*arguments: object, code: int = 0) -> tuple[str, str]:
+    """Run a command in a process of its own; (stdout, stderr)."""
+    command = [sys.executable, "-m", "tvmpipe", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == code, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert "Traceback" not in result.stderr
+    return result.stdout, result.stderr
+
+
+def sentence(stderr: str) -> str:
+    """The one line that says what was wrong."""
+    lines = [line for line in stderr.splitlines() if line.startswith("tvmpipe: error:")]
+    assert len(lines) == 1, stderr
+    return lines[0]
+
+
+def test_show(branchy_path: Path) -> None:
+    out, _ = tvmpipe("show", branchy_path)
+    assert "conv2d" in out
+    facts = json.loads(tvmpipe("show", branchy_path, "--json")[0])
+    assert {"name", "operators", "flops", "weight_bytes", "input_bytes", "output_bytes"} <= set(facts["primitives"][0])
+    assert facts["weight_bytes"] > 0
+
+
+def test_compile_edit_plan_compile_run(
+    tmp_path: Path, branchy_path: Path, cluster_path: Path, agents: LocalCluster
+) -> None:
+    """The whole way by hand, with a node moved in between; both bundles give ONNX Runtime's results."""
+    first = tmp_path / "first.tvmpipe"
+    report = json.loads(tvmpipe("compile", branchy_path, "--cluster", cluster_path, "-o", first, "--json")[0])
+    assert report["bundle"] == str(first)
+    plan = yaml.safe_load((first / "plan.yaml").read_text())
+    names = list(plan["placement"])
+    moved = {name: "beta" if i % 2 else "gamma" for i, name in enumerate(names)}
+    assert moved != plan["placement"]
+    plan["placement"] = moved
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(yaml.safe_dump(plan))
+    second = tmp_path / "second.tar"
+    out, _ = tvmpipe("compile", branchy_path, "--cluster", cluster_path, "--plan", edited, "-o", second)
+    assert "gamma" in out
+
+    sample = random_samples(Bundle(first, _manifest(first)).manifest, 1, seed=9)[0]
+    np.savez(tmp_path / "in.npz", **sample)  # type: ignore[arg-type]
+    want = Reference(branchy().SerializeToString()).run(sample)
+    stages = []
+    for bundle, result in ((first, "a.npz"), (second, "b.npz")):
+        out, _ = tvmpipe(
+            *("run", bundle, "--tracker", agents.tracker, "--input", tmp_path / "in.npz"),
+            *("-o", tmp_path / result, "--repeat", 1, "--json"),
+        )
+        facts = json.loads(out)
+        stages.append([(stage["name"], stage["device"]) for stage in facts["stages"]])
+        with np.load(tmp_path / result) as have:
+            assert relative_error(dict(have), want) < 1e-4
+    assert stages[0] != stages[1]
+
+
+def _manifest(root: Path) -> Any:
+    from tvmpipe.manifest import Manifest
+
+    return Manifest.model_validate_json((root / "manifest.json").read_bytes())
+
+
+def test_plan_without_compiling(tmp_path: Path, branchy_path: Path, cluster_path: Path) -> None:
+    out, _ = tvmpipe("plan", branchy_path, "--cluster", cluster_path, "-o", tmp_path / "p.yaml", "--json")
+    facts = json.loads(out)
+    assert facts["placement"] == yaml.safe_load((tmp_path / "p.yaml").read_text())["placement"]
+    assert facts["bound_s"] <= facts["period_s"]
+
+
+def test_devices(agents: LocalCluster) -> None:
+    facts = json.loads(tvmpipe("devices", "--tracker", agents.tracker, "--json")[0])
+    assert [entry["key"] for entry in facts] == ["alpha", "beta", "gamma"]
+    assert all(entry["total"] == 1 for entry in facts)
+
+
+def test_version_and_help() -> None:
+    assert "version" in tvmpipe("--version")[0]
+    out, _ = tvmpipe("--help")
+    for command in ("compile", "run", "plan", "show", "devices", "agent", "demo"):
+        assert command in out
+
+
+def test_mistakes_of_the_compiler(tmp_path: Path, branchy_path: Path, cluster_path: Path) -> None:
+    out = tmp_path / "out.tvmpipe"
+
+    def fails(model: Path, cluster: Path, code: int, message: str, *more: object) -> None:
+        _, err = tvmpipe("compile", model, "--cluster", cluster, "-o", out, *more, code=code)
+        assert message in sentence(err)
+        assert not out.exists()
+        assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+    fails(tmp_path / "none.onnx", cluster_path, 1, "none.onnx does not exist")
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(branchy_path.read_bytes()[:1000])
+    fails(cut, cluster_path, 1, "cut.onnx is not a complete ONNX file")
+    misspelt = tmp_path / "misspelt.toml"
+    misspelt.write_text('[[device]]\nname = "a"\nthread = 1\n')
+    fails(branchy_path, misspelt, 1, "misspelt.toml line 3: [[device]] has no key 'thread'; allowed: name")
+    tiny = tmp_path / "tiny.toml"
+    tiny.write_text('[[device]]\nname = "a"\nmemory = "1KiB"\n')
+    fails(branchy_path, tiny, 3, "bytes are missing")
+    fails(branchy_path, cluster_path, 1, "no input of the model; allowed: image, ids", "--shape", "x=1,2")
+    fails(branchy_path, cluster_path, 1, "pin 'nothing' matches no primitive", "--pin", "nothing=alpha")
+    fails(branchy_path, cluster_path, 1, "absent.yaml does not exist", "--plan", tmp_path / "absent.yaml")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    _, err = tvmpipe(
+        "compile", branchy_path, "--cluster", cluster_path, "-o", tmp_path / "mine", "--force", code=1
+    )
+    assert "no bundle; it is not replaced" in sentence(err)
+
+
+def test_mistakes_are_json_too(tmp_path: Path) -> None:
+    out, _ = tvmpipe("show", tmp_path / "none.onnx", "--json", code=1)
+    assert json.loads(out)["error"] == "ModelError"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compile"],
+        ["compile", "m.onnx", "--cluster", "c.toml", "--objective", "speed"],
+        ["compile", "m.onnx", "--cluster", "c.toml", "--shape", "x=1,a"],
+        ["frobnicate"],
+        ["run", "b", "--trucker", "x"],
+        ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--memory", "lots"],
+    ],
+)
+def test_usage_errors_exit_2(arguments: list[str]) -> None:
+    tvmpipe(*arguments, code=2)
+
+
+def test_mistakes_of_a_run(tmp_path: Path, branchy_bundle: Bundle, agents: LocalCluster) -> None:
+    good = tmp_path / "bundle"
+    branchy_bundle.save(good)
+    sample = random_samples(branchy_bundle.manifest, 1, seed=0)[0]
+
+    def fails(code: int, message: str, *arguments: object, bundle: Path = good, tracker: str = agents.tracker) -> None:
+        _, err = tvmpipe("run", bundle, "--tracker", tracker, *arguments, code=code)
+        assert message in sentence(err)
+
+    def given(**arrays: Any) -> Path:
+        path = tmp_path / "in.npz"
+        np.savez(path, **{**sample, **arrays})
+        return path
+
+    fails(1, "does not exist", "--random", 1, bundle=tmp_path / "nothing")
+    fails(1, "there is nothing to run")
+    fails(1, "input 'extra' is not one of the model's; allowed: image, ids", "-i", given(extra=np.zeros(1)))
+    fails(1, "input 'ids' has dtype int32; the model takes int64", "-i", given(ids=np.zeros((1, 4), np.int32)))
+    fails(1, "input 'ids' has shape [4, 1]", "-i", given(ids=np.zeros((4, 1), np.int64)))
+    (tmp_path / "text.npz").write_text("hello")
+    fails(1, "text.npz is no .npy or .npz file", "-i", tmp_path / "text.npz")
+    fails(1, "must end in .npz", "--random", 1, "-o", tmp_path / "out.txt")
+    fails(1, "is not of the form HOST:PORT", "--random", 1, tracker="localhost")
+    fails(4, "no tracker answers at 127.0.0.1:1", "--random", 1, tracker="127.0.0.1:1")
+    library = good / branchy_bundle.manifest.stages[0].library.path
+    data = bytearray(library.read_bytes())
+    data[len(data) // 2] ^= 1
+    library.write_bytes(data)
+    fails(1, "stages/s0.so of", "--random", 1)
+
+
+def test_unknown_device_key(tmp_path: Path, branchy_path: Path, agents: LocalCluster) -> None:
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text('[[device]]\nname = "a"\nkey = "delta"\n')
+    tvmpipe("compile", branchy_path, "--cluster", cluster, "-o", tmp_path / "b")
+    _, err = tvmpipe("run", tmp_path / "b", "--tracker", agents.tracker, "--random", 1, code=4)
+    assert "no device with key 'delta' is registered" in sentence(err)

@@ -1,0 +1,92 @@
+"""Trained models from PyPI packages on real input: the answer is right, not only equal."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+import tvmpipe
+from tvmpipe.reference import Reference, relative_error
+from tvmpipe.runtime.local import LocalCluster
+
+
+def packaged(package: str, name: str) -> Path:
+    """A file that an installed package carries; the package itself is not imported."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} cannot be installed for this Python")
+    return Path(str(next(file.locate() for file in files if str(file).endswith(name))))
+
+
+def compile_and_run(
+    model: Path,
+    shapes: dict[str, list[int]],
+    sample: dict[str, NDArray[np.generic]],
+    plan: Path,
+    cluster: Path,
+    tracker: str,
+) -> NDArray[np.float32]:
+    """The model's first output over three agents, checked against ONNX Runtime."""
+    bundle = tvmpipe.build(model, cluster, shapes=shapes, plan=plan)
+    assert {stage.device for stage in bundle.manifest.stages} == {"alpha", "beta", "gamma"}
+    with bundle.connect(tracker) as pipe:
+        result = pipe.run(sample)
+    assert relative_error(result, Reference(model).run(sample)) < 1e-4
+    first: NDArray[np.float32] = result[bundle.manifest.model.outputs[0].name]
+    return first
+
+
+def thirds(model: Path, cluster: Path, shapes: dict[str, list[int]], folder: Path) -> Path:
+    """A plan that cuts the primitives into three consecutive parts."""
+    from tvmpipe.build import prepare
+    from tvmpipe.passes.pipeline import FRONT, run_passes
+
+    graph = run_passes(prepare(model, cluster, shapes=shapes), FRONT).graph
+    assert graph is not None
+    names = list(graph.by_name())
+    devices = ["alpha", "beta", "gamma"]
+    lines = [f"  {name}: {devices[3 * i // len(names)]}" for i, name in enumerate(names)]
+    path = folder / "thirds.yaml"
+    path.write_text("placement:\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_magika_knows_python_when_it_sees_it(tmp_path: Path, cluster_path: Path, agents: LocalCluster) -> None:
+    """Google's file type model reads the first and last 1024 bytes; here of this file."""
+    model = packaged("magika", "standard_v3_3/model.onnx")
+    config = json.loads(packaged("magika", "standard_v3_3/config.min.json").read_text())
+    content = Path(__file__).read_bytes().strip()
+    begin, end = content[: config["beg_size"]], content[-config["end_size"] :]
+    sample = {"bytes": np.array([[*begin, *end]], dtype=np.int32)}
+    shapes = {"bytes": [1, 2048]}
+    plan = thirds(model, cluster_path, shapes, tmp_path)
+    scores = compile_and_run(model, shapes, sample, plan, cluster_path, agents.tracker)
+    assert config["target_labels_space"][int(scores.argmax())] == "python"
+
+
+def test_ocr_reads_what_was_drawn(
+    tmp_path: Path, cluster_path: Path, agents: LocalCluster, spread_plan: Callable[[Path, list[str]], Path]
+) -> None:
+    """PaddleOCR's text recogniser (convolutions, then attention) on a line of text drawn here."""
+    model = packaged("rapidocr-onnxruntime", "ch_PP-OCRv4_rec_infer.onnx")
+    text, width = "TVM 27 pipes", 240
+    image = Image.new("RGB", (width, 48), "white")
+    ImageDraw.Draw(image).text((8, 4), text, fill="black", font=ImageFont.load_default(size=36))
+    pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+    shapes = {"x": [1, 3, 48, width]}
+    plan = thirds(model, cluster_path, shapes, tmp_path)
+    scores = compile_and_run(model, shapes, {"x": pixels}, plan, cluster_path, agents.tracker)
+    metadata = {entry.key: entry.value for entry in onnx.load(str(model)).metadata_props}
+    alphabet = ["", *metadata["character"].splitlines(), " "]
+    best = scores[0].argmax(axis=-1)
+    read = [alphabet[c] for c, before in zip(best, [0, *best[:-1]], strict=True) if c not in (0, before)]
+    assert "".join(read) == text
