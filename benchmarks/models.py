@@ -41,7 +41,7 @@ class GraphWriter:
         return name
 
     def normal(self, *shape: int, std: float) -> str:
-        return self.constant((self.random.standard_normal(shape, dtype=np.float32) * np.float32(std)))
+        return self.constant(self.random.standard_normal(shape, dtype=np.float32) * np.float32(std))
 
     def ints(self, *values: int) -> str:
         return self.constant(np.array(values, dtype=np.int64))

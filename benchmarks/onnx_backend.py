@@ -97,18 +97,20 @@ def main() -> None:
         cases = [case for case in collect_testcases(None) if arguments.filter in case.name]
     started = time.monotonic()
     pool = PopenPoolExecutor(max_workers=arguments.jobs, timeout=CASE_TIMEOUT_S)
+    models = [case.model for case in cases if case.model is not None]
     futures = [
-        pool.submit(run_case, case.model.SerializeToString(), case.data_sets, case.rtol, case.atol) for case in cases
+        pool.submit(run_case, model.SerializeToString(), case.data_sets, case.rtol, case.atol)
+        for model, case in zip(models, cases, strict=True)
     ]
     rows = []
-    for number, (case, future) in enumerate(zip(cases, futures, strict=True), start=1):
+    for number, (case, model, future) in enumerate(zip(cases, models, futures, strict=True), start=1):
         try:
             verdict, detail = future.result()
         except TimeoutError:
             verdict, detail = "timeout", f"not done within {CASE_TIMEOUT_S} s"
         except ChildProcessError as error:
             verdict, detail = "crash", str(error).strip().splitlines()[-1]
-        operators = {node.op_type for node in case.model.graph.node}
+        operators = {node.op_type for node in model.graph.node}
         operator = next(iter(operators)) if len(operators) == 1 else f"({case.name.split('_')[1]} expanded)"
         rows.append({"case": case.name, "operator": operator, "verdict": verdict, "detail": detail})
         if number % 50 == 0:

@@ -36,9 +36,7 @@ def chain_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def spread_plan(
-    cluster_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Path, list[str]], Path]:
+def spread_plan(cluster_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[str]], Path]:
     """Writes a plan file that deals the primitives of a model to devices by a repeating pattern."""
     from tvmpipe.build import prepare
     from tvmpipe.passes.pipeline import FRONT, run_passes
@@ -60,18 +58,14 @@ def spread_plan(
 
 
 @pytest.fixture(scope="session")
-def branchy_bundle(
-    branchy_path: Path, cluster_path: Path, spread_plan: Callable[[Path, list[str]], Path]
-) -> Bundle:
+def branchy_bundle(branchy_path: Path, cluster_path: Path, spread_plan: Callable[[Path, list[str]], Path]) -> Bundle:
     """`branchy` over three devices in many stages."""
     plan = spread_plan(branchy_path, ["alpha", "alpha", "beta", "gamma"])
     return tvmpipe.build(branchy_path, cluster_path, plan=plan)
 
 
 @pytest.fixture(scope="session")
-def chain_bundle(
-    chain_path: Path, cluster_path: Path, spread_plan: Callable[[Path, list[str]], Path]
-) -> Bundle:
+def chain_bundle(chain_path: Path, cluster_path: Path, spread_plan: Callable[[Path, list[str]], Path]) -> Bundle:
     """`chain` in three stages, one per device."""
     plan = spread_plan(chain_path, ["alpha", "alpha", "beta", "beta", "gamma", "gamma"])
     return tvmpipe.build(chain_path, cluster_path, plan=plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ def branchy(seed: int = 0) -> onnx.ModelProto:
         numpy_helper.from_array(np.array([1], dtype=np.int64), "axis"),
         numpy_helper.from_array(np.array([4, 4], dtype=np.int64), "halves"),
     ]
-    conv = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    conv: Any = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
     nodes = [
         helper.make_node("Conv", ["image", "w1"], ["c1"], **conv, name="stem"),
         helper.make_node("Relu", ["c1"], ["r1"]),

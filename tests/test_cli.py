@@ -127,9 +127,7 @@ def test_mistakes_of_the_compiler(tmp_path: Path, branchy_path: Path, cluster_pa
     fails(branchy_path, cluster_path, 1, "absent.yaml does not exist", "--plan", tmp_path / "absent.yaml")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
-    _, err = tvmpipe(
-        "compile", branchy_path, "--cluster", cluster_path, "-o", tmp_path / "mine", "--force", code=1
-    )
+    _, err = tvmpipe("compile", branchy_path, "--cluster", cluster_path, "-o", tmp_path / "mine", "--force", code=1)
     assert "no bundle; it is not replaced" in sentence(err)
 
 

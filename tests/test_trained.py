@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ def packaged(package: str, name: str) -> Path:
 def compile_and_run(
     model: Path,
     shapes: dict[str, list[int]],
-    sample: dict[str, NDArray[np.generic]],
+    sample: dict[str, NDArray[Any]],
     plan: Path,
     cluster: Path,
     tracker: str,

@@ -37,9 +37,7 @@ def build(
     """
     from tvmpipe.passes.pipeline import COMPILE, run_passes
 
-    state = prepare(
-        model, cluster, shapes=shapes, objective=objective, time_limit_s=time_limit_s, pins=pins, plan=plan
-    )
+    state = prepare(model, cluster, shapes=shapes, objective=objective, time_limit_s=time_limit_s, pins=pins, plan=plan)
     state = run_passes(state, COMPILE, progress=progress, dump=None if dump is None else Path(dump))
     assert state.bundle is not None
     return state.bundle

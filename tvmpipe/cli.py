@@ -20,7 +20,7 @@ from tvmpipe.errors import InputError, TvmpipeError
 from tvmpipe.units import parse_size
 
 
-class _Shape(click.ParamType):
+class _Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
     name = "NAME=D,D,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -34,7 +34,7 @@ class _Shape(click.ParamType):
         return name, shape
 
 
-class _Pin(click.ParamType):
+class _Pin(click.ParamType):  # type: ignore[type-arg]
     name = "PRIMITIVE=DEVICE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -44,7 +44,7 @@ class _Pin(click.ParamType):
         return pattern, device
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]
     name = "SIZE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -87,7 +87,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
         click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Fix an input with open dimensions."),
         click.option("--objective", type=click.Choice(["throughput", "latency"]), default="throughput"),
-        click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds to search."),
+        click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
         click.option("--pin", "pins", type=_Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
         click.option("--dump", type=click.Path(path_type=Path), help="Write the module after each pass here."),
@@ -173,7 +173,7 @@ def devices(tracker: str) -> Outcome:
 @cli.command()
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to register with.")
 @click.option("--key", required=True, help="Name under which heads ask for this device.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on; off loopback anybody who reaches it can run code.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; whoever reaches it can run code.")
 @click.option("--port", type=int, default=9091, help="First port to try.")
 @click.option("--port-end", type=int, default=9199, help="Port to stop before.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
@@ -190,7 +190,7 @@ def agent(**options: Any) -> None:
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--samples", type=click.IntRange(min=2), default=32)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), help="Folder for model and bundle.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), help="Folder to write to.")
 @_command
 def demo(model: Path | None, samples: int, output: Path) -> Outcome:
     """Compile a model for three unequal local devices, run it on them, and check it against ONNX Runtime."""

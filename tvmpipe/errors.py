@@ -84,9 +84,7 @@ class DeviceLostError(DeviceError):
     `sample` (id, or None outside a sample).
     """
 
-    def __init__(
-        self, message: str, *, device: str, stage: str | None = None, sample: int | None = None
-    ) -> None:
+    def __init__(self, message: str, *, device: str, stage: str | None = None, sample: int | None = None) -> None:
         super().__init__(message)
         self.device = device
         self.stage = stage

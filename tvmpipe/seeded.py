@@ -59,9 +59,7 @@ def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
     return onnx.helper.make_model(fresh, opset_imports=model.opset_import, ir_version=8, producer_name="tvmpipe")
 
 
-def _weight(
-    generator: np.random.Generator, operator: str, place: int, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
+def _weight(generator: np.random.Generator, operator: str, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if operator == "BatchNormalization" and place in (1, 4):
         return generator.uniform(0.5, 1.5, shape).astype(np.float32)
     if len(shape) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ def imported(source: object, **options: object) -> CompileState:
     return ImportOnnx().apply(prepare(source, Cluster((), {}), **options))  # type: ignore[arg-type]
 
 
-def one_node(operator: str, shape: list[int | str], **attributes: object) -> onnx.ModelProto:
+def one_node(operator: str, shape: list[int | str], **attributes: Any) -> onnx.ModelProto:
     node = helper.make_node(operator, ["x"], ["y"], name="the_node", **attributes)
     graph = helper.make_graph(
         [node],

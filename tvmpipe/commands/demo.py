@@ -138,4 +138,3 @@ def _run(bundle: Bundle, local: LocalCluster, inputs: Any, reference: Any) -> tu
         facts = {**measured, **describe_run(pipe), "sent_bytes": pipe.sent_bytes}
     worst = max(relative_error(result, reference.run(sample)) for sample, result in zip(inputs, results, strict=True))
     return facts, worst
-

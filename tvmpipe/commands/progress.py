@@ -32,10 +32,8 @@ def pass_progress(title: str) -> Iterator[Callable[[str, int, int, float], None]
 def count_progress(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
     """Pass `items` on while counting them on stderr."""
     if not stderr.is_terminal:
-        number = 0
-        for number, item in enumerate(items, start=1):
-            yield item
-        stderr.print(f"{title}: {number} of {total}")
+        yield from items
+        stderr.print(f"{title}: {total} done")
         return
     with _bar() as bar:
         task = bar.add_task(title, total=total)

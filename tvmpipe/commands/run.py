@@ -139,9 +139,7 @@ def read_sample(path: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
 def random_samples(manifest: Manifest, count: int, seed: int) -> list[dict[str, NDArray[Any]]]:
     """`count` samples of seeded random tensors: normal floats, small non-negative integers, fair booleans."""
     generator = np.random.default_rng(seed)
-    return [
-        {spec.name: random_tensor(spec, generator) for spec in manifest.model.inputs} for _ in range(count)
-    ]
+    return [{spec.name: random_tensor(spec, generator) for spec in manifest.model.inputs} for _ in range(count)]
 
 
 def random_tensor(spec: TensorSpec, generator: np.random.Generator) -> NDArray[Any]:
@@ -194,5 +192,3 @@ def list_devices(tracker: str) -> Outcome:
     ]
     view: Any = table if keys else Text(f"no device is registered at {tracker}")
     return Outcome(facts, view)
-
-

@@ -215,8 +215,8 @@ def _build(
     readers: dict[int, set[int]] = {}
     for primitive in graph.primitives:
         if not primitive.constant:
-            for value in primitive.inputs:
-                readers.setdefault(value, set()).add(owner[primitive.index])
+            for read in primitive.inputs:
+                readers.setdefault(read, set()).add(owner[primitive.index])
     edges = []
     for value in graph.values:
         if value.producer is not None and graph.primitives[value.producer].constant:

@@ -50,10 +50,10 @@ def live_activation_bytes(graph: PrimitiveGraph) -> tuple[int, ...]:
     count = len(graph.primitives)
     last_use = [value.producer if value.producer is not None else 0 for value in graph.values]
     for primitive in graph.primitives:
-        for value in primitive.inputs:
-            last_use[value] = max(last_use[value], primitive.index)
-    for value in graph.model_outputs.values():
-        last_use[value] = count - 1
+        for read in primitive.inputs:
+            last_use[read] = max(last_use[read], primitive.index)
+    for result in graph.model_outputs.values():
+        last_use[result] = count - 1
     change = [0] * (count + 1)
     for value in graph.values:
         size = value.spec.size_bytes

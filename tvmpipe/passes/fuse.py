@@ -59,7 +59,7 @@ def _operators_inside(module: Any, functions: set[str]) -> dict[str, tuple[str, 
     """Function name -> names of the operators fused into it, in order."""
     from tvm import relax
 
-    inside = {name: (_operator_name(name, functions),) for name in functions}
+    inside: dict[str, tuple[str, ...]] = {name: (_operator_name(name, functions),) for name in functions}
     for gvar, function in module.functions.items():
         if not isinstance(function, relax.Function) or not function.attrs or "Primitive" not in function.attrs:
             continue

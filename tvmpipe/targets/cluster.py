@@ -152,9 +152,10 @@ def _explain(error: Any, text: str, origin: str) -> str:
     index = where[1] if len(where) > 1 and isinstance(where[1], int) else 0
     key = str(where[2]) if len(where) > 2 else ""
     line = _line_of(text, str(table), index, key)
-    model = {"device": _DeviceEntry, "link": _LinkEntry}.get(str(table), _File)
+    models: dict[str, type[BaseModel]] = {"device": _DeviceEntry, "link": _LinkEntry}
+    model = models.get(str(table), _File) if key else _File
     if error["type"] == "extra_forbidden":
-        allowed = ", ".join((model if key else _File).model_fields)
+        allowed = ", ".join(model.model_fields)
         place = f"[[{table}]] has no key {key!r}" if key else f"there is no table {table!r}"
         return f"{origin} line {line}: {place}; allowed: {allowed}"
     if error["type"] == "missing" and not key:
