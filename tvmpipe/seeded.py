@@ -43,6 +43,9 @@ def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
     for node in graph.node:
         if node.op_type == "ConstantOfShape":
             operator, place = readers[node.output[0]]
+            if operator == "Unsqueeze":
+                view = next(reader for reader in graph.node if node.output[0] in reader.input)
+                operator, place = readers[view.output[0]]
             shape = tuple(int(extent) for extent in shapes[node.input[0]])
             array = _weight(generator, operator, place, shape)
             weights.append(numpy_helper.from_array(array, node.output[0]))
@@ -60,7 +63,8 @@ def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
 
 
 def _weight(generator: np.random.Generator, operator: str, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if operator == "BatchNormalization" and place in (1, 4):
+    # Scales, and variances, which batch norm divides by: a signal must neither fade nor grow with depth.
+    if (operator == "BatchNormalization" and place in (1, 4)) or operator == "Mul":
         return generator.uniform(0.5, 1.5, shape).astype(np.float32)
     if len(shape) > 1:
         return generator.normal(0.0, np.sqrt(2.0 / np.prod(shape[1:])), shape).astype(np.float32)

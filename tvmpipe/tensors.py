@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import ml_dtypes  # noqa: F401  # registers bfloat16 and the float8 types with numpy
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 

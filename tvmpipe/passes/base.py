@@ -64,7 +64,6 @@ class CompileState:
     notes: tuple[str, ...] = ()
     module: Any = None
     signature: Signature | None = None
-    operators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     graph: PrimitiveGraph | None = None
     costs: CostTable | None = None
     coarse: CoarseGraph | None = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import networkx as nx
 
 from tvmpipe.passes.base import CompileState, Objective, required
+from tvmpipe.passes.contract import contract
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Cluster
@@ -142,15 +143,8 @@ def _merge(
         return True
     if pinned.get(first, pinned.get(second)) != pinned.get(second, pinned.get(first)):
         return False
-    # Contracting an edge closes a cycle exactly when another path joins its ends.
-    if any(nx.has_path(groups, other, second) for other in groups.successors(first) if other != second):
+    if not contract(groups, first, second):
         return False
-    for before in list(groups.predecessors(second)):
-        if before != first:
-            groups.add_edge(before, first)
-    for after in list(groups.successors(second)):
-        groups.add_edge(first, after)
-    groups.remove_node(second)
     members[first] = sorted(members[first] + members.pop(second))
     if second in pinned:
         pinned[first] = pinned.pop(second)

@@ -46,7 +46,7 @@ class Fuse:
             inside = _operators_inside(module, operators)
             module = _run(module, transform.FuseTIR(), transform.DeadCodeElimination())
         graph = extract_graph(module, signature, inside)
-        return replace(state, module=module, operators=inside, graph=graph)
+        return replace(state, module=module, graph=graph)
 
 
 def _run(module: Any, *passes: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ import networkx as nx
 from numpy.typing import NDArray
 
 from tvmpipe.passes.base import CompileState, required
+from tvmpipe.passes.contract import contract
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.primitives import PrimitiveGraph, map_tensors
 
@@ -83,28 +85,18 @@ def derive_stages(graph: PrimitiveGraph, placement: Mapping[str, str]) -> list[t
 
 def _join(stages: nx.DiGraph, members: dict[tuple[int, str], list[int]]) -> None:
     """Join stages of one device wherever no path leads from one to the other through a third."""
-    joined = True
-    while joined:
-        joined = False
-        for a in sorted(members):
-            for b in sorted(members):
-                if a >= b or a[1] != b[1]:
-                    continue
-                through = [n for n in stages.successors(a) if n != b and nx.has_path(stages, n, b)]
-                back = nx.has_path(stages, b, a)
-                if through or back:
-                    continue
-                for before in list(stages.predecessors(b)):
-                    if before != a:
-                        stages.add_edge(before, a)
-                for after in list(stages.successors(b)):
-                    stages.add_edge(a, after)
-                stages.remove_node(b)
-                members[a] += members.pop(b)
-                joined = True
-                break
-            if joined:
-                break
+    pairs = [(a, b) for a, b in itertools.combinations(sorted(members), 2) if a[1] == b[1]]
+    while any(_joined(stages, members, a, b) for a, b in pairs):
+        pairs = [(a, b) for a, b in pairs if a in members and b in members]
+
+
+def _joined(
+    stages: nx.DiGraph, members: dict[tuple[int, str], list[int]], a: tuple[int, str], b: tuple[int, str]
+) -> bool:
+    if not contract(stages, a, b):
+        return False
+    members[a] += members.pop(b)
+    return True
 
 
 def _emit(graph: PrimitiveGraph, module: Any, name: str, device: str, primitives: tuple[int, ...]) -> Stage:

@@ -138,7 +138,7 @@ class Pipeline:
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
-            problem = self._failure or (DeviceError("the pipeline is closed") if self._closed else None)
+            problem = DeviceError("the pipeline is closed") if self._closed else self._failure
             if problem is None:
                 number = next(self._numbers)
                 self._futures[number] = future

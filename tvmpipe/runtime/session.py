@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ class DeviceSession:
         self.address = address
         self._watchdog = watchdog
         self._timeout_s = timeout_s
-        self._peer = (address.host, address.port)
+        self._peer = (_resolve(address.host, device.name), address.port)
         self._stages: dict[str, _LoadedStage] = {}
         with self._guard(f"connecting to {address.host}:{address.port}", timeout_s=connect_timeout_s):
             self._remote = _connect(address, connect_timeout_s)
@@ -128,9 +129,10 @@ class DeviceSession:
 
     def close(self) -> None:
         """Give the device back: what is loaded is dropped and the connection closed."""
+        # The connection first: freeing handles over one whose peer hangs would wait for ever.
+        close_connections(self._peer)
         self._stages.clear()
         self._remote = None
-        close_connections(self._peer)
 
     def _agent_facts(self) -> dict[str, Any] | None:
         """What a tvmpipe agent says of itself; None for a stock RPC server."""
@@ -223,6 +225,14 @@ class DeviceSession:
             stage=stage,
             sample=sample,
         )
+
+
+def _resolve(host: str, device: str) -> str:
+    """The numeric address that a connection to `host` will show."""
+    try:
+        return socket.gethostbyname(host)
+    except OSError:
+        raise DeviceError(f"device {device} registered as {host!r}, a name that cannot be resolved here") from None
 
 
 def _connect(address: DeviceAddress, timeout_s: float) -> Any:
