@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_model_too_large_for_one_device_is_spread() -> None:
     for load in plan.loads.values():
         assert load.weight_bytes + load.activation_bytes <= 700 * 1024
     assert sum(load.weight_bytes for load in plan.loads.values()) == WEIGHTS
+
+
+def test_forced_merges_never_make_a_model_too_large() -> None:
+    """Six equal layers on two devices that hold three each: merged to four nodes it would fit nowhere."""
+    three = 3 * 256 * 256 * 4 + 2 * 4 * 256 * 4
+    state = prepare(chain(), cluster_of(f"{three}B", f"{three}B"))
+    state = replace(state, options=replace(state.options, max_nodes=1))
+    plan = run_passes(state, PLAN).plan
+    assert plan is not None
+    assert {load.weight_bytes for load in plan.loads.values()} == {3 * 256 * 256 * 4}
 
 
 def test_model_too_large_for_all_says_what_is_missing() -> None:

@@ -7,6 +7,7 @@ solver finishes; they join the cheapest neighbours and the report counts them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -14,6 +15,8 @@ import networkx as nx
 from tvmpipe.passes.base import CompileState, Objective, required
 from tvmpipe.passes.contract import contract
 from tvmpipe.passes.cost import CostTable
+from tvmpipe.passes.plan import resolve_pins
+from tvmpipe.passes.price import price_single_devices
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Cluster
 
@@ -71,56 +74,57 @@ class Coarsen:
         graph: PrimitiveGraph = required(state.graph, "graph")
         costs: CostTable = required(state.costs, "costs")
         limit = state.options.max_nodes or DEFAULT_MAX_NODES[state.options.objective]
-        groups = nx.DiGraph(graph.digraph())
-        members = {index: [index] for index in groups}
-        pinned = _pinned(graph, state.options.pins)
-        for source, target in _uncuttable(graph, costs, state.cluster, state.options.objective):
-            _merge(groups, members, pinned, source, target)
-        safe = groups.number_of_nodes()
-        _force(groups, members, pinned, graph, costs, state.cluster, limit)
-        forced = safe - groups.number_of_nodes()
-        coarse = _build(graph, costs, groups, members, forced)
+        pins = resolve_pins(graph, state.options.pins)
+        coarse = coarsen(graph, costs, state.cluster, state.options.objective, pins, limit)
         notes = state.notes
-        if forced:
+        if coarse.forced_merges:
             notes += (
-                f"{forced} merges beyond the safe ones brought the graph to {len(coarse.nodes)} nodes; "
+                f"{coarse.forced_merges} merges beyond the safe ones brought the graph to {len(coarse.nodes)} nodes; "
                 "a better plan that cuts inside one of them may exist",
             )
         return replace(state, coarse=coarse, notes=notes)
 
 
-def _pinned(graph: PrimitiveGraph, pins: object) -> dict[int, str]:
-    from tvmpipe.passes.plan import resolve_pins
-
-    return {graph.by_name()[name].index: device for name, device in resolve_pins(graph, pins).items()}
+def coarsen(
+    graph: PrimitiveGraph,
+    costs: CostTable,
+    cluster: Cluster,
+    objective: Objective,
+    pins: Mapping[str, str],
+    limit: int | None,
+) -> CoarseGraph:
+    """The coarse graph; `limit` None makes only the safe merges."""
+    groups = nx.DiGraph(graph.digraph())
+    members = {index: [index] for index in groups}
+    by_name = graph.by_name()
+    pinned = {by_name[name].index: device for name, device in pins.items()}
+    for source, target in _uncuttable(graph, costs, cluster, objective, pins):
+        _merge(groups, members, pinned, source, target)
+    safe = groups.number_of_nodes()
+    if limit is not None:
+        _force(groups, members, pinned, graph, costs, cluster, limit)
+    return _build(graph, costs, groups, members, safe - groups.number_of_nodes())
 
 
 def _uncuttable(
-    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, objective: Objective
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, objective: Objective, pins: Mapping[str, str]
 ) -> list[tuple[int, int]]:
     """Edges that no plan better than the best single device cuts, whatever devices it uses.
 
     Cutting an edge costs its transfer on the device that sends it (throughput) or delays the sample by it
-    (latency). Holds only when one device can take everything; then keeping all on it is always open.
+    (latency). Holds only when one device can, and by the pins may, take everything.
     """
-    weights = sum(primitive.weight_bytes for primitive in graph.primitives)
-    peak = max(costs.live_bytes, default=0)
-    inside = [p.index for p in graph.primitives if not p.constant]
-    bounds = [
-        sum(costs.latency_s[device.name][index] for index in inside)
-        for device in cluster.devices
-        if device.memory_bytes is None or weights + peak <= device.memory_bytes
+    single = price_single_devices(graph, costs, cluster)
+    allowed = [
+        priced.figure(objective)
+        for name, priced in single.items()
+        if not priced.missing_bytes and all(device == name for device in pins.values())
     ]
-    if not bounds or len(cluster.devices) < 2:
+    names = [device.name for device in cluster.devices]
+    links = [cluster.link(a, b) for a in names for b in names if a != b]
+    if not allowed or not links:
         return []
-    # The single device must also fetch the inputs and return the outputs, so this bound is not too small.
-    io = [graph.values[v].spec.size_bytes for v in (*graph.model_inputs.values(), *graph.model_outputs.values())]
-    best = min(bounds) + max(
-        sum(cluster.link("head", device.name).transfer_s(size) for size in io) for device in cluster.devices
-    )
-    pairs = [
-        cluster.link(a.name, b.name) for a in cluster.devices for b in cluster.devices if a.name != b.name
-    ]
+    best = min(allowed)
     edges = []
     for primitive in graph.primitives:
         for value in primitive.inputs:
@@ -128,7 +132,7 @@ def _uncuttable(
             if producer is None or primitive.constant or graph.primitives[producer].constant:
                 continue
             size = graph.values[value].spec.size_bytes
-            if min(link.transfer_s(size) for link in pairs) > best:
+            if min(link.transfer_s(size) for link in links) > best:
                 edges.append((producer, primitive.index))
     return edges
 

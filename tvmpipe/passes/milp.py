@@ -58,8 +58,13 @@ def solve(
     return _run(problem, place, coarse, cluster, time_limit_s, goal)
 
 
-def shortage(coarse: CoarseGraph, cluster: Cluster, pinned: Mapping[int, str]) -> dict[str, int]:
-    """The fewest bytes by which memories must grow for any placement to fit: device -> missing bytes."""
+def least_shortage(
+    coarse: CoarseGraph, cluster: Cluster, pinned: Mapping[int, str]
+) -> tuple[dict[int, str], dict[str, int]]:
+    """The placement that exceeds memories by the fewest bytes in all, and by how many on which device.
+
+    An empty second part means that the placement fits.
+    """
     problem, place = _base(coarse, cluster, pinned)
     slack = {
         device.name: pulp.LpVariable(f"missing_{d}", lowBound=0)
@@ -69,14 +74,18 @@ def shortage(coarse: CoarseGraph, cluster: Cluster, pinned: Mapping[int, str]) -
     _add_memory(problem, coarse, cluster, place, slack)
     problem.setObjective(pulp.lpSum(slack.values()))
     solution = _run(problem, place, coarse, cluster, 10.0, None)
+    # With memories that may grow, every placement is a solution; the first will do if time ran out before one.
+    device_of = solution.device_of or {
+        node.index: pinned.get(node.index, cluster.devices[0].name) for node in coarse.nodes
+    }
     missing = {}
     for device in cluster.devices:
-        if device.memory_bytes is not None and solution.device_of is not None:
-            inside = [node for node in coarse.nodes if solution.device_of[node.index] == device.name]
+        if device.memory_bytes is not None:
+            inside = [node for node in coarse.nodes if device_of[node.index] == device.name]
             need = sum(n.weight_bytes for n in inside) + max((n.live_bytes for n in inside), default=0)
             if need > device.memory_bytes:
                 missing[device.name] = need - device.memory_bytes
-    return missing
+    return device_of, missing
 
 
 def _base(coarse: CoarseGraph, cluster: Cluster, pinned: Mapping[int, str]) -> tuple[Any, dict[tuple[int, str], Any]]:

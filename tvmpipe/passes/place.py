@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.passes.base import CompileState, required
-from tvmpipe.passes.coarsen import CoarseGraph
+from tvmpipe.passes.coarsen import CoarseGraph, coarsen
 from tvmpipe.passes.cost import CostTable
-from tvmpipe.passes.milp import Solution, shortage, solve
+from tvmpipe.passes.milp import Solution, least_shortage, solve
 from tvmpipe.passes.plan import Plan, read_placement, resolve_pins
-from tvmpipe.passes.price import Price, price
+from tvmpipe.passes.price import Price, price, price_single_devices
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_size
@@ -33,11 +33,10 @@ class Place:
         cluster, options = state.cluster, state.options
         pins = resolve_pins(graph, options.pins)
         _check_pins(pins, cluster)
-        single = {device.name: _everywhere(graph, costs, cluster, device.name) for device in cluster.devices}
-        throughput = options.objective == "throughput"
+        single = price_single_devices(graph, costs, cluster)
 
         def figure(priced: Price) -> float:
-            return priced.period_s if throughput else priced.latency_s
+            return priced.figure(options.objective)
 
         bound: float | None = None
         if options.plan_file is not None:
@@ -67,7 +66,14 @@ class Place:
             if solution.device_of is not None:
                 offer("milp", _spread(coarse, graph, solution.device_of))
             if not candidates:
-                raise InfeasibleError(_explain_shortage(coarse, cluster, pinned))
+                # Forced merges may have made nodes that fit nowhere: look at the primitives themselves.
+                fine = coarsen(graph, costs, cluster, options.objective, pins, limit=None)
+                pinned = _pin_nodes(fine, graph, pins)
+                device_of, missing = least_shortage(fine, cluster, pinned)
+                if missing:
+                    raise InfeasibleError(_explain_shortage(fine, cluster, pinned, missing))
+                offer("memory", _spread(fine, graph, device_of))
+                bound = None
             _, origin, placement, chosen = min(candidates, key=lambda candidate: candidate[0])
             if bound is not None:
                 bound = min(bound, figure(chosen))
@@ -91,10 +97,6 @@ def _check_pins(pins: Mapping[str, str], cluster: Cluster) -> None:
     for name, device in pins.items():
         if device not in devices:
             raise PlanError(f"pin puts {name} on {device!r}; allowed: {', '.join(devices)}")
-
-
-def _everywhere(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, device: str) -> Price:
-    return price(graph, costs, cluster, {name: device for name in graph.by_name()})
 
 
 def _search(
@@ -150,9 +152,10 @@ def _explain(priced: Price) -> str:
     )
 
 
-def _explain_shortage(coarse: CoarseGraph, cluster: Cluster, pinned: Mapping[int, str]) -> str:
+def _explain_shortage(
+    coarse: CoarseGraph, cluster: Cluster, pinned: Mapping[int, str], missing: Mapping[str, int]
+) -> str:
     """Where the fewest missing bytes are: the memories that would have to grow, and by how much."""
-    missing = shortage(coarse, cluster, pinned)
     total = sum(node.weight_bytes for node in coarse.nodes)
     peak = max(node.live_bytes for node in coarse.nodes)
     where = ", ".join(f"{size} bytes ({format_size(size)}) on {name}" for name, size in missing.items())

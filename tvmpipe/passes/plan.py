@@ -48,7 +48,7 @@ class Plan:
     Attributes: `placement` primitive name -> device name; `period_s` seconds between results when the
     pipeline is full; `latency_s` seconds of one sample alone; `loads` per device that got something; `bound_s`
     no plan of this model's coarse graph is better than this in the objective (None: not known); `origin`
-    "milp", "single device", "fill by memory" or "plan file"; `single_device_s` the objective on each device
+    "milp", "single device", "fill by memory", "memory" (the only aim it could meet) or "plan file"; `single_device_s` the objective on each device
     alone, None where the model does not fit.
     """
 

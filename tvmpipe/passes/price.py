@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tvmpipe.passes.base import Objective
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.plan import DeviceLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
@@ -18,6 +19,10 @@ class Price:
     period_s: float
     latency_s: float
     loads: Mapping[str, DeviceLoad]
+
+    def figure(self, objective: Objective) -> float:
+        """What the objective minimises, in seconds."""
+        return self.period_s if objective == "throughput" else self.latency_s
 
     @property
     def missing_bytes(self) -> int:
@@ -84,6 +89,14 @@ def price(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, placement: 
     }
     period = max((load.busy_s for load in loads.values()), default=0.0)
     return Price(period, _latency(graph, costs, device_of, moves), loads)
+
+
+def price_single_devices(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster) -> dict[str, Price]:
+    """The price of the whole model on each device alone, whether it fits there or not."""
+    return {
+        device.name: price(graph, costs, cluster, dict.fromkeys(graph.by_name(), device.name))
+        for device in cluster.devices
+    }
 
 
 def _latency(
