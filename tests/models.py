@@ -85,6 +85,33 @@ def chain(layers: int = 6, width: int = 256, seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def two_branches(width: int = 1024, rows: int = 512) -> onnx.ModelProto:
+    """A cheap node, two heavy branches that do not meet: `x` float32[16] -> `left`, `right` float32[1]."""
+    generator = np.random.default_rng(0)
+    weights = {
+        **{f"{side}_up": generator.normal(0, 1, (rows, 1)) for side in ("left", "right")},
+        "wide": generator.normal(0, 1, (1, width)),
+        **{f"{side}{i}": generator.normal(0, 0.03, (width, width)) for side in ("left", "right") for i in range(3)},
+    }
+    initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    nodes = [helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=1)]
+    for side in ("left", "right"):
+        # Each branch makes its large matrix from one number, so that nothing large is sent.
+        nodes.append(helper.make_node("Mul", [f"{side}_up", "sum"], [f"{side}_column"]))
+        nodes.append(helper.make_node("MatMul", [f"{side}_column", "wide"], [f"{side}_0"]))
+        for i in range(3):
+            nodes.append(helper.make_node("MatMul", [f"{side}_{i}", f"{side}{i}"], [f"{side}_{i + 1}"]))
+        nodes.append(helper.make_node("ReduceMax", [f"{side}_3"], [side], keepdims=0))
+    graph = helper.make_graph(
+        nodes,
+        "two_branches",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [16])],
+        [helper.make_tensor_value_info(side, TensorProto.FLOAT, []) for side in ("left", "right")],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def save(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
     """Write a model into a folder."""
     path = folder / name

@@ -75,7 +75,7 @@ class StageEntry(_Frozen):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of weights and the planned peak of activations."""
+        """Bytes of weights and the peak of activations; each stage keeps its own."""
         return self.weight_bytes + self.activation_bytes
 
 

@@ -37,7 +37,7 @@ def problems(draw: st.DrawFn, largest: int, memory: bool = True) -> tuple[Coarse
     devices = tuple(Device(name, name, TARGET, 1, draw(memories)) for name in names)
     links = {
         frozenset(pair): Link(draw(st.integers(1, 40)) * 1e6, draw(st.integers(0, 5)) / 1000)
-        for pair in itertools.combinations([HEAD, *names], 2)
+        for pair in ((HEAD, name) for name in names)
         if draw(st.booleans())
     }
     return CoarseGraph(nodes, tuple(edges), 0), Cluster(devices, links)
@@ -52,25 +52,22 @@ def fits(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> bool:
     return True
 
 
-def moves(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> list[tuple[str, str, float]]:
-    """Every tensor that crosses, once per destination: (from, to, seconds)."""
-    crossing = []
-    for edge in coarse.edges:
-        source = HEAD if edge.producer is None else where[edge.producer]
-        targets = {where[c] for c in edge.consumers} | ({HEAD} if edge.to_head else set())
-        for target in targets - {source}:
-            crossing.append((source, target, cluster.link(source, target).transfer_s(edge.size_bytes)))
-    return crossing
+def hop(cluster: Cluster, edge: CoarseEdge, device: str) -> float:
+    """Seconds between a device and the head."""
+    return cluster.link(HEAD, device).transfer_s(edge.size_bytes)
 
 
 def period(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> float:
     load = dict.fromkeys((device.name for device in cluster.devices), 0.0)
     for node in coarse.nodes:
         load[where[node.index]] += node.latency_s[where[node.index]]
-    for source, target, seconds in moves(coarse, cluster, where):
-        for end in (source, target):
-            if end != HEAD:
-                load[end] += seconds
+    for edge in coarse.edges:
+        home = None if edge.producer is None else where[edge.producer]
+        away = {where[c] for c in edge.consumers} - {home}
+        for device in away:
+            load[device] += hop(cluster, edge, device)
+        if home is not None and (away or edge.to_head):
+            load[home] += hop(cluster, edge, home)
     return max(load.values())
 
 
@@ -80,11 +77,13 @@ def makespan(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> fl
     final: dict[int, float] = dict.fromkeys(parents, 0.0)
     for edge in coarse.edges:
         for consumer in edge.consumers:
-            source = HEAD if edge.producer is None else where[edge.producer]
-            delay = 0.0 if source == where[consumer] else cluster.link(source, where[consumer]).transfer_s(edge.size_bytes)
+            delay = hop(cluster, edge, where[consumer])
+            if edge.producer is not None:
+                home = where[edge.producer]
+                delay = 0.0 if home == where[consumer] else delay + hop(cluster, edge, home)
             parents[consumer].append((edge.producer, delay))
         if edge.to_head and edge.producer is not None:
-            final[edge.producer] = cluster.link(HEAD, where[edge.producer]).transfer_s(edge.size_bytes)
+            final[edge.producer] = hop(cluster, edge, where[edge.producer])
     best = float("inf")
     for order in itertools.permutations(parents):
         end: dict[int | None, float] = {None: 0.0}

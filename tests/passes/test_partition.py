@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.models import branchy
 from tvmpipe.build import prepare
 from tvmpipe.commands.run import random_samples
-from tvmpipe.passes.base import CompileState
-from tvmpipe.passes.partition import derive_stages
+from tvmpipe.passes.base import CompileState, Objective
 from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.stages import StageShape, derive_stages
 from tvmpipe.reference import Reference, relative_error
 from tvmpipe.runtime.inprocess import run_in_process
 from tvmpipe.targets.cluster import parse_cluster
@@ -29,8 +29,8 @@ def front() -> CompileState:
     return run_passes(prepare(branchy(), CLUSTER), FRONT)
 
 
-def stage_graph(graph: PrimitiveGraph, stages: list[tuple[str, tuple[int, ...]]]) -> nx.DiGraph:
-    owner = {index: number for number, (_, inside) in enumerate(stages) for index in inside}
+def stage_graph(graph: PrimitiveGraph, stages: list[StageShape]) -> nx.DiGraph:
+    owner = {index: number for number, stage in enumerate(stages) for index in stage.primitives}
     quotient = nx.DiGraph()
     quotient.add_nodes_from(range(len(stages)))
     quotient.add_edges_from((owner[a], owner[b]) for a, b in graph.digraph().edges if owner[a] != owner[b])
@@ -43,14 +43,14 @@ def test_stages_are_acyclic_and_complete(front: CompileState, data: st.DataObjec
     graph = front.graph
     assert graph is not None
     placement = {name: data.draw(st.sampled_from(DEVICES)) for name in graph.by_name()}
-    stages = derive_stages(graph, placement)
+    stages = derive_stages(graph, placement, eager=data.draw(st.booleans()))
     quotient = stage_graph(graph, stages)
     assert nx.is_directed_acyclic_graph(quotient)
     assert all(a < b for a, b in quotient.edges), "stages must stand in an order in which they can run"
-    placed = [index for _, inside in stages for index in inside]
+    placed = [index for stage in stages for index in stage.primitives]
     assert sorted(placed) == sorted(p.index for p in graph.by_name().values())
-    for device, inside in stages:
-        assert all(placement[graph.primitives[index].name] == device for index in inside)
+    for stage in stages:
+        assert all(placement[graph.primitives[index].name] == stage.device for index in stage.primitives)
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -63,7 +63,8 @@ def test_any_cut_computes_the_same(
     placement = {name: data.draw(st.sampled_from(DEVICES)) for name in graph.by_name()}
     plan = tmp_path_factory.mktemp("cut") / "plan.yaml"
     plan.write_text("placement:\n" + "".join(f"  {name}: {device}\n" for name, device in placement.items()))
-    bundle = run_passes(prepare(branchy(), CLUSTER, plan=plan), COMPILE).bundle
+    objective: Objective = data.draw(st.sampled_from(["throughput", "latency"]))
+    bundle = run_passes(prepare(branchy(), CLUSTER, plan=plan, objective=objective), COMPILE).bundle
     assert bundle is not None
     reference = Reference(branchy().SerializeToString())
     with run_in_process(bundle) as pipe:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.models import chain, save
+from tests.models import chain, save, two_branches
 from tvmpipe.build import prepare
 from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.passes.pipeline import PLAN, run_passes
 from tvmpipe.passes.plan import Plan, to_yaml
-from tvmpipe.targets.cluster import Cluster, parse_cluster
+from tvmpipe.passes.price import price
+from tvmpipe.targets.cluster import RELAY_BANDWIDTH_BPS, RELAY_LATENCY_S, Cluster, parse_cluster
 
 WEIGHTS = 6 * 256 * 256 * 4  # of chain()
 
@@ -55,7 +56,7 @@ def test_model_too_large_for_one_device_is_spread() -> None:
 
 def test_forced_merges_never_make_a_model_too_large() -> None:
     """Six equal layers on two devices that hold three each: merged to four nodes it would fit nowhere."""
-    three = 3 * 256 * 256 * 4 + 2 * 4 * 256 * 4
+    three = 3 * 256 * 256 * 4 + 4 * 4 * 256 * 4  # a stage holds its input twice and two results
     state = prepare(chain(), cluster_of(f"{three}B", f"{three}B"))
     state = replace(state, options=replace(state.options, max_nodes=1))
     plan = run_passes(state, PLAN).plan
@@ -97,6 +98,30 @@ def test_pins_hold(branchy_path: Path, cluster_path: Path) -> None:
 def test_wrong_pins(branchy_path: Path, cluster_path: Path, pins: dict[str, str], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         plan_of(branchy_path, cluster_path, pins=pins)  # type: ignore[arg-type]
+
+
+def test_parallel_branches_run_at_the_same_time_for_latency() -> None:
+    """Two heavy branches after one small node: the second device must not wait for the first one's branch."""
+    plan = plan_of(two_branches(), cluster_of("1GiB", "1GiB"), objective="latency")
+    assert plan.best_single is not None
+    assert plan.latency_s < 0.75 * plan.best_single[1]
+    assert len(plan.loads) == 2
+
+
+def test_price_is_what_the_executor_does() -> None:
+    """By hand: a chain cut once between two devices, both relayed through the head."""
+    cluster = cluster_of("1GiB", "1GiB")
+    state = run_passes(prepare(chain(2, 64), cluster), PLAN)
+    assert state.graph is not None
+    assert state.costs is not None
+    first, second = state.graph.by_name()
+    cut = {first: "d0", second: "d1"}
+    hop = RELAY_LATENCY_S + 4 * 64 * 4 / RELAY_BANDWIDTH_BPS
+    step = state.costs.latency_s["d0"][0]
+    priced = price(state.graph, state.costs, cluster, cut, "throughput")
+    assert priced.period_s == pytest.approx(step + 2 * hop)
+    assert priced.latency_s == pytest.approx(2 * step + 4 * hop)
+    assert [stage.device for stage in priced.stages] == ["d0", "d1"]
 
 
 def test_plan_file_is_followed(

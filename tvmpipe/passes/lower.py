@@ -33,7 +33,7 @@ class Lower:
 
     def apply(self, state: CompileState) -> CompileState:
         devices = {device.name: device for device in state.cluster.devices}
-        jobs = [(stage, devices[stage.device]) for stage in state.stages]
+        jobs = [(stage, devices[stage.shape.device]) for stage in state.stages]
         if len(jobs) == 1 or (os.cpu_count() or 1) == 1:
             libraries = [_compile_here(stage, device) for stage, device in jobs]
         else:

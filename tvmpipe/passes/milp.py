@@ -1,8 +1,9 @@
 """The placement problem as a mixed-integer linear program, in PuLP, solved by HiGHS.
 
-Throughput: minimise the largest device load, where a load is compute plus what the device receives and sends
-(a tensor travels once to each device that reads it). Latency: minimise the makespan of one sample, where
-primitives on one device do not overlap and a cut edge delays by its transfer; ports are not modelled.
+Throughput: minimise the largest device load, where a load is compute plus what the device receives from the head
+and sends to it (a tensor leaves its device once and reaches each device that reads it once). Latency: minimise the
+makespan of one sample, where nodes on one device do not overlap and a cut edge delays by both of its hops; what
+stages add to that, by giving results out only at their end, `price` knows and this program does not.
 Both hold every device to its memory: weights of what is placed on it plus the largest activation set.
 """
 
@@ -10,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx as nx
 import pulp
 
 from tvmpipe.passes.base import Objective
-from tvmpipe.passes.coarsen import CoarseGraph
+from tvmpipe.passes.coarsen import CoarseEdge, CoarseGraph
 from tvmpipe.targets.cluster import HEAD, Cluster
 
 _MS = 1e3  # the program is in milliseconds: HiGHS's absolute tolerances suit numbers near 1
@@ -119,41 +120,40 @@ def _add_loads(
     problem: Any, coarse: CoarseGraph, cluster: Cluster, place: dict[tuple[int, str], Any], goal: Any
 ) -> Any:
     """goal >= every device's compute, receiving and sending, in milliseconds. Returns their sum."""
-    names = [device.name for device in cluster.devices]
-    load: dict[str, list[Any]] = {
-        name: [node.latency_s[name] * _MS * place[node.index, name] for node in coarse.nodes] for name in names
-    }
-    for e, edge in enumerate(coarse.edges):
-        for q, target in enumerate(names):
-            from_head = cluster.link(HEAD, target).transfer_s(edge.size_bytes) * _MS
-            if edge.producer is None:
-                load[target].append(from_head * _any_of(problem, f"in_{e}_{q}", edge.consumers, target, place))
-                continue
-            if edge.to_head:
-                load[target].append(from_head * place[edge.producer, target])
-            for p, source in enumerate(names):
-                if source == target or not edge.consumers:
-                    continue
-                # 1 when the producer is on `source` and some consumer on `target`.
-                sent = pulp.LpVariable(f"y_{e}_{p}_{q}", lowBound=0, upBound=1)
-                for consumer in edge.consumers:
-                    problem += sent >= place[edge.producer, source] + place[consumer, target] - 1
-                seconds = cluster.link(source, target).transfer_s(edge.size_bytes) * _MS
-                load[source].append(seconds * sent)
-                load[target].append(seconds * sent)
-    for name in names:
-        problem += goal >= pulp.lpSum(load[name])
-    return pulp.lpSum(term for terms in load.values() for term in terms)
+    total = []
+    for d, device in enumerate(cluster.devices):
+        name = device.name
+        load = [node.latency_s[name] * _MS * place[node.index, name] for node in coarse.nodes]
+        for e, edge in enumerate(coarse.edges):
+            seconds = cluster.link(HEAD, name).transfer_s(edge.size_bytes) * _MS
+            load.append(seconds * _received(problem, f"in_{e}_{d}", edge, name, place))
+            load.append(seconds * _sent(problem, f"out_{e}_{d}", edge, name, place))
+        problem += goal >= pulp.lpSum(load)
+        total += load
+    return pulp.lpSum(total)
 
 
-def _any_of(
-    problem: Any, name: str, nodes: tuple[int, ...], device: str, place: dict[tuple[int, str], Any]
-) -> Any:
-    """A variable that is 1 when any of `nodes` is on `device`."""
-    present = pulp.LpVariable(name, lowBound=0, upBound=1)
-    for node in nodes:
-        problem += present >= place[node, device]
-    return present
+def _received(problem: Any, name: str, edge: CoarseEdge, device: str, place: dict[tuple[int, str], Any]) -> Any:
+    """1 when some reader of the tensor is on `device` and its producer is not."""
+    if not edge.consumers:
+        return 0
+    received = pulp.LpVariable(name, lowBound=0, upBound=1)
+    here = 0 if edge.producer is None else place[edge.producer, device]
+    for consumer in edge.consumers:
+        problem += received >= place[consumer, device] - here
+    return received
+
+
+def _sent(problem: Any, name: str, edge: CoarseEdge, device: str, place: dict[tuple[int, str], Any]) -> Any:
+    """1 when the producer is on `device` and some reader, or the head, is not."""
+    if edge.producer is None:
+        return 0
+    if edge.to_head:
+        return place[edge.producer, device]
+    sent = pulp.LpVariable(name, lowBound=0, upBound=1)
+    for consumer in edge.consumers:
+        problem += sent >= place[edge.producer, device] - place[consumer, device]
+    return sent
 
 
 def _add_schedule(
@@ -167,16 +167,11 @@ def _add_schedule(
     """goal >= the end of every node and the arrival of every result. Returns the sum of all work."""
     names = [device.name for device in cluster.devices]
     nodes = coarse.nodes
-    horizon = _MS * (
-        incumbent_s * 1.001
-        if incumbent_s is not None
-        else sum(max(node.latency_s.values()) for node in nodes)
-        + sum(
-            max(cluster.link(a, b).transfer_s(edge.size_bytes) for a in (HEAD, *names) for b in names if a != b)
-            for edge in coarse.edges
-        )
-        * (len(names) + 1)
+    slowest = {e: sum(sorted(_hops(cluster, edge.size_bytes))[-2:]) for e, edge in enumerate(coarse.edges)}
+    everything_s = sum(max(node.latency_s.values()) for node in nodes) + sum(
+        slowest[e] * (1 + len(edge.consumers)) for e, edge in enumerate(coarse.edges)
     )
+    horizon = _MS * (everything_s if incumbent_s is None else min(everything_s, incumbent_s * 1.001))
     start = [pulp.LpVariable(f"s_{node.index}", lowBound=0) for node in nodes]
     length = [
         pulp.lpSum(node.latency_s[name] * _MS * place[node.index, name] for name in names) for node in nodes
@@ -199,13 +194,12 @@ def _add_schedule(
                 for name in names
             )
         for consumer in edge.consumers:
+            alone = replace(edge, consumers=(consumer,), to_head=False)
             delay = []
-            for p, source in enumerate(names):
-                for q, target in enumerate(names):
-                    if source != target:
-                        cut = pulp.LpVariable(f"y_{e}_{consumer}_{p}_{q}", lowBound=0, upBound=1)
-                        problem += cut >= place[edge.producer, source] + place[consumer, target] - 1
-                        delay.append(cluster.link(source, target).transfer_s(edge.size_bytes) * _MS * cut)
+            for d, name in enumerate(names):
+                hop = cluster.link(HEAD, name).transfer_s(edge.size_bytes) * _MS
+                delay.append(hop * _sent(problem, f"out_{e}_{consumer}_{d}", alone, name, place))
+                delay.append(hop * _received(problem, f"in_{e}_{consumer}_{d}", alone, name, place))
             delays += delay
             problem += start[consumer] >= made + pulp.lpSum(delay)
     graph = coarse.digraph()
@@ -222,6 +216,11 @@ def _add_schedule(
     return pulp.lpSum(length) + pulp.lpSum(delays)
 
 
+def _hops(cluster: Cluster, size_bytes: int) -> list[float]:
+    """Seconds between each device and the head."""
+    return [cluster.link(HEAD, device.name).transfer_s(size_bytes) for device in cluster.devices]
+
+
 def _run(
     problem: Any,
     place: dict[tuple[int, str], Any],
@@ -230,7 +229,7 @@ def _run(
     time_limit_s: float,
     goal: Any,
 ) -> Solution:
-    # One thread and a fixed seed: the same problem gives the same plan.
+    # One thread and a fixed seed: the same problem gives the same plan, unless the time limit ends the search.
     solver = pulp.HiGHS(msg=False, timeLimit=time_limit_s, threads=1, gapRel=_GAP, random_seed=1)
     problem.solve(solver)
     values = {key: variable.value() for key, variable in place.items()}

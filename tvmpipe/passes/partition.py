@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import networkx as nx
 from numpy.typing import NDArray
 
 from tvmpipe.passes.base import CompileState, required
-from tvmpipe.passes.contract import contract
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.primitives import PrimitiveGraph, map_tensors
+from tvmpipe.passes.stages import StageShape
 
 ENTRY = "main"
 
@@ -23,110 +20,35 @@ ENTRY = "main"
 class Stage:
     """A convex part of the graph on one device.
 
-    Attributes: `name` "s0", "s1", ... in an order they can run in; `primitives` indices in running order;
-    `inputs`, `outputs` value ids; `module` an IRModule whose `main` takes the inputs and then, if there are any,
+    Attributes: `name` "s0", "s1", ... in an order they can run in; `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any,
     one tuple of all weights, and returns a tuple of the outputs; `weights` in the order of that tuple.
     """
 
     name: str
-    device: str
-    primitives: tuple[int, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+    shape: StageShape
     module: Any
     weights: tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Derive the stages of the plan and emit a module for each; fill in `stages`."""
+    """Emit a module for each stage of the plan; fill in `stages`."""
 
     name: str = "partition"
 
     def apply(self, state: CompileState) -> CompileState:
         graph: PrimitiveGraph = required(state.graph, "graph")
         plan: Plan = required(state.plan, "plan")
-        groups = derive_stages(graph, plan.placement)
         stages = tuple(
-            _emit(graph, state.module, f"s{position}", device, group)
-            for position, (device, group) in enumerate(groups)
+            _emit(graph, state.module, f"s{position}", shape) for position, shape in enumerate(plan.stages)
         )
         return replace(state, stages=stages)
 
 
-def derive_stages(graph: PrimitiveGraph, placement: Mapping[str, str]) -> list[tuple[str, tuple[int, ...]]]:
-    """(device, primitive indices) per stage, in an order in which stages can run.
-
-    A primitive's depth counts how often a path to it changes device. Primitives of one depth and device form a
-    stage: every edge between two stages leads to a larger depth, so that the graph of stages has no cycle.
-    Stages of one device are then joined where that keeps it so.
-    """
-    dag = graph.digraph()
-    device_of = {index: placement[graph.primitives[index].name] for index in dag}
-    depth: dict[int, int] = {}
-    for index in sorted(dag):
-        depth[index] = max(
-            (depth[before] + (device_of[before] != device_of[index]) for before in dag.predecessors(index)),
-            default=0,
-        )
-    members: dict[tuple[int, str], list[int]] = {}
-    for index in sorted(dag):
-        members.setdefault((depth[index], device_of[index]), []).append(index)
-    stages = nx.DiGraph()
-    stages.add_nodes_from(members)
-    for before, after in dag.edges:
-        a, b = (depth[before], device_of[before]), (depth[after], device_of[after])
-        if a != b:
-            stages.add_edge(a, b)
-    _join(stages, members)
-    order = nx.lexicographical_topological_sort(stages, key=lambda stage: members[stage][0])
-    return [(stage[1], tuple(sorted(members[stage]))) for stage in order]
-
-
-def _join(stages: nx.DiGraph, members: dict[tuple[int, str], list[int]]) -> None:
-    """Join stages of one device wherever no path leads from one to the other through a third."""
-    pairs = [(a, b) for a, b in itertools.combinations(sorted(members), 2) if a[1] == b[1]]
-    while any(_joined(stages, members, a, b) for a, b in pairs):
-        pairs = [(a, b) for a, b in pairs if a in members and b in members]
-
-
-def _joined(
-    stages: nx.DiGraph, members: dict[tuple[int, str], list[int]], a: tuple[int, str], b: tuple[int, str]
-) -> bool:
-    if not contract(stages, a, b):
-        return False
-    members[a] += members.pop(b)
-    return True
-
-
-def _emit(graph: PrimitiveGraph, module: Any, name: str, device: str, primitives: tuple[int, ...]) -> Stage:
-    """The module of one stage. Primitives that depend on no input are repeated in each stage that reads them."""
-    inside = _with_constants(graph, primitives)
-    made = {value for index in inside for value in graph.primitives[index].outputs}
-    inputs = tuple(
-        dict.fromkeys(v for index in inside for v in graph.primitives[index].inputs if v not in made)
-    )
-    members = set(primitives)
-    wanted = set(graph.model_outputs.values()) | {
-        value for p in graph.primitives if p.index not in members and not p.constant for value in p.inputs
-    }
-    outputs = tuple(v for index in primitives for v in graph.primitives[index].outputs if v in wanted)
+def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
     emitter = _Emitter(graph, module)
-    stage_module = emitter.run(inside, inputs, outputs)
-    return Stage(name, device, primitives, inputs, outputs, stage_module, tuple(emitter.weights))
-
-
-def _with_constants(graph: PrimitiveGraph, primitives: tuple[int, ...]) -> list[int]:
-    inside: set[int] = set()
-    pending = list(primitives)
-    while pending:
-        index = pending.pop()
-        inside.add(index)
-        for value in graph.primitives[index].inputs:
-            producer = graph.values[value].producer
-            if producer is not None and graph.primitives[producer].constant and producer not in inside:
-                pending.append(producer)
-    return sorted(inside)
+    stage_module = emitter.run(sorted((*shape.primitives, *shape.repeated)), shape.inputs, shape.outputs)
+    return Stage(name, shape, stage_module, tuple(emitter.weights))
 
 
 class _Emitter:

@@ -9,12 +9,15 @@ from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.coarsen import CoarseGraph, coarsen
 from tvmpipe.passes.cost import CostTable
-from tvmpipe.passes.milp import Solution, least_shortage, solve
+from tvmpipe.passes.milp import least_shortage, solve
 from tvmpipe.passes.plan import Plan, read_placement, resolve_pins
 from tvmpipe.passes.price import Price, price, price_single_devices
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_size
+
+
+_ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,7 @@ class Place:
         cluster, options = state.cluster, state.options
         pins = resolve_pins(graph, options.pins)
         _check_pins(pins, cluster)
-        single = price_single_devices(graph, costs, cluster)
-
-        def figure(priced: Price) -> float:
-            return priced.figure(options.objective)
-
+        single = price_single_devices(graph, costs, cluster, options.objective)
         bound: float | None = None
         if options.plan_file is not None:
             digest = required(state.signature, "signature").sha256
@@ -45,51 +44,133 @@ class Place:
             broken = next((name for name, device in pins.items() if placement[name] != device), None)
             if broken:
                 raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {placement[broken]!r}")
-            chosen, origin = price(graph, costs, cluster, placement), "plan file"
-            if chosen.missing_bytes:
-                raise InfeasibleError(f"the plan file does not fit: {_explain(chosen)}")
+            chosen = Candidate("plan file", placement, price(graph, costs, cluster, placement, options.objective))
+            if chosen.price.missing_bytes:
+                raise InfeasibleError(f"the plan file does not fit: {_explain(chosen.price)}")
         else:
-            candidates: list[tuple[float, str, dict[str, str], Price]] = []
-
-            def offer(origin: str, placement: dict[str, str]) -> None:
-                priced = price(graph, costs, cluster, placement)
-                if not priced.missing_bytes and all(placement[name] == device for name, device in pins.items()):
-                    candidates.append((figure(priced), origin, placement, priced))
-
-            for device in cluster.devices:
-                offer("single device", {name: device.name for name in graph.by_name()})
-            pinned = _pin_nodes(coarse, graph, pins)
-            offer("fill by memory", _spread(coarse, graph, _fill(coarse, cluster, pinned)))
-            incumbent = min((candidate[0] for candidate in candidates), default=None)
-            solution = _search(state, coarse, pinned, incumbent)
-            bound = solution.bound_s
-            if solution.device_of is not None:
-                offer("milp", _spread(coarse, graph, solution.device_of))
-            if not candidates:
-                # Forced merges may have made nodes that fit nowhere: look at the primitives themselves.
-                fine = coarsen(graph, costs, cluster, options.objective, pins, limit=None)
-                pinned = _pin_nodes(fine, graph, pins)
-                device_of, missing = least_shortage(fine, cluster, pinned)
-                if missing:
-                    raise InfeasibleError(_explain_shortage(fine, cluster, pinned, missing))
-                offer("memory", _spread(fine, graph, device_of))
-                bound = None
-            _, origin, placement, chosen = min(candidates, key=lambda candidate: candidate[0])
-            if bound is not None:
-                bound = min(bound, figure(chosen))
+            search = _Search(state, graph, costs, pins)
+            chosen, bound = search.run()
         plan = Plan(
             objective=options.objective,
-            placement=placement,
-            period_s=chosen.period_s,
-            latency_s=chosen.latency_s,
-            loads=chosen.loads,
+            placement=chosen.placement,
+            stages=chosen.price.stages,
+            period_s=chosen.price.period_s,
+            latency_s=chosen.price.latency_s,
+            loads=chosen.price.loads,
             bound_s=bound,
-            origin=origin,
+            origin=chosen.origin,
             single_device_s={
-                name: None if priced.missing_bytes else figure(priced) for name, priced in single.items()
+                name: None if priced.missing_bytes else priced.figure(options.objective)
+                for name, priced in single.items()
             },
         )
         return replace(state, plan=plan)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A placement, where it comes from, and its price."""
+
+    origin: str
+    placement: dict[str, str]
+    price: Price
+
+
+@dataclass
+class _Search:
+    """Collects candidates that fit and keep the pins, and remembers the one that came closest to fitting."""
+
+    state: CompileState
+    graph: PrimitiveGraph
+    costs: CostTable
+    pins: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        self.objective = self.state.options.objective
+        self.fitting: list[Candidate] = []
+        self.closest: Candidate | None = None
+
+    def run(self) -> tuple[Candidate, float | None]:
+        """The best candidate and a bound on its figure, None when there is none."""
+        cluster = self.state.cluster
+        coarse: CoarseGraph = required(self.state.coarse, "coarse")
+        for device in cluster.devices:
+            self.offer("single device", dict.fromkeys(self.graph.by_name(), device.name), cluster)
+        bound = self.search(coarse) if len(cluster.devices) > 1 else None
+        if not self.fitting:
+            # Forced merges may have made nodes that fit nowhere: look at the primitives themselves.
+            self.fit_memory(coarsen(self.graph, self.costs, cluster, self.objective, self.pins, limit=None))
+            bound = None
+        best = min(self.fitting, key=lambda one: one.price.figure(self.objective))
+        return best, None if bound is None else min(bound, best.price.figure(self.objective))
+
+    def offer(self, origin: str, placement: dict[str, str], cluster: Cluster) -> Cluster | None:
+        """Take a placement as a candidate; where it does not fit, return the cluster with memories tightened by it.
+
+        The program's activation sets are those of primitives in one order; what stages hold can be more.
+        """
+        priced = price(self.graph, self.costs, self.state.cluster, placement, self.objective)
+        if any(placement[name] != device for name, device in self.pins.items()):
+            return None
+        candidate = Candidate(origin, placement, priced)
+        if not priced.missing_bytes:
+            self.fitting.append(candidate)
+            return None
+        if self.closest is None or priced.missing_bytes < self.closest.price.missing_bytes:
+            self.closest = candidate
+        missing = {name: load.missing_bytes for name, load in priced.loads.items()}
+        return Cluster(
+            tuple(
+                replace(d, memory_bytes=max(0, d.memory_bytes - missing.get(d.name, 0)))
+                if d.memory_bytes is not None
+                else d
+                for d in cluster.devices
+            ),
+            cluster.links,
+        )
+
+    def search(self, coarse: CoarseGraph) -> float | None:
+        """Fill by memory, then solve; again with tightened memories while the solution does not fit."""
+        pinned = _pin_nodes(coarse, self.graph, self.pins)
+        tightened: Cluster | None = self.state.cluster
+        for _ in range(_ROUNDS):
+            if tightened is None:
+                break
+            filled = _fill(coarse, tightened, pinned)
+            tightened = self.offer("fill by memory", _spread(coarse, self.graph, filled), tightened)
+        bound = None
+        tightened = self.state.cluster
+        options = self.state.options
+        for round_number in range(_ROUNDS):
+            if tightened is None:
+                break
+            incumbent = min((one.price.figure(self.objective) for one in self.fitting), default=None)
+            solution = solve(coarse, tightened, self.objective, options.time_limit_s, pinned, incumbent)
+            if round_number == 0 and self._bound_holds(coarse):
+                bound = solution.bound_s
+            if solution.device_of is None:
+                break
+            tightened = self.offer("milp", _spread(coarse, self.graph, solution.device_of), tightened)
+        return bound
+
+    def fit_memory(self, fine: CoarseGraph) -> None:
+        """A placement that fits, whatever it costs. Raises InfeasibleError when there is none."""
+        pinned = _pin_nodes(fine, self.graph, self.pins)
+        tightened: Cluster | None = self.state.cluster
+        for _ in range(_ROUNDS):
+            if tightened is None:
+                return
+            device_of, missing = least_shortage(fine, tightened, pinned)
+            if missing and tightened is self.state.cluster:
+                raise InfeasibleError(_explain_shortage(fine, tightened, pinned, missing))
+            tightened = self.offer("memory", _spread(fine, self.graph, device_of), tightened)
+        if not self.fitting:
+            assert self.closest is not None
+            raise InfeasibleError(f"no placement was found that fits; the closest: {_explain(self.closest.price)}")
+
+    def _bound_holds(self, coarse: CoarseGraph) -> bool:
+        """For latency the program takes a coarse node as one step; only single primitives make that a bound."""
+        return self.objective == "throughput" or len(coarse.nodes) == len(self.graph.by_name())
 
 
 def _check_pins(pins: Mapping[str, str], cluster: Cluster) -> None:
@@ -97,14 +178,6 @@ def _check_pins(pins: Mapping[str, str], cluster: Cluster) -> None:
     for name, device in pins.items():
         if device not in devices:
             raise PlanError(f"pin puts {name} on {device!r}; allowed: {', '.join(devices)}")
-
-
-def _search(
-    state: CompileState, coarse: CoarseGraph, pinned: Mapping[int, str], incumbent: float | None
-) -> Solution:
-    if len(state.cluster.devices) == 1:
-        return Solution(None, None)
-    return solve(coarse, state.cluster, state.options.objective, state.options.time_limit_s, pinned, incumbent)
 
 
 def _pin_nodes(coarse: CoarseGraph, graph: PrimitiveGraph, pins: Mapping[str, str]) -> dict[int, str]:

@@ -13,6 +13,7 @@ import yaml
 from tvmpipe.errors import PlanError
 from tvmpipe.passes.base import Objective
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.stages import StageShape
 from tvmpipe.targets.cluster import Cluster
 
 FORMAT_VERSION = 1
@@ -45,7 +46,7 @@ class DeviceLoad:
 class Plan:
     """A placement with its price.
 
-    Attributes: `placement` primitive name -> device name; `period_s` seconds between results when the
+    Attributes: `placement` primitive name -> device name; `stages` what this makes, in running order; `period_s` seconds between results when the
     pipeline is full; `latency_s` seconds of one sample alone; `loads` per device that got something; `bound_s`
     no plan of this model's coarse graph is better than this in the objective (None: not known); `origin`
     "milp", "single device", "fill by memory", "memory" (the only aim it could meet) or "plan file"; `single_device_s` the objective on each device
@@ -54,6 +55,7 @@ class Plan:
 
     objective: Objective
     placement: Mapping[str, str]
+    stages: tuple[StageShape, ...]
     period_s: float
     latency_s: float
     loads: Mapping[str, DeviceLoad]

@@ -9,15 +9,17 @@ from tvmpipe.passes.base import Objective
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.plan import DeviceLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.stages import StageShape, activation_bytes, derive_stages
 from tvmpipe.targets.cluster import HEAD, Cluster
 
 
 @dataclass(frozen=True)
 class Price:
-    """Seconds between results in a full pipeline, seconds of one sample alone, and the load of each device."""
+    """Seconds between results in a full pipeline, seconds of one sample alone, stages, and each device's load."""
 
     period_s: float
     latency_s: float
+    stages: tuple[StageShape, ...]
     loads: Mapping[str, DeviceLoad]
 
     def figure(self, objective: Objective) -> float:
@@ -30,88 +32,76 @@ class Price:
         return sum(load.missing_bytes for load in self.loads.values())
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """A tensor on its way between two devices (or the head)."""
+def price(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, placement: Mapping[str, str], objective: Objective
+) -> Price:
+    """Price a placement (primitive name -> device name) that covers every primitive, as the executor runs it.
 
-    value: int
-    source: str
-    target: str
-    seconds: float
-
-
-def transfers(graph: PrimitiveGraph, cluster: Cluster, device_of: Mapping[int, str]) -> list[Transfer]:
-    """Every tensor that crosses between machines; once per device that needs it, results to the head too."""
-    needed: dict[int, dict[str, None]] = {value: {HEAD: None} for value in graph.model_outputs.values()}
-    for primitive in graph.primitives:
-        if primitive.index in device_of:
-            for value in primitive.inputs:
-                needed.setdefault(value, {})[device_of[primitive.index]] = None
-    moves = []
-    for value, targets in sorted(needed.items()):
-        producer = graph.values[value].producer
-        if producer is not None and producer not in device_of:
-            continue  # constant: recomputed where it is needed
-        source = HEAD if producer is None else device_of[producer]
-        size = graph.values[value].spec.size_bytes
-        for target in targets:
-            if target != source:
-                moves.append(Transfer(value, source, target, cluster.link(source, target).transfer_s(size)))
-    return moves
-
-
-def price(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, placement: Mapping[str, str]) -> Price:
-    """Price a placement (primitive name -> device name) that covers every primitive.
-
-    A device's period is its compute plus what it receives and sends, which the head relays and nothing
-    overlaps; the pipeline's is the largest. Latency is that of one sample with primitives started in their
-    running order as soon as their device is free and their tensors are there; ports are not contended for.
+    A stage waits for all of its inputs, receives them from the head, computes, and sends all of its outputs to the
+    head; a device does one of these at a time. A device's period is all it does for one sample; the
+    pipeline's is the largest. For latency, stages that end early are priced too and the better ones taken.
     """
-    device_of = {p.index: placement[p.name] for p in graph.primitives if not p.constant}
-    moves = transfers(graph, cluster, device_of)
-    compute = {device.name: 0.0 for device in cluster.devices}
-    moving, weights, live = dict(compute), dict.fromkeys(compute, 0), dict.fromkeys(compute, 0)
-    for index, device in device_of.items():
-        compute[device] += costs.latency_s[device][index]
-        weights[device] += graph.primitives[index].weight_bytes
-        live[device] = max(live[device], costs.live_bytes[index])
-    for move in moves:
-        for end in (move.source, move.target):
-            if end != HEAD:
-                moving[end] += move.seconds
-    used = set(device_of.values())
-    loads = {
-        device.name: DeviceLoad(
-            compute[device.name], moving[device.name], weights[device.name], live[device.name], device.memory_bytes
-        )
-        for device in cluster.devices
-        if device.name in used
-    }
-    period = max((load.busy_s for load in loads.values()), default=0.0)
-    return Price(period, _latency(graph, costs, device_of, moves), loads)
+    lazy = _price_stages(graph, costs, cluster, derive_stages(graph, placement))
+    if objective == "throughput" or len(lazy.loads) == 1:
+        return lazy
+    eager = _price_stages(graph, costs, cluster, derive_stages(graph, placement, eager=True))
+    return min(lazy, eager, key=lambda one: (one.missing_bytes > 0, one.latency_s))
 
 
-def price_single_devices(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster) -> dict[str, Price]:
+def price_single_devices(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, objective: Objective
+) -> dict[str, Price]:
     """The price of the whole model on each device alone, whether it fits there or not."""
     return {
-        device.name: price(graph, costs, cluster, dict.fromkeys(graph.by_name(), device.name))
+        device.name: price(graph, costs, cluster, dict.fromkeys(graph.by_name(), device.name), objective)
         for device in cluster.devices
     }
 
 
-def _latency(
-    graph: PrimitiveGraph, costs: CostTable, device_of: Mapping[int, str], moves: list[Transfer]
-) -> float:
-    delay = {(move.value, move.target): move.seconds for move in moves}
-    made = {value.id: 0.0 for value in graph.values}
-    free = dict.fromkeys(costs.latency_s, 0.0)
-    for primitive in graph.primitives:
-        if primitive.index not in device_of:
-            continue
-        device = device_of[primitive.index]
-        ready = [made[value] + delay.get((value, device), 0.0) for value in primitive.inputs]
-        end = max([free[device], *ready]) + costs.latency_s[device][primitive.index]
-        free[device] = end
-        for value in primitive.outputs:
-            made[value] = end
-    return max(made[value] + delay.get((value, HEAD), 0.0) for value in graph.model_outputs.values())
+def _price_stages(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, stages: list[StageShape]) -> Price:
+    sizes = [value.spec.size_bytes for value in graph.values]
+    compute, moving = [], []
+    for stage in stages:
+        link = cluster.link(HEAD, stage.device)
+        seconds = costs.latency_s[stage.device]
+        compute.append(sum(seconds[index] for index in (*stage.primitives, *stage.repeated)))
+        moving.append(sum(link.transfer_s(sizes[value]) for value in (*stage.inputs, *stage.outputs)))
+    loads = {}
+    for device in cluster.devices:
+        mine = [number for number, stage in enumerate(stages) if stage.device == device.name]
+        if mine:
+            loads[device.name] = DeviceLoad(
+                compute_s=sum(compute[number] for number in mine),
+                transfer_s=sum(moving[number] for number in mine),
+                weight_bytes=sum(
+                    graph.primitives[index].weight_bytes
+                    for number in mine
+                    for index in (*stages[number].primitives, *stages[number].repeated)
+                ),
+                activation_bytes=sum(activation_bytes(graph, stages[number]) for number in mine),
+                memory_bytes=device.memory_bytes,
+            )
+    busy = [a + b for a, b in zip(compute, moving, strict=True)]
+    period = max((load.busy_s for load in loads.values()), default=0.0)
+    return Price(period, _latency(graph, stages, busy), tuple(stages), loads)
+
+
+def _latency(graph: PrimitiveGraph, stages: list[StageShape], busy: list[float]) -> float:
+    """When the last stage of one sample ends, if each device takes the stage that can start first."""
+    there = dict.fromkeys(graph.model_inputs.values(), 0.0)
+    free: dict[str, float] = {}
+    waiting = list(range(len(stages)))
+    end = 0.0
+    while waiting:
+        ready = [
+            (max([free.get(stages[n].device, 0.0), *(there[value] for value in stages[n].inputs)]), n)
+            for n in waiting
+            if all(value in there for value in stages[n].inputs)
+        ]
+        start, number = min(ready)
+        waiting.remove(number)
+        finish = start + busy[number]
+        free[stages[number].device] = finish
+        there.update(dict.fromkeys(stages[number].outputs, finish))
+        end = max(end, finish)
+    return end

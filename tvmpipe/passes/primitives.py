@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,16 @@ class PrimitiveGraph:
     model_inputs: Mapping[str, int]
     model_outputs: Mapping[str, int]
     value_of: Mapping[Any, tuple[int, ...]]
+
+    @functools.cached_property
+    def readers(self) -> list[list[int]]:
+        """For each value, the placeable primitives that read it."""
+        readers: list[list[int]] = [[] for _ in self.values]
+        for primitive in self.primitives:
+            if not primitive.constant:
+                for value in primitive.inputs:
+                    readers[value].append(primitive.index)
+        return readers
 
     def by_name(self) -> dict[str, Primitive]:
         """Primitives that a plan places, by name."""

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from tvmpipe.passes.base import CompileState, Signature, required
 from tvmpipe.passes.cost import CostTable
-from tvmpipe.passes.partition import derive_stages
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.stages import activation_bytes
 from tvmpipe.units import format_duration, format_size
 
 
@@ -50,15 +50,16 @@ def report(state: CompileState) -> dict[str, Any]:
         "stages": [
             {
                 "name": f"s{position}",
-                "device": device,
-                "primitives": len(indices),
-                "first": graph.primitives[indices[0]].name,
-                "last": graph.primitives[indices[-1]].name,
-                "flops": sum(graph.primitives[i].flops for i in indices),
-                "weight_bytes": sum(graph.primitives[i].weight_bytes for i in indices),
-                "compute_s": sum(costs.latency_s[device][i] for i in indices),
+                "device": stage.device,
+                "primitives": len(stage.primitives),
+                "first": graph.primitives[stage.primitives[0]].name,
+                "last": graph.primitives[stage.primitives[-1]].name,
+                "flops": sum(graph.primitives[i].flops for i in stage.primitives),
+                "weight_bytes": sum(graph.primitives[i].weight_bytes for i in stage.primitives),
+                "activation_bytes": activation_bytes(graph, stage),
+                "compute_s": sum(costs.latency_s[stage.device][i] for i in stage.primitives),
             }
-            for position, (device, indices) in enumerate(derive_stages(graph, plan.placement))
+            for position, stage in enumerate(plan.stages)
         ],
         "notes": list(state.notes),
     }

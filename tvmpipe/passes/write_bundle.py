@@ -27,6 +27,7 @@ from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.partition import Stage
 from tvmpipe.passes.plan import Plan, to_yaml
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.stages import activation_bytes
 from tvmpipe.passes.report import render_html, report
 
 
@@ -66,15 +67,15 @@ def _write_stage(root: Path, state: CompileState, position: int) -> StageEntry:
         save_file({f"w{i}": array for i, array in enumerate(stage.weights)}, weights)
     return StageEntry(
         name=stage.name,
-        device=stage.device,
+        device=stage.shape.device,
         library=_entry(root, library),
         weights=None if weights is None else _entry(root, weights),
         weight_count=len(stage.weights),
         weight_bytes=sum(array.nbytes for array in stage.weights),
-        activation_bytes=max(costs.live_bytes[index] for index in stage.primitives),
-        inputs=tuple(_tensor(graph, value) for value in stage.inputs),
-        outputs=tuple(_tensor(graph, value) for value in stage.outputs),
-        predicted_compute_s=sum(costs.latency_s[stage.device][index] for index in stage.primitives),
+        activation_bytes=activation_bytes(graph, stage.shape),
+        inputs=tuple(_tensor(graph, value) for value in stage.shape.inputs),
+        outputs=tuple(_tensor(graph, value) for value in stage.shape.outputs),
+        predicted_compute_s=sum(costs.latency_s[stage.shape.device][index] for index in stage.shape.primitives),
     )
 
 

@@ -156,7 +156,7 @@ class DeviceSession:
             raise DeviceError(
                 f"device {self.device.name} is a {self.agent['machine']} machine, its stages were compiled for {wanted}"
             )
-        need = sum(entry.weight_bytes for entry in stages) + max(entry.activation_bytes for entry in stages)
+        need = sum(entry.memory_bytes for entry in stages)
         if need > self.agent["memory_bytes"]:
             raise DeviceError(
                 f"device {self.device.name} offers {format_size(self.agent['memory_bytes'])} of memory, "

@@ -58,9 +58,10 @@ class Cluster:
     links: dict[frozenset[str], Link]
 
     def link(self, first: str, second: str) -> Link:
-        """The link between two devices, or between a device and `HEAD`.
+        """The link between a device and `HEAD`, never faster than TVM RPC is.
 
-        Tensors travel through the head, so that no link is faster than the relay.
+        Tensors between two devices travel over both of their links to the head; a link that the file names between
+        two devices carries nothing until stages send to each other.
         """
         named = self.links.get(frozenset((first, second)))
         if named is None:
