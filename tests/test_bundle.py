@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -91,9 +92,14 @@ def test_existing_things_are_kept(tmp_path: Path, chain_bundle: Bundle) -> None:
     tvmpipe.load(target)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"meow")
-    with pytest.raises(BundleError, match="no bundle; it is not replaced"):
+    with pytest.raises(BundleError, match="is no bundle; it is not replaced"):
         chain_bundle.save(tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "cat.jpg").is_file()
+    (tmp_path / "notes.tar").write_text("hello")
+    for name in ("notes.tar", "notes.tar/inside"):
+        with pytest.raises(BundleError):
+            chain_bundle.save(tmp_path / name, overwrite=True)
+    assert (tmp_path / "notes.tar").read_text() == "hello"
 
 
 def test_nothing_is_half_written(tmp_path: Path, chain_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +109,25 @@ def test_nothing_is_half_written(tmp_path: Path, chain_bundle: Bundle, monkeypat
         raise OSError("no space left on device")
 
     monkeypatch.setattr(shutil, "copytree", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(BundleError, match="cannot be written: no space"):
         chain_bundle.save(tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_old_bundle_survives_a_failed_replacement(
+    tmp_path: Path, chain_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain_bundle.save(tmp_path / "b")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(BundleError, match="No space left on device"):
+            chain_bundle.save(tmp_path / "b", overwrite=True)
+    tvmpipe.load(tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 def test_other_format_version(tmp_path: Path, chain_bundle: Bundle) -> None:

@@ -128,7 +128,7 @@ def test_mistakes_of_the_compiler(tmp_path: Path, branchy_path: Path, cluster_pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     _, err = tvmpipe("compile", branchy_path, "--cluster", cluster_path, "-o", tmp_path / "mine", "--force", code=1)
-    assert "no bundle; it is not replaced" in sentence(err)
+    assert "is no bundle; it is not replaced" in sentence(err)
 
 
 def test_mistakes_are_json_too(tmp_path: Path) -> None:
@@ -145,6 +145,8 @@ def test_mistakes_are_json_too(tmp_path: Path) -> None:
         ["frobnicate"],
         ["run", "b", "--trucker", "x"],
         ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--memory", "lots"],
+        ["agent", "--tracker", "127.0.0.1:1", "--key", "a b"],
+        ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--port", "70000"],
     ],
 )
 def test_usage_errors_exit_2(arguments: list[str]) -> None:
@@ -172,6 +174,9 @@ def test_mistakes_of_a_run(tmp_path: Path, branchy_bundle: Bundle, agents: Local
     fails(1, "input 'ids' has shape [4, 1]", "-i", given(ids=np.zeros((4, 1), np.int64)))
     (tmp_path / "text.npz").write_text("hello")
     fails(1, "text.npz is no .npy or .npz file", "-i", tmp_path / "text.npz")
+    (tmp_path / "cut.npz").write_bytes(given().read_bytes()[:-100])
+    fails(1, "cut.npz is no .npy or .npz file", "-i", tmp_path / "cut.npz")
+    fails(1, "the model has 2 outputs", "--random", 1, "-o", tmp_path / "out.npy")
     fails(1, "must end in .npz", "--random", 1, "-o", tmp_path / "out.txt")
     fails(1, "is not of the form HOST:PORT", "--random", 1, tracker="localhost")
     fails(4, "no tracker answers at 127.0.0.1:1", "--random", 1, tracker="127.0.0.1:1")
@@ -180,6 +185,17 @@ def test_mistakes_of_a_run(tmp_path: Path, branchy_bundle: Bundle, agents: Local
     data[len(data) // 2] ^= 1
     library.write_bytes(data)
     fails(1, "stages/s0.so of", "--random", 1)
+
+
+def test_mistakes_of_an_agent(tmp_path: Path) -> None:
+    def fails(message: str, *arguments: object) -> None:
+        _, err = tvmpipe("agent", "--tracker", "127.0.0.1:1", "--key", "a", *arguments, code=1)
+        assert message in sentence(err)
+
+    (tmp_path / "file").touch()
+    fails("cannot be used", "--store", tmp_path / "file")
+    fails("cannot listen on 203.0.113.1", "--host", "203.0.113.1", "--store", tmp_path / "s")
+    fails("no port from 9100 to 9099 is free", "--port", 9100, "--port-end", 9100, "--store", tmp_path / "s")
 
 
 def test_unknown_device_key(tmp_path: Path, branchy_path: Path, agents: LocalCluster) -> None:

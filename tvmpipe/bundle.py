@@ -46,17 +46,25 @@ class Bundle:
         """
         target = Path(path)
         check_target(target, overwrite=overwrite)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            fresh = staging / "bundle"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        except OSError as error:
+            raise BundleError(f"{target} cannot be written: {error.strerror}") from None
+        fresh, replaced = staging / "bundle", staging / "replaced"
+        try:
             if target.suffix == ".tar":
                 _write_tar(self.root, fresh)
             else:
                 shutil.copytree(self.root, fresh)
+                fresh.chmod(0o755)
             if target.is_dir():
-                os.rename(target, staging / "replaced")
+                os.rename(target, replaced)
             os.replace(fresh, target)
+        except OSError as error:
+            if replaced.exists() and not target.exists():
+                os.rename(replaced, target)
+            raise BundleError(f"{target} cannot be written: {error.strerror or error}") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return target
@@ -86,12 +94,19 @@ class Bundle:
 
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise BundleError where `Bundle.save` would: before an expensive compilation, say."""
+    above = next(parent for parent in target.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise BundleError(f"{target} cannot be written: {above} is no folder that may be written to")
     if not target.exists():
         return
     if not overwrite:
         raise BundleError(f"{target} exists; give another name or --force to replace it")
-    if target.is_dir() and not (target / MANIFEST).is_file():
-        raise BundleError(f"{target} is a directory but no bundle; it is not replaced")
+    if target.suffix == ".tar":
+        is_bundle = target.is_file() and tarfile.is_tarfile(target)
+    else:
+        is_bundle = (target / MANIFEST).is_file()
+    if not is_bundle:
+        raise BundleError(f"{target} exists and is no bundle; it is not replaced")
 
 
 def load(path: str | Path) -> Bundle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,15 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
             return parse_size(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class _Key(click.ParamType):  # type: ignore[type-arg]
+    name = "KEY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(value)):
+            self.fail(f"{value!r} is no key; letters, digits, '_', '.' and '-' are allowed", param, ctx)
+        return value
 
 
 def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
@@ -172,10 +182,10 @@ def devices(tracker: str) -> Outcome:
 
 @cli.command()
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to register with.")
-@click.option("--key", required=True, help="Name under which heads ask for this device.")
+@click.option("--key", required=True, type=_Key(), help="Name under which heads ask for this device.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; whoever reaches it can run code.")
-@click.option("--port", type=int, default=9091, help="First port to try.")
-@click.option("--port-end", type=int, default=9199, help="Port to stop before.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9091, help="First port to try.")
+@click.option("--port-end", type=click.IntRange(2, 65536), default=9199, help="Port to stop before.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
 @click.option("--memory", "memory_bytes", type=_Size(), help="Memory to offer, such as 512MiB; default: all.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder for libraries and weights that were sent.")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from onnx import TensorProto, helper
+
+import tvmpipe
 from tests.models import branchy, chain
 from tvmpipe.build import prepare
 from tvmpipe.passes.cost import live_activation_bytes
 from tvmpipe.passes.pipeline import FRONT, run_passes
 from tvmpipe.passes.primitives import PrimitiveGraph
-from tvmpipe.targets.cluster import Cluster
+from tvmpipe.reference import Reference
+from tvmpipe.runtime.inprocess import run_in_process
+from tvmpipe.targets.cluster import Cluster, parse_cluster
 
 
 def graph_of(model: object) -> PrimitiveGraph:
@@ -52,3 +58,27 @@ def test_weights_are_never_counted_as_tensors_between_primitives() -> None:
 def test_live_bytes_of_a_chain() -> None:
     """While a dense layer runs, its input and its result are alive and nothing else."""
     assert live_activation_bytes(graph_of(chain(3, 64))) == (2 * 4 * 64 * 4,) * 3
+
+
+def test_special_values_follow_onnx() -> None:
+    """NaN passes a Relu; the maximum of a row of -inf is -inf."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["bent"]),
+        helper.make_node("ReduceMax", ["x"], ["high"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMin", ["x"], ["low"], axes=[1], keepdims=1),
+    ]
+    shapes = {"bent": [3, 4], "high": [3], "low": [3, 1]}
+    graph = helper.make_graph(
+        nodes,
+        "special",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 4])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    sample = np.array([[-1, np.nan, 2, -0.0], [-np.inf] * 4, [np.inf] * 4], dtype=np.float32)
+    want = Reference(model.SerializeToString()).run({"x": sample})
+    with run_in_process(tvmpipe.build(model, parse_cluster('[[device]]\nname = "d"\nthreads = 1\n'))) as pipe:
+        have = pipe.run({"x": sample})
+    assert np.array_equal(have["bent"], want["bent"], equal_nan=True)
+    for name in ("high", "low"):  # of the rows without NaN, where ONNX says what comes out
+        assert np.array_equal(have[name][1:], want[name][1:])

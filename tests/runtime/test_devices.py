@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -105,6 +106,50 @@ def test_something_else_listens_there(chain_bundle: Bundle) -> None:
         with pytest.raises(TrackerError, match="is not a TVM RPC tracker"):
             chain_bundle.connect(address)
         assert time.monotonic() - started < 10
+
+
+def test_a_tracker_that_falls_silent(chain_bundle: Bundle) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        thread = threading.Thread(target=shake_hands_and_stop, args=(mute,), daemon=True)
+        thread.start()
+        with pytest.raises(TrackerError, match="did not answer within"):
+            chain_bundle.connect(f"127.0.0.1:{mute.getsockname()[1]}", connect_timeout_s=1.0)
+
+
+def shake_hands_and_stop(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    connection.sendall(connection.recv(4))
+    time.sleep(20)
+
+
+def test_a_silent_connection_does_not_block_an_agent(chain_bundle: Bundle, tmp_path: Path) -> None:
+    with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster:
+        with Tracker(cluster.tracker) as tracker:
+            address = next(status.addresses[0] for status in tracker.status() if status.key == "beta")
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port))):
+            time.sleep(1)
+            with chain_bundle.connect(cluster.tracker, connect_timeout_s=30) as pipe:
+                # Longer than the limit on handshakes: a session in use must not fall under it.
+                time.sleep(6)
+                pipe.run({"x": np.ones((4, 256), np.float32)})
+
+
+def test_agents_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from tvmpipe.runtime.local import *\n"
+        f"with local_cluster([LocalAgent('solo')], store=Path({str(tmp_path)!r})) as c:\n"
+        "    print(c.tracker, flush=True); time.sleep(60)\n"
+    )
+    head = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert head.stdout is not None
+    assert head.stdout.readline()
+    family = psutil.Process(head.pid).children(recursive=True)
+    assert len(family) >= 2
+    head.send_signal(signal.SIGTERM)
+    head.wait(10)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
 
 
 def test_unknown_key(agents: LocalCluster) -> None:

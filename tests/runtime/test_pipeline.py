@@ -105,6 +105,13 @@ def test_a_lost_device_fails_what_is_in_flight_and_what_comes(chain_bundle: Bund
             pipe.submit(numbered(1)[0])
 
 
+def test_a_stage_that_breaks_its_promise_fails_the_sample(chain_bundle: Bundle) -> None:
+    with pipeline(chain_bundle, inflight=2) as pipe:
+        pipe.sessions["beta"].run = lambda *_: ([], StageTimes(0, 0, 0))  # type: ignore[method-assign]
+        with pytest.raises(ValueError, match="zip"):
+            pipe.submit(numbered(1)[0]).result(5)
+
+
 def test_closing_fails_what_is_in_flight(chain_bundle: Bundle) -> None:
     gate = threading.Event()
     pipe = pipeline(chain_bundle, inflight=2, gate=gate)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +47,7 @@ def run_bundle(
     if not samples:
         raise InputError("there is nothing to run: give --input FILE, or --random N for random tensors")
     samples *= repeat
-    _check_output(output)
+    _check_output(output, bundle.manifest)
     with bundle.connect(tracker, inflight=inflight, timeout_s=timeout_s) as pipe:
         stderr.print(f"connected to {len(pipe.sessions)} devices, sent {format_size(pipe.sent_bytes)}")
         results, measured = measure_stream(pipe, samples, "running")
@@ -120,16 +123,18 @@ def read_sample(path: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
         raise SampleError(f"input file {path} does not exist")
     try:
         content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise SampleError(f"input file {path} is no .npy or .npz file: {error}") from None
+        if not isinstance(content, np.ndarray):
+            with content:
+                content = {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise SampleError(f"input file {path} is no .npy or .npz file of plain arrays: {error}") from None
     if isinstance(content, np.ndarray):
         if len(manifest.model.inputs) != 1:
             names = ", ".join(spec.name for spec in manifest.model.inputs)
             raise SampleError(f"{path} holds one array, the model takes {names}; give an .npz with these names")
         sample = {manifest.model.inputs[0].name: content}
     else:
-        with content:
-            sample = {name: content[name] for name in content.files}
+        sample = content
     try:
         return check_sample(manifest, sample)
     except SampleError as error:
@@ -152,11 +157,19 @@ def random_tensor(spec: TensorSpec, generator: np.random.Generator) -> NDArray[A
     return generator.standard_normal(spec.shape).astype(dtype)
 
 
-def _check_output(output: Path | None) -> None:
-    if output is not None and output.suffix not in (".npz", ".npy"):
-        raise InputError(f"output {output} must end in .npz (all results by name) or .npy (one result of one sample)")
-    if output is not None and not output.parent.is_dir():
-        raise InputError(f"the folder of output {output} does not exist")
+def _check_output(output: Path | None, manifest: Manifest) -> None:
+    """Refuse what could not be written after the run."""
+    if output is None:
+        return
+    if output.suffix not in (".npz", ".npy"):
+        raise InputError(
+            f"output {output} must end in .npz (all results by name) or .npy (the result of a model with one output)"
+        )
+    names = [spec.name for spec in manifest.model.outputs]
+    if output.suffix == ".npy" and len(names) > 1:
+        raise InputError(f"the model has {len(names)} outputs ({', '.join(names)}); write them to an .npz file")
+    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise InputError(f"output {output} is not a file in a folder that exists and may be written to")
 
 
 def write_results(output: Path, results: list[dict[str, NDArray[Any]]]) -> Path:
@@ -165,15 +178,22 @@ def write_results(output: Path, results: list[dict[str, NDArray[Any]]]) -> Path:
         name: results[0][name] if len(results) == 1 else np.stack([result[name] for result in results])
         for name in results[0]
     }
-    if output.suffix == ".npy" and len(stacked) > 1:
-        raise InputError(f"the model has {len(stacked)} outputs ({', '.join(stacked)}); write them to an .npz file")
     partial = output.with_name(f".{output.name}.part")
-    with partial.open("wb") as stream:
+    try:
         if output.suffix == ".npy":
-            np.save(stream, next(iter(stacked.values())))
+            with partial.open("wb") as stream:
+                np.save(stream, next(iter(stacked.values())))
         else:
-            np.savez(stream, **stacked)  # type: ignore[arg-type]
-    partial.replace(output)
+            # Not np.savez: its own parameters would clash with outputs of the same name.
+            with zipfile.ZipFile(partial, "w") as archive:
+                for name, array in stacked.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+        partial.replace(output)
+    except OSError as error:
+        raise InputError(f"output {output} cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
     return output
 
 

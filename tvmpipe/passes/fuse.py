@@ -8,8 +8,8 @@ from typing import Any
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.bounds import clip_lookups
-from tvmpipe.passes.extremes import legalizations
 from tvmpipe.passes.primitives import extract_graph
+from tvmpipe.passes.special_values import legalizations
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def _read(source: Any) -> tuple[onnx.ModelProto, str, str]:
     if not path.is_file():
         raise ModelError(f"model file {path} does not exist")
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelError(f"{path} is not a complete ONNX file: {error}") from None
     if not model.graph.node or not model.graph.output:

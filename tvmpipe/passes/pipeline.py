@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tvmpipe.errors import InputError
 from tvmpipe.passes.base import CompileState, Pass
 from tvmpipe.passes.coarsen import Coarsen
 from tvmpipe.passes.cost import Cost
@@ -33,6 +34,11 @@ def run_passes(
     dump: Path | None = None,
 ) -> CompileState:
     """Apply `passes` in order. With `dump`, the module after each pass is written there as TVMScript."""
+    if dump is not None:
+        try:
+            dump.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"dump folder {dump} cannot be made: {error.strerror}") from None
     started = time.perf_counter()
     for number, one in enumerate(passes):
         if progress is not None:
@@ -46,7 +52,6 @@ def run_passes(
 
 
 def _dump(state: CompileState, name: str, number: int, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     modules = {f"-{stage.name}": stage.module for stage in state.stages} or {"": state.module}
     for suffix, module in modules.items():
         path = folder / f"{number:02d}-{name}{suffix}.py"

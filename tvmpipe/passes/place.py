@@ -238,5 +238,5 @@ def _explain_shortage(
     pins = " with these pins" if pinned else ""
     return (
         f"no placement fits{pins}: {format_size(total)} of weights and up to {format_size(peak)} of activations on "
-        f"{held}; at least {sum(missing.values())} bytes are missing: {where}"
+        f"{held}; {sum(missing.values())} bytes are missing: {where}"
     )

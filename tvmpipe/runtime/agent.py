@@ -6,13 +6,16 @@ the device already has. The server runs in a child process and is started again 
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
+import errno
 import functools
 import json
 import logging
 import os
 import platform
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -21,11 +24,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tvmpipe.errors import InputError
 from tvmpipe.runtime.address import parse_address
+from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
+_HANDSHAKE_S = 5
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -44,7 +50,10 @@ class AgentOptions:
 
 
 def serve(options: AgentOptions) -> None:
-    """Serve until interrupted. Starts the RPC server again whenever it ends."""
+    """Serve until interrupted. Starts the RPC server again whenever it ends.
+
+    Raises InputError when the store cannot be written or nothing can listen on the address.
+    """
     import psutil
     from tvm import rpc
 
@@ -56,15 +65,19 @@ def serve(options: AgentOptions) -> None:
     # it every other agent of this machine.
     os.environ["TVM_NUM_THREADS"] = str(threads)
     os.environ["TVM_BIND_THREADS"] = "0"
-    # A server that dies takes its socket with it; its sessions must not outlive it.
-    store = Store(options.store or default_store())
-    store.clean()
+    root = options.store or default_store()
+    try:
+        store = Store(root)
+        store.clean()
+    except OSError as error:
+        raise InputError(f"store {root} cannot be used: {error.strerror}") from None
+    _check_address(options)
     facts = {
         "tvmpipe": version("tvmpipe"),
         "apache-tvm": version("apache-tvm"),
         "machine": platform.machine(),
         "threads": threads,
-        "memory_bytes": options.memory_bytes or psutil.virtual_memory().total,
+        "memory_bytes": psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes,
         "pid": os.getpid(),
     }
     if options.host not in _LOOPBACK:
@@ -93,10 +106,28 @@ def serve(options: AgentOptions) -> None:
         time.sleep(wait_s)
 
 
+def _check_address(options: AgentOptions) -> None:
+    """Find out before the server does, which reports it with a traceback of its own."""
+    for port in range(options.port, options.port_end):
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((options.host, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise InputError(f"cannot listen on {options.host}: {error.strerror}") from None
+            return
+    raise InputError(f"no port from {options.port} to {options.port_end - 1} is free on {options.host}")
+
+
 def _prepare_server(root: Path, facts: str) -> None:
     """Runs in the server's process before it listens; its sessions are forked from it."""
-    _die_with_parent()
-    os.register_at_fork(after_in_child=_die_with_parent)
+    die_with_parent()
+    os.register_at_fork(after_in_child=die_with_parent)
+    _bound_handshakes()
+    os.register_at_fork(after_in_child=_lift_limits)
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
     register_functions(Store(root), facts)
@@ -107,10 +138,32 @@ def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+def _bound_handshakes() -> None:
+    """Whoever connects must complete TVM's handshake in a few seconds.
+
+    Its listening thread otherwise waits for ever for a peer that sends nothing, and serves nobody else. The limit
+    is the kernel's, on the accepted socket; sessions are forked from this process and lift it again.
+    """
+    accept = socket.socket.accept
+
+    def bounded(listener: socket.socket) -> tuple[socket.socket, Any]:
+        connection, address = accept(listener)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _HANDSHAKE_S, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, option):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        return connection, address
+
+    socket.socket.accept = bounded  # type: ignore[method-assign,assignment]
+
+
+def _lift_limits() -> None:
+    """Let this process's connections wait as long as they like."""
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # not a socket, or closed meanwhile
+            with socket.socket(fileno=os.dup(int(name))) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
 
 
 def register_functions(store: Store, facts: str) -> None:

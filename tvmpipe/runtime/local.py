@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.runtime.tracker import wait_for_keys
 
 _START_S = 60.0  # importing TVM on a busy small machine
@@ -54,32 +55,36 @@ class LocalCluster:
 def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = None) -> Iterator[LocalCluster]:
     """Start a tracker and agents on loopback, wait until all are registered, stop them at the end.
 
-    Each agent keeps its files in a folder of its own under `store`. Raises DeviceUnavailableError when one does
-    not come up.
+    Each agent keeps its files in a folder of its own under `store`; keys must differ. Raises
+    DeviceUnavailableError when one does not come up.
     """
+    if len({"tracker", *(agent.key for agent in agents)}) <= len(agents):
+        raise ValueError("keys of local agents must differ, and none may be 'tracker'")
     processes: dict[str, subprocess.Popen[bytes]] = {}
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(log.open("ab")) if log is not None else subprocess.DEVNULL
 
         def start(name: str, *arguments: str) -> None:
             processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *arguments], stdout=out, stderr=out, start_new_session=True
+                [sys.executable, *arguments],
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # we may be ended in a way that runs no cleanup
             )
 
         port = _free_port()
         address = f"127.0.0.1:{port}"
         cluster = LocalCluster(address, processes)
         stack.callback(cluster.stop)
-        start(
-            "tracker",
-            "tvm.exec.rpc_tracker",
-            *("--host", "127.0.0.1", "--port", str(port), "--port-end", str(port + 1), "--silent"),
-        )
+        # The stock tracker without the worker process that its command adds, which would outlive us.
+        code = f"from tvm.rpc import tracker; tracker.PopenTrackerServerState('127.0.0.1', {port}, {port + 1}, True)"
+        start("tracker", "-c", code)
         for agent in agents:
             arguments = ["--tracker", address, "--key", agent.key, "--threads", str(agent.threads)]
             if agent.memory_bytes is not None:
                 arguments += ["--memory", str(agent.memory_bytes)]
-            start(agent.key, "tvmpipe", "agent", *arguments, "--store", str(store / agent.key))
+            start(agent.key, "-m", "tvmpipe", "agent", *arguments, "--store", str(store / agent.key))
         wait_for_keys(address, [agent.key for agent in agents], _START_S)
         yield cluster
 

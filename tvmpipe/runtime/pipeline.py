@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.errors import DeviceError, QueueFullError, SampleError
-from tvmpipe.manifest import Manifest, StageEntry
+from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, SampleError
+from tvmpipe.manifest import DeviceEntry, Manifest, StageEntry
 from tvmpipe.runtime.router import Finished, Router, Task
 from tvmpipe.runtime.session import DeviceSession, Session, StageTimes
 from tvmpipe.runtime.tracker import Tracker
@@ -86,10 +86,10 @@ class _DeviceWorker:
                 _, _, task = heapq.heappop(self._tasks)
             try:
                 outputs, times = self.session.run(task.stage.name, task.sample, task.inputs)
+                self._pipeline._stage_done(task, outputs, times)
             except Exception as error:  # noqa: BLE001  # whatever it is, waiting callers must hear of it
                 self._pipeline._fail(error)
                 return
-            self._pipeline._stage_done(task, outputs, times)
 
 
 class Pipeline:
@@ -243,10 +243,7 @@ def connect(
         deadline = time.monotonic() + connect_timeout_s
         with Tracker(tracker, timeout_s=min(5.0, connect_timeout_s)) as client:
             for device in manifest.devices:
-                address = client.request(device.key, max(0.1, deadline - time.monotonic()))
-                sessions[device.name] = DeviceSession(
-                    device, address, watchdog, timeout_s, connect_timeout_s
-                )
+                sessions[device.name] = _open_session(client, device, watchdog, timeout_s, deadline)
         sent = _load_all(bundle, sessions)
     except BaseException:
         for session in sessions.values():
@@ -256,6 +253,23 @@ def connect(
     pipeline = Pipeline(manifest, sessions, inflight or 2 * len(manifest.stages), watchdog)
     pipeline.sent_bytes = sent
     return pipeline
+
+
+def _open_session(
+    client: Tracker, device: DeviceEntry, watchdog: Watchdog, timeout_s: float, deadline: float
+) -> DeviceSession:
+    """A session with a device that the tracker grants, before `deadline` (monotonic).
+
+    A device that registered anew since the tracker last heard of it refuses its old key; it is asked for again.
+    """
+    while True:
+        address = client.request(device.key, max(0.1, deadline - time.monotonic()))
+        try:
+            return DeviceSession(device, address, watchdog, timeout_s, max(1.0, deadline - time.monotonic()))
+        except DeviceLostError:
+            if time.monotonic() + 1.0 > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _load_all(bundle: Bundle, sessions: Mapping[str, Session]) -> int:

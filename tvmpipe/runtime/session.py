@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import tvm
@@ -80,10 +80,10 @@ class DeviceSession:
         self, device: DeviceEntry, address: DeviceAddress, watchdog: Watchdog, timeout_s: float, connect_timeout_s: float
     ) -> None:
         self.device = device
-        self.address = address
+        address = self.address = _resolve(address, device.name)
         self._watchdog = watchdog
         self._timeout_s = timeout_s
-        self._peer = (_resolve(address.host, device.name), address.port)
+        self._peer = (address.host, address.port)
         self._stages: dict[str, _LoadedStage] = {}
         with self._guard(f"connecting to {address.host}:{address.port}", timeout_s=connect_timeout_s):
             self._remote = _connect(address, connect_timeout_s)
@@ -227,12 +227,14 @@ class DeviceSession:
         )
 
 
-def _resolve(host: str, device: str) -> str:
-    """The numeric address that a connection to `host` will show."""
+def _resolve(address: DeviceAddress, device: str) -> DeviceAddress:
+    """The same with a numeric host, under which the connection can be found again."""
     try:
-        return socket.gethostbyname(host)
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError:
-        raise DeviceError(f"device {device} registered as {host!r}, a name that cannot be resolved here") from None
+        message = f"device {device} registered as {address.host!r}, a name that cannot be resolved here"
+        raise DeviceError(message) from None
+    return replace(address, host=str(found[0][4][0]))
 
 
 def _connect(address: DeviceAddress, timeout_s: float) -> Any:

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+import psutil
+
 from tvmpipe.files import hash_file
 
 
@@ -47,9 +49,11 @@ class Store:
         os.replace(partial, self.path(sha256, suffix))
 
     def clean(self) -> None:
-        """Remove what transfers that never ended have left."""
+        """Remove what transfers have left whose process is gone; another agent may share this folder."""
         for partial in self.root.glob(".part-*"):
-            partial.unlink(missing_ok=True)
+            process = partial.name.split("-")[1]
+            if not process.isdigit() or not psutil.pid_exists(int(process)):
+                partial.unlink(missing_ok=True)
 
     def _partial(self, sha256: str, suffix: str) -> Path:
         return self.root / f".part-{os.getpid()}-{self.path(sha256, suffix).name}"

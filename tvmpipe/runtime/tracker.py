@@ -70,7 +70,10 @@ class Tracker:
 
     def status(self) -> list[KeyStatus]:
         """Every key the tracker knows, by name."""
-        summary = self._ask([base.TrackerCode.SUMMARY], self._timeout_s)
+        try:
+            summary = self._ask([base.TrackerCode.SUMMARY], self._timeout_s)
+        except TimeoutError:
+            raise TrackerError(f"the tracker at {self.address} did not answer within {self._timeout_s:g} s") from None
         servers: dict[str, list[str]] = {}
         for entry in summary["server_info"]:
             host, port = entry["addr"]

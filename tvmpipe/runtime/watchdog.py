@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterator
 
 
+_LONGEST_S = 30 * 86400.0  # threading cannot wait for ever by the clock
+
+
 class Expired(Exception):
     """A call was ended because its deadline had passed."""
 
@@ -39,7 +42,7 @@ class Watchdog:
         """Run the body; after `seconds` close the connections to `peer` and raise Expired from the body's error."""
         number = next(self._numbers)
         with self._condition:
-            heapq.heappush(self._pending, (time.monotonic() + seconds, number, peer))
+            heapq.heappush(self._pending, (time.monotonic() + min(seconds, _LONGEST_S), number, peer))
             self._live.add(number)
             if self._pending[0][1] == number:
                 self._condition.notify()

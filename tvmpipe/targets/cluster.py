@@ -73,11 +73,14 @@ class Cluster:
         return Cluster(tuple(device for device in self.devices if device.name == name), self.links)
 
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # TVM splits what it sends at blanks and colons
+
+
 class _DeviceEntry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    key: str | None = None
+    name: Annotated[str, Field(pattern=_NAME)]
+    key: Annotated[str, Field(pattern=_NAME)] | None = None
     target: str = "native"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     memory: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = None

@@ -1,7 +1,7 @@
-"""Maximum and minimum of rows that are infinite throughout.
+"""Operators that TVM legalizes with other results than ONNX wants for infinities and NaN.
 
 TVM starts a maximum from the lowest finite number, so that a row of -inf gives that number and not -inf; masked
-attention compares the result with -inf. These start from infinity.
+attention compares the result with -inf. And its Relu makes 0 of NaN, so that a diverged network looks healthy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
-    """What `LegalizeOps` is to use for `relax.max` and `relax.min`."""
+    """What `LegalizeOps` is to use instead, by operator."""
     from tvm import te, tirx
 
     def reducer(combine: Any, start: float, fallback: Any) -> Callable[..., Any]:
@@ -47,4 +47,13 @@ def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
     def legalize(compute: Callable[..., Any]) -> Callable[[Any, Any], Any]:
         return lambda builder, call: builder.call_te(compute, call.args[0], call.attrs.axis, call.attrs.keepdims)
 
-    return {f"relax.{name}": legalize(over(reduce)) for name, reduce in reducers.items()}
+    def relu(x: Any) -> Any:
+        def element(*indices: Any) -> Any:
+            zero = tirx.const(0, x.dtype)
+            return tirx.Select(x(*indices) < zero, zero, x(*indices))
+
+        return te.compute(x.shape, element, name="relu")
+
+    rules = {f"relax.{name}": legalize(over(reduce)) for name, reduce in reducers.items()}
+    rules["relax.nn.relu"] = lambda builder, call: builder.call_te(relu, call.args[0], primfunc_name_hint="relu")
+    return rules
