@@ -1,8 +1,8 @@
 """The processors stages are compiled for, by the names people use in `cluster.toml`.
 
 Peak figures are nominal: cores, clock and vector units from the vendors' manuals. `sustained_fraction` is the
-share of that peak our present kernels reach on whole convolutional networks; it is what turns a peak into an
-estimate (`benchmarks/roofline.py` prints the measured one for this host).
+share of that peak our present kernels reach on whole networks; it is what turns a peak into an estimate. Those of
+x86-64 are the middle of what `benchmarks/roofline.py` measured on one AVX-512 server; on Arm nobody measured yet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TargetDescription:
     clock_hz: float
     flops_per_cycle: float
     memory_bandwidth_bps: float
-    sustained_fraction: float = 0.25
+    sustained_fraction: float = 0.25  # not measured
 
     @property
     def architecture(self) -> str:
@@ -51,6 +51,8 @@ class TargetDescription:
         )
 
 
+_X86_SUSTAINED = {128: 0.36, 256: 0.24, 512: 0.13}  # by vector width
+
 _X86 = TargetDescription(
     name="x86-64-v3",
     triple="x86_64-linux-gnu",
@@ -61,6 +63,7 @@ _X86 = TargetDescription(
     clock_hz=3.0e9,
     flops_per_cycle=32,  # two 8-lane FMA units
     memory_bandwidth_bps=20e9,
+    sustained_fraction=_X86_SUSTAINED[256],
 )
 
 _BUILTIN = {
@@ -68,8 +71,23 @@ _BUILTIN = {
     for target in (
         _X86,
         # SSE4.2: one 4-lane multiplier and one 4-lane adder, no FMA.
-        replace(_X86, name="x86-64-v2", cpu="x86-64-v2", vector_bits=128, flops_per_cycle=8),
-        replace(_X86, name="x86-64-v4", cpu="x86-64-v4", vector_bits=512, vector_registers=32, flops_per_cycle=64),
+        replace(
+            _X86,
+            name="x86-64-v2",
+            cpu="x86-64-v2",
+            vector_bits=128,
+            flops_per_cycle=8,
+            sustained_fraction=_X86_SUSTAINED[128],
+        ),
+        replace(
+            _X86,
+            name="x86-64-v4",
+            cpu="x86-64-v4",
+            vector_bits=512,
+            vector_registers=32,
+            flops_per_cycle=64,
+            sustained_fraction=_X86_SUSTAINED[512],
+        ),
         # Raspberry Pi 4: 4 Cortex-A72 at 1.5 GHz, one 4-lane FMA per cycle, LPDDR4-3200 on a 32-bit bus.
         TargetDescription("pi4", "aarch64-linux-gnu", "cortex-a72", 128, 32, 4, 1.5e9, 8, 4e9),
         # Raspberry Pi 5: 4 Cortex-A76 at 2.4 GHz, two 4-lane FMAs per cycle, LPDDR4X-4267 on a 32-bit bus.
@@ -119,4 +137,5 @@ def _describe_host() -> TargetDescription:
         clock_hz=3.0e9,
         flops_per_cycle=2 * 2 * vector_bits / 32,  # two FMA units is the rule since Haswell and Cortex-A76
         memory_bandwidth_bps=20e9,
+        sustained_fraction=_X86_SUSTAINED.get(vector_bits, 0.25) if architecture == "x86_64" else 0.25,
     )
