@@ -52,7 +52,10 @@ def main() -> None:
         row = devices.index(device)
         colour = colours(0.15 + 0.8 * sample / SAMPLES)
         axes.barh(row, length * 1e3, left=start * 1e3, height=0.7, color=colour, edgecolor="white")
-        axes.text((start + length / 2) * 1e3, row, f"{stage} #{sample}", ha="center", va="center", fontsize=7)
+        ink = "white" if sample < SAMPLES / 2 else "black"
+        axes.text(
+            (start + length / 2) * 1e3, row, f"{stage} #{sample}", ha="center", va="center", fontsize=7, color=ink
+        )
     axes.set_yticks(range(len(devices)), devices)
     axes.invert_yaxis()
     axes.set_xlabel("ms (predicted)")

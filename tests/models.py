@@ -85,13 +85,16 @@ def chain(layers: int = 6, width: int = 256, seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def two_branches(width: int = 1024, rows: int = 512) -> onnx.ModelProto:
-    """A cheap node, two heavy branches that do not meet: `x` float32[16] -> `left`, `right` float32[1]."""
+def two_branches(width: int = 1024, rows: int = 512, depth: int = 3) -> onnx.ModelProto:
+    """A cheap node, two branches of `depth` heavy products that do not meet.
+
+    `x` float32[16] -> `left`, `right` float32 scalars.
+    """
     generator = np.random.default_rng(0)
     weights = {
         **{f"{side}_up": generator.normal(0, 1, (rows, 1)) for side in ("left", "right")},
         "wide": generator.normal(0, 1, (1, width)),
-        **{f"{side}{i}": generator.normal(0, 0.03, (width, width)) for side in ("left", "right") for i in range(3)},
+        **{f"{side}{i}": generator.normal(0, 0.03, (width, width)) for side in ("left", "right") for i in range(depth)},
     }
     initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
     nodes = [helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=1)]
@@ -99,9 +102,9 @@ def two_branches(width: int = 1024, rows: int = 512) -> onnx.ModelProto:
         # Each branch makes its large matrix from one number, so that nothing large is sent.
         nodes.append(helper.make_node("Mul", [f"{side}_up", "sum"], [f"{side}_column"]))
         nodes.append(helper.make_node("MatMul", [f"{side}_column", "wide"], [f"{side}_0"]))
-        for i in range(3):
+        for i in range(depth):
             nodes.append(helper.make_node("MatMul", [f"{side}_{i}", f"{side}{i}"], [f"{side}_{i + 1}"]))
-        nodes.append(helper.make_node("ReduceMax", [f"{side}_3"], [side], keepdims=0))
+        nodes.append(helper.make_node("ReduceMax", [f"{side}_{depth}"], [side], keepdims=0))
     graph = helper.make_graph(
         nodes,
         "two_branches",
