@@ -243,7 +243,8 @@ def tensor_spec(ty: Any, name: str) -> TensorSpec:
     from tvm import relax, tirx
 
     if not isinstance(ty, relax.TensorType):
-        raise UnsupportedModelError(f"{name} is a {type(ty).__name__}, not a tensor; it cannot be compiled")
+        kind = "a shape" if isinstance(ty, relax.ShapeType) else "a tuple or an object"
+        raise UnsupportedModelError(f"{name} is {kind} and not a tensor; it cannot be compiled")
     if not isinstance(ty.shape, relax.ShapeExpr) or not all(isinstance(d, tirx.IntImm) for d in ty.shape.values):
         raise UnsupportedModelError(f"the shape of {name} depends on the data; only static shapes can be compiled")
     if str(ty.dtype) not in DTYPES:

@@ -150,7 +150,7 @@ class _Extractor:
                 if not isinstance(binding, relax.VarBinding):
                     raise UnsupportedModelError("a shape is only known when the model runs; it cannot be compiled")
                 self._bind(binding.var, binding.value)
-        results = self._ids(main.body.body, "the model's result")
+        results = self._ids(main.body.body)
         names = [spec.name for spec in self.signature.outputs]
         outputs = dict(zip(names, results, strict=True))
         for name, value in outputs.items():
@@ -172,22 +172,22 @@ class _Extractor:
         if isinstance(expr, tvm.ir.Call):
             self._add_primitive(var, expr)
         elif isinstance(expr, relax.TupleGetItem):
-            self.value_of[var] = (self._ids(expr.tuple_value, str(var))[expr.index],)
+            self.value_of[var] = (self._ids(expr.tuple_value)[expr.index],)
         elif isinstance(expr, relax.Var | relax.Tuple):
-            self.value_of[var] = self._ids(expr, str(var))
+            self.value_of[var] = self._ids(expr)
         elif isinstance(expr, relax.If):
             raise UnsupportedModelError("the model has an If whose condition is not constant; it cannot be placed")
         else:
-            raise UnsupportedModelError(f"{var} needs no computation: it is a constant")
+            raise UnsupportedModelError("the model's result needs no computation: it is a constant")
 
-    def _ids(self, expr: Any, what: str) -> tuple[int, ...]:
+    def _ids(self, expr: Any) -> tuple[int, ...]:
         from tvm import relax
 
         if isinstance(expr, relax.Var):
             return self.value_of[expr]
         if isinstance(expr, relax.Tuple):
-            return tuple(value for field in expr.fields for value in self._ids(field, what))
-        raise UnsupportedModelError(f"{what} needs no computation: it is a constant")
+            return tuple(value for field in expr.fields for value in self._ids(field))
+        raise UnsupportedModelError("the model's result needs no computation: it is a constant")
 
     def _add_primitive(self, var: Any, call: Any) -> None:
         from tvm import relax
