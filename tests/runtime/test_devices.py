@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -83,9 +84,7 @@ def test_stock_rpc_server(chain_bundle: Bundle, tmp_path: Path) -> None:
                     for sample in random_samples(chain_bundle.manifest, 3, seed=2):
                         assert relative_error(pipe.run(sample), reference.run(sample)) < 1e-4
         finally:
-            for process in psutil.Process(server.pid).children(recursive=True):
-                process.kill()
-            server.kill()
+            os.killpg(server.pid, signal.SIGKILL)
             server.wait(10)
 
 
