@@ -30,8 +30,7 @@ def problems(draw: st.DrawFn, largest: int, memory: bool = True) -> tuple[Coarse
     readers = [draw(st.sets(st.integers(i + 1, count - 1))) if i + 1 < count else set() for i in range(count)]
     edges = [CoarseEdge(0, draw(sizes), None, (0,), False)]
     edges += [
-        CoarseEdge(i + 1, draw(sizes), i, tuple(sorted(r)), not r or draw(st.booleans()))
-        for i, r in enumerate(readers)
+        CoarseEdge(i + 1, draw(sizes), i, tuple(sorted(r)), not r or draw(st.booleans())) for i, r in enumerate(readers)
     ]
     memories = st.one_of(st.none(), st.integers(10, 200).map(lambda n: n << 20)) if memory else st.none()
     devices = tuple(Device(name, name, TARGET, 1, draw(memories)) for name in names)

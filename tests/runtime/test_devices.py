@@ -72,8 +72,10 @@ def test_stock_rpc_server(chain_bundle: Bundle, tmp_path: Path) -> None:
     reference = Reference(chain().SerializeToString())
     with local_cluster([LocalAgent(key) for key in KEYS[:2]], store=tmp_path) as cluster:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--tracker", cluster.tracker]
-            + ["--key", "gamma", "--silent"],
+            [
+                *(sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1"),
+                *("--tracker", cluster.tracker, "--key", "gamma", "--silent"),
+            ],
             start_new_session=True,
         )
         try:
@@ -162,7 +164,7 @@ def test_unknown_key(agents: LocalCluster) -> None:
 def test_busy_device(chain_bundle: Bundle, agents: LocalCluster) -> None:
     with (
         chain_bundle.connect(agents.tracker),
-        pytest.raises(DeviceUnavailableError, match="all 1 devices with key 'alpha' .* stayed busy"),
+        pytest.raises(DeviceUnavailableError, match=r"all 1 devices with key 'alpha' .* stayed busy"),
     ):
         chain_bundle.connect(agents.tracker, connect_timeout_s=1.5)
     with chain_bundle.connect(agents.tracker, connect_timeout_s=20) as pipe:

@@ -70,7 +70,9 @@ def test_stages_work_at_the_same_time(chain_bundle: Bundle) -> None:
         for name, session in pipe.sessions.items():
             passed_on = session.run
 
-            def meet(stage, sample, inputs, passed_on=passed_on, position=list(pipe.sessions).index(name)):  # type: ignore[no-untyped-def]  # noqa: E501
+            position = list(pipe.sessions).index(name)
+
+            def meet(stage, sample, inputs, passed_on=passed_on, position=position):  # type: ignore[no-untyped-def]
                 if 2 <= sample + position <= 9:  # while the pipeline is full
                     together.wait()
                 return passed_on(stage, sample, inputs)

@@ -112,7 +112,8 @@ def _uncuttable(
     """Edges that no plan better than the best single device cuts, whatever devices it uses.
 
     Cutting an edge costs its transfer to or from the head on the device that sends it and on the one that receives
-    it (throughput), or delays the sample by both (latency). Holds only when one device can, and by the pins may, take everything.
+    it (throughput), or delays the sample by both (latency). Holds only when one device can, and by the pins may,
+    take everything.
     """
     single = price_single_devices(graph, costs, cluster, objective)
     allowed = [
@@ -137,9 +138,7 @@ def _uncuttable(
     return edges
 
 
-def _merge(
-    groups: nx.DiGraph, members: dict[int, list[int]], pinned: dict[int, str], source: int, target: int
-) -> bool:
+def _merge(groups: nx.DiGraph, members: dict[int, list[int]], pinned: dict[int, str], source: int, target: int) -> bool:
     """Join the groups of two primitives; nothing is done when that would make a cycle or break a pin."""
     owner = {primitive: group for group, inside in members.items() for primitive in inside}
     first, second = owner[source], owner[target]
@@ -200,9 +199,7 @@ def _build(
         CoarseNode(
             index=index,
             primitives=tuple(members[group]),
-            latency_s={
-                device: sum(seconds[i] for i in members[group]) for device, seconds in costs.latency_s.items()
-            },
+            latency_s={device: sum(seconds[i] for i in members[group]) for device, seconds in costs.latency_s.items()},
             weight_bytes=sum(graph.primitives[i].weight_bytes for i in members[group]),
             live_bytes=max(costs.live_bytes[i] for i in members[group]),
         )

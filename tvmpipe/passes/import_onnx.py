@@ -169,23 +169,26 @@ def _simplify(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]
 
 def _binary_sums(model: onnx.ModelProto) -> None:
     """Sum of several inputs -> chain of Add, which TVM fuses; its importer stacks and reduces a Sum."""
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type != "Sum" or node.domain not in ("", "ai.onnx") or len(node.input) < 2:
-            nodes.append(node)
+    # Copies: clearing the field below would clear the nodes themselves.
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
+    if not any(_is_sum(node) for node in nodes):
+        return
+    del model.graph.node[:]
+    for node in nodes:
+        if not _is_sum(node):
+            model.graph.node.append(node)
             continue
         left = node.input[0]
         for position, right in enumerate(node.input[1:], start=1):
             last = position == len(node.input) - 1
             result = node.output[0] if last else f"{node.output[0]}/sum{position}"
-            nodes.append(helper.make_node("Add", [left, right], [result], name=f"{node.name}/add{position}"))
+            name = f"{node.name}/add{position}"
+            model.graph.node.append(helper.make_node("Add", [left, right], [result], name=name))
             left = result
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    if opset >= 7 and len(nodes) != len(model.graph.node) or any(a is not b for a, b in zip(nodes, model.graph.node, strict=False)):
-        # Copies first: clearing the field would clear the nodes themselves.
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(copies)
+
+
+def _is_sum(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Sum" and node.domain in ("", "ai.onnx") and len(node.input) > 1
 
 
 def _to_relax(model: onnx.ModelProto) -> Any:
@@ -211,7 +214,7 @@ def _to_relax(model: onnx.ModelProto) -> Any:
         with _quiet():
             module = importer.from_onnx(model.graph, opset)
             return tvm.relax.transform.Normalize()(module)
-    except Exception as error:  # noqa: BLE001  # TVM raises every kind of exception from its converters
+    except Exception as error:  # TVM raises every kind of exception from its converters
         where = f"node {importer.current_node}" if importer.current_node else "the model"
         raise UnsupportedModelError(f"TVM cannot import {where}: {_first_line(error)}") from error
 

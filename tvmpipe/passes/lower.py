@@ -41,8 +41,7 @@ class Lower:
         return replace(
             state,
             libraries=tuple(
-                StageLibrary(stage.name, library)
-                for stage, library in zip(state.stages, libraries, strict=True)
+                StageLibrary(stage.name, library) for stage, library in zip(state.stages, libraries, strict=True)
             ),
         )
 

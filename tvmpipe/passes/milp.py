@@ -173,9 +173,7 @@ def _add_schedule(
     )
     horizon = _MS * (everything_s if incumbent_s is None else min(everything_s, incumbent_s * 1.001))
     start = [pulp.LpVariable(f"s_{node.index}", lowBound=0) for node in nodes]
-    length = [
-        pulp.lpSum(node.latency_s[name] * _MS * place[node.index, name] for name in names) for node in nodes
-    ]
+    length = [pulp.lpSum(node.latency_s[name] * _MS * place[node.index, name] for name in names) for node in nodes]
     for node in nodes:
         problem += goal >= start[node.index] + length[node.index]
     delays = []

@@ -20,8 +20,9 @@ ENTRY = "main"
 class Stage:
     """A convex part of the graph on one device.
 
-    Attributes: `name` "s0", "s1", ... in an order they can run in; `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any,
-    one tuple of all weights, and returns a tuple of the outputs; `weights` in the order of that tuple.
+    Attributes: `name` "s0", "s1", ... in an order they can run in; `shape` what is in it; `module` an IRModule
+    whose `main` takes the inputs and then, if there are any, one tuple of all weights, and returns a tuple of the
+    outputs; `weights` in the order of that tuple.
     """
 
     name: str
@@ -39,9 +40,7 @@ class Partition:
     def apply(self, state: CompileState) -> CompileState:
         graph: PrimitiveGraph = required(state.graph, "graph")
         plan: Plan = required(state.plan, "plan")
-        stages = tuple(
-            _emit(graph, state.module, f"s{position}", shape) for position, shape in enumerate(plan.stages)
-        )
+        stages = tuple(_emit(graph, state.module, f"s{position}", shape) for position, shape in enumerate(plan.stages))
         return replace(state, stages=stages)
 
 

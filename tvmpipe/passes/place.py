@@ -16,7 +16,6 @@ from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_size
 
-
 _ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
 
 
@@ -32,7 +31,6 @@ class Place:
     def apply(self, state: CompileState) -> CompileState:
         graph: PrimitiveGraph = required(state.graph, "graph")
         costs: CostTable = required(state.costs, "costs")
-        coarse: CoarseGraph = required(state.coarse, "coarse")
         cluster, options = state.cluster, state.options
         pins = resolve_pins(graph, options.pins)
         _check_pins(pins, cluster)

@@ -46,11 +46,11 @@ class DeviceLoad:
 class Plan:
     """A placement with its price.
 
-    Attributes: `placement` primitive name -> device name; `stages` what this makes, in running order; `period_s` seconds between results when the
-    pipeline is full; `latency_s` seconds of one sample alone; `loads` per device that got something; `bound_s`
-    no plan of this model's coarse graph is better than this in the objective (None: not known); `origin`
-    "milp", "single device", "fill by memory", "memory" (the only aim it could meet) or "plan file"; `single_device_s` the objective on each device
-    alone, None where the model does not fit.
+    Attributes: `placement` primitive name -> device name; `stages` what this makes, in running order; `period_s`
+    seconds between results when the pipeline is full; `latency_s` seconds of one sample alone; `loads` per device
+    that got something; `bound_s` no plan of this model's coarse graph is better than this in the objective (None:
+    not known); `origin` "milp", "single device", "fill by memory", "memory" (the only aim it could meet) or "plan
+    file"; `single_device_s` the objective on each device alone, None where the model does not fit.
     """
 
     objective: Objective

@@ -90,9 +90,7 @@ class PrimitiveGraph:
         return graph
 
 
-def map_tensors(
-    expr: Any, variable: Callable[[Any], Any], constant: Callable[[Any], Any]
-) -> Any:
+def map_tensors(expr: Any, variable: Callable[[Any], Any], constant: Callable[[Any], Any]) -> Any:
     """`expr` (an argument of a call) with its variables and tensor constants replaced."""
     import tvm
     from tvm import relax
@@ -157,9 +155,7 @@ class _Extractor:
             producer = self.values[value].producer
             if producer is None or self.primitives[producer].constant:
                 raise UnsupportedModelError(f"output {name!r} needs no computation: it is an input or a constant")
-        return PrimitiveGraph(
-            tuple(self.primitives), tuple(self.values), model_inputs, outputs, self.value_of
-        )
+        return PrimitiveGraph(tuple(self.primitives), tuple(self.values), model_inputs, outputs, self.value_of)
 
     def _add_value(self, spec: TensorSpec, producer: int | None) -> int:
         self.values.append(Value(len(self.values), spec, producer))

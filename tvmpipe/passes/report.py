@@ -118,8 +118,9 @@ def render(facts: dict[str, Any]) -> RenderableType:
             f"the plan should be {ratio:.2f}x as fast"
         )
     if facts["bound_s"] is not None:
-        lines.append(f"from {facts['origin']}; no plan is below {format_duration(facts['bound_s'])} "
-                     f"(gap {facts['gap']:.2%})")
+        lines.append(
+            f"from {facts['origin']}; no plan is below {format_duration(facts['bound_s'])} (gap {facts['gap']:.2%})"
+        )
     else:
         lines.append(f"from {facts['origin']}")
     lines += [f"note: {note}" for note in facts["notes"]]

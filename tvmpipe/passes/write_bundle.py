@@ -27,8 +27,8 @@ from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.partition import Stage
 from tvmpipe.passes.plan import Plan, to_yaml
 from tvmpipe.passes.primitives import PrimitiveGraph
-from tvmpipe.passes.stages import activation_bytes
 from tvmpipe.passes.report import render_html, report
+from tvmpipe.passes.stages import activation_bytes
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,7 @@ def _entry(root: Path, file: Path) -> FileEntry:
     return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file))
 
 
-def _manifest(
-    root: Path, state: CompileState, plan: Plan, signature: Signature, stages: list[StageEntry]
-) -> Manifest:
+def _manifest(root: Path, state: CompileState, plan: Plan, signature: Signature, stages: list[StageEntry]) -> Manifest:
     graph: PrimitiveGraph = required(state.graph, "graph")
     used = {stage.device for stage in stages}
     return Manifest(

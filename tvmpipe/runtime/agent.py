@@ -161,9 +161,9 @@ def _bound_handshakes() -> None:
 def _lift_limits() -> None:
     """Let this process's connections wait as long as they like."""
     for name in os.listdir("/dev/fd"):
-        with contextlib.suppress(OSError):  # not a socket, or closed meanwhile
-            with socket.socket(fileno=os.dup(int(name))) as connection:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+        # Errors: not a socket, or closed meanwhile.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
 
 
 def register_functions(store: Store, facts: str) -> None:

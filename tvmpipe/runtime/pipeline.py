@@ -295,4 +295,3 @@ def _in_thread(function: Any, *arguments: Any) -> Future[int]:
 
     threading.Thread(target=work, name="tvmpipe-load", daemon=True).start()
     return future
-

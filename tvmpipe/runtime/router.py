@@ -71,9 +71,7 @@ class Router:
                 sample.values.pop(tensor.value, None)
         if self._results <= sample.values.keys():
             del self._samples[task.sample]
-            return Finished(
-                task.sample, {name: sample.values[v] for name, v in self._manifest.model_outputs.items()}
-            )
+            return Finished(task.sample, {name: sample.values[v] for name, v in self._manifest.model_outputs.items()})
         return self._ready(task.sample)
 
     def drop(self, sample: int) -> None:

@@ -77,7 +77,12 @@ class DeviceSession:
     """
 
     def __init__(
-        self, device: DeviceEntry, address: DeviceAddress, watchdog: Watchdog, timeout_s: float, connect_timeout_s: float
+        self,
+        device: DeviceEntry,
+        address: DeviceAddress,
+        watchdog: Watchdog,
+        timeout_s: float,
+        connect_timeout_s: float,
     ) -> None:
         self.device = device
         address = self.address = _resolve(address, device.name)
@@ -110,9 +115,7 @@ class DeviceSession:
                 self._stages[entry.name] = _LoadedStage(machine, inputs, weights)
         return sent
 
-    def run(
-        self, stage: str, sample: int, inputs: list[NDArray[Any]]
-    ) -> tuple[list[NDArray[Any]], StageTimes]:
+    def run(self, stage: str, sample: int, inputs: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], StageTimes]:
         """Run a loaded stage on one sample. Returns its outputs in the bundle's order, and how long it took."""
         loaded = self._stages[stage]
         with self._guard(f"running stage {stage} of sample {sample}", stage=stage, sample=sample):

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-
 _LONGEST_S = 30 * 86400.0  # threading cannot wait for ever by the clock
 
 

@@ -180,8 +180,8 @@ def _line_of(text: str, table: str, index: int, key: str) -> int:
             seen += inside
             if inside and seen == index:
                 header = number
-        elif inside and seen == index and key and re.match(rf"\"?{re.escape(key)}\"?\s*=", stripped):
-            return number
-        elif not key and re.match(rf"\"?{re.escape(table)}\"?\s*=", stripped):
+        elif (inside and seen == index and key and re.match(rf"\"?{re.escape(key)}\"?\s*=", stripped)) or (
+            not key and re.match(rf"\"?{re.escape(table)}\"?\s*=", stripped)
+        ):
             return number
     return header

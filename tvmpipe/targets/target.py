@@ -46,9 +46,7 @@ class TargetDescription:
         """The `tvm.target.Target` that code for this processor is generated with."""
         import tvm
 
-        return tvm.target.Target(
-            {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu, "num-cores": threads}
-        )
+        return tvm.target.Target({"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu, "num-cores": threads})
 
 
 _X86_SUSTAINED = {128: 0.36, 256: 0.24, 512: 0.13}  # by vector width
