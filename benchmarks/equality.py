@@ -63,13 +63,14 @@ def model_file(name: str, folder: Path) -> tuple[Path, dict[str, list[int]]]:
 def too_small_each(model: Path, shapes: dict[str, list[int]]) -> Cluster:
     """Three devices of different targets, none of which can hold the model."""
     from tvmpipe.build import prepare
-    from tvmpipe.passes.cost import live_activation_bytes
+    from tvmpipe.passes.stages import activation_bytes, derive_stages
 
     graph = run_passes(prepare(model, Cluster((), {}), shapes=shapes), FRONT).graph
     assert graph is not None
     weights = sum(primitive.weight_bytes for primitive in graph.primitives)
     largest = max(primitive.weight_bytes for primitive in graph.primitives)
-    memory = max(int(0.6 * weights), largest) + max(live_activation_bytes(graph))
+    (alone,) = derive_stages(graph, dict.fromkeys(graph.by_name(), "d0"))
+    memory = max(int(0.6 * weights), largest) + activation_bytes(graph, alone)
     x86 = find_target("native").architecture == "x86_64"
     targets = ("native", "x86-64-v3", "x86-64-v2") if x86 else ("native",) * 3
     return parse_cluster(

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 import tvmpipe
 from tests.models import branchy, chain
 from tvmpipe.build import prepare
-from tvmpipe.passes.cost import live_activation_bytes
 from tvmpipe.passes.pipeline import FRONT, run_passes
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.stages import activation_bytes, derive_stages
 from tvmpipe.reference import Reference
 from tvmpipe.runtime.inprocess import run_in_process
 from tvmpipe.targets.cluster import Cluster, parse_cluster
@@ -55,9 +55,11 @@ def test_weights_are_never_counted_as_tensors_between_primitives() -> None:
     assert all(value in made for p in graph.primitives for value in p.inputs)
 
 
-def test_live_bytes_of_a_chain() -> None:
-    """While a dense layer runs, its input and its result are alive and nothing else."""
-    assert live_activation_bytes(graph_of(chain(3, 64))) == (2 * 4 * 64 * 4,) * 3
+def test_what_a_stage_holds() -> None:
+    """A chain on one device: its input twice, and while a layer runs what that reads and writes."""
+    graph = graph_of(chain(3, 64))
+    (stage,) = derive_stages(graph, dict.fromkeys(graph.by_name(), "d"))
+    assert activation_bytes(graph, stage) == (2 + 2) * 4 * 64 * 4
 
 
 def test_special_values_follow_onnx() -> None:

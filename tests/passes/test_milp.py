@@ -45,7 +45,7 @@ def problems(draw: st.DrawFn, largest: int, memory: bool = True) -> tuple[Coarse
 def fits(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> bool:
     for device in cluster.devices:
         inside = [node for node in coarse.nodes if where[node.index] == device.name]
-        need = sum(n.weight_bytes for n in inside) + max((n.live_bytes for n in inside), default=0)
+        need = sum(n.weight_bytes for n in inside) + max((n.working_bytes for n in inside), default=0)
         if device.memory_bytes is not None and need > device.memory_bytes:
             return False
     return True

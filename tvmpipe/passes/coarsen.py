@@ -25,13 +25,16 @@ DEFAULT_MAX_NODES: dict[str, int] = {"throughput": 48, "latency": 20}
 
 @dataclass(frozen=True)
 class CoarseNode:
-    """Primitives that are placed together, by index in running order, and what they cost as one."""
+    """Primitives that are placed together, by index in running order, and what they cost as one.
+
+    `working_bytes` is the most that one of them reads and writes: whatever stage it ends up in holds at least that.
+    """
 
     index: int
     primitives: tuple[int, ...]
     latency_s: dict[str, float]
     weight_bytes: int
-    live_bytes: int
+    working_bytes: int
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,9 @@ def _build(
             primitives=tuple(members[group]),
             latency_s={device: sum(seconds[i] for i in members[group]) for device, seconds in costs.latency_s.items()},
             weight_bytes=sum(graph.primitives[i].weight_bytes for i in members[group]),
-            live_bytes=max(costs.live_bytes[i] for i in members[group]),
+            working_bytes=max(
+                graph.primitives[i].input_bytes + graph.primitives[i].output_bytes for i in members[group]
+            ),
         )
         for index, group in enumerate(order)
     )

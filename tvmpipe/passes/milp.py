@@ -4,7 +4,8 @@ Throughput: minimise the largest device load, where a load is compute plus what 
 and sends to it (a tensor leaves its device once and reaches each device that reads it once). Latency: minimise the
 makespan of one sample, where nodes on one device do not overlap and a cut edge delays by both of its hops; what
 stages add to that, by giving results out only at their end, `price` knows and this program does not.
-Both hold every device to its memory: weights of what is placed on it plus the largest activation set.
+Both hold every device to its memory: weights of what is placed on it plus the most that one primitive reads and
+writes. Stages hold more than that, which `price` knows; so what this program cannot fit, nothing can.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def least_shortage(
     for device in cluster.devices:
         if device.memory_bytes is not None:
             inside = [node for node in coarse.nodes if device_of[node.index] == device.name]
-            need = sum(n.weight_bytes for n in inside) + max((n.live_bytes for n in inside), default=0)
+            need = sum(n.weight_bytes for n in inside) + max((n.working_bytes for n in inside), default=0)
             if need > device.memory_bytes:
                 missing[device.name] = need - device.memory_bytes
     return device_of, missing
@@ -111,7 +112,7 @@ def _add_memory(
             continue
         activations = pulp.LpVariable(f"activations_{d}", lowBound=0)
         for node in coarse.nodes:
-            problem += activations >= node.live_bytes / _MIB * place[node.index, device.name]
+            problem += activations >= node.working_bytes / _MIB * place[node.index, device.name]
         weights = pulp.lpSum(node.weight_bytes / _MIB * place[node.index, device.name] for node in coarse.nodes)
         problem += weights + activations <= device.memory_bytes / _MIB + slack.get(device.name, 0)
 

@@ -105,7 +105,7 @@ class _Search:
     def offer(self, origin: str, placement: dict[str, str], cluster: Cluster) -> Cluster | None:
         """Take a placement as a candidate; where it does not fit, return the cluster with memories tightened by it.
 
-        The program's activation sets are those of primitives in one order; what stages hold can be more.
+        The program counts what one primitive reads and writes at a time; stages hold more.
         """
         priced = price(self.graph, self.costs, self.state.cluster, placement, self.objective)
         if any(placement[name] != device for name, device in self.pins.items()):
@@ -204,7 +204,7 @@ def _fill(coarse: CoarseGraph, cluster: Cluster, pinned: Mapping[int, str]) -> d
         device = pinned.get(node.index)
         while device is None:
             name = names[current]
-            live = max(live, node.live_bytes)
+            live = max(live, node.working_bytes)
             if held[name] + node.weight_bytes + live <= room[name] or current == len(names) - 1:
                 device = name
             else:
@@ -228,13 +228,13 @@ def _explain_shortage(
 ) -> str:
     """Where the fewest missing bytes are: the memories that would have to grow, and by how much."""
     total = sum(node.weight_bytes for node in coarse.nodes)
-    peak = max(node.live_bytes for node in coarse.nodes)
+    peak = max(node.working_bytes for node in coarse.nodes)
     where = ", ".join(f"{size} bytes ({format_size(size)}) on {name}" for name, size in missing.items())
     held = ", ".join(
         f"{device.name} {format_size(device.memory_bytes)}" for device in cluster.devices if device.memory_bytes
     )
     pins = " with these pins" if pinned else ""
     return (
-        f"no placement fits{pins}: {format_size(total)} of weights and up to {format_size(peak)} of activations on "
+        f"no placement fits{pins}: {format_size(total)} of weights and at least {format_size(peak)} of activations on "
         f"{held}; {sum(missing.values())} bytes are missing: {where}"
     )
