@@ -57,13 +57,12 @@ class CoarseGraph:
     forced_merges: int
 
     def digraph(self) -> nx.DiGraph:
-        """Node indices, with an edge attribute `size_bytes`."""
+        """Node indices; an edge where one node reads what another makes."""
         graph = nx.DiGraph()
         graph.add_nodes_from(node.index for node in self.nodes)
         for edge in self.edges:
-            for consumer in edge.consumers if edge.producer is not None else ():
-                before = graph.get_edge_data(edge.producer, consumer, {"size_bytes": 0})["size_bytes"]
-                graph.add_edge(edge.producer, consumer, size_bytes=before + edge.size_bytes)
+            if edge.producer is not None:
+                graph.add_edges_from((edge.producer, consumer) for consumer in edge.consumers)
         return graph
 
 
