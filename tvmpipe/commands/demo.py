@@ -64,20 +64,20 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
 
     bundle_path = output / "model.tvmpipe"
     check_target(bundle_path, overwrite=True)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"folder {output} cannot be made: {error.strerror}") from None
     if model is None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"folder {output} cannot be made: {error.strerror}") from None
         model = output / "resnet50.onnx"
         _write_model(model)
     cluster_path = output / "cluster.toml"
     cluster_text = demo_cluster()
-    cluster_path.write_text(cluster_text, encoding="utf-8")
     cluster = parse_cluster(cluster_text, str(cluster_path))
     with pass_progress(f"compiling {model.name}") as progress:
         bundle = build(model, cluster, progress=progress)
     bundle.save(bundle_path, overwrite=True)
+    cluster_path.write_text(cluster_text, encoding="utf-8")
     plan = json.loads((bundle_path / "report.json").read_text(encoding="utf-8"))
     reference = Reference(model)
     # The first device has no memory limit, so that there always is one.
