@@ -27,10 +27,9 @@ from rich.table import Table
 import tvmpipe
 from benchmarks.models import MODELS, write_model
 from tvmpipe.bundle import Bundle
-from tvmpipe.commands.demo import TOLERANCE
 from tvmpipe.commands.run import random_samples
 from tvmpipe.passes.pipeline import FRONT, run_passes
-from tvmpipe.reference import Reference, relative_error
+from tvmpipe.reference import TOLERANCE, Reference, relative_error
 from tvmpipe.runtime.local import LocalAgent, local_cluster
 from tvmpipe.seeded import LIGHT_MODELS, light_model
 from tvmpipe.targets.cluster import Cluster, parse_cluster

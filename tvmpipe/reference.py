@@ -10,6 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+TOLERANCE = 1e-4
+"""Largest difference from ONNX Runtime over its largest value that counts as equal."""
+
 
 class Reference:
     """A model in ONNX Runtime on the CPU."""

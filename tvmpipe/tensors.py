@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 
@@ -24,3 +26,13 @@ class TensorSpec(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def random_tensor(spec: TensorSpec, generator: np.random.Generator) -> NDArray[Any]:
+    """A random tensor of one spec: normal floats, fair booleans, integers 0 or 1, which are valid indices."""
+    dtype = np.dtype(spec.dtype)
+    if dtype == np.bool_:
+        return generator.integers(0, 2, spec.shape).astype(np.bool_)
+    if np.issubdtype(dtype, np.integer):
+        return generator.integers(0, 2, spec.shape).astype(dtype)
+    return generator.standard_normal(spec.shape).astype(dtype)

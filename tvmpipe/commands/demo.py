@@ -21,9 +21,6 @@ from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.targets.cluster import parse_cluster
 from tvmpipe.units import format_duration, format_size
 
-TOLERANCE = 1e-4
-"""Largest difference from ONNX Runtime over its largest value that counts as equal."""
-
 CLUSTER = """\
 # Three agents on this machine. They differ in the instructions they may use and in their memory.
 [[device]]
@@ -60,7 +57,7 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
     Raises DeviceError when a result differs from ONNX Runtime's by more than `TOLERANCE`.
     """
     from tvmpipe.passes.report import render
-    from tvmpipe.reference import Reference
+    from tvmpipe.reference import TOLERANCE, Reference
 
     bundle_path = output / "model.tvmpipe"
     check_target(bundle_path, overwrite=True)

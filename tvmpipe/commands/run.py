@@ -23,7 +23,7 @@ from tvmpipe.errors import InputError, SampleError
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.pipeline import Pipeline, check_sample
 from tvmpipe.runtime.tracker import Tracker
-from tvmpipe.tensors import TensorSpec
+from tvmpipe.tensors import random_tensor
 from tvmpipe.units import format_duration, format_size
 
 
@@ -145,16 +145,6 @@ def random_samples(manifest: Manifest, count: int, seed: int) -> list[dict[str, 
     """`count` samples of seeded random tensors: normal floats, small non-negative integers, fair booleans."""
     generator = np.random.default_rng(seed)
     return [{spec.name: random_tensor(spec, generator) for spec in manifest.model.inputs} for _ in range(count)]
-
-
-def random_tensor(spec: TensorSpec, generator: np.random.Generator) -> NDArray[Any]:
-    """A random tensor of one spec."""
-    dtype = np.dtype(spec.dtype)
-    if dtype == np.bool_:
-        return generator.integers(0, 2, spec.shape).astype(np.bool_)
-    if np.issubdtype(dtype, np.integer):
-        return generator.integers(0, 2, spec.shape).astype(dtype)
-    return generator.standard_normal(spec.shape).astype(dtype)
 
 
 def _check_output(output: Path | None, manifest: Manifest) -> None:
