@@ -153,6 +153,21 @@ def show(model: Path, shapes: Any) -> Outcome:
 
 
 @cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--device", default="native", help="Target to compile for, such as x86-64-v3; this host must have it.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Threads of either side.")
+@click.option("--against", type=click.Choice(["onnxruntime", "none"]), default="onnxruntime")
+@click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Fix an input with open dimensions.")
+@click.option("--runs", type=click.IntRange(min=1), default=20, help="Timed runs of each.")
+@_command
+def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
+    """Time MODEL on this host against ONNX Runtime, run by run in turns, and each primitive on its own."""
+    from tvmpipe.commands.bench import run_bench
+
+    return run_bench(model, shapes=dict(shapes), **options)
+
+
+@cli.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
 @click.option("-i", "--input", "inputs", type=click.Path(path_type=Path), multiple=True, help="A sample (.npz, .npy).")
