@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.test_cli import sentence, tvmpipe
 from tvmpipe.bench import _Worker, bench_model
 from tvmpipe.bench_worker import TvmJob
 from tvmpipe.commands.bench import run_bench
-from tvmpipe.errors import DeviceError, ModelError
+from tvmpipe.errors import ClusterError, DeviceError, ModelError
 
 
 def test_json(branchy_path: Path) -> None:
@@ -82,4 +83,8 @@ def test_failures_of_a_process_are_named(tmp_path: Path) -> None:
             worker.ask("load", TvmJob(tmp_path / "none.so", None, 0, ()))
         worker._process.kill()
         with pytest.raises(DeviceError, match="process of stage ended with SIGKILL"):
+            worker.ask("infer")
+    with _Worker("x86-64-v9", 1) as worker:
+        worker._process.send_signal(signal.SIGILL)
+        with pytest.raises(ClusterError, match="has not all instructions of x86-64-v9"):
             worker.ask("infer")

@@ -1,10 +1,10 @@
 """A whole model on one device of this host against ONNX Runtime, and where the time goes.
 
 The two run in processes of their own and by turns, one inference each, so that a change of the host's speed meets
-both; `ratio` is the median of the ratios of such pairs. A thread pool that waits actively for more work would slow
-the other process where both use the same cores. Neither is forbidden to: that would cost ONNX Runtime 10 to 25 %
-on two threads (squeezenet; `session.intra_op.allow_spinning=0`), and TVM's pool, which sleeps between two primitives
-as well, about as much. Both wait actively for 5 ms instead and a turn ends when the process has become quiet.
+both; `ratio` is the median of the ratios of such pairs. A thread pool that waits actively for more work slows the
+other process where both use the same cores: by default TVM's does for 70 ms, ONNX Runtime's for longer. Neither is
+forbidden to wait so, as `session.intra_op.allow_spinning=0` would: on two threads that cost ONNX Runtime 5 to 15 %
+(squeezenet), which would count for us. Both do it for 5 ms instead, and a turn ends when the process is quiet.
 """
 
 from __future__ import annotations
