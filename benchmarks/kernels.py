@@ -1,0 +1,123 @@
+"""Whole networks on one device against ONNX Runtime: `tvmpipe bench` over a list of models.
+
+    python -m benchmarks.kernels [--models resnet18,light_squeezenet] [--threads 1,2] [--runs 20]
+
+A ratio below 1 means that tvmpipe is faster. Each row is written to `benchmarks/results/kernels.txt` as it is
+measured; rows of other models and thread counts that are there already stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+
+from benchmarks.models import MODELS, write_model
+from tvmpipe.bench import BenchResult, bench_model
+from tvmpipe.reference import TOLERANCE
+from tvmpipe.seeded import LIGHT_MODELS, light_model
+
+DEFAULT = (
+    *("vit_base", "vit_large", "bert_base", "resnet50", "resnet18", "mobilenet_v2"),
+    *("light_vgg19", "light_squeezenet", "light_densenet121", "light_inception_v2"),
+)
+RESULTS = Path(__file__).parent / "results" / "kernels.txt"
+
+_COLUMNS = ("tvmpipe ms", "ORT ms", "ratio", "middle half", "of peak", "error", "compile s", "date")
+_HEADER = f"{'model':<20}{'threads':>8}" + "".join(f"{name:>13}" for name in _COLUMNS)
+
+
+def model_file(name: str, folder: Path) -> Path:
+    """Write a model of `benchmarks.models`, or `light_*` of the onnx package with seeded weights, into a folder."""
+    if name in MODELS:
+        return write_model(name, folder)
+    path = folder / f"{name}.onnx"
+    onnx.save(light_model(name.removeprefix("light_")), str(path))
+    return path
+
+
+def row(name: str, result: BenchResult) -> str:
+    """A line of the table."""
+    assert result.ratio is not None
+    assert result.ratio_quartiles is not None
+    assert result.onnxruntime_s is not None
+    assert result.relative_error is not None
+    low, high = result.ratio_quartiles
+    cells = (
+        f"{result.tvmpipe_s * 1e3:.2f}",
+        f"{result.onnxruntime_s * 1e3:.2f}",
+        f"{result.ratio:.3f}",
+        f"{low:.2f}-{high:.2f}",
+        f"{result.gflops / result.peak_gflops:.0%}",
+        f"{result.relative_error:.1e}" + ("" if result.relative_error <= TOLERANCE else " WRONG"),
+        f"{result.compile_s:.1f}",
+        date.today().isoformat(),
+    )
+    return _line(name, result.threads, "".join(f"{cell:>13}" for cell in cells))
+
+
+def _line(name: str, threads: int, rest: str) -> str:
+    return f"{name:<20}{threads:>8}{rest}"
+
+
+def title() -> str:
+    """What was measured with what."""
+    tools = ", ".join(f"{name} {version(name)}" for name in ("apache-tvm", "onnxruntime"))
+    return f"{processor()}; {tools}; batch 1, float32; ratio = tvmpipe / ONNX Runtime, below 1 is faster"
+
+
+def processor() -> str:
+    """The processor's name as Linux gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def record(line: str) -> None:
+    """Write a row to `RESULTS` in place of the one for the same model and threads."""
+    old = RESULTS.read_text(encoding="utf-8").splitlines()[3:] if RESULTS.exists() else []
+    rows = {tuple(one.split()[:2]): one for one in (*old, line)}
+    order = {name: position for position, name in enumerate(DEFAULT)}
+    keys = sorted(rows, key=lambda key: (int(key[1]), order.get(key[0], len(order)), key[0]))
+    RESULTS.write_text("\n".join([title(), "", _HEADER, *(rows[key] for key in keys)]) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure and print; exit 1 when a model failed or gave wrong results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=lambda text: text.split(","), default=list(DEFAULT), metavar="A,B")
+    parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2], metavar="N,M")
+    parser.add_argument("--runs", type=int, default=20)
+    arguments = parser.parse_args()
+    known = {*MODELS, *(f"light_{name}" for name in LIGHT_MODELS)}
+    if unknown := sorted({*arguments.models} - known):
+        parser.error(f"no model {', '.join(unknown)}; allowed: {', '.join(sorted(known))}")
+    print(title(), _HEADER, sep="\n\n", flush=True)
+    failed = False
+    for name in arguments.models:
+        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+            path = model_file(name, Path(folder))
+            for threads in arguments.threads:
+                try:
+                    result = bench_model(path, threads=threads, runs=arguments.runs)
+                    line = row(name, result)
+                    failed |= result.relative_error is None or result.relative_error > TOLERANCE
+                except Exception as error:  # noqa: BLE001  # a model that fails must not cost the others' rows
+                    reason = (str(error).strip() or "no reason given").splitlines()[-1]
+                    line = _line(name, threads, f"  failed: {type(error).__name__}: {reason}")
+                    failed = True
+                print(line, flush=True)
+                record(line)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
