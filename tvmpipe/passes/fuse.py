@@ -7,9 +7,10 @@ from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.base import CompileState, required
+from tvmpipe.passes.blocked import block_channels
 from tvmpipe.passes.bounds import clip_lookups
+from tvmpipe.passes.kernels import legalizations
 from tvmpipe.passes.primitives import extract_graph
-from tvmpipe.passes.special_values import legalizations
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Fuse:
                     transform.FoldBatchnormToConv2D(),
                     transform.DecomposeOpsForInference(),
                     transform.FoldConstant(),
+                    block_channels,
                     relax.backend.DispatchSortScan(),
                     transform.LegalizeOps(legalizations()),
                     transform.AnnotateTIROpPattern(),

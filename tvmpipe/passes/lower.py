@@ -92,7 +92,7 @@ def compile_stage(module: Any, target: TargetDescription, threads: int) -> bytes
     config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
     tvm_target = target.tvm_target(threads)
     with tvm_target, tvm.transform.PassContext(opt_level=3, config=config):
-        executable = relax.build(schedule_module(module, target), tvm_target)
+        executable = relax.build(schedule_module(module, target, threads), tvm_target)
     with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
         path = Path(folder) / "stage.so"
         executable.export_library(str(path), fcompile=_link, workspace_dir=folder)

@@ -3,28 +3,92 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 from typing import Any
 
+from tvmpipe.passes.kernels.base import KERNEL
+from tvmpipe.passes.kernels.conv2d import CONV2D, DEPTHWISE
+from tvmpipe.passes.kernels.matmul import MATMUL
+from tvmpipe.passes.kernels.rows import ROWS
+from tvmpipe.passes.schedule.conv2d import schedule_conv2d
+from tvmpipe.passes.schedule.depthwise import schedule_depthwise
+from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, blocks_of
 from tvmpipe.passes.schedule.generic import schedule_generic
+from tvmpipe.passes.schedule.machine import Machine, describe
+from tvmpipe.passes.schedule.matmul import schedule_matmul
+from tvmpipe.passes.schedule.rows import schedule_rows
 from tvmpipe.targets.target import TargetDescription
 
 logger = logging.getLogger(__name__)
 
+# What `passes.kernels` marked a block as -> the rule for primitives around such a block.
+_RULES: dict[str, Callable[[Any, Any, Machine], None]] = {
+    CONV2D: schedule_conv2d,
+    DEPTHWISE: schedule_depthwise,
+    MATMUL: schedule_matmul,
+    ROWS: schedule_rows,
+}
 
-def schedule_module(module: Any, target: TargetDescription) -> Any:
-    """A copy of `module` whose TIR functions are scheduled for `target`.
+
+def schedule_module(module: Any, target: TargetDescription, threads: int) -> Any:
+    """A copy of `module` whose TIR functions are scheduled for `threads` threads of `target`.
 
     A function that no rule understands keeps TVM's default loops: slower, not wrong.
     """
     import tvm
     from tvm import tirx
 
+    machine = describe(target, threads)
     scheduled = tvm.IRModule(module.functions, attrs=module.attrs)
     for gvar, function in module.functions.items():
         if not isinstance(function, tirx.PrimFunc):
             continue
         try:
-            scheduled[gvar] = schedule_generic(function, target.vector_bits)
+            scheduled[gvar] = schedule_function(function, machine)
         except (tvm.s_tir.ScheduleError, ValueError, tvm.error.InternalError) as error:
-            logger.warning("no schedule for %s: %s", gvar.name_hint, str(error).strip().splitlines()[-1])
+            logger.warning("no schedule for %s: %s", gvar.name_hint, _reason(error))
     return scheduled
+
+
+def schedule_function(function: Any, machine: Machine) -> Any:
+    """The scheduled PrimFunc, same attributes, same results up to the order of additions."""
+    import tvm
+    from tvm import s_tir
+
+    function = _narrow(function)
+    schedule = s_tir.Schedule(function)
+    for block in blocks_of(schedule):
+        rule = _RULES.get(str(annotation(schedule, block, KERNEL)))
+        if rule is None:
+            continue
+        try:
+            rule(schedule, block, machine)
+            break
+        except (NotApplicable, tvm.s_tir.ScheduleError) as error:
+            logger.info("the general rule for a %s: %s", annotation(schedule, block, KERNEL), _reason(error))
+            schedule = s_tir.Schedule(function)
+    else:
+        schedule_generic(schedule, machine.lanes)
+    scheduled = schedule.mod["main"]
+    for key, value in (function.attrs or {}).items():
+        scheduled = scheduled.with_attr(key, value)
+    return scheduled
+
+
+def _narrow(function: Any) -> Any:
+    """The function with 32-bit indices where nothing in it needs 64: TVM partitions no loop over 64-bit ones."""
+    import tvm
+    from tvm import tirx
+
+    buffers = [*function.params, *function.body.block.alloc_buffers]
+    # A tensor of 64-bit integers would be narrowed too, and one beyond 2^31 elements overflow.
+    if any(str(buffer.dtype) == "int64" or math.prod(map(int, buffer.shape)) >= 1 << 31 for buffer in buffers):
+        return function
+    module = tirx.transform.ForceNarrowIndexToInt32()(tvm.IRModule({"main": function}))
+    return module["main"]
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -16,16 +16,9 @@ _ROWS = 6  # accumulator rows: 6 x 2 vectors leave registers for operands on 16-
 _COSTLY = ("exp", "erf", "tanh", "pow", "sqrt", "log", "sigmoid", "sin", "cos")
 
 
-def schedule_generic(function: Any, vector_bits: int) -> Any:
-    """The scheduled PrimFunc, same attributes, same results up to the order of additions."""
-    from tvm import s_tir
-
-    schedule = s_tir.Schedule(function)
-    _Scheduler(schedule, max(vector_bits // 32, 4)).run()
-    scheduled = schedule.mod["main"]
-    for key, value in (function.attrs or {}).items():
-        scheduled = scheduled.with_attr(key, value)
-    return scheduled
+def schedule_generic(schedule: Any, lanes: int) -> None:
+    """Schedule every block of the function for vectors of `lanes` floats."""
+    _Scheduler(schedule, lanes).run()
 
 
 @dataclass

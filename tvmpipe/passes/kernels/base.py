@@ -1,0 +1,46 @@
+"""What the kernels share: the block size, the marks the schedules look for, and the way back to TVM's own rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Legalize = Callable[[Any, Any], Any]
+"""(relax.BlockBuilder, call) -> what to compute instead."""
+
+BLOCK = 16
+KERNEL = "tvmpipe.kernel"  # annotation of the TIR block that a rule of `passes.schedule` starts from
+FLOPS = "tvmpipe.flops"  # annotation: useful operations of the block, padding not counted
+
+# TVM's operator patterns, relax/op_attr_types.h
+ELEMENTWISE, BROADCAST, INJECTIVE, REDUCTION, OUT_FUSABLE, OPAQUE = 0, 1, 2, 3, 4, 8
+
+
+def default_legalize(builder: Any, call: Any) -> Any:
+    """TVM's own rule for the operator."""
+    return call.op.get_attr("FLegalize")(builder, call)
+
+
+def is_float32(*expressions: Any) -> bool:
+    """Whether all are float32 tensors of static shape."""
+    from tvm import relax, tirx
+
+    for expression in expressions:
+        kind = expression.ty
+        if not isinstance(kind, relax.TensorType) or str(kind.dtype) != "float32" or kind.shape is None:
+            return False
+        if not all(isinstance(extent, tirx.IntImm) for extent in kind.shape):
+            return False
+    return True
+
+
+def shape_of(expression: Any) -> tuple[int, ...]:
+    """Static shape of a Relax expression."""
+    return tuple(int(extent) for extent in expression.ty.shape)
+
+
+def constant_of(expression: Any) -> Any:
+    """The array of a constant expression, or None."""
+    import tvm
+
+    return expression.value.numpy() if isinstance(expression, tvm.ir.GenericConst) else None

@@ -1,0 +1,94 @@
+"""Convolutions on blocked channels: a tile of pixels by whole channel blocks in vector registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmpipe.passes.kernels.base import BLOCK
+from tvmpipe.passes.schedule.epilogue import extents, fold_epilogue, is_cheap, prepare_inputs
+from tvmpipe.passes.schedule.machine import Machine
+
+
+def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
+    """Tile, vectorise and parallelise the block `main`, `[N, K/16, OH, OW, 16]`, and what follows it."""
+    reductions = [variable for variable in schedule.get(main).iter_vars if int(variable.iter_type) == 2]
+    pads = prepare_inputs(schedule, main, machine)
+    last = fold_epilogue(schedule, main)
+    image, k, row, column, lane = schedule.get_loops(last)
+    height, width = extents(schedule, [row, column])
+    pointwise = not pads and _reads_contiguous(schedule, main, reductions)
+    if pointwise:
+        column = schedule.fuse(row, column)
+        height, width = 1, height * width
+    (blocks,) = extents(schedule, [k])
+    pixels, tile_blocks = choose_tile(width, blocks, machine)
+    column_tile, pixel = schedule.split(column, [None, pixels])
+    k_tile, block = schedule.split(k, [None, tile_blocks])
+    outer = [image, k_tile] + ([] if pointwise else [row])
+    chunk = None
+    if pointwise and -(-width // pixels) > 1:
+        # Pixels change inside, so that the weights of a tile of channels stay in the cache.
+        tiles = -(-width // pixels)
+        k_tiles = blocks // tile_blocks
+        if k_tiles % machine.threads and k_tiles < 4 * machine.threads and tiles >= machine.threads > 1:
+            chunk, column_tile = schedule.split(column_tile, [machine.threads, None])
+            outer.append(chunk)
+    schedule.reorder(*outer, column_tile, pixel, block, lane)
+    schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
+    schedule.compute_at(main, column_tile, preserve_unit_loops=True)
+    loops = schedule.get_loops(main)
+    own = loops[-(5 + len(reductions)) :]
+    i, kb, y, x, kl = own[:5]
+    vector, inner = schedule.split(kl, [None, machine.lanes])
+    schedule.reorder(i, *own[5:], y, x, kb, vector, inner)
+    for loop in (y, x, kb, vector):
+        schedule.unroll(loop)
+    schedule.vectorize(inner)
+    vector, inner = schedule.split(lane, [None, machine.lanes])
+    schedule.vectorize(inner)
+    if is_cheap(schedule, last):
+        for loop in (pixel, block, vector):
+            schedule.unroll(loop)
+    schedule.parallel(schedule.fuse(*outer))
+    schedule.decompose_reduction(main, own[5])
+
+
+def choose_tile(width: int, blocks: int, machine: Machine) -> tuple[int, int]:
+    """Pixels and channel blocks of the register tile with the fewest cycles for a row of `width` pixels."""
+    vectors = BLOCK // machine.lanes
+    registers = 28 if machine.registers >= 32 else 12
+    best = None
+    for tile_blocks in (1, 2, 3, 4):
+        if blocks % tile_blocks:
+            continue
+        most = registers // (tile_blocks * vectors)
+        if most < 1:
+            break
+        tiles = -(-width // most)
+        pixels = -(-width // tiles)
+        full, left = divmod(width, pixels)
+        cycles = (full * _step(pixels, tile_blocks * vectors) + _step(left, tile_blocks * vectors)) / tile_blocks
+        if best is None or cycles < best[0] * 0.98:
+            best = (cycles, pixels, tile_blocks)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _step(pixels: int, vectors: int) -> float:
+    """Cycles of one step of the reduction: multiplications, loads, or the latency of a multiplication."""
+    if not pixels:
+        return 0.0
+    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0) + 0.1 * vectors
+
+
+def _reads_contiguous(schedule: Any, main: Any, reductions: list[Any]) -> bool:
+    """Whether the kernel is 1x1 with stride one, so that a row's end is the next row's begin."""
+    shape = [int(variable.dom.extent) for variable in reductions]
+    if len(shape) != 4 or shape[1:3] != [1, 1]:
+        return False
+    variables = schedule.get(main).iter_vars
+    for region in schedule.get(main).reads:
+        ranges = list(region.region)
+        if len(ranges) == 5:
+            return bool(ranges[2].min.same_as(variables[2].var) and ranges[3].min.same_as(variables[3].var))
+    return False

@@ -1,0 +1,78 @@
+"""What follows a reduction in the same primitive: bias, activation, residual, all computed at the tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmpipe.passes.schedule.machine import Machine
+
+
+class NotApplicable(Exception):
+    """The primitive has not the shape that the rule is for; the general rule takes it."""
+
+
+def blocks_of(schedule: Any) -> list[Any]:
+    """The blocks of the function in order."""
+    return list(schedule.get_child_blocks(schedule.get_sblock("root")))
+
+
+def annotation(schedule: Any, block: Any, key: str) -> Any:
+    """The value of an annotation of a block, or None."""
+    return (schedule.get(block).annotations or {}).get(key)
+
+
+def extents(schedule: Any, loops: list[Any]) -> list[int]:
+    """Trip counts of loops."""
+    return [int(schedule.get(loop).extent) for loop in loops]
+
+
+def fold_epilogue(schedule: Any, main: Any) -> Any:
+    """The one block that reads what `main` computes and writes the primitive's result, in `main`'s own indices.
+
+    Elementwise blocks after `main` are inlined into the last of them; where there are none, a copy is made.
+    """
+    consumers = schedule.get_consumers(main)
+    if not consumers:
+        return schedule.cache_write(main, 0, "local")
+    while True:
+        following = [block for block in _after(schedule, main) if schedule.get_consumers(block)]
+        if not following:
+            break
+        schedule.compute_inline(following[0])
+    (last,) = _after(schedule, main)
+    kinds = [int(variable.iter_type) for variable in schedule.get(last).iter_vars]
+    if any(kind != 0 for kind in kinds) or len(schedule.get(last).writes) != 1:
+        raise NotApplicable("what follows the reduction is not elementwise")
+    main_shape = [int(variable.dom.extent) for variable in schedule.get(main).iter_vars if int(variable.iter_type) == 0]
+    if extents(schedule, schedule.get_loops(last)) != main_shape:
+        raise NotApplicable("what follows the reduction has another shape")
+    schedule.set_scope(main, 0, "local")
+    return last
+
+
+def is_cheap(schedule: Any, block: Any) -> bool:
+    """Whether unrolling the block over a whole tile leaves code of a sensible size."""
+    return len(str(schedule.get(block).body)) < 600
+
+
+def _after(schedule: Any, main: Any) -> list[Any]:
+    """Blocks that depend on `main`, in order."""
+    name = schedule.get(main).name_hint
+    blocks = blocks_of(schedule)
+    place = next(i for i, block in enumerate(blocks) if schedule.get(block).name_hint == name)
+    return blocks[place + 1 :]
+
+
+def prepare_inputs(schedule: Any, main: Any, machine: Machine) -> list[Any]:
+    """Schedule the blocks that compute what `main` reads, such as padding; returns them."""
+    producers = list(schedule.get_producers(main))
+    for block in producers:
+        if schedule.get_producers(block):
+            raise NotApplicable("what precedes the reduction is more than padding")
+        *outer, last = schedule.get_loops(block)
+        (extent,) = extents(schedule, [last])
+        if extent % machine.lanes == 0:
+            _, lane = schedule.split(last, [None, machine.lanes])
+            schedule.vectorize(lane)
+        schedule.parallel(schedule.fuse(*outer[: max(1, len(outer) - 1)]))
+    return producers

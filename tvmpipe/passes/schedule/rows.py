@@ -1,0 +1,51 @@
+"""Softmax, layer norm: all the work on a row while it is in the cache, rows in parallel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmpipe.passes.kernels.base import KERNEL
+from tvmpipe.passes.kernels.rows import LANES
+from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents
+from tvmpipe.passes.schedule.machine import Machine
+
+_ROWS_A_CHUNK = 4  # enough work to be worth handing to a thread
+
+
+def schedule_rows(schedule: Any, result: Any, machine: Machine) -> None:
+    """Put every block under the loop over the rows of the block `result`, and vectorise each."""
+    others = [block for block in blocks_of(schedule) if not schedule.get(block).same_as(schedule.get(result))]
+    *outer, last = schedule.get_loops(result)
+    if outer:
+        row = schedule.fuse(*outer)
+    else:
+        row, last = schedule.split(last, [1, None])
+    for block in reversed(others):
+        schedule.compute_at(block, row, preserve_unit_loops=True)
+    reductions = []
+    for block in others:
+        kind = annotation(schedule, block, KERNEL)
+        reduces = any(int(variable.iter_type) == 2 for variable in schedule.get(block).iter_vars)
+        loops = schedule.get_loops(block)
+        if kind == LANES:
+            lane, group = loops[-2:]
+            schedule.reorder(group, lane)
+            schedule.vectorize(lane)
+            reductions.append((block, group))
+        elif reduces:
+            schedule.unroll(loops[-1])
+            reductions.append((block, loops[-1]))
+        elif extents(schedule, loops[-1:])[0] > 1:
+            _vectorize(schedule, loops[-1], machine)
+    _vectorize(schedule, last, machine)
+    if extents(schedule, [row])[0] >= _ROWS_A_CHUNK * machine.threads:
+        row, _ = schedule.split(row, [None, _ROWS_A_CHUNK])
+    schedule.parallel(row)
+    for block, loop in reductions:  # last: TVM accepts no `parallel` around a reduction that is in two blocks
+        schedule.decompose_reduction(block, loop)
+
+
+def _vectorize(schedule: Any, loop: Any, machine: Machine) -> None:
+    if extents(schedule, [loop])[0] >= machine.lanes:
+        _, lane = schedule.split(loop, [None, machine.lanes])
+        schedule.vectorize(lane)
