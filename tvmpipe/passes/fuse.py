@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.passes.affine import fold_affine
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.blocked import block_channels
 from tvmpipe.passes.bounds import clip_lookups
+from tvmpipe.passes.clip import restore_clip
 from tvmpipe.passes.kernels import legalizations
 from tvmpipe.passes.primitives import extract_graph
 
@@ -30,8 +32,7 @@ class Fuse:
         with tvm.target.Target("llvm"):
             try:
                 module = _run(
-                    clip_lookups(module),
-                    transform.FoldBatchnormToConv2D(),
+                    fold_affine(restore_clip(clip_lookups(module))),
                     transform.DecomposeOpsForInference(),
                     transform.FoldConstant(),
                     block_channels,
