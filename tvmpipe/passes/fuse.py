@@ -11,6 +11,7 @@ from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.blocked import block_channels
 from tvmpipe.passes.bounds import clip_lookups
 from tvmpipe.passes.clip import restore_clip
+from tvmpipe.passes.fold_constants import fold_constants
 from tvmpipe.passes.kernels import legalizations
 from tvmpipe.passes.primitives import extract_graph
 
@@ -32,7 +33,12 @@ class Fuse:
         with tvm.target.Target("llvm"):
             try:
                 module = _run(
-                    fold_affine(restore_clip(clip_lookups(module))),
+                    module,
+                    transform.DeadCodeElimination(),
+                    clip_lookups,
+                    restore_clip,
+                    fold_constants,
+                    fold_affine,
                     transform.DecomposeOpsForInference(),
                     transform.FoldConstant(),
                     block_channels,
