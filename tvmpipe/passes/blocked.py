@@ -31,6 +31,7 @@ from tvmpipe.passes.kernels.conv2d import (
     pack_weight,
 )
 from tvmpipe.passes.kernels.pool2d import avg_pool2d, global_avg_pool2d, max_pool2d
+from tvmpipe.passes.kernels.winograd import choose_tile, transform_weight, winograd_conv2d
 
 _UNARY = {"relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.nn.silu", "relax.tanh", "relax.nn.leakyrelu"}
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.divide"}
@@ -161,6 +162,12 @@ class _Layouts:
         # A few channels, as those of a photograph, would leave most of a block empty.
         plain = channels < BLOCK and not self._is_blocked(data)
         source = self.rewriter.visit_expr(data) if plain else self._packed(data)
+        m = None if plain else choose_tile(array.shape, window, *shape_of(call)[2:])
+        if m is not None:
+            packed = relax.const(transform_weight(array, m), "float32")
+            return self._emit(
+                outputs, winograd_conv2d, source, packed, pattern=OUT_FUSABLE, window=window, m=m, flops=flops
+            )
         packed = relax.const(pack_weight(array, blocked_input=not plain), "float32")
         return self._emit(outputs, conv2d, source, packed, pattern=OUT_FUSABLE, window=window, flops=flops)
 

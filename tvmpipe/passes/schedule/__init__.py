@@ -11,6 +11,7 @@ from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.conv2d import CONV2D, DEPTHWISE
 from tvmpipe.passes.kernels.matmul import MATMUL
 from tvmpipe.passes.kernels.rows import ROWS
+from tvmpipe.passes.kernels.winograd import WINOGRAD
 from tvmpipe.passes.schedule.conv2d import schedule_conv2d
 from tvmpipe.passes.schedule.depthwise import schedule_depthwise
 from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, blocks_of
@@ -18,6 +19,7 @@ from tvmpipe.passes.schedule.generic import schedule_generic
 from tvmpipe.passes.schedule.machine import Machine, describe
 from tvmpipe.passes.schedule.matmul import schedule_matmul
 from tvmpipe.passes.schedule.rows import schedule_rows
+from tvmpipe.passes.schedule.winograd import schedule_winograd
 from tvmpipe.targets.target import TargetDescription
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ _RULES: dict[str, Callable[[Any, Any, Machine], None]] = {
     DEPTHWISE: schedule_depthwise,
     MATMUL: schedule_matmul,
     ROWS: schedule_rows,
+    WINOGRAD: schedule_winograd,
 }
 
 
