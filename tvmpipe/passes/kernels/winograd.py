@@ -19,6 +19,7 @@ from tvmpipe.passes.kernels.conv2d import Window
 
 WINOGRAD = "winograd"  # the matrix products
 INPUT_ROWS, INPUT_TILES = "winograd.input_rows", "winograd.input_tiles"
+RESULT_ROWS, RESULT = "winograd.result_rows", "winograd.result"
 TILE = "tvmpipe.tile"  # annotation of the products: m
 _MOST_BYTES = 20 << 20  # transformed weights beyond this cost more to read than they save
 
@@ -133,6 +134,7 @@ def winograd_conv2d(x: Any, weight: Any, window: Window, m: int, flops: int) -> 
             h % m, transform.result, lambda p: products[p, q, i, kb, h // m, z, lane]
         ),
         name="result_rows",
+        attrs={KERNEL: RESULT_ROWS},
     )
     return te.compute(
         (n, k, output_height, output_width, BLOCK),
@@ -140,6 +142,7 @@ def winograd_conv2d(x: Any, weight: Any, window: Window, m: int, flops: int) -> 
             w % m, transform.result, lambda q: result_rows[i, kb, h, w // m, q, lane]
         ),
         name="winograd_conv2d",
+        attrs={KERNEL: RESULT},
     )
 
 

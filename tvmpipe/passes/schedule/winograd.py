@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.kernels.base import KERNEL
-from tvmpipe.passes.kernels.winograd import INPUT_ROWS, INPUT_TILES, TILE
+from tvmpipe.passes.kernels.winograd import INPUT_ROWS, INPUT_TILES, RESULT, RESULT_ROWS, TILE
 from tvmpipe.passes.schedule.conv2d import choose_tile
-from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, blocks_of, extents
+from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents, fold_epilogue
 from tvmpipe.passes.schedule.machine import Machine
 
 _CHUNK_BYTES = 1 << 20  # transformed inputs and products of a chunk: about half of a level 2 cache
@@ -19,11 +19,12 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
     m = int(annotation(schedule, products, TILE))
     stages = {annotation(schedule, block, KERNEL): block for block in blocks_of(schedule)}
     tiles, input_rows = stages[INPUT_TILES], stages[INPUT_ROWS]
+    result_rows, result = stages[RESULT_ROWS], stages[RESULT]
     for pad in schedule.get_producers(input_rows):
         *outer, row, _, lane = schedule.get_loops(pad)
         schedule.vectorize(lane)
         schedule.parallel(schedule.fuse(*outer, row))
-    last = _inline_results(schedule, products)
+    last = fold_epilogue(schedule, result)
 
     domain = [int(variable.dom.extent) for variable in schedule.get(products).iter_vars]
     points, _, images, k, rows, columns, _, c, _ = domain
@@ -32,7 +33,12 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
     chunk, tile_row, u = schedule.split(row, [None, chunk_rows, m])
     tile_column, v = schedule.split(column, [None, m])
     schedule.reorder(image, chunk, block, tile_row, tile_column, u, v, lane)
+    schedule.compute_at(result, u, preserve_unit_loops=True)
+    schedule.compute_at(result_rows, u, preserve_unit_loops=True)
     _vectorize(schedule, lane, machine, unrolled=(u, v))
+    for transform in (result, result_rows):
+        *_, point, inner = schedule.get_loops(transform)
+        _vectorize(schedule, inner, machine, unrolled=(point,))
     chunks = -(-rows // chunk_rows) * images
     by_chunk = chunks % machine.threads == 0 or chunks >= 4 * machine.threads
     schedule.annotate(tile_row, "pragma_loop_partition_hint", True)
@@ -67,22 +73,6 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
         schedule.parallel(schedule.fuse(p, q, block_tile))
         schedule.parallel(block)
     schedule.decompose_reduction(products, rc)
-
-
-def _inline_results(schedule: Any, products: Any) -> Any:
-    """Inline the transform of the results and what follows into the last block; returns it."""
-    name = schedule.get(products).name_hint
-    while True:
-        names = [schedule.get(block).name_hint for block in blocks_of(schedule)]
-        after = blocks_of(schedule)[names.index(name) + 1 :]
-        following = [block for block in after if schedule.get_consumers(block)]
-        if not following:
-            break
-        schedule.compute_inline(following[0])
-    (last,) = after
-    if len(schedule.get_loops(last)) != 5:
-        raise NotApplicable("what follows the convolution has another shape")
-    return last
 
 
 def _vectorize(schedule: Any, lane: Any, machine: Machine, unrolled: tuple[Any, ...]) -> None:
