@@ -62,14 +62,15 @@ def schedule_function(function: Any, machine: Machine) -> Any:
     function = _narrow(function)
     schedule = s_tir.Schedule(function)
     for block in blocks_of(schedule):
-        rule = _RULES.get(str(annotation(schedule, block, KERNEL)))
+        kernel = str(annotation(schedule, block, KERNEL))
+        rule = _RULES.get(kernel)
         if rule is None:
             continue
         try:
             rule(schedule, block, machine)
             break
         except (NotApplicable, tvm.s_tir.ScheduleError) as error:
-            logger.info("the general rule for a %s: %s", annotation(schedule, block, KERNEL), _reason(error))
+            logger.info("the general rule for a %s: %s", kernel, _reason(error))
             schedule = s_tir.Schedule(function)
     else:
         schedule_generic(schedule, machine.lanes)

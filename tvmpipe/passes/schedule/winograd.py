@@ -45,21 +45,21 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
     schedule.annotate(tile_column, "pragma_loop_partition_hint", True)
 
     schedule.compute_at(products, chunk, preserve_unit_loops=True)
-    p, q, _, kb, r, z, kl, rc, rl = schedule.get_loops(products)[-9:]
+    p, q, one, kb, r, z, kl, rc, rl = schedule.get_loops(products)[-9:]
     pixel = schedule.fuse(r, z)
     pixels, tile_blocks = choose_tile(extents(schedule, [pixel])[0], k, machine)
     pixel_tile, pixel = schedule.split(pixel, [None, pixels])
     block_tile, kb = schedule.split(kb, [None, tile_blocks])
     vector, inner = schedule.split(kl, [None, machine.lanes])
-    schedule.reorder(p, q, block_tile, pixel_tile, rc, rl, pixel, kb, vector, inner)
+    schedule.reorder(one, p, q, block_tile, pixel_tile, rc, rl, pixel, kb, vector, inner)
     schedule.annotate(pixel_tile, "pragma_loop_partition_hint", True)
     for loop in (pixel, kb, vector):
         schedule.unroll(loop)
     schedule.vectorize(inner)
 
     schedule.compute_at(tiles, chunk, preserve_unit_loops=True)
-    tp, tq, _, tc, tr, tz, tl = schedule.get_loops(tiles)[-7:]
-    schedule.reorder(tc, tr, tz, tp, tq, tl)
+    tp, tq, one, tc, tr, tz, tl = schedule.get_loops(tiles)[-7:]
+    schedule.reorder(one, tc, tr, tz, tp, tq, tl)
     _vectorize(schedule, tl, machine, unrolled=(tp, tq))
     schedule.compute_at(input_rows, tr, preserve_unit_loops=True)
     ip, _, _, _, iz, il = schedule.get_loops(input_rows)[-6:]
