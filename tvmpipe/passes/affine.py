@@ -164,4 +164,6 @@ def _is_foldable_convolution(value: Any) -> bool:
 def _per_channel(numbers: NDArray[np.float64]) -> Any:
     from tvm import relax
 
+    if np.all(numbers == numbers[0]):
+        return relax.const(float(numbers[0]), "float32")
     return relax.const(numbers.astype(np.float32).reshape(1, -1, 1, 1), "float32")

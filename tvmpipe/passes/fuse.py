@@ -7,6 +7,7 @@ from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.affine import fold_affine
+from tvmpipe.passes.attention import fuse_attention
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.blocked import block_channels
 from tvmpipe.passes.bounds import clip_lookups
@@ -38,6 +39,7 @@ class Fuse:
                     clip_lookups,
                     restore_clip,
                     fold_constants,
+                    fuse_attention,
                     fold_affine,
                     transform.DecomposeOpsForInference(),
                     transform.FoldConstant(),

@@ -5,6 +5,7 @@ A constant right-hand side is packed when the model is compiled; any other insid
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def matmul_packed(left: Any, panels: Any, n: int) -> Any:
         *rows, j = indices
         return te.sum(left(*rows, axis) * panels[j // BLOCK, axis, j % BLOCK], axis=axis)
 
-    flops = 2 * int(np.prod(batch, dtype=np.int64)) * m * k * n
+    flops = 2 * math.prod(batch) * m * k * n
     return te.compute((*batch, m, columns), element, name="matmul", attrs={KERNEL: MATMUL, FLOPS: flops})
 
 
@@ -94,7 +95,7 @@ def matmul(left: Any, right: Any) -> Any:
 
     *left_batch, m, k = (int(extent) for extent in left.shape)
     *right_batch, _, n = (int(extent) for extent in right.shape)
-    batch = np.broadcast_shapes(tuple(left_batch), tuple(right_batch))
+    batch = [int(extent) for extent in np.broadcast_shapes(tuple(left_batch), tuple(right_batch))]
     panels = -(-n // BLOCK)
     axis = te.reduce_axis((0, k), name="k")
 
@@ -111,9 +112,9 @@ def matmul(left: Any, right: Any) -> Any:
         a = left(*_broadcast(rows, left_batch), i, axis)
         return te.sum(a * pack(*_broadcast(rows, right_batch), j // BLOCK, axis, j % BLOCK), axis=axis)
 
-    flops = 2 * int(np.prod(batch, dtype=np.int64)) * m * k * n
+    flops = 2 * math.prod(batch) * m * k * n
     return te.compute(
-        (*(int(b) for b in batch), m, panels * BLOCK), element, name="matmul", attrs={KERNEL: MATMUL, FLOPS: flops}
+        (*batch, m, panels * BLOCK), element, name="matmul", attrs={KERNEL: MATMUL, FLOPS: flops}
     )
 
 

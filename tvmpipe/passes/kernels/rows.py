@@ -45,9 +45,9 @@ def softmax(x: Any) -> Any:
     """e^(x - max) over its sum, along the last axis."""
     from tvm import te, tirx
 
-    largest = _reduce(x.shape, lambda *at: x(*at), lambda a, b: tirx.max(a, b), -float("inf"), "largest")
+    largest = reduce_last_axis(x.shape, lambda *at: x(*at), lambda a, b: tirx.max(a, b), -float("inf"), "largest")
     power = te.compute(x.shape, lambda *at: elementwise.exp(x(*at) - largest(*at[:-1])), name="power")
-    total = _reduce(x.shape, lambda *at: power(*at), lambda a, b: a + b, 0.0, "total")
+    total = reduce_last_axis(x.shape, lambda *at: power(*at), lambda a, b: a + b, 0.0, "total")
     return te.compute(x.shape, lambda *at: power(*at) / total(*at[:-1]), name="softmax", attrs={KERNEL: ROWS})
 
 
@@ -59,14 +59,14 @@ def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
         return a + b
 
     one_over_n = tirx.const(1.0 / int(x.shape[-1]), "float32")
-    total = _reduce(x.shape, lambda *at: x(*at), add, 0.0, "total")
+    total = reduce_last_axis(x.shape, lambda *at: x(*at), add, 0.0, "total")
     mean = te.compute(total.shape, lambda *at: total(*at) * one_over_n, name="mean")
 
     def squared(*at: Any) -> Any:
         centred = x(*at) - mean(*at[:-1])
         return centred * centred
 
-    squares = _reduce(x.shape, squared, add, 0.0, "squares")
+    squares = reduce_last_axis(x.shape, squared, add, 0.0, "squares")
     factor = te.compute(
         squares.shape,
         lambda *at: tirx.const(1.0, "float32") / tirx.sqrt(squares(*at) * one_over_n + tirx.const(epsilon, "float32")),
@@ -80,7 +80,7 @@ def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
     )
 
 
-def _reduce(shape: Any, value: Callable[..., Any], combine: Callable[[Any, Any], Any], start: float, name: str) -> Any:
+def reduce_last_axis(shape: Any, value: Callable[..., Any], combine: Callable[[Any, Any], Any], start: float, name: str) -> Any:
     """Reduce `value(*indices)` over the last axis: whole groups of 16 by lanes, the lanes, what is left over."""
     from tvm import te, tirx
 

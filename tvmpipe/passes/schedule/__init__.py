@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from tvmpipe.passes.kernels.attention import ATTENTION
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.conv2d import CONV2D, DEPTHWISE
 from tvmpipe.passes.kernels.matmul import MATMUL
 from tvmpipe.passes.kernels.rows import ROWS
 from tvmpipe.passes.kernels.winograd import WINOGRAD
+from tvmpipe.passes.schedule.attention import schedule_attention
 from tvmpipe.passes.schedule.conv2d import schedule_conv2d
 from tvmpipe.passes.schedule.depthwise import schedule_depthwise
 from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, blocks_of
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # What `passes.kernels` marked a block as -> the rule for primitives around such a block.
 _RULES: dict[str, Callable[[Any, Any, Machine], None]] = {
+    ATTENTION: schedule_attention,
     CONV2D: schedule_conv2d,
     DEPTHWISE: schedule_depthwise,
     MATMUL: schedule_matmul,
@@ -61,23 +64,28 @@ def schedule_function(function: Any, machine: Machine) -> Any:
 
     function = _narrow(function)
     schedule = s_tir.Schedule(function)
-    for block in blocks_of(schedule):
-        kernel = str(annotation(schedule, block, KERNEL))
-        rule = _RULES.get(kernel)
-        if rule is None:
-            continue
+    kernel, block = _kernel(schedule)
+    if block is not None:
         try:
-            rule(schedule, block, machine)
-            break
+            _RULES[kernel](schedule, block, machine)
         except (NotApplicable, tvm.s_tir.ScheduleError) as error:
             logger.info("the general rule for a %s: %s", kernel, _reason(error))
-            schedule = s_tir.Schedule(function)
-    else:
+            schedule, block = s_tir.Schedule(function), None
+    if block is None:
         schedule_generic(schedule, machine.lanes)
     scheduled = schedule.mod["main"]
     for key, value in (function.attrs or {}).items():
         scheduled = scheduled.with_attr(key, value)
     return scheduled
+
+
+def _kernel(schedule: Any) -> tuple[str, Any]:
+    """The first block that has a rule, and its kind."""
+    for block in blocks_of(schedule):
+        kernel = str(annotation(schedule, block, KERNEL))
+        if kernel in _RULES:
+            return kernel, block
+    return "", None
 
 
 def _narrow(function: Any) -> Any:

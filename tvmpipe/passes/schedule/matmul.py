@@ -1,7 +1,8 @@
-"""Matrix products on packed columns: a tile of rows by whole panels stays in vector registers for all of K."""
+"""Matrix products on packed columns: a tile of rows by whole panels stays in vector registers for a run of K."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL
@@ -9,48 +10,49 @@ from tvmpipe.passes.kernels.matmul import PACK
 from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents, fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.machine import Machine
 
+_GROUP_BYTES = 512 << 10  # right-hand sides of a group: what a level 2 cache keeps while all rows go by
+
 
 def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
-    """Tile, vectorise and parallelise the block `main`, `[..., M, N]` with N a multiple of 16, and what follows."""
-    for block in blocks_of(schedule):
-        if annotation(schedule, block, KERNEL) == PACK:
-            _pack(schedule, block)
-    packed_batch = len(schedule.get(schedule.get_producers(main)[0]).iter_vars) > 3 if _packs(schedule, main) else False
-    last = fold_epilogue(schedule, main)
-    *batch, rows, columns = schedule.get_loops(last)
-    if batch and not packed_batch:
-        rows = schedule.fuse(*batch, rows)  # every row meets the same panels
-        batch = []
-    batch_size = 1
-    for extent in extents(schedule, batch):
-        batch_size *= extent
-    m, n = extents(schedule, [rows, columns])
-    tile_rows, tile_panels = choose_tile(m, n // BLOCK, machine, ragged_panels=batch_size >= machine.threads > 0)
+    """Tile, vectorise and parallelise the block `main`, `[..., M, N]` with N a multiple of 16, and what follows.
 
+    Columns go in groups of tiles, so that the left-hand side is read from afar once a group, not once a tile.
+    """
+    packs = [block for block in schedule.get_producers(main) if annotation(schedule, block, KERNEL) == PACK]
+    packed_batch = bool(packs) and len(schedule.get(packs[0]).iter_vars) > 3
+    for block in packs:
+        schedule_pack(schedule, block)
+    k = _length(schedule, main)
+    last = fold_epilogue(schedule, main)
+    batch, rows, columns = _axes(schedule, last, shared=not packed_batch)
+    heads = math.prod(extents(schedule, batch))
+    m, n = extents(schedule, [rows, columns])
+    tile_rows, panels = choose_tile(m, n // BLOCK, machine, ragged_panels=heads >= machine.threads and bool(batch))
     row_tile, row = schedule.split(rows, [None, tile_rows])
-    column_tile, column = schedule.split(columns, [None, tile_panels * BLOCK])
-    outer = [*batch, column_tile]
-    row_chunk = None
-    tiles = -(-n // (tile_panels * BLOCK)) * batch_size
-    if machine.threads > 1 and tiles % machine.threads and tiles < 4 * machine.threads and -(-m // tile_rows) > 1:
-        row_chunk, row_tile = schedule.split(row_tile, [machine.threads, None])
-    schedule.reorder(*outer, *([row_chunk] if row_chunk else []), row_tile, row, column)
-    # Tiles with fewer rows or panels get code of their own, instead of tests in the innermost loop.
-    schedule.annotate(row_tile, "pragma_loop_partition_hint", True)
-    if (n // BLOCK) % tile_panels:
-        schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
-    schedule.compute_at(main, row_tile, preserve_unit_loops=True)
-    k = _tile(schedule, main, machine)
-    vector_column, lane = schedule.split(column, [None, machine.lanes])
-    schedule.vectorize(lane)
-    if is_cheap(schedule, last):
-        schedule.unroll(row)
-        schedule.unroll(vector_column)
-    if batch and batch_size >= machine.threads:
-        schedule.parallel(schedule.fuse(*batch))
+    parallel = list(batch)
+    if batch and heads >= machine.threads:
+        column_tile, column = schedule.split(columns, [None, panels * BLOCK])
+        schedule.reorder(*batch, column_tile, row_tile, row, column)
+        tile = row_tile
+        if (n // BLOCK) % panels:
+            schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
     else:
-        schedule.parallel(schedule.fuse(*outer, *([row_chunk] if row_chunk else [])))
-    schedule.decompose_reduction(main, k)  # last: TVM accepts no `parallel` around a reduction that is in two blocks
+        group = _group(n // (panels * BLOCK), panels * BLOCK * k * 4, machine.threads)
+        group_tile, column_tile, column = schedule.split(columns, [None, group, panels * BLOCK])
+        parallel.append(group_tile)
+        groups = heads * n // (panels * BLOCK * group)
+        if groups % machine.threads and groups < 4 * machine.threads and m > tile_rows * machine.threads:
+            chunk, row_tile = schedule.split(row_tile, [machine.threads, None])
+            parallel.append(chunk)
+        schedule.reorder(*parallel, row_tile, column_tile, row, column)
+        tile = column_tile
+    # Tiles with fewer rows get code of their own, instead of tests in the innermost loop.
+    schedule.annotate(row_tile, "pragma_loop_partition_hint", True)
+    schedule.compute_at(main, tile, preserve_unit_loops=True)
+    reduction = tile_product(schedule, *schedule.get_loops(main)[-3:], panels * BLOCK, machine)
+    _finish(schedule, last, row, column, machine)
+    schedule.parallel(schedule.fuse(*parallel))
+    schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
 
 
 def choose_tile(m: int, panels: int, machine: Machine, *, ragged_panels: bool) -> tuple[int, int]:
@@ -82,26 +84,58 @@ def choose_tile(m: int, panels: int, machine: Machine, *, ragged_panels: bool) -
 def _step(rows: int, vectors: int) -> float:
     if not rows or not vectors:
         return 0.0
-    return max(rows * vectors / 2, (rows + vectors) / 2, 4.0) + 0.05 * vectors  # the panel comes from level 2
+    # Panels come from level 2, and rows often lie a multiple of 4096 bytes apart, where they share cache sets.
+    return max(rows * vectors / 2, (rows + vectors) / 2, 4.0) + 0.05 * (rows + vectors)
 
 
-def _tile(schedule: Any, main: Any, machine: Machine) -> Any:
-    """Order the loops of the product inside a tile: K outside, the tile unrolled and vectorised inside. Returns K's loop."""
-    loops = schedule.get_loops(main)
-    row, column, k = loops[-3:]
-    vector, lane = schedule.split(column, [None, machine.lanes])
-    schedule.reorder(k, row, vector, lane)
+def _group(tiles: int, tile_bytes: int, threads: int) -> int:
+    """Tiles of columns in a group: a divisor of all that fits the cache and gives every thread as many groups."""
+    divisors = [size for size in range(1, tiles + 1) if tiles % size == 0]
+    fitting = [size for size in divisors if size * tile_bytes <= _GROUP_BYTES] or [1]
+    even = [size for size in fitting if tiles // size % threads == 0 or tiles // size >= 4 * threads]
+    return max(even or [1])
+
+
+def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machine: Machine) -> Any:
+    """Order a product's innermost loops: tiles of `width` columns, `k`, then the tile, unrolled and vectorised.
+
+    Returns the loop over `k`.
+    """
+    ragged = extents(schedule, [column])[0] % width
+    tile, vector, lane = schedule.split(column, [None, width // machine.lanes, machine.lanes])
+    schedule.reorder(tile, k, row, vector, lane)
+    if ragged:
+        schedule.annotate(tile, "pragma_loop_partition_hint", True)
     schedule.unroll(row)
     schedule.unroll(vector)
     schedule.vectorize(lane)
     return k
 
 
-def _packs(schedule: Any, main: Any) -> bool:
-    return any(annotation(schedule, block, KERNEL) == PACK for block in schedule.get_producers(main))
-
-
-def _pack(schedule: Any, block: Any) -> None:
+def schedule_pack(schedule: Any, block: Any) -> None:
+    """Vectorise the block that brings a right-hand side into panels."""
     *outer, _, lane = schedule.get_loops(block)
     schedule.parallel(schedule.fuse(*outer))
     schedule.vectorize(lane)
+
+
+def _axes(schedule: Any, last: Any, *, shared: bool) -> tuple[list[Any], Any, Any]:
+    """Loops over the batch, the rows and the columns; all rows are one loop where every one meets the same panels."""
+    *batch, rows, columns = schedule.get_loops(last)
+    if batch and shared:
+        return [], schedule.fuse(*batch, rows), columns
+    return batch, rows, columns
+
+
+def _length(schedule: Any, product: Any) -> int:
+    """Extent of the innermost reduction."""
+    return int(schedule.get(product).iter_vars[-1].dom.extent)
+
+
+def _finish(schedule: Any, last: Any, row: Any, column: Any, machine: Machine) -> None:
+    """Vectorise what writes a tile; unrolled as well, it reads the accumulators from registers."""
+    vector, lane = schedule.split(column, [None, machine.lanes])
+    schedule.vectorize(lane)
+    if is_cheap(schedule, last):
+        schedule.unroll(row)
+        schedule.unroll(vector)

@@ -22,27 +22,30 @@ def schedule_rows(schedule: Any, result: Any, machine: Machine) -> None:
         row, last = schedule.split(last, [1, None])
     for block in reversed(others):
         schedule.compute_at(block, row, preserve_unit_loops=True)
-    reductions = []
-    for block in others:
-        kind = annotation(schedule, block, KERNEL)
-        reduces = any(int(variable.iter_type) == 2 for variable in schedule.get(block).iter_vars)
-        loops = schedule.get_loops(block)
-        if kind == LANES:
-            lane, group = loops[-2:]
-            schedule.reorder(group, lane)
-            schedule.vectorize(lane)
-            reductions.append((block, group))
-        elif reduces:
-            schedule.unroll(loops[-1])
-            reductions.append((block, loops[-1]))
-        elif extents(schedule, loops[-1:])[0] > 1:
-            _vectorize(schedule, loops[-1], machine)
+    reductions = [pair for block in others for pair in schedule_row_block(schedule, block, machine)]
     _vectorize(schedule, last, machine)
     if extents(schedule, [row])[0] >= _ROWS_A_CHUNK * machine.threads:
         row, _ = schedule.split(row, [None, _ROWS_A_CHUNK])
     schedule.parallel(row)
     for block, loop in reductions:  # last: TVM accepts no `parallel` around a reduction that is in two blocks
         schedule.decompose_reduction(block, loop)
+
+
+def schedule_row_block(schedule: Any, block: Any, machine: Machine) -> list[tuple[Any, Any]]:
+    """Vectorise or unroll what one block does with a row; returns what is left to decompose: (block, loop)."""
+    reduces = any(int(variable.iter_type) == 2 for variable in schedule.get(block).iter_vars)
+    loops = schedule.get_loops(block)
+    if annotation(schedule, block, KERNEL) == LANES:
+        lane, group = loops[-2:]
+        schedule.reorder(group, lane)
+        schedule.vectorize(lane)
+        return [(block, group)]
+    if reduces:
+        schedule.unroll(loops[-1])
+        return [(block, loops[-1])]
+    if extents(schedule, loops[-1:])[0] > 1:
+        _vectorize(schedule, loops[-1], machine)
+    return []
 
 
 def _vectorize(schedule: Any, loop: Any, machine: Machine) -> None:
