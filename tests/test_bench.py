@@ -30,7 +30,7 @@ def test_json(branchy_path: Path) -> None:
         assert one["total_s"] == pytest.approx(one["calls"] * one["call_s"])
         assert one["gflops"] == pytest.approx(one["flops"] / one["call_s"] / 1e9)
         assert one["peak_share"] == pytest.approx(one["gflops"] / facts["peak_gflops"])
-    (stem,) = (one for one in primitives if [1, 3, 16, 16] in one["shapes"] and [8, 3, 3, 3] in one["shapes"])
+    (stem,) = (one for one in primitives if [1, 3, 16, 16] in one["shapes"] and "conv2d" in one["operators"])
     assert stem["calls"] == 1
     assert stem["flops"] >= 2 * 8 * 14 * 14 * 3 * 3 * 3
 

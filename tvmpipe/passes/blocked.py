@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from tvmpipe.passes.kernels.base import (
     BLOCK,
     INJECTIVE,
@@ -22,7 +20,7 @@ from tvmpipe.passes.kernels.base import (
     is_float32,
     shape_of,
 )
-from tvmpipe.passes.kernels.blocks import blocks, pack, pack_constant, unpack
+from tvmpipe.passes.kernels.blocks import pack, pack_constant, unpack
 from tvmpipe.passes.kernels.conv2d import (
     Window,
     conv2d,
@@ -101,9 +99,8 @@ class _Layouts:
         name = getattr(getattr(call, "op", None), "name", "")
         if name == "relax.nn.conv2d":
             return self._conv2d(call)
-        if not any(self._is_blocked(argument) for argument in getattr(call, "args", ())):
-            if name != "relax.concat":
-                return None
+        if name != "relax.concat" and not any(self._is_blocked(argument) for argument in getattr(call, "args", ())):
+            return None
         if name in _UNARY:
             return self._unary(call)
         if name in _BINARY:
@@ -145,7 +142,11 @@ class _Layouts:
         data, weight = call.args
         attrs = call.attrs
         array = constant_of(weight)
-        if array is None or not is_float32(data, weight) or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW"):
+        if (
+            array is None
+            or not is_float32(data, weight)
+            or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW")
+        ):
             return None
         groups, (outputs, _, *size) = int(attrs.groups), array.shape
         channels = shape_of(data)[1]

@@ -12,6 +12,7 @@ import networkx as nx
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.base import Signature
 from tvmpipe.passes.import_onnx import tensor_spec
+from tvmpipe.passes.kernels.base import useful_flops
 from tvmpipe.tensors import TensorSpec
 
 
@@ -234,7 +235,10 @@ class _Extractor:
         if function not in self.flops_of:
             primitive = self.module[function]
             try:
-                self.flops_of[function] = float(estimate_tir_flops(tvm.IRModule({"main": primitive})))
+                # A kernel says what is useful work: it may do more (padding) or less (Winograd).
+                self.flops_of[function] = useful_flops(primitive) or float(
+                    estimate_tir_flops(tvm.IRModule({"main": primitive}))
+                )
             except Exception:  # noqa: BLE001  # loops whose extent it cannot see, as in sorts; traffic prices those
                 self.flops_of[function] = 0.0
         return self.flops_of[function]

@@ -60,15 +60,15 @@ def attention(query: Any, key: Any, value: Any, *masks: Any, scale: float) -> An
         return result if n % BLOCK == 0 else tirx.Select(j < n, result, tirx.const(-math.inf, "float32"))
 
     logits = te.compute(scores.shape, logit, name="logits")
-    largest = reduce_last_axis(
-        logits.shape, lambda *at: logits(*at), lambda a, b: tirx.max(a, b), -math.inf, "largest"
-    )
+    largest = reduce_last_axis(logits.shape, lambda *at: logits(*at), lambda a, b: tirx.max(a, b), -math.inf, "largest")
     power = te.compute(scores.shape, lambda *at: elementwise.exp(logits(*at) - largest(*at[:-1])), name="power")
     total = reduce_last_axis(power.shape, lambda *at: power(*at), lambda a, b: a + b, 0.0, "total")
     place = te.reduce_axis((0, n), name="n")
     weighted = te.compute(
         (*batch, m, width),
-        lambda *at: te.sum(power(*at[:-1], place) * values(*at[:-2], at[-1] // BLOCK, place, at[-1] % BLOCK), axis=place),
+        lambda *at: te.sum(
+            power(*at[:-1], place) * values(*at[:-2], at[-1] // BLOCK, place, at[-1] % BLOCK), axis=place
+        ),
         name="weighted",
         attrs={KERNEL: VALUES},
     )

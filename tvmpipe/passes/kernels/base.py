@@ -44,3 +44,12 @@ def constant_of(expression: Any) -> Any:
     import tvm
 
     return expression.value.numpy() if isinstance(expression, tvm.ir.GenericConst) else None
+
+
+def useful_flops(function: Any) -> float:
+    """What the kernels in a TIR function say they compute, 0.0 for a function without one."""
+    from tvm import s_tir
+
+    schedule = s_tir.Schedule(function)
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    return float(sum(int((schedule.get(block).annotations or {}).get(FLOPS, 0)) for block in blocks))

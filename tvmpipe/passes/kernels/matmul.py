@@ -113,9 +113,7 @@ def matmul(left: Any, right: Any) -> Any:
         return te.sum(a * pack(*_broadcast(rows, right_batch), j // BLOCK, axis, j % BLOCK), axis=axis)
 
     flops = 2 * math.prod(batch) * m * k * n
-    return te.compute(
-        (*batch, m, panels * BLOCK), element, name="matmul", attrs={KERNEL: MATMUL, FLOPS: flops}
-    )
+    return te.compute((*batch, m, panels * BLOCK), element, name="matmul", attrs={KERNEL: MATMUL, FLOPS: flops})
 
 
 def take_columns(padded: Any, n: int) -> Any:

@@ -80,7 +80,9 @@ def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
     )
 
 
-def reduce_last_axis(shape: Any, value: Callable[..., Any], combine: Callable[[Any, Any], Any], start: float, name: str) -> Any:
+def reduce_last_axis(
+    shape: Any, value: Callable[..., Any], combine: Callable[[Any, Any], Any], start: float, name: str
+) -> Any:
     """Reduce `value(*indices)` over the last axis: whole groups of 16 by lanes, the lanes, what is left over."""
     from tvm import te, tirx
 

@@ -104,17 +104,13 @@ def winograd_conv2d(x: Any, weight: Any, window: Window, m: int, flops: int) -> 
 
     input_rows = te.compute(
         (points, n, c, rows, columns * m + 2, BLOCK),
-        lambda p, i, ch, r, z, lane: _select(
-            p, transform.data, lambda j: padded[i, ch, r * m + j, z, lane]
-        ),
+        lambda p, i, ch, r, z, lane: _select(p, transform.data, lambda j: padded[i, ch, r * m + j, z, lane]),
         name="input_rows",
         attrs={KERNEL: INPUT_ROWS},
     )
     tiles = te.compute(
         (points, points, n, c, rows, columns, BLOCK),
-        lambda p, q, i, ch, r, z, lane: _select(
-            q, transform.data, lambda j: input_rows[p, i, ch, r, z * m + j, lane]
-        ),
+        lambda p, q, i, ch, r, z, lane: _select(q, transform.data, lambda j: input_rows[p, i, ch, r, z * m + j, lane]),
         name="input_tiles",
         attrs={KERNEL: INPUT_TILES},
     )
@@ -130,17 +126,13 @@ def winograd_conv2d(x: Any, weight: Any, window: Window, m: int, flops: int) -> 
     )
     result_rows = te.compute(
         (n, k, output_height, columns, points, BLOCK),
-        lambda i, kb, h, z, q, lane: _select(
-            h % m, transform.result, lambda p: products[p, q, i, kb, h // m, z, lane]
-        ),
+        lambda i, kb, h, z, q, lane: _select(h % m, transform.result, lambda p: products[p, q, i, kb, h // m, z, lane]),
         name="result_rows",
         attrs={KERNEL: RESULT_ROWS},
     )
     return te.compute(
         (n, k, output_height, output_width, BLOCK),
-        lambda i, kb, h, w, lane: _select(
-            w % m, transform.result, lambda q: result_rows[i, kb, h, w // m, q, lane]
-        ),
+        lambda i, kb, h, w, lane: _select(w % m, transform.result, lambda q: result_rows[i, kb, h, w // m, q, lane]),
         name="winograd_conv2d",
         attrs={KERNEL: RESULT},
     )

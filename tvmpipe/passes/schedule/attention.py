@@ -20,7 +20,7 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
     *batch, query, width = schedule.get_loops(result)
     m, columns = extents(schedule, [query, width])
     rows, panels = choose_tile(m, columns // BLOCK, machine, ragged_panels=False)
-    tile, row = schedule.split(query, [None, rows])
+    tile, _ = schedule.split(query, [None, rows])
     schedule.annotate(tile, "pragma_loop_partition_hint", True)
     inside = [block for block in others if annotation(schedule, block, KERNEL) != PACK]
     for block in reversed(inside):
@@ -33,7 +33,8 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
         elif kind in (SCORES, VALUES):
             *_, i, j, k = schedule.get_loops(block)
             wide = panels if kind == VALUES else max(1, machine.accumulators * machine.lanes // (BLOCK * rows))
-            reductions.append((block, tile_product(schedule, i, j, k, wide * BLOCK, machine)))
+            tile_product(schedule, i, j, k, wide * BLOCK, machine)
+            reductions.append((block, k))
         else:
             reductions.extend(schedule_row_block(schedule, block, machine))
     _, lane = schedule.split(width, [None, machine.lanes])

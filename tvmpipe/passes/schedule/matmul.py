@@ -7,7 +7,7 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
-from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents, fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.epilogue import annotation, extents, fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.machine import Machine
 
 _GROUP_BYTES = 512 << 10  # right-hand sides of a group: what a level 2 cache keeps while all rows go by
@@ -49,7 +49,8 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     # Tiles with fewer rows get code of their own, instead of tests in the innermost loop.
     schedule.annotate(row_tile, "pragma_loop_partition_hint", True)
     schedule.compute_at(main, tile, preserve_unit_loops=True)
-    reduction = tile_product(schedule, *schedule.get_loops(main)[-3:], panels * BLOCK, machine)
+    i, j, reduction = schedule.get_loops(main)[-3:]
+    tile_product(schedule, i, j, reduction, panels * BLOCK, machine)
     _finish(schedule, last, row, column, machine)
     schedule.parallel(schedule.fuse(*parallel))
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
@@ -96,11 +97,8 @@ def _group(tiles: int, tile_bytes: int, threads: int) -> int:
     return max(even or [1])
 
 
-def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machine: Machine) -> Any:
-    """Order a product's innermost loops: tiles of `width` columns, `k`, then the tile, unrolled and vectorised.
-
-    Returns the loop over `k`.
-    """
+def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machine: Machine) -> None:
+    """Order a product's innermost loops: tiles of `width` columns, `k`, then the tile, unrolled and vectorised."""
     ragged = extents(schedule, [column])[0] % width
     tile, vector, lane = schedule.split(column, [None, width // machine.lanes, machine.lanes])
     schedule.reorder(tile, k, row, vector, lane)
@@ -109,7 +107,6 @@ def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machi
     schedule.unroll(row)
     schedule.unroll(vector)
     schedule.vectorize(lane)
-    return k
 
 
 def schedule_pack(schedule: Any, block: Any) -> None:
