@@ -187,13 +187,17 @@ def register_functions(store: Store, facts: str) -> None:
         from safetensors import safe_open
 
         update = tvm.get_global_func("vm.builtin.tensor_cache.update")
-        with safe_open(store.path(sha256, ".safetensors"), framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118  # not a mapping
+        path = store.path(sha256, ".safetensors")
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+        for name in names:
+            # Opened anew for each tensor: the pages of the file that were read count as ours until it is closed.
+            with safe_open(path, framework="numpy") as file:
                 array = file.get_tensor(name)
-                loaded["bytes"] += array.nbytes
-                if loaded["bytes"] > limit:
-                    raise MemoryError(f"the weights exceed this agent's {limit} bytes of memory")
-                update(f"{prefix}_{name.removeprefix('w')}", tvm.runtime.tensor(array), True)
+            loaded["bytes"] += array.nbytes
+            if loaded["bytes"] > limit:
+                raise MemoryError(f"the weights exceed this agent's {limit} bytes of memory")
+            update(f"{prefix}_{name.removeprefix('w')}", tvm.runtime.tensor(array), True)
 
     register("info", lambda: facts)
     register("store_has", lambda sha256, suffix: int(store.has(sha256, suffix)))
