@@ -1,0 +1,75 @@
+"""Small models around one operator, compiled as one stage, run here and compared with ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from hypothesis import settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from tvmpipe.build import prepare
+from tvmpipe.passes.pipeline import COMPILE, run_passes
+from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.runtime.inprocess import run_in_process
+from tvmpipe.targets.cluster import parse_cluster
+
+Arrays = Mapping[str, NDArray[Any]]
+BATCHES = st.integers(1, 8)
+SIZES = st.one_of(st.integers(1, 48), st.sampled_from((1, 2, 13, 15, 16, 17, 31, 33, 47, 64, 97)))
+
+
+def few(examples: int) -> settings:
+    """So many examples, the same in every run: each one compiles a model."""
+    return settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+
+
+def model_of(
+    nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, Sequence[int]], weights: Arrays | None = None
+) -> onnx.ModelProto:
+    """Float32 `inputs` of the given shapes -> "y"; floating-point `weights` become float32."""
+    initializers = [
+        numpy_helper.from_array(array.astype(np.float32) if array.dtype.kind == "f" else array, name)
+        for name, array in (weights or {}).items()
+    ]
+    graph = helper.make_graph(
+        list(nodes),
+        "case",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def normal(seed: int, *shape: int, scale: float = 1.0) -> NDArray[np.float32]:
+    """Seeded normal numbers."""
+    return np.random.default_rng((seed, *shape)).normal(0.0, scale, shape).astype(np.float32)
+
+
+def sample_of(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """Seeded normal inputs."""
+    shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in model.graph.input}
+    return {name: normal(place, *shape) for place, (name, shape) in enumerate(shapes.items(), start=100)}
+
+
+def check(
+    model: onnx.ModelProto, sample: Arrays | None = None, target: str = "native", threads: int = 1
+) -> tuple[str, ...]:
+    """Compile, run, compare; returns the operators of all primitives in the order they run."""
+    cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = {threads}\n')
+    state = run_passes(prepare(model, cluster), COMPILE)
+    assert state.bundle is not None
+    assert state.graph is not None
+    sample = sample_of(model) if sample is None else sample
+    with run_in_process(state.bundle) as pipe:
+        have = pipe.run(sample)
+    want = Reference(model.SerializeToString(), threads=1).run(sample)
+    error = relative_error(have, want)
+    operators = tuple(name for primitive in state.graph.primitives for name in primitive.operators)
+    assert error <= TOLERANCE, f"off by {error:.2e}; operators {operators}"
+    return operators
