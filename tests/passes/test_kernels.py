@@ -145,3 +145,19 @@ def test_a_mask_before_the_scale_is_scaled() -> None:
     ]
     inputs = {"q": [2, 5, 16], "k": [2, 16, 7], "v": [2, 7, 16], "mask": [5, 7]}
     assert "softmax" in check(model_of(nodes, inputs, {"number": np.array(0.25)}))
+
+
+@pytest.mark.xfail(strict=True, reason="elementwise.exp makes infinity of NaN: one NaN in the row, zero elsewhere")
+@pytest.mark.parametrize("n", [16, 23])
+def test_nan_spoils_its_row(n: int) -> None:
+    model = model_of([helper.make_node("Softmax", ["x"], ["y"], axis=-1)], {"x": [40, n]})
+    tensor = normal(1, 40, n)
+    for row in range(n):
+        tensor[row, row] = np.nan
+    assert check(model, {"x": tensor}) == ("softmax",)
+
+
+def test_nan_spoils_its_query() -> None:
+    tensors = {"q": normal(1, 2, 21, 16), "k": normal(2, 2, 16, 19), "v": normal(3, 2, 19, 16)}
+    tensors["q"][1, 3, 5] = np.nan
+    assert check(attention_model([2], 21, 19, 16, 16, scale="Mul", mask=None), tensors) == ("attention",)
