@@ -205,6 +205,8 @@ class _Layouts:
             return blocked.variable if blocked.channels == channels else None
         array = constant_of(expression)
         if array is not None:
+            if array.size == 1:
+                return relax.const(array.reshape(()), "float32")
             if array.ndim > 4 or (array.ndim >= 3 and array.shape[-3] not in (1, channels)):
                 return None
             return relax.const(pack_constant(array, channels, missing), "float32")

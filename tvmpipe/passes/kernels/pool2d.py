@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.kernels.base import BLOCK
+from tvmpipe.passes.kernels.base import BLOCK, KERNEL
+from tvmpipe.passes.kernels.blocks import pad_spatial
 from tvmpipe.passes.kernels.conv2d import Window
+
+POOL = "pool"
 
 
 def max_pool2d(x: Any, window: Window, output: tuple[int, int]) -> Any:
@@ -57,25 +60,22 @@ def global_avg_pool2d(x: Any) -> Any:
 
 
 def _pool(x: Any, window: Window, output: tuple[int, int], reduce: Any, outside: float, te: Any, name: str) -> Any:
-    from tvm import tirx
-
     n, c, height, width, _ = (int(extent) for extent in x.shape)
-    top, left, _, _ = window.padding
+    top, left, bottom, right = window.padding
     row = te.reduce_axis((0, window.size[0]), name="rh")
     column = te.reduce_axis((0, window.size[1]), name="rw")
-    # With `ceil_mode` the last window may reach beyond the padding too.
-    reach = [
-        (output[axis] - 1) * window.strides[axis] + (window.size[axis] - 1) * window.dilation[axis] for axis in (0, 1)
+    # With `ceil_mode` the last window may reach beyond the padding.
+    needed = [
+        (output[axis] - 1) * window.strides[axis] + (window.size[axis] - 1) * window.dilation[axis] + 1
+        for axis in (0, 1)
     ]
-    whole = not any(window.padding) and reach[0] < height and reach[1] < width
+    bottom = max(bottom, needed[0] - height - top)
+    right = max(right, needed[1] - width - left)
+    padded = pad_spatial(x, (top, left, bottom, right), outside)
 
     def element(i: Any, k: Any, h: Any, w: Any, lane: Any) -> Any:
-        y = h * window.strides[0] + row * window.dilation[0] - top
-        z = w * window.strides[1] + column * window.dilation[1] - left
-        value = x[i, k, y, z, lane]
-        if not whole:
-            inside = tirx.all(y >= 0, y < height, z >= 0, z < width)
-            value = tirx.if_then_else(inside, value, tirx.const(outside, x.dtype))
-        return reduce(value, axis=[row, column])
+        y = h * window.strides[0] + row * window.dilation[0]
+        z = w * window.strides[1] + column * window.dilation[1]
+        return reduce(padded[i, k, y, z, lane], axis=[row, column])
 
-    return te.compute((n, c, *output, BLOCK), element, name=name)
+    return te.compute((n, c, *output, BLOCK), element, name=name, attrs={KERNEL: POOL})

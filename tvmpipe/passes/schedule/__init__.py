@@ -11,16 +11,17 @@ from tvmpipe.passes.kernels.attention import ATTENTION
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.conv2d import CONV2D, DEPTHWISE
 from tvmpipe.passes.kernels.matmul import MATMUL
+from tvmpipe.passes.kernels.pool2d import POOL
 from tvmpipe.passes.kernels.rows import ROWS
 from tvmpipe.passes.kernels.winograd import WINOGRAD
 from tvmpipe.passes.schedule.attention import schedule_attention
 from tvmpipe.passes.schedule.conv2d import schedule_conv2d
-from tvmpipe.passes.schedule.depthwise import schedule_depthwise
 from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, blocks_of
 from tvmpipe.passes.schedule.generic import schedule_generic
 from tvmpipe.passes.schedule.machine import Machine, describe
 from tvmpipe.passes.schedule.matmul import schedule_matmul
 from tvmpipe.passes.schedule.rows import schedule_rows
+from tvmpipe.passes.schedule.window import schedule_window
 from tvmpipe.passes.schedule.winograd import schedule_winograd
 from tvmpipe.targets.target import TargetDescription
 
@@ -30,8 +31,9 @@ logger = logging.getLogger(__name__)
 _RULES: dict[str, Callable[[Any, Any, Machine], None]] = {
     ATTENTION: schedule_attention,
     CONV2D: schedule_conv2d,
-    DEPTHWISE: schedule_depthwise,
+    DEPTHWISE: schedule_window,
     MATMUL: schedule_matmul,
+    POOL: schedule_window,
     ROWS: schedule_rows,
     WINOGRAD: schedule_winograd,
 }

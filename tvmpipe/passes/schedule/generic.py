@@ -6,12 +6,14 @@ reduction inside. An elementwise block is one vectorised loop over all its eleme
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 _SPATIAL, _REDUCTION = 0, 2  # values of tir.IterVar.iter_type
 _PARALLEL_FROM = 1 << 14  # elements below which starting threads costs more than it saves
 _MAX_CHUNKS = 64  # parallel chunks of an elementwise loop
+_SQUARE = 16  # side of the squares that a transpose copies at a time
 _ROWS = 6  # accumulator rows: 6 x 2 vectors leave registers for operands on 16-register machines
 _COSTLY = ("exp", "erf", "tanh", "pow", "sqrt", "log", "sigmoid", "sin", "cos")
 
@@ -40,7 +42,7 @@ class _Scheduler:
             if spatial and reduction:
                 self._reduction(block, spatial, reduction)
             elif spatial:
-                self._elementwise(spatial)
+                self._elementwise(block, spatial)
 
     def _inline(self, block: Any) -> None:
         """Compute `block` inside its readers unless that repeats costly work in a reduction."""
@@ -67,7 +69,47 @@ class _Scheduler:
     def _extent(self, loop: Any) -> int:
         return int(self.schedule.get(loop).extent)
 
-    def _elementwise(self, spatial: list[Any]) -> None:
+    def _elementwise(self, block: Any, spatial: list[Any]) -> None:
+        extents = [self._extent(loop) for loop in spatial]
+        contiguous = self._contiguous(block, len(spatial))
+        if contiguous is not None and contiguous != len(spatial) - 1:
+            self._transpose(spatial, contiguous)
+        elif len(spatial) > 1 and (extents[-1] % self.lanes == 0 or extents[-1] >= 4 * self.lanes):
+            # The last axis by itself: no division finds the place of each vector in the others.
+            *outer, middle, last = spatial
+            _, lane = self.schedule.split(last, [None, self.lanes])
+            self.schedule.vectorize(lane)
+            if math.prod(extents) >= _PARALLEL_FROM:
+                rows = self.schedule.fuse(*(outer if math.prod(extents[:-2]) > 1 else (*outer, middle)))
+                self.schedule.parallel(rows)
+        else:
+            self._flat(spatial)
+
+    def _contiguous(self, block: Any, rank: int) -> int | None:
+        """The axis of the result along which what the block reads most lies next to each other, if one is known."""
+        import tvm.sym
+
+        variables = [variable.var for variable in self.schedule.get(block).iter_vars]
+        size = [int(variable.dom.extent) for variable in self.schedule.get(block).iter_vars]
+        for region in self.schedule.get(block).reads:
+            if math.prod(int(extent) for extent in region.source.shape) * 2 <= math.prod(size):
+                continue  # something small that is broadcast
+            coefficients = tvm.sym.detect_linear_equation(region.region[-1].min, variables)
+            if len(coefficients) != rank + 1:
+                return None
+            ones = [i for i in range(rank) if size[i] > 1 and str(coefficients[i]) in ("1", "T.int64(1)")]
+            return ones[-1] if ones else None
+        return None
+
+    def _transpose(self, spatial: list[Any], contiguous: int) -> None:
+        """Squares of 16 by 16: their reads and writes both stay in the first level cache."""
+        row_outer, row = self.schedule.split(spatial[contiguous], [None, _SQUARE])
+        column_outer, column = self.schedule.split(spatial[-1], [None, _SQUARE])
+        others = [loop for place, loop in enumerate(spatial[:-1]) if place != contiguous]
+        self.schedule.reorder(*others, row_outer, column_outer, row, column)
+        self.schedule.parallel(self.schedule.fuse(*others, row_outer))
+
+    def _flat(self, spatial: list[Any]) -> None:
         loop = self.schedule.fuse(*spatial)
         size = self._extent(loop)
         width = _largest_divisor(size, self.lanes)

@@ -1,35 +1,47 @@
-"""Depthwise convolutions on blocked channels: a run of pixels of one block in vector registers."""
+"""Depthwise convolutions and pooling on blocked channels: a window moves over each channel by itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.schedule.epilogue import extents, fold_epilogue, is_cheap, prepare_inputs
+from tvmpipe.passes.schedule.epilogue import NotApplicable, extents, fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.machine import Machine
 
-_PIXELS = 8
+_PIXELS = 8  # results in registers at a time
+_ROWS = 8  # rows that share one padded copy of what they read, small enough for a level 2 cache
+_UNROLLED = 25  # larger windows stay loops
 
 
-def schedule_depthwise(schedule: Any, main: Any, machine: Machine) -> None:
+def schedule_window(schedule: Any, main: Any, machine: Machine) -> None:
     """Tile, vectorise and parallelise the block `main`, `[N, C/16, OH, OW, 16]`, and what follows it."""
-    prepare_inputs(schedule, main, machine)
+    pads = schedule.get_producers(main)
+    if any(schedule.get_producers(pad) for pad in pads):
+        raise NotApplicable("what precedes the window is more than padding")
     last = fold_epilogue(schedule, main)
     image, block, row, column, lane = schedule.get_loops(last)
-    (width,) = extents(schedule, [column])
+    height, width = extents(schedule, [row, column])
+    rows = next(size for size in range(min(_ROWS, height), 0, -1) if height % size == 0)
+    chunk, row = schedule.split(row, [None, rows])
     tiles = -(-width // _PIXELS)
     column_tile, pixel = schedule.split(column, [None, -(-width // tiles)])
     schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
+
     schedule.compute_at(main, column_tile, preserve_unit_loops=True)
     i, c, y, x, kl, rh, rw = schedule.get_loops(main)[-7:]
     vector, inner = schedule.split(kl, [None, machine.lanes])
     schedule.reorder(i, c, y, rh, rw, x, vector, inner)
-    for loop in (rw, x, vector):
+    (window_height, window_width) = extents(schedule, [rh, rw])
+    for loop in (x, vector, *((rh, rw) if window_height * window_width <= _UNROLLED else ())):
         schedule.unroll(loop)
     schedule.vectorize(inner)
+    for pad in pads:
+        schedule.compute_at(pad, chunk, preserve_unit_loops=True)
+        _, pad_lane = schedule.split(schedule.get_loops(pad)[-1], [None, machine.lanes])
+        schedule.vectorize(pad_lane)
     vector, inner = schedule.split(lane, [None, machine.lanes])
     schedule.vectorize(inner)
     if is_cheap(schedule, last):
         schedule.unroll(pixel)
         schedule.unroll(vector)
-    schedule.parallel(schedule.fuse(image, block, row))
+    schedule.parallel(schedule.fuse(image, block, chunk))
     schedule.decompose_reduction(main, rh)
