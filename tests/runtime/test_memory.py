@@ -1,0 +1,47 @@
+"""A stage takes on its device the memory that the plan says, while it is loaded as well as while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+import tvmpipe
+from tests.models import chain, save
+from tvmpipe.bundle import Bundle
+from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
+
+ONE = '[[device]]\nname = "solo"\ntarget = "native"\nthreads = 1\n'
+
+
+def peak_bytes(agents: LocalCluster, bundle: Bundle, width: int) -> int:
+    """The most memory that the process had which served one session of a `chain`."""
+    agent = psutil.Process(agents.process("solo").pid)
+    before = {process.pid for process in agent.children(recursive=True)}
+    with bundle.connect(agents.tracker) as pipe:
+        for _ in range(2):
+            pipe.run({"x": np.ones((4, width), np.float32)})
+        (server,) = (process for process in agent.children(recursive=True) if process.pid not in before)
+        status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def planned_bytes(bundle: Bundle) -> int:
+    return sum(stage.memory_bytes for stage in bundle.manifest.stages)
+
+
+def test_a_stage_takes_the_memory_that_was_planned(tmp_path: Path) -> None:
+    """Compared with a model next to nothing: what the process is without a stage is the same for both."""
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text(ONE)
+    small, large = 64, 2048
+    bundles = {
+        width: tvmpipe.build(save(chain(8, width), tmp_path, f"{width}.onnx"), cluster) for width in (small, large)
+    }
+    with local_cluster([LocalAgent("solo")], store=tmp_path / "store") as agents:
+        peaks = {width: peak_bytes(agents, bundle, width) for width, bundle in bundles.items()}
+    planned = planned_bytes(bundles[large]) - planned_bytes(bundles[small])
+    assert planned > 120 << 20
+    assert abs(peaks[large] - peaks[small] - planned) < 0.1 * planned
