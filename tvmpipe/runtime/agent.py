@@ -11,6 +11,7 @@ import errno
 import functools
 import json
 import logging
+import math
 import os
 import platform
 import signal
@@ -32,6 +33,7 @@ from tvmpipe.runtime.store import Store
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 5
+_PIECE_BYTES = 4 << 20  # of a tensor that is read at a time
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -166,6 +168,31 @@ def _lift_limits() -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
 
 
+def load_tensor(path: Path, name: str, shape: list[int]) -> Any:
+    """A tensor of a safetensors file, read in pieces.
+
+    The file is opened anew for each piece: what was read of it counts as this process's memory until it is closed.
+    """
+    import numpy as np
+    import tvm
+    from safetensors import safe_open
+
+    if not math.prod(shape) or not shape:
+        with safe_open(path, framework="numpy") as file:
+            return tvm.runtime.tensor(file.get_tensor(name))
+    tensor, step, start = None, 1, 0
+    while start < shape[0]:
+        with safe_open(path, framework="numpy") as file:
+            piece = file.get_slice(name)[start : min(start + step, shape[0])]
+        if tensor is None:
+            tensor = tvm.runtime.empty(shape, piece.dtype.name)
+            view = np.from_dlpack(tensor)
+            step = max(1, _PIECE_BYTES // max(1, piece.nbytes))
+        view[start : start + len(piece)] = piece
+        start += len(piece)
+    return tensor
+
+
 def register_functions(store: Store, facts: str) -> None:
     """Make the store callable over RPC, under names that begin with `tvmpipe.`."""
     import tvm_ffi
@@ -189,15 +216,13 @@ def register_functions(store: Store, facts: str) -> None:
         update = tvm.get_global_func("vm.builtin.tensor_cache.update")
         path = store.path(sha256, ".safetensors")
         with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-        for name in names:
-            # Opened anew for each tensor: the pages of the file that were read count as ours until it is closed.
-            with safe_open(path, framework="numpy") as file:
-                array = file.get_tensor(name)
-            loaded["bytes"] += array.nbytes
+            sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # not a mapping
+        for name, shape in sizes.items():
+            tensor = load_tensor(path, name, shape)
+            loaded["bytes"] += math.prod(shape) * tensor.dtype.itemsize
             if loaded["bytes"] > limit:
                 raise MemoryError(f"the weights exceed this agent's {limit} bytes of memory")
-            update(f"{prefix}_{name.removeprefix('w')}", tvm.runtime.tensor(array), True)
+            update(f"{prefix}_{name.removeprefix('w')}", tensor, True)
 
     register("info", lambda: facts)
     register("store_has", lambda sha256, suffix: int(store.has(sha256, suffix)))

@@ -162,7 +162,7 @@ def _power_of_two(n: Any) -> Any:
 def _keep_nan(x: Any, result: Any) -> Any:
     from tvm import tirx
 
-    return tirx.Select(x == x, result, x)
+    return tirx.Select(tirx.isnan(x), x, result)  # TVM takes `x == x` for true
 
 
 def _f32(value: float) -> Any:
