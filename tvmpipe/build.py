@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ def build(
     pins: Mapping[str, str] | None = None,
     plan: str | Path | None = None,
     dump: str | Path | None = None,
+    records: str | Path | None = None,
+    tune: int = 0,
+    tracker: str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile an ONNX model for the devices of a cluster.
@@ -31,13 +35,17 @@ def build(
     `model` is a path or an `onnx.ModelProto`, `cluster` a path to `cluster.toml` or a `Cluster`. `shapes` fixes
     inputs that the file leaves open. `time_limit_s` bounds the search for a placement, not the compilation.
     `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow
-    instead of searching. `dump` is a directory for the TVMScript after each pass.
+    instead of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
+    schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
+    first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
 
     Raises ModelError, ClusterError, PlanError for bad input and InfeasibleError when nothing fits.
     """
     from tvmpipe.passes.pipeline import COMPILE, run_passes
 
     state = prepare(model, cluster, shapes=shapes, objective=objective, time_limit_s=time_limit_s, pins=pins, plan=plan)
+    tuning = {"records": None if records is None else Path(records), "tune": tune, "tracker": tracker}
+    state = replace(state, options=replace(state.options, **tuning))
     state = run_passes(state, COMPILE, progress=progress, dump=None if dump is None else Path(dump))
     assert state.bundle is not None
     return state.bundle

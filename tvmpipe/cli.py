@@ -120,13 +120,16 @@ def cli(verbose: int) -> None:
 @_planning_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write; a directory or a .tar file.")
 @click.option("--force", "overwrite", is_flag=True, help="Replace an existing bundle.")
+@click.option("--records", type=click.Path(path_type=Path), help="Folder of measured schedules to use.")
+@click.option("--tune", type=click.IntRange(min=1), default=None, help="Measure so many schedules a hot primitive.")
+@click.option("--tracker", metavar="HOST:PORT", help="TVM RPC tracker with the devices to tune on.")
 @_command
-def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, **options: Any) -> Outcome:
+def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, tune: int | None, **options: Any) -> Outcome:
     """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""
     from tvmpipe.commands.compile import compile_model
 
     target = output or Path(f"{model.stem}.tvmpipe")
-    return compile_model(model, output=target, shapes=dict(shapes), pins=dict(pins), **options)
+    return compile_model(model, output=target, shapes=dict(shapes), pins=dict(pins), tune=tune or 0, **options)
 
 
 @cli.command()

@@ -29,7 +29,8 @@ class Options:
 
     Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node
     name -> device name; `plan_file` an edited plan to follow instead of searching one; `max_nodes` the size
-    to which the coarse graph is cut down, None for the objective's default.
+    to which the coarse graph is cut down, None for the objective's default; `records` a folder of measured schedules
+    to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of `tracker`.
     """
 
     objective: Objective = "throughput"
@@ -38,6 +39,9 @@ class Options:
     pins: Mapping[str, str] = field(default_factory=dict)
     plan_file: Path | None = None
     max_nodes: int | None = None
+    records: Path | None = None
+    tune: int = 0
+    tracker: str | None = None
     cost_model: CostModel = field(default_factory=Roofline)
 
 

@@ -35,9 +35,9 @@ class Lower:
         devices = {device.name: device for device in state.cluster.devices}
         jobs = [(stage, devices[stage.shape.device]) for stage in state.stages]
         if len(jobs) == 1 or (os.cpu_count() or 1) == 1:
-            libraries = [_compile_here(stage, device) for stage, device in jobs]
+            libraries = [_compile_here(stage, device, state.options.records) for stage, device in jobs]
         else:
-            libraries = _compile_in_processes(jobs)
+            libraries = _compile_in_processes(jobs, state.options.records)
         return replace(
             state,
             libraries=tuple(
@@ -46,13 +46,13 @@ class Lower:
         )
 
 
-def _compile_in_processes(jobs: list[tuple[Stage, Device]]) -> list[bytes]:
+def _compile_in_processes(jobs: list[tuple[Stage, Device]], records: Path | None) -> list[bytes]:
     """TVM's own worker pool: it starts workers by name, so that callers need no `__main__` guard."""
     import tvm
     from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
     pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
-    work = [(tvm.ir.save_json(stage.module), device.target, device.threads) for stage, device in jobs]
+    work = [(tvm.ir.save_json(stage.module), device.target, device.threads, records) for stage, device in jobs]
     libraries = []
     for (stage, device), result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
         if result.status != StatusKind.COMPLETE:
@@ -61,9 +61,9 @@ def _compile_in_processes(jobs: list[tuple[Stage, Device]]) -> list[bytes]:
     return libraries
 
 
-def _compile_here(stage: Stage, device: Device) -> bytes:
+def _compile_here(stage: Stage, device: Device, records: Path | None) -> bytes:
     try:
-        return compile_stage(stage.module, device.target, device.threads)
+        return compile_stage(stage.module, device.target, device.threads, records)
     except Exception as error:  # TVM reports what it cannot generate code for with many exception types
         raise _cannot(stage, device, error) from error
 
@@ -74,27 +74,43 @@ def _cannot(stage: Stage, device: Device, error: object) -> UnsupportedModelErro
     return UnsupportedModelError(f"TVM cannot compile stage {stage.name} for {device.target.name}: {reason}")
 
 
-def _compile_json(job: tuple[str, TargetDescription, int]) -> bytes:
+def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> bytes:
     import tvm
 
-    module, target, threads = job
-    return compile_stage(tvm.ir.load_json(module), target, threads)
+    module, target, threads, records = job
+    return compile_stage(tvm.ir.load_json(module), target, threads, records)
 
 
-def compile_stage(module: Any, target: TargetDescription, threads: int) -> bytes:
-    """Machine code for a stage module, linked into one shared library."""
-    import tvm
+def compile_stage(module: Any, target: TargetDescription, threads: int, records: Path | None = None) -> bytes:
+    """Machine code for a stage module, linked into one shared library; schedules from `records` where it has any."""
     from tvm import relax
 
     from tvmpipe.passes.schedule import schedule_module
 
-    # The loop tails that a vector does not fill are peeled off instead of tested in every iteration.
-    config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
     tvm_target = target.tvm_target(threads)
-    with tvm_target, tvm.transform.PassContext(opt_level=3, config=config):
-        executable = relax.build(schedule_module(module, target, threads), tvm_target)
+    with tvm_target, _pass_context():
+        return _shared_library(relax.build(schedule_module(module, target, threads, records), tvm_target))
+
+
+def compile_function(function: Any, target: TargetDescription, threads: int) -> bytes:
+    """A shared library with a scheduled TIR function as its `main`."""
+    import tvm
+
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    with _pass_context():
+        return _shared_library(tvm.compile(module, target.tvm_target(threads)))
+
+
+def _pass_context() -> Any:
+    import tvm
+
+    # The loop tails that a vector does not fill are peeled off instead of tested in every iteration.
+    return tvm.transform.PassContext(opt_level=3, config={"s_tir.LoopPartition": {"partition_const_loop": True}})
+
+
+def _shared_library(executable: Any) -> bytes:
     with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
-        path = Path(folder) / "stage.so"
+        path = Path(folder) / "library.so"
         executable.export_library(str(path), fcompile=_link, workspace_dir=folder)
         return path.read_bytes()
 

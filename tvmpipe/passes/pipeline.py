@@ -15,12 +15,13 @@ from tvmpipe.passes.import_onnx import ImportOnnx
 from tvmpipe.passes.lower import Lower
 from tvmpipe.passes.partition import Partition
 from tvmpipe.passes.place import Place
+from tvmpipe.passes.tune import Tune
 from tvmpipe.passes.write_bundle import WriteBundle
 
 # Costs come before coarsening: which merges are safe depends on what a device and a link cost.
 FRONT: tuple[Pass, ...] = (ImportOnnx(), Fuse())
 PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Coarsen(), Place())
-COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Lower(), WriteBundle())
+COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Tune(), Lower(), WriteBundle())
 
 Progress = Callable[[str, int, int, float], None]
 """Called before each pass with its name, its number, how many there are, and seconds so far."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tvmpipe.passes.kernels.attention import ATTENTION
@@ -20,6 +21,7 @@ from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, blocks_o
 from tvmpipe.passes.schedule.generic import schedule_generic
 from tvmpipe.passes.schedule.machine import Machine, describe
 from tvmpipe.passes.schedule.matmul import schedule_matmul
+from tvmpipe.passes.schedule.records import Records, open_records
 from tvmpipe.passes.schedule.rows import schedule_rows
 from tvmpipe.passes.schedule.window import schedule_window
 from tvmpipe.passes.schedule.winograd import schedule_winograd
@@ -39,32 +41,43 @@ _RULES: dict[str, Callable[[Any, Any, Machine], None]] = {
 }
 
 
-def schedule_module(module: Any, target: TargetDescription, threads: int) -> Any:
+def schedule_module(module: Any, target: TargetDescription, threads: int, records: Path | None = None) -> Any:
     """A copy of `module` whose TIR functions are scheduled for `threads` threads of `target`.
 
-    A function that no rule understands keeps TVM's default loops: slower, not wrong.
+    A function has its fastest schedule in the folder `records`, if there is one, else the rules'. One that no rule
+    understands keeps TVM's default loops: slower, not wrong.
     """
     import tvm
     from tvm import tirx
 
     machine = describe(target, threads)
+    known = None if records is None else open_records(records, target, threads)
     scheduled = tvm.IRModule(module.functions, attrs=module.attrs)
     for gvar, function in module.functions.items():
         if not isinstance(function, tirx.PrimFunc):
             continue
         try:
-            scheduled[gvar] = schedule_function(function, machine)
+            scheduled[gvar] = schedule_function(function, machine, known)
         except (tvm.s_tir.ScheduleError, ValueError, tvm.error.InternalError) as error:
             logger.warning("no schedule for %s: %s", gvar.name_hint, _reason(error))
     return scheduled
 
 
-def schedule_function(function: Any, machine: Machine) -> Any:
+def schedule_function(function: Any, machine: Machine, known: Records | None = None) -> Any:
     """The scheduled PrimFunc, same attributes, same results up to the order of additions."""
+    source = narrow(function)
+    schedule = (known.find(source) if known is not None else None) or apply_rules(source, machine)
+    scheduled = schedule.mod["main"].without_attr("global_symbol")
+    for key, value in (function.attrs or {}).items():
+        scheduled = scheduled.with_attr(key, value)
+    return scheduled
+
+
+def apply_rules(function: Any, machine: Machine) -> Any:
+    """The `tvm.s_tir.Schedule` of a function by the rule for its kernel, or by the general one."""
     import tvm
     from tvm import s_tir
 
-    function = _narrow(function)
     schedule = s_tir.Schedule(function)
     kernel, block = _kernel(schedule)
     if block is not None:
@@ -75,10 +88,7 @@ def schedule_function(function: Any, machine: Machine) -> Any:
             schedule, block = s_tir.Schedule(function), None
     if block is None:
         schedule_generic(schedule, machine.lanes)
-    scheduled = schedule.mod["main"]
-    for key, value in (function.attrs or {}).items():
-        scheduled = scheduled.with_attr(key, value)
-    return scheduled
+    return schedule
 
 
 def _kernel(schedule: Any) -> tuple[str, Any]:
@@ -90,7 +100,7 @@ def _kernel(schedule: Any) -> tuple[str, Any]:
     return "", None
 
 
-def _narrow(function: Any) -> Any:
+def narrow(function: Any) -> Any:
     """The function with 32-bit indices where nothing in it needs 64: TVM partitions no loop over 64-bit ones."""
     import tvm
     from tvm import tirx

@@ -10,7 +10,7 @@ from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
 from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents
 from tvmpipe.passes.schedule.machine import Machine
-from tvmpipe.passes.schedule.matmul import choose_tile, schedule_pack, tile_product
+from tvmpipe.passes.schedule.matmul import product_tile, schedule_pack, tile_product
 from tvmpipe.passes.schedule.rows import schedule_row_block
 
 
@@ -19,7 +19,7 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
     others = blocks_of(schedule)[:-1]
     *batch, query, width = schedule.get_loops(result)
     m, columns = extents(schedule, [query, width])
-    rows, panels = choose_tile(m, columns // BLOCK, machine, ragged_panels=False)
+    rows, panels = product_tile(m, columns // BLOCK, machine)
     tile, _ = schedule.split(query, [None, rows])
     schedule.annotate(tile, "pragma_loop_partition_hint", True)
     inside = [block for block in others if annotation(schedule, block, KERNEL) != PACK]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.kernels.base import BLOCK
 from tvmpipe.passes.schedule.epilogue import extents, fold_epilogue, is_cheap, prepare_inputs
 from tvmpipe.passes.schedule.machine import Machine
+from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 
 
 def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
@@ -21,16 +21,18 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
         column = schedule.fuse(row, column)
         height, width = 1, height * width
     (blocks,) = extents(schedule, [k])
-    pixels, tile_blocks = choose_tile(width, blocks, machine)
+    pixels, tile_blocks = machine.choose(
+        "tile", image_tile(width, blocks, machine), tile_candidates(width, blocks, machine)
+    )
     column_tile, pixel = schedule.split(column, [None, pixels])
     k_tile, block = schedule.split(k, [None, tile_blocks])
     outer = [image, k_tile] + ([] if pointwise else [row])
     chunk = None
     if pointwise and -(-width // pixels) > 1:
         # Pixels change inside, so that the weights of a tile of channels stay in the cache.
-        tiles = -(-width // pixels)
+        pixel_tiles = -(-width // pixels)
         k_tiles = blocks // tile_blocks
-        if k_tiles % machine.threads and k_tiles < 4 * machine.threads and tiles >= machine.threads > 1:
+        if k_tiles % machine.threads and k_tiles < 4 * machine.threads and pixel_tiles >= machine.threads > 1:
             chunk, column_tile = schedule.split(column_tile, [machine.threads, None])
             outer.append(chunk)
     schedule.reorder(*outer, column_tile, pixel, block, lane)
@@ -53,32 +55,9 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
     schedule.decompose_reduction(main, own[5])
 
 
-def choose_tile(width: int, blocks: int, machine: Machine) -> tuple[int, int]:
-    """Pixels and channel blocks of the register tile with the fewest cycles for a row of `width` pixels."""
-    vectors = BLOCK // machine.lanes
-    registers = 28 if machine.registers >= 32 else 12
-    best = None
-    for tile_blocks in (1, 2, 3, 4):
-        if blocks % tile_blocks:
-            continue
-        most = registers // (tile_blocks * vectors)
-        if most < 1:
-            break
-        tiles = -(-width // most)
-        pixels = -(-width // tiles)
-        full, left = divmod(width, pixels)
-        cycles = (full * _step(pixels, tile_blocks * vectors) + _step(left, tile_blocks * vectors)) / tile_blocks
-        if best is None or cycles < best[0] * 0.98:
-            best = (cycles, pixels, tile_blocks)
-    assert best is not None
-    return best[1], best[2]
-
-
-def _step(pixels: int, vectors: int) -> float:
-    """Cycles of one step of the reduction: multiplications, loads, or the latency of a multiplication."""
-    if not pixels:
-        return 0.0
-    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0) + 0.1 * vectors
+def image_tile(pixels: int, blocks: int, machine: Machine) -> tuple[int, int]:
+    """The register tile for a row of `pixels`, which lie next to each other, and `blocks` of channels."""
+    return choose_tile(pixels, blocks, machine, row_cost=0.0, panel_cost=0.1)
 
 
 def _reads_contiguous(schedule: Any, main: Any, reductions: list[Any]) -> bool:

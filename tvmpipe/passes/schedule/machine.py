@@ -1,10 +1,22 @@
-"""The facts of a target that the schedules are derived from."""
+"""The facts of a target that the schedules are derived from, and what a rule may decide by them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from tvmpipe.targets.target import TargetDescription
+
+T = TypeVar("T")
+
+
+@dataclass
+class Choices:
+    """Decisions of a rule: `made` before it runs, by name; `offered` is what it asked for, with all candidates."""
+
+    made: Mapping[str, Any] = field(default_factory=dict)
+    offered: dict[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -14,13 +26,21 @@ class Machine:
     lanes: int
     registers: int
     threads: int
+    choices: Choices = field(default_factory=Choices, compare=False)
 
     @property
     def accumulators(self) -> int:
         """Vector registers that may hold results while operands stream through the others."""
-        return 24 if self.registers >= 32 else 12
+        if self.registers < 32:
+            return 12
+        return 28 if self.lanes == 16 else 24  # AVX-512 multiplies by a number in memory, NEON wants it in a register
+
+    def choose(self, name: str, default: T, candidates: Sequence[T]) -> T:
+        """The decision made for `name`, or the rule's own `default`; a tuner tries all candidates."""
+        self.choices.offered[name] = [default, *(one for one in candidates if one != default)]
+        return self.choices.made.get(name, default)  # type: ignore[no-any-return]
 
 
-def describe(target: TargetDescription, threads: int) -> Machine:
+def describe(target: TargetDescription, threads: int, choices: Choices | None = None) -> Machine:
     """What `target` looks like from `threads` threads."""
-    return Machine(max(target.vector_bits // 32, 4), target.vector_registers, threads)
+    return Machine(max(target.vector_bits // 32, 4), target.vector_registers, threads, choices or Choices())

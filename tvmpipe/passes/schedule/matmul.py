@@ -7,8 +7,9 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
-from tvmpipe.passes.schedule.epilogue import annotation, extents, fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, extents, fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.machine import Machine
+from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 
 _GROUP_BYTES = 512 << 10  # right-hand sides of a group: what a level 2 cache keeps while all rows go by
 
@@ -27,17 +28,22 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     batch, rows, columns = _axes(schedule, last, shared=not packed_batch)
     heads = math.prod(extents(schedule, batch))
     m, n = extents(schedule, [rows, columns])
-    tile_rows, panels = choose_tile(m, n // BLOCK, machine, ragged_panels=heads >= machine.threads and bool(batch))
+    tile = product_tile(m, n // BLOCK, machine, ragged_panels=heads >= machine.threads and bool(batch))
+    tile_rows, panels = machine.choose("tile", tile, tile_candidates(m, n // BLOCK, machine))
     row_tile, row = schedule.split(rows, [None, tile_rows])
     parallel = list(batch)
     if batch and heads >= machine.threads:
         column_tile, column = schedule.split(columns, [None, panels * BLOCK])
         schedule.reorder(*batch, column_tile, row_tile, row, column)
-        tile = row_tile
+        at = row_tile
         if (n // BLOCK) % panels:
             schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
     else:
-        group = _group(n // (panels * BLOCK), panels * BLOCK * k * 4, machine.threads)
+        tile_count = n // (panels * BLOCK)
+        group = _group(tile_count, panels * BLOCK * k * 4, machine.threads)
+        group = machine.choose("group", group, [size for size in (1, 2, 3, 4, 6, 8) if tile_count % size == 0])
+        if tile_count % group:
+            raise NotApplicable("no whole number of groups")
         group_tile, column_tile, column = schedule.split(columns, [None, group, panels * BLOCK])
         parallel.append(group_tile)
         groups = heads * n // (panels * BLOCK * group)
@@ -45,10 +51,10 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
             chunk, row_tile = schedule.split(row_tile, [machine.threads, None])
             parallel.append(chunk)
         schedule.reorder(*parallel, row_tile, column_tile, row, column)
-        tile = column_tile
+        at = column_tile
     # Tiles with fewer rows get code of their own, instead of tests in the innermost loop.
     schedule.annotate(row_tile, "pragma_loop_partition_hint", True)
-    schedule.compute_at(main, tile, preserve_unit_loops=True)
+    schedule.compute_at(main, at, preserve_unit_loops=True)
     i, j, reduction = schedule.get_loops(main)[-3:]
     tile_product(schedule, i, j, reduction, panels * BLOCK, machine)
     _finish(schedule, last, row, column, machine)
@@ -56,37 +62,10 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
 
 
-def choose_tile(m: int, panels: int, machine: Machine, *, ragged_panels: bool) -> tuple[int, int]:
-    """Rows and panels of the register tile that need the fewest cycles for an `m` by `panels` product.
-
-    A step of K costs the largest of its multiplications (two FMA units), its loads (two ports), and the latency
-    of a multiplication. With `ragged_panels` the last tile may have fewer panels.
-    """
-    vectors = BLOCK // machine.lanes
-    best = None
-    for tile_panels in range(1, 9):
-        if tile_panels > panels or (panels % tile_panels and not ragged_panels):
-            continue
-        most = machine.accumulators // (tile_panels * vectors)
-        if most < 1:
-            break
-        tiles = -(-m // most)
-        rows = -(-m // tiles)
-        cycles = 0.0
-        for width, count in ((tile_panels, panels // tile_panels), (panels % tile_panels, 1)):
-            full, left = divmod(m, rows)
-            cycles += count * (full * _step(rows, width * vectors) + _step(left, width * vectors))
-        if best is None or cycles < best[0] * 0.98:
-            best = (cycles, rows, tile_panels)
-    assert best is not None
-    return best[1], best[2]
-
-
-def _step(rows: int, vectors: int) -> float:
-    if not rows or not vectors:
-        return 0.0
-    # Panels come from level 2, and rows often lie a multiple of 4096 bytes apart, where they share cache sets.
-    return max(rows * vectors / 2, (rows + vectors) / 2, 4.0) + 0.05 * (rows + vectors)
+def product_tile(m: int, panels: int, machine: Machine, *, ragged_panels: bool = False) -> tuple[int, int]:
+    """The register tile of an `m` by `panels` product; rows cost something since they often lie a multiple of 4096
+    bytes apart, where they share cache sets."""
+    return choose_tile(m, panels, machine, row_cost=0.05, panel_cost=0.05, ragged_panels=ragged_panels)
 
 
 def _group(tiles: int, tile_bytes: int, threads: int) -> int:

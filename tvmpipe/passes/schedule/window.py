@@ -20,10 +20,12 @@ def schedule_window(schedule: Any, main: Any, machine: Machine) -> None:
     last = fold_epilogue(schedule, main)
     image, block, row, column, lane = schedule.get_loops(last)
     height, width = extents(schedule, [row, column])
-    rows = next(size for size in range(min(_ROWS, height), 0, -1) if height % size == 0)
+    divisors = [size for size in range(1, height + 1) if height % size == 0]
+    rows = machine.choose("rows", max(size for size in divisors if size <= _ROWS), divisors)
     chunk, row = schedule.split(row, [None, rows])
-    tiles = -(-width // _PIXELS)
-    column_tile, pixel = schedule.split(column, [None, -(-width // tiles)])
+    pixels = -(-width // -(-width // _PIXELS))
+    pixels = machine.choose("pixels", pixels, [size for size in range(2, 15) if size <= width])
+    column_tile, pixel = schedule.split(column, [None, pixels])
     schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
 
     schedule.compute_at(main, column_tile, preserve_unit_loops=True)

@@ -6,9 +6,10 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.winograd import INPUT_ROWS, INPUT_TILES, RESULT, RESULT_ROWS, TILE
-from tvmpipe.passes.schedule.conv2d import choose_tile
+from tvmpipe.passes.schedule.conv2d import image_tile
 from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents, fold_epilogue
 from tvmpipe.passes.schedule.machine import Machine
+from tvmpipe.passes.schedule.tile import tile_candidates
 
 _CHUNK_BYTES = 1 << 20  # transformed inputs and products of a chunk: about half of a level 2 cache
 _CHUNK_TILES = 24  # fewer make the matrix products wait for weights
@@ -28,7 +29,8 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
 
     domain = [int(variable.dom.extent) for variable in schedule.get(products).iter_vars]
     points, _, images, k, rows, columns, _, c, _ = domain
-    chunk_rows = _chunk(rows, columns, points * points * (c + k) * 64)
+    divisors = [size for size in range(1, rows + 1) if rows % size == 0]
+    chunk_rows = machine.choose("chunk", _chunk(rows, columns, points * points * (c + k) * 64), divisors)
     image, block, row, column, lane = schedule.get_loops(last)
     chunk, tile_row, u = schedule.split(row, [None, chunk_rows, m])
     tile_column, v = schedule.split(column, [None, m])
@@ -47,7 +49,10 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
     schedule.compute_at(products, chunk, preserve_unit_loops=True)
     p, q, one, kb, r, z, kl, rc, rl = schedule.get_loops(products)[-9:]
     pixel = schedule.fuse(r, z)
-    pixels, tile_blocks = choose_tile(extents(schedule, [pixel])[0], k, machine)
+    (tile_pixels,) = extents(schedule, [pixel])
+    pixels, tile_blocks = machine.choose(
+        "tile", image_tile(tile_pixels, k, machine), tile_candidates(tile_pixels, k, machine)
+    )
     pixel_tile, pixel = schedule.split(pixel, [None, pixels])
     block_tile, kb = schedule.split(kb, [None, tile_blocks])
     vector, inner = schedule.split(kl, [None, machine.lanes])

@@ -1,0 +1,66 @@
+"""Time compiled functions on a device behind a TVM RPC tracker; what runs there is any TVM RPC server."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tvmpipe.errors import DeviceUnavailableError
+from tvmpipe.targets.cluster import Device
+
+_SESSION_S = 600
+_REPEATS = 5
+
+
+class RemoteTimer:
+    """Uploads libraries to one device and times their function `main` on random tensors there."""
+
+    def __init__(self, remote: Any) -> None:
+        self._remote = remote
+        self._count = 0
+
+    def load(self, library: bytes) -> Any:
+        """The module in a shared library, on the device."""
+        self._count += 1
+        name = f"tune{self._count}.so"
+        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+            path = Path(folder) / name
+            path.write_bytes(library)
+            self._remote.upload(str(path))
+        return self._remote.load_module(name)
+
+    def tensors(self, shapes: list[tuple[tuple[int, ...], str]]) -> list[Any]:
+        """Random tensors on the device, made there."""
+        import tvm
+
+        fill = self._remote.get_function("tvm.contrib.random.random_fill_for_measure")
+        made = []
+        for shape, dtype in shapes:
+            tensor = tvm.runtime.empty(shape, dtype, self._remote.cpu())
+            fill(tensor)
+            made.append(tensor)
+        return made
+
+    def seconds(self, module: Any, tensors: list[Any]) -> float:
+        """Median time of one call."""
+        timer = module.time_evaluator("main", self._remote.cpu(), number=1, repeat=_REPEATS, min_repeat_ms=10)
+        return float(statistics.median(timer(*tensors).results))
+
+
+@contextmanager
+def remote_timer(tracker: str, device: Device) -> Iterator[RemoteTimer]:
+    """A session on `device` for as long as the context lasts. Raises DeviceUnavailableError when there is none."""
+    from tvm import rpc
+    from tvm.error import RPCError
+
+    host, _, port = tracker.rpartition(":")
+    try:
+        session = rpc.connect_tracker(host, int(port)).request(device.key, session_timeout=_SESSION_S)
+    except (RPCError, RuntimeError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DeviceUnavailableError(f"device {device.name} (key {device.key}) cannot be reached: {reason}") from None
+    yield RemoteTimer(session)
