@@ -8,7 +8,7 @@ from typing import Any
 from tvmpipe.passes.kernels.attention import SCORES, VALUES
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
-from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents
+from tvmpipe.passes.schedule.epilogue import PARTITION, annotation, blocks_of, extents
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.matmul import product_tile, schedule_pack, tile_product
 from tvmpipe.passes.schedule.rows import schedule_row_block
@@ -21,7 +21,7 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
     m, columns = extents(schedule, [query, width])
     rows, panels = product_tile(m, columns // BLOCK, machine)
     tile, _ = schedule.split(query, [None, rows])
-    schedule.annotate(tile, "pragma_loop_partition_hint", True)
+    schedule.annotate(tile, PARTITION, 1)
     inside = [block for block in others if annotation(schedule, block, KERNEL) != PACK]
     for block in reversed(inside):
         schedule.compute_at(block, tile, preserve_unit_loops=True)

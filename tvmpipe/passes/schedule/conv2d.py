@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.schedule.epilogue import extents, fold_epilogue, is_cheap, prepare_inputs
+from tvmpipe.passes.schedule.epilogue import PARTITION, extents, fold_epilogue, is_cheap, prepare_inputs
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 
@@ -36,7 +36,7 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
             chunk, column_tile = schedule.split(column_tile, [machine.threads, None])
             outer.append(chunk)
     schedule.reorder(*outer, column_tile, pixel, block, lane)
-    schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
+    schedule.annotate(column_tile, PARTITION, 1)
     schedule.compute_at(main, column_tile, preserve_unit_loops=True)
     loops = schedule.get_loops(main)
     own = loops[-(5 + len(reductions)) :]

@@ -6,6 +6,10 @@ from typing import Any
 
 from tvmpipe.passes.schedule.machine import Machine
 
+# Annotation of a loop whose last iterations do less: they get code of their own, instead of tests in the innermost
+# loop. (1 and not True: a schedule that was stored in a database comes back with 1.)
+PARTITION = "pragma_loop_partition_hint"
+
 
 class NotApplicable(Exception):
     """The primitive has not the shape that the rule is for; the general rule takes it."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
-from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, extents, fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.epilogue import PARTITION, NotApplicable, annotation, extents, fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 
@@ -37,7 +37,7 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
         schedule.reorder(*batch, column_tile, row_tile, row, column)
         at = row_tile
         if (n // BLOCK) % panels:
-            schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
+            schedule.annotate(column_tile, PARTITION, 1)
     else:
         tile_count = n // (panels * BLOCK)
         group = _group(tile_count, panels * BLOCK * k * 4, machine.threads)
@@ -52,8 +52,7 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
             parallel.append(chunk)
         schedule.reorder(*parallel, row_tile, column_tile, row, column)
         at = column_tile
-    # Tiles with fewer rows get code of their own, instead of tests in the innermost loop.
-    schedule.annotate(row_tile, "pragma_loop_partition_hint", True)
+    schedule.annotate(row_tile, PARTITION, 1)
     schedule.compute_at(main, at, preserve_unit_loops=True)
     i, j, reduction = schedule.get_loops(main)[-3:]
     tile_product(schedule, i, j, reduction, panels * BLOCK, machine)
@@ -82,7 +81,7 @@ def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machi
     tile, vector, lane = schedule.split(column, [None, width // machine.lanes, machine.lanes])
     schedule.reorder(tile, k, row, vector, lane)
     if ragged:
-        schedule.annotate(tile, "pragma_loop_partition_hint", True)
+        schedule.annotate(tile, PARTITION, 1)
     schedule.unroll(row)
     schedule.unroll(vector)
     schedule.vectorize(lane)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.schedule.epilogue import NotApplicable, extents, fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.epilogue import PARTITION, NotApplicable, extents, fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.machine import Machine
 
 _PIXELS = 8  # results in registers at a time
@@ -26,7 +26,7 @@ def schedule_window(schedule: Any, main: Any, machine: Machine) -> None:
     pixels = -(-width // -(-width // _PIXELS))
     pixels = machine.choose("pixels", pixels, [size for size in range(2, 15) if size <= width])
     column_tile, pixel = schedule.split(column, [None, pixels])
-    schedule.annotate(column_tile, "pragma_loop_partition_hint", True)
+    schedule.annotate(column_tile, PARTITION, 1)
 
     schedule.compute_at(main, column_tile, preserve_unit_loops=True)
     i, c, y, x, kl, rh, rw = schedule.get_loops(main)[-7:]

@@ -7,7 +7,7 @@ from typing import Any
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.winograd import INPUT_ROWS, INPUT_TILES, RESULT, RESULT_ROWS, TILE
 from tvmpipe.passes.schedule.conv2d import image_tile
-from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents, fold_epilogue
+from tvmpipe.passes.schedule.epilogue import PARTITION, annotation, blocks_of, extents, fold_epilogue
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.tile import tile_candidates
 
@@ -43,8 +43,8 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
         _vectorize(schedule, inner, machine, unrolled=(point,))
     chunks = -(-rows // chunk_rows) * images
     by_chunk = chunks % machine.threads == 0 or chunks >= 4 * machine.threads
-    schedule.annotate(tile_row, "pragma_loop_partition_hint", True)
-    schedule.annotate(tile_column, "pragma_loop_partition_hint", True)
+    schedule.annotate(tile_row, PARTITION, 1)
+    schedule.annotate(tile_column, PARTITION, 1)
 
     schedule.compute_at(products, chunk, preserve_unit_loops=True)
     p, q, one, kb, r, z, kl, rc, rl = schedule.get_loops(products)[-9:]
@@ -57,7 +57,7 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
     block_tile, kb = schedule.split(kb, [None, tile_blocks])
     vector, inner = schedule.split(kl, [None, machine.lanes])
     schedule.reorder(one, p, q, block_tile, pixel_tile, rc, rl, pixel, kb, vector, inner)
-    schedule.annotate(pixel_tile, "pragma_loop_partition_hint", True)
+    schedule.annotate(pixel_tile, PARTITION, 1)
     for loop in (pixel, kb, vector):
         schedule.unroll(loop)
     schedule.vectorize(inner)
