@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -57,12 +59,37 @@ def sample_of(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     return {name: normal(place, *shape) for place, (name, shape) in enumerate(shapes.items(), start=100)}
 
 
+@contextmanager
+def schedule_messages() -> Iterator[list[str]]:
+    """What the scheduler says of primitives that their own rule cannot take."""
+    messages: list[str] = []
+    logger = logging.getLogger("tvmpipe.passes.schedule")
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield messages
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
 def check(
-    model: onnx.ModelProto, sample: Arrays | None = None, target: str = "native", threads: int = 1
+    model: onnx.ModelProto,
+    sample: Arrays | None = None,
+    target: str = "native",
+    threads: int = 1,
+    own_rules: bool = True,
 ) -> tuple[str, ...]:
-    """Compile, run, compare; returns the operators of all primitives in the order they run."""
+    """Compile, run, compare; returns all operators in the order they run.
+
+    With `own_rules` no kernel may be left to the general rule.
+    """
     cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = {threads}\n')
-    state = run_passes(prepare(model, cluster), COMPILE)
+    with schedule_messages() as messages:
+        state = run_passes(prepare(model, cluster), COMPILE)
     assert state.bundle is not None
     assert state.graph is not None
     sample = sample_of(model) if sample is None else sample
@@ -71,5 +98,6 @@ def check(
     want = Reference(model.SerializeToString(), threads=1).run(sample)
     error = relative_error(have, want)
     operators = tuple(name for primitive in state.graph.primitives for name in primitive.operators)
+    assert not (own_rules and messages), f"{messages}; operators {operators}"
     assert error <= TOLERANCE, f"off by {error:.2e}; operators {operators}"
     return operators
