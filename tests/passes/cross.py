@@ -1,0 +1,67 @@
+"""Single primitives, scheduled and compiled for another machine as `passes.lower` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvmpipe.passes.kernels.base import BLOCK
+from tvmpipe.passes.kernels.blocks import blocks
+from tvmpipe.passes.kernels.conv2d import Window, conv2d
+from tvmpipe.passes.kernels.matmul import matmul_packed
+from tvmpipe.passes.kernels.rows import softmax
+from tvmpipe.passes.kernels.winograd import winograd_conv2d
+from tvmpipe.passes.schedule import schedule_function
+from tvmpipe.passes.schedule.machine import describe
+from tvmpipe.targets.target import find_target
+
+Primitive = Callable[[], Any]
+"""Makes the unscheduled TIR function; its last parameter is the result."""
+
+SYMBOL = "primitive"
+
+
+def matmul_primitive(m: int, k: int, n: int) -> Primitive:
+    """`[m, k]` times packed columns."""
+    return lambda: _primitive(lambda x, w: matmul_packed(x, w, n), (m, k), (blocks(n), k, BLOCK))
+
+
+def conv2d_primitive(channels: int, outputs: int, size: int, kernel: int = 3, stride: int = 1) -> Primitive:
+    """One image of `size` x `size`, in blocks unless its channels are few, padded to keep its size."""
+    window = Window((kernel, kernel), (stride, stride), (kernel // 2,) * 4)
+    few = channels < BLOCK
+    x = (1, channels, size, size) if few else (1, blocks(channels), size, size, BLOCK)
+    weight = (blocks(outputs), x[1], kernel, kernel, *(() if few else (BLOCK,)), BLOCK)
+    return lambda: _primitive(lambda x, w: conv2d(x, w, window, flops=1), x, weight)
+
+
+def winograd_primitive(channels: int, outputs: int, size: int, m: int) -> Primitive:
+    """A 3x3 convolution of one blocked image."""
+    window = Window((3, 3), padding=(1, 1, 1, 1))
+    x = (1, blocks(channels), size, size, BLOCK)
+    weight = ((m + 2) ** 2, blocks(outputs), blocks(channels), BLOCK, BLOCK)
+    return lambda: _primitive(lambda x, w: winograd_conv2d(x, w, window, m, flops=1), x, weight)
+
+
+def softmax_primitive(rows: int, n: int) -> Primitive:
+    """Along the last axis of `[rows, n]`."""
+    return lambda: _primitive(softmax, (rows, n))
+
+
+def machine_code(primitive: Primitive, target_name: str, threads: int = 1) -> Any:
+    """The runtime module of a primitive for a target, with one function `SYMBOL`."""
+    import tvm
+
+    target = find_target(target_name)
+    scheduled = schedule_function(primitive(), describe(target, threads)).with_attr("global_symbol", SYMBOL)
+    config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
+    tvm_target = target.tvm_target(threads)
+    with tvm_target, tvm.transform.PassContext(opt_level=3, config=config):
+        return tvm.compile(tvm.IRModule({SYMBOL: scheduled}), tvm_target).mod
+
+
+def _primitive(compute: Callable[..., Any], *shapes: tuple[int, ...]) -> Any:
+    from tvm import te
+
+    operands = [te.placeholder(shape, "float32", name=f"operand{place}") for place, shape in enumerate(shapes)]
+    return te.create_prim_func([*operands, compute(*operands)]).with_attr("tirx.noalias", True)

@@ -1,0 +1,95 @@
+"""Code for Arm boards: what the inner loops of products consist of."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.passes.cross import Primitive, conv2d_primitive, machine_code, matmul_primitive, winograd_primitive
+
+BRANCH = re.compile(r"\s+(?:b\.\w+|b|cbn?z|tbn?z)\s.*?(\.L\w+)$")
+PRODUCT = re.compile(r"\s+f(?:mla|mls|mul|madd|msub|nmadd|nmsub)\s")
+BY_ELEMENT = re.compile(r"\s+fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[[0-3]\]$")
+STACK = re.compile(r"\[(?:sp|x29)\b")
+
+
+def innermost_loops(assembly: str) -> list[list[str]]:
+    """Instructions of the loops that hold no other, from label to the branch back."""
+    lines = [re.sub(r"\s*//.*$", "", line) for line in assembly.splitlines()]
+    place = {line[:-1]: number for number, line in enumerate(lines) if line.startswith(".L") and line.endswith(":")}
+    spans = []
+    for number, line in enumerate(lines):
+        branch = BRANCH.match(line)
+        if branch and place.get(branch[1], number) < number:
+            spans.append((place[branch[1]], number))
+    inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
+    return [[line for line in lines[start : stop + 1] if re.match(r"\s+[a-z]", line)] for start, stop in inner]
+
+
+def by_element(loop: list[str]) -> int:
+    """Multiply-adds whose second factor is one element of a register."""
+    return sum(bool(BY_ELEMENT.match(line)) for line in loop)
+
+
+def product_loop(primitive: Primitive, target: str) -> list[str]:
+    """The innermost loop with most multiply-adds by an element."""
+    return max(innermost_loops(machine_code(primitive, target).inspect_source("asm")), key=by_element)
+
+
+PRODUCTS = {
+    "matmul": matmul_primitive(197, 768, 768),
+    "few rows": matmul_primitive(7, 64, 48),
+    "one row": matmul_primitive(1, 256, 256),
+}
+CONVOLUTIONS = {
+    "conv2d": conv2d_primitive(64, 64, 28),
+    "pointwise": conv2d_primitive(64, 64, 28, kernel=1),
+    "winograd": winograd_primitive(64, 64, 28, 4),
+}
+PRIMITIVES = {**PRODUCTS, **CONVOLUTIONS}
+
+
+def assert_in_registers(loop: list[str]) -> None:
+    """At least eight multiply-adds by an element, and nothing spilled."""
+    text = "\n".join(loop)
+    assert by_element(loop) >= 8, text
+    assert not any(STACK.search(line) for line in loop), text
+
+
+@pytest.mark.parametrize("target", ["pi4", "pi5"])
+@pytest.mark.parametrize("primitive", PRODUCTS.values(), ids=PRODUCTS)
+def test_matmul_stays_in_registers(primitive: Primitive, target: str) -> None:
+    assert_in_registers(product_loop(primitive, target))
+
+
+@pytest.mark.parametrize("target", ["pi4", "pi5"])
+@pytest.mark.parametrize("primitive", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolutions_stay_in_registers(primitive: Primitive, target: str) -> None:
+    assert_in_registers(product_loop(primitive, target))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="LLVM unrolls the three columns and keeps the pixels they share: 24 + 4 + 8 used"
+)
+@pytest.mark.parametrize("target", ["pi4", "pi5"])
+def test_convolutions_of_a_photograph_stay_in_registers(target: str) -> None:
+    assert_in_registers(product_loop(conv2d_primitive(3, 32, 56), target))
+
+
+def products_by_element(primitive: Primitive, target: str) -> None:
+    loop = product_loop(primitive, target)
+    assert all(BY_ELEMENT.match(line) for line in loop if PRODUCT.match(line)), "\n".join(loop)
+
+
+@pytest.mark.parametrize("target", ["pi4", "pi5"])
+@pytest.mark.parametrize("name", ["one row", "conv2d"])
+def test_every_product_is_by_an_element(name: str, target: str) -> None:
+    products_by_element(PRIMITIVES[name], target)
+
+
+@pytest.mark.xfail(strict=True, reason="LLVM loads one row in five or six by `ld1r` with the address it increments")
+@pytest.mark.parametrize("target", ["pi4", "pi5"])
+@pytest.mark.parametrize("name", ["matmul", "few rows", "pointwise", "winograd"])
+def test_every_product_is_by_an_element_where_rows_are_apart(name: str, target: str) -> None:
+    products_by_element(PRIMITIVES[name], target)
