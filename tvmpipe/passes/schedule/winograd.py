@@ -19,18 +19,29 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
     """Chunk, tile, vectorise and parallelise the transforms, the block `products`, and what follows."""
     m = int(annotation(schedule, products, TILE))
     stages = {annotation(schedule, block, KERNEL): block for block in blocks_of(schedule)}
-    tiles, input_rows = stages[INPUT_TILES], stages[INPUT_ROWS]
-    result_rows, result = stages[RESULT_ROWS], stages[RESULT]
-    for pad in schedule.get_producers(input_rows):
-        *outer, row, _, lane = schedule.get_loops(pad)
-        schedule.vectorize(lane)
-        schedule.parallel(schedule.fuse(*outer, row))
-    last = fold_epilogue(schedule, result)
-
     domain = [int(variable.dom.extent) for variable in schedule.get(products).iter_vars]
     points, _, images, k, rows, columns, _, c, _ = domain
     divisors = [size for size in range(1, rows + 1) if rows % size == 0]
     chunk_rows = machine.choose("chunk", _chunk(rows, columns, points * points * (c + k) * 64), divisors)
+
+    image, chunk, block = _results(schedule, stages[RESULT], stages[RESULT_ROWS], chunk_rows, m, machine)
+    product_loops, reduction = _products(schedule, products, chunk, k, machine)
+    channel = _inputs(schedule, stages[INPUT_TILES], stages[INPUT_ROWS], chunk, machine)
+    chunks = -(-rows // chunk_rows) * images
+    if chunks % machine.threads == 0 or chunks >= 4 * machine.threads:
+        schedule.parallel(schedule.fuse(image, chunk))
+    else:
+        schedule.parallel(channel)
+        schedule.parallel(schedule.fuse(*product_loops))
+        schedule.parallel(block)
+    schedule.decompose_reduction(products, reduction)
+
+
+def _results(
+    schedule: Any, result: Any, result_rows: Any, chunk_rows: int, m: int, machine: Machine
+) -> tuple[Any, Any, Any]:
+    """The transform back and what follows it, a tile at a time; returns the loops over images, chunks, blocks."""
+    last = fold_epilogue(schedule, result)
     image, block, row, column, lane = schedule.get_loops(last)
     chunk, tile_row, u = schedule.split(row, [None, chunk_rows, m])
     tile_column, v = schedule.split(column, [None, m])
@@ -41,43 +52,44 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
     for transform in (result, result_rows):
         *_, point, inner = schedule.get_loops(transform)
         _vectorize(schedule, inner, machine, unrolled=(point,))
-    chunks = -(-rows // chunk_rows) * images
-    by_chunk = chunks % machine.threads == 0 or chunks >= 4 * machine.threads
     schedule.annotate(tile_row, PARTITION, 1)
     schedule.annotate(tile_column, PARTITION, 1)
+    return image, chunk, block
 
+
+def _products(schedule: Any, products: Any, chunk: Any, k: int, machine: Machine) -> tuple[list[Any], Any]:
+    """The matrix products of a chunk; returns the loops that may run in parallel, and the reduction's outermost."""
     schedule.compute_at(products, chunk, preserve_unit_loops=True)
-    p, q, one, kb, r, z, kl, rc, rl = schedule.get_loops(products)[-9:]
-    pixel = schedule.fuse(r, z)
-    (tile_pixels,) = extents(schedule, [pixel])
-    pixels, tile_blocks = machine.choose(
-        "tile", image_tile(tile_pixels, k, machine), tile_candidates(tile_pixels, k, machine)
-    )
-    pixel_tile, pixel = schedule.split(pixel, [None, pixels])
-    block_tile, kb = schedule.split(kb, [None, tile_blocks])
-    vector, inner = schedule.split(kl, [None, machine.lanes])
-    schedule.reorder(one, p, q, block_tile, pixel_tile, rc, rl, pixel, kb, vector, inner)
+    p, q, one, block, row, column, lane, rc, rl = schedule.get_loops(products)[-9:]
+    pixel = schedule.fuse(row, column)
+    (count,) = extents(schedule, [pixel])
+    tile = machine.choose("tile", image_tile(count, k, machine), tile_candidates(count, k, machine))
+    pixel_tile, pixel = schedule.split(pixel, [None, tile[0]])
+    block_tile, block = schedule.split(block, [None, tile[1]])
+    vector, inner = schedule.split(lane, [None, machine.lanes])
+    schedule.reorder(one, p, q, block_tile, pixel_tile, rc, rl, pixel, block, vector, inner)
     schedule.annotate(pixel_tile, PARTITION, 1)
-    for loop in (pixel, kb, vector):
+    for loop in (pixel, block, vector):
         schedule.unroll(loop)
     schedule.vectorize(inner)
+    return [p, q, block_tile], rc
 
+
+def _inputs(schedule: Any, tiles: Any, input_rows: Any, chunk: Any, machine: Machine) -> Any:
+    """The padding and the transform of the inputs of a chunk; returns the loop over blocks of channels."""
+    for pad in schedule.get_producers(input_rows):
+        *outer, row, _, lane = schedule.get_loops(pad)
+        schedule.vectorize(lane)
+        schedule.parallel(schedule.fuse(*outer, row))
     schedule.compute_at(tiles, chunk, preserve_unit_loops=True)
-    tp, tq, one, tc, tr, tz, tl = schedule.get_loops(tiles)[-7:]
-    schedule.reorder(one, tc, tr, tz, tp, tq, tl)
-    _vectorize(schedule, tl, machine, unrolled=(tp, tq))
-    schedule.compute_at(input_rows, tr, preserve_unit_loops=True)
-    ip, _, _, _, iz, il = schedule.get_loops(input_rows)[-6:]
-    schedule.reorder(iz, ip, il)
-    _vectorize(schedule, il, machine, unrolled=(ip,))
-
-    if by_chunk:
-        schedule.parallel(schedule.fuse(image, chunk))
-    else:
-        schedule.parallel(tc)
-        schedule.parallel(schedule.fuse(p, q, block_tile))
-        schedule.parallel(block)
-    schedule.decompose_reduction(products, rc)
+    p, q, one, channel, row, column, lane = schedule.get_loops(tiles)[-7:]
+    schedule.reorder(one, channel, row, column, p, q, lane)
+    _vectorize(schedule, lane, machine, unrolled=(p, q))
+    schedule.compute_at(input_rows, row, preserve_unit_loops=True)
+    p, *_, column, lane = schedule.get_loops(input_rows)[-6:]
+    schedule.reorder(column, p, lane)
+    _vectorize(schedule, lane, machine, unrolled=(p,))
+    return channel
 
 
 def _vectorize(schedule: Any, lane: Any, machine: Machine, unrolled: tuple[Any, ...]) -> None:
