@@ -25,6 +25,7 @@ from tvmpipe.passes.kernels.conv2d import (
     Window,
     conv2d,
     depthwise_conv2d,
+    merge_groups,
     pack_depthwise_weight,
     pack_weight,
 )
@@ -158,8 +159,11 @@ class _Layouts:
             return self._emit(
                 outputs, depthwise_conv2d, source, packed, pattern=OUT_FUSABLE, window=window, flops=flops
             )
-        if groups != 1:
-            return None
+        if groups > 1:
+            merged, groups = merge_groups(array, groups)
+            packed = relax.const(pack_weight(merged, blocked_input=True), "float32")
+            settings = {"window": window, "flops": flops, "groups": groups}
+            return self._emit(outputs, conv2d, self._packed(data), packed, pattern=OUT_FUSABLE, **settings)
         # A few channels, as those of a photograph, would leave most of a block empty.
         plain = channels < BLOCK and not self._is_blocked(data)
         source = self.rewriter.visit_expr(data) if plain else self._packed(data)
