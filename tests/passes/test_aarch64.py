@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
@@ -32,6 +33,7 @@ def by_element(loop: list[str]) -> int:
     return sum(bool(BY_ELEMENT.match(line)) for line in loop)
 
 
+@functools.cache
 def product_loop(primitive: Primitive, target: str) -> list[str]:
     """The innermost loop with most multiply-adds by an element."""
     return max(innermost_loops(machine_code(primitive, target).inspect_source("asm")), key=by_element)
