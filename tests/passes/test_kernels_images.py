@@ -96,7 +96,7 @@ def convolution(
     return model_of(nodes, inputs, weights)
 
 
-@few(10)
+@few(8)
 @given(geometries(), st.integers(1, 3), CHANNELS, CHANNELS, EPILOGUES)
 def test_conv2d(geometry: Geometry, batch: int, channels: int, outputs: int, epilogue: Epilogue) -> None:
     operators = check(convolution(epilogue, geometry, batch, channels, outputs))
@@ -106,7 +106,7 @@ def test_conv2d(geometry: Geometry, batch: int, channels: int, outputs: int, epi
     assert operators.count("unpack_channels") == 1
 
 
-@few(5)
+@few(4)
 @given(st.integers(1, 40), st.integers(1, 40), BATCHES, CHANNELS, CHANNELS, EPILOGUES)
 def test_pointwise_conv2d(height: int, width: int, batch: int, channels: int, outputs: int, epilogue: Epilogue) -> None:
     geometry = Geometry(height, width, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
@@ -161,7 +161,7 @@ def test_winograd_conv2d(
     assert operators[-1] == "unpack_channels"
 
 
-@few(10)
+@few(8)
 @given(
     geometries(largest=19),
     st.integers(1, 2),
@@ -187,7 +187,7 @@ def test_pooling(
     assert operators[-2:] == ({"MaxPool": "max_pool2d", "AveragePool": "avg_pool2d"}[operator], "unpack_channels")
 
 
-@few(5)
+@few(4)
 @given(st.integers(1, 19), st.integers(1, 19), BATCHES, CHANNELS)
 def test_global_average_pool(height: int, width: int, batch: int, channels: int) -> None:
     nodes = [
@@ -198,7 +198,7 @@ def test_global_average_pool(height: int, width: int, batch: int, channels: int)
     assert check(model)[-2:] == ("global_avg_pool2d", "unpack_channels")
 
 
-@few(5)
+@few(4)
 @given(st.lists(st.sampled_from((1, 7, 16, 17, 32, 48)), min_size=2, max_size=3), st.integers(1, 9))
 def test_concat_of_channels(channels: list[int], size: int) -> None:
     nodes, weights, parts = [], {}, []
@@ -217,7 +217,7 @@ def test_concat_of_channels(channels: list[int], size: int) -> None:
 OPERATORS = st.sampled_from(("Mul", "Add", "Sub", "Div", "norm"))
 
 
-@few(10)
+@few(8)
 @given(
     st.lists(st.tuples(OPERATORS, st.booleans(), st.sampled_from(("scalar", "channel", "batch"))), max_size=4),
     st.booleans(),

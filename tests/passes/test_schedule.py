@@ -42,7 +42,7 @@ def test_no_kernel_needs_the_general_rule(state: CompileState, target: str, thre
     assert messages == []
 
 
-def test_falling_back_is_logged(state: CompileState) -> None:
+def test_falling_back_is_logged() -> None:
     """The test above would see it."""
     from tvmpipe.passes import schedule
 
@@ -52,7 +52,7 @@ def test_falling_back_is_logged(state: CompileState) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "_RULES", dict.fromkeys(schedule._RULES, refuse))
         with schedule_messages() as messages:
-            schedule_module(state.module, find_target("native"), 1)
+            schedule_module(front(transformer_like(1)).module, find_target("native"), 1)
     assert any(message.startswith("the general rule for") for message in messages)
 
 
