@@ -81,11 +81,10 @@ def check(
     sample: Arrays | None = None,
     target: str = "native",
     threads: int = 1,
-    own_rules: bool = True,
 ) -> tuple[str, ...]:
     """Compile, run, compare; returns all operators in the order they run.
 
-    With `own_rules` no kernel may be left to the general rule.
+    No kernel may be left to the general rule.
     """
     cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = {threads}\n')
     with schedule_messages() as messages:
@@ -98,6 +97,6 @@ def check(
     want = Reference(model.SerializeToString(), threads=1).run(sample)
     error = relative_error(have, want)
     operators = tuple(name for primitive in state.graph.primitives for name in primitive.operators)
-    assert not (own_rules and messages), f"{messages}; operators {operators}"
+    assert not messages, f"{messages}; operators {operators}"
     assert error <= TOLERANCE, f"off by {error:.2e}; operators {operators}"
     return operators

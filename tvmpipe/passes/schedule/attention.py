@@ -21,7 +21,8 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
     m, columns = extents(schedule, [query, width])
     rows, panels = product_tile(m, columns // BLOCK, machine)
     tile, _ = schedule.split(query, [None, rows])
-    schedule.annotate(tile, PARTITION, 1)
+    if m % rows:  # a loop with an annotation cannot be fused
+        schedule.annotate(tile, PARTITION, 1)
     inside = [block for block in others if annotation(schedule, block, KERNEL) != PACK]
     for block in reversed(inside):
         schedule.compute_at(block, tile, preserve_unit_loops=True)

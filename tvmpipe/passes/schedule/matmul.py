@@ -25,7 +25,9 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
         schedule_pack(schedule, block)
     k = _length(schedule, main)
     last = fold_epilogue(schedule, main)
-    batch, rows, columns = _axes(schedule, last, shared=not packed_batch)
+    if not packed_batch:
+        _flatten(schedule, main, last)
+    *batch, rows, columns = schedule.get_loops(last)
     heads = math.prod(extents(schedule, batch))
     m, n = extents(schedule, [rows, columns])
     tile = product_tile(m, n // BLOCK, machine, ragged_panels=heads >= machine.threads and bool(batch))
@@ -94,12 +96,32 @@ def schedule_pack(schedule: Any, block: Any) -> None:
     schedule.vectorize(lane)
 
 
-def _axes(schedule: Any, last: Any, *, shared: bool) -> tuple[list[Any], Any, Any]:
-    """Loops over the batch, the rows and the columns; all rows are one loop where every one meets the same panels."""
-    *batch, rows, columns = schedule.get_loops(last)
-    if batch and shared:
-        return [], schedule.fuse(*batch, rows), columns
-    return batch, rows, columns
+def _flatten(schedule: Any, main: Any, last: Any) -> None:
+    """One axis for all rows in the blocks and in what lies between them, where every batch meets the same panels."""
+    import tvm
+
+    *batch, m, _ = extents(schedule, schedule.get_loops(last))
+    if not batch:
+        return
+
+    def row(*at: Any) -> Any:
+        result = 0
+        for index, extent in zip(at, (*batch, m), strict=True):
+            result = result * extent + index
+        return result
+
+    axes = len(batch) + 1  # that become one; what follows them stays
+    dtype = str(schedule.get(last).iter_vars[0].dom.extent.ty.dtype)
+
+    def flat(*at: Any) -> list[Any]:
+        return [row(*at[:axes]), *at[axes:]]
+
+    def index_map(ndim: int) -> Any:
+        return tvm.tirx.IndexMap.from_func(flat, ndim=ndim, index_dtype=dtype)
+
+    schedule.transform_layout(main, ("write", 0), index_map(axes + 1))
+    schedule.transform_block_layout(main, index_map(axes + 2))
+    schedule.transform_block_layout(last, index_map(axes + 1))
 
 
 def _length(schedule: Any, product: Any) -> int:

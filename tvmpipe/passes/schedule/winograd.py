@@ -46,12 +46,12 @@ def _results(
     chunk, tile_row, u = schedule.split(row, [None, chunk_rows, m])
     tile_column, v = schedule.split(column, [None, m])
     schedule.reorder(image, chunk, block, tile_row, tile_column, u, v, lane)
-    schedule.compute_at(result, u, preserve_unit_loops=True)
-    schedule.compute_at(result_rows, u, preserve_unit_loops=True)
     _vectorize(schedule, lane, machine, unrolled=(u, v))
     for transform in (result, result_rows):
+        schedule.compute_at(transform, u, preserve_unit_loops=True)
         *_, point, inner = schedule.get_loops(transform)
-        _vectorize(schedule, inner, machine, unrolled=(point,))
+        schedule.unroll(point)
+        schedule.vectorize(inner)
     schedule.annotate(tile_row, PARTITION, 1)
     schedule.annotate(tile_column, PARTITION, 1)
     return image, chunk, block
@@ -93,8 +93,10 @@ def _inputs(schedule: Any, tiles: Any, input_rows: Any, chunk: Any, machine: Mac
 
 
 def _vectorize(schedule: Any, lane: Any, machine: Machine, unrolled: tuple[Any, ...]) -> None:
+    """One vector of the block at a time goes through the unrolled loops, so that all it needs stays in registers."""
     vector, inner = schedule.split(lane, [None, machine.lanes])
-    for loop in (*unrolled, vector):
+    schedule.reorder(vector, *unrolled, inner)
+    for loop in unrolled:
         schedule.unroll(loop)
     schedule.vectorize(inner)
 
