@@ -14,7 +14,7 @@ from tvmpipe.build import prepare
 from tvmpipe.passes.base import CompileState
 from tvmpipe.passes.pipeline import FRONT, run_passes
 from tvmpipe.passes.schedule import schedule_module
-from tvmpipe.passes.schedule.epilogue import NotApplicable
+from tvmpipe.passes.schedule.inspect import NotApplicable
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.targets.target import find_target
 

@@ -52,9 +52,11 @@ def fuse_attention(module: Any) -> Any:
                 masks.append(other)
                 continue
             number = constant_of(other)
-            if number is None or number.size != 1:
+            if number is None or number.size != 1 or number.ndim > len(shape_of(at)):
                 return None
             factor = float(number.reshape(-1)[0])
+            if factor == 0:
+                return None
             scale *= factor if call.op.name == "relax.multiply" else 1.0 / factor
         return ([query, key, value, *masks], scale) if _fits(query, key, value, masks) else None
 

@@ -17,8 +17,8 @@ from tvmpipe.passes.kernels.rows import ROWS
 from tvmpipe.passes.kernels.winograd import WINOGRAD
 from tvmpipe.passes.schedule.attention import schedule_attention
 from tvmpipe.passes.schedule.conv2d import schedule_conv2d
-from tvmpipe.passes.schedule.epilogue import NotApplicable, annotation, blocks_of
 from tvmpipe.passes.schedule.generic import schedule_generic
+from tvmpipe.passes.schedule.inspect import NotApplicable, annotation, blocks_of
 from tvmpipe.passes.schedule.machine import Machine, describe
 from tvmpipe.passes.schedule.matmul import schedule_matmul
 from tvmpipe.passes.schedule.records import Records, open_records

@@ -8,7 +8,7 @@ from typing import Any
 from tvmpipe.passes.kernels.attention import SCORES, VALUES
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
-from tvmpipe.passes.schedule.epilogue import PARTITION, annotation, blocks_of, extents
+from tvmpipe.passes.schedule.inspect import PARTITION, annotation, blocks_of, extents
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.matmul import product_tile, schedule_pack, tile_product
 from tvmpipe.passes.schedule.rows import schedule_row_block

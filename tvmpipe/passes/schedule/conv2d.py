@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.schedule.epilogue import PARTITION, extents, fold_epilogue, is_cheap, prepare_inputs
+from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, extents
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 
@@ -12,7 +13,7 @@ from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
     """Tile, vectorise and parallelise the block `main`, `[N, K/16, OH, OW, 16]`, and what follows it."""
     reductions = [variable for variable in schedule.get(main).iter_vars if int(variable.iter_type) == 2]
-    pads = prepare_inputs(schedule, main, machine)
+    pads = _prepare_inputs(schedule, main, machine)
     last = fold_epilogue(schedule, main)
     image, k, row, column, lane = schedule.get_loops(last)
     height, width = extents(schedule, [row, column])
@@ -71,3 +72,18 @@ def _reads_contiguous(schedule: Any, main: Any, reductions: list[Any]) -> bool:
         if len(ranges) == 5:
             return bool(ranges[2].min.same_as(variables[2].var) and ranges[3].min.same_as(variables[3].var))
     return False
+
+
+def _prepare_inputs(schedule: Any, main: Any, machine: Machine) -> list[Any]:
+    """Schedule the blocks that compute what `main` reads, such as padding; returns them."""
+    producers = list(schedule.get_producers(main))
+    for block in producers:
+        if schedule.get_producers(block):
+            raise NotApplicable("what precedes the reduction is more than padding")
+        *outer, last = schedule.get_loops(block)
+        (extent,) = extents(schedule, [last])
+        if extent % machine.lanes == 0:
+            _, lane = schedule.split(last, [None, machine.lanes])
+            schedule.vectorize(lane)
+        schedule.parallel(schedule.fuse(*outer[: max(1, len(outer) - 1)]))
+    return producers

@@ -4,30 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.schedule.machine import Machine
-
-# Annotation of a loop whose last iterations do less: they get code of their own, instead of tests in the innermost
-# loop. (1 and not True: a schedule that was stored in a database comes back with 1.)
-PARTITION = "pragma_loop_partition_hint"
-
-
-class NotApplicable(Exception):
-    """The primitive has not the shape that the rule is for; the general rule takes it."""
-
-
-def blocks_of(schedule: Any) -> list[Any]:
-    """The blocks of the function in order."""
-    return list(schedule.get_child_blocks(schedule.get_sblock("root")))
-
-
-def annotation(schedule: Any, block: Any, key: str) -> Any:
-    """The value of an annotation of a block, or None."""
-    return (schedule.get(block).annotations or {}).get(key)
-
-
-def extents(schedule: Any, loops: list[Any]) -> list[int]:
-    """Trip counts of loops."""
-    return [int(schedule.get(loop).extent) for loop in loops]
+from tvmpipe.passes.schedule.inspect import NotApplicable, blocks_of, extents
 
 
 def fold_epilogue(schedule: Any, main: Any) -> Any:
@@ -65,18 +42,3 @@ def _after(schedule: Any, main: Any) -> list[Any]:
     blocks = blocks_of(schedule)
     place = next(i for i, block in enumerate(blocks) if schedule.get(block).name_hint == name)
     return blocks[place + 1 :]
-
-
-def prepare_inputs(schedule: Any, main: Any, machine: Machine) -> list[Any]:
-    """Schedule the blocks that compute what `main` reads, such as padding; returns them."""
-    producers = list(schedule.get_producers(main))
-    for block in producers:
-        if schedule.get_producers(block):
-            raise NotApplicable("what precedes the reduction is more than padding")
-        *outer, last = schedule.get_loops(block)
-        (extent,) = extents(schedule, [last])
-        if extent % machine.lanes == 0:
-            _, lane = schedule.split(last, [None, machine.lanes])
-            schedule.vectorize(lane)
-        schedule.parallel(schedule.fuse(*outer[: max(1, len(outer) - 1)]))
-    return producers

@@ -7,7 +7,8 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
-from tvmpipe.passes.schedule.epilogue import PARTITION, NotApplicable, annotation, extents, fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, annotation, extents
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 

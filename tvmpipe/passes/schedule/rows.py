@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.rows import LANES
-from tvmpipe.passes.schedule.epilogue import annotation, blocks_of, extents
+from tvmpipe.passes.schedule.inspect import annotation, blocks_of, extents
 from tvmpipe.passes.schedule.machine import Machine
 
 _ROWS_A_CHUNK = 4  # enough work to be worth handing to a thread

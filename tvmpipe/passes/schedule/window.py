@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.schedule.epilogue import PARTITION, NotApplicable, extents, fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
+from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, extents
 from tvmpipe.passes.schedule.machine import Machine
 
 _PIXELS = 8  # results in registers at a time

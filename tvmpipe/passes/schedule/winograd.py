@@ -7,7 +7,8 @@ from typing import Any
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.winograd import INPUT_ROWS, INPUT_TILES, RESULT, RESULT_ROWS, TILE
 from tvmpipe.passes.schedule.conv2d import image_tile
-from tvmpipe.passes.schedule.epilogue import PARTITION, annotation, blocks_of, extents, fold_epilogue
+from tvmpipe.passes.schedule.epilogue import fold_epilogue
+from tvmpipe.passes.schedule.inspect import PARTITION, annotation, blocks_of, extents
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.tile import tile_candidates
 
