@@ -107,5 +107,7 @@ def test_tuning_on_a_device(chain_path: Path, tmp_path: Path, agents: LocalClust
 def test_tuning_needs_devices_and_a_folder(chain_path: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--tracker"):
         tvmpipe.build(chain_path, parse_cluster(ONE), tune=2, records=tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        tvmpipe.build(chain_path, parse_cluster(ONE), records=tmp_path / "nowhere")
     with pytest.raises(DeviceUnavailableError, match="alpha"):
         tvmpipe.build(chain_path, parse_cluster(ONE), tune=2, records=tmp_path, tracker="127.0.0.1:1")

@@ -41,6 +41,8 @@ class Tune:
     def apply(self, state: CompileState) -> CompileState:
         options = state.options
         if not options.tune:
+            if options.records is not None and not options.records.is_dir():
+                raise InputError(f"records folder {options.records} does not exist; --tune makes one")
             return state
         if options.records is None or options.tracker is None:
             raise InputError("tuning needs a folder for its records (--records) and a tracker (--tracker)")
