@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.kernels.base import constant_of
+from tvmpipe.passes.kernels.base import constant_of, static_shape
 
 _Fold = Callable[[list[NDArray[Any]], Any, tuple[int, ...]], Any]
 
@@ -68,7 +68,7 @@ def fold_constants(module: Any) -> Any:
             if isinstance(value, tvm.ir.GenericConst):
                 return value
             rule = _RULES.get(getattr(getattr(value, "op", None), "name", ""))
-            shape = _static_shape(value.ty)
+            shape = static_shape(value.ty)
             if rule is None or shape is None:
                 return None
             tensors = [argument for argument in value.args if not isinstance(argument, relax.ShapeExpr)]
@@ -82,13 +82,3 @@ def fold_constants(module: Any) -> Any:
     folder = Folder(module)
     module["main"] = folder.visit_expr(module["main"])
     return module
-
-
-def _static_shape(kind: Any) -> tuple[int, ...] | None:
-    from tvm import relax, tirx
-
-    if not isinstance(kind, relax.TensorType) or kind.shape is None:
-        return None
-    if not all(isinstance(extent, tirx.IntImm) for extent in kind.shape):
-        return None
-    return tuple(int(extent) for extent in kind.shape)

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tvmpipe.errors import DeviceUnavailableError
+from tvmpipe.errors import DeviceError, DeviceUnavailableError
+from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.targets.cluster import Device
 
-_SESSION_S = 600
+_PATIENCE_S = 30.0  # for a device that is busy
 _REPEATS = 5
 
 
@@ -57,10 +58,11 @@ def remote_timer(tracker: str, device: Device) -> Iterator[RemoteTimer]:
     from tvm import rpc
     from tvm.error import RPCError
 
-    host, _, port = tracker.rpartition(":")
     try:
-        session = rpc.connect_tracker(host, int(port)).request(device.key, session_timeout=_SESSION_S)
-    except (RPCError, RuntimeError, OSError, ValueError) as error:
+        with Tracker(tracker) as connection:
+            address = connection.request(device.key, _PATIENCE_S)
+        session = rpc.connect(address.host, address.port, address.match_key)
+    except (DeviceError, RPCError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise DeviceUnavailableError(f"device {device.name} (key {device.key}) cannot be reached: {reason}") from None
     yield RemoteTimer(session)

@@ -21,17 +21,21 @@ def default_legalize(builder: Any, call: Any) -> Any:
     return call.op.get_attr("FLegalize")(builder, call)
 
 
-def is_float32(*expressions: Any) -> bool:
-    """Whether all are float32 tensors of static shape."""
+def static_shape(kind: Any) -> tuple[int, ...] | None:
+    """The shape of a Relax tensor type, or None for another type or a shape that is not known."""
     from tvm import relax, tirx
 
-    for expression in expressions:
-        kind = expression.ty
-        if not isinstance(kind, relax.TensorType) or str(kind.dtype) != "float32" or kind.shape is None:
-            return False
-        if not all(isinstance(extent, tirx.IntImm) for extent in kind.shape):
-            return False
-    return True
+    if not isinstance(kind, relax.TensorType) or kind.shape is None:
+        return None
+    if not all(isinstance(extent, tirx.IntImm) for extent in kind.shape):
+        return None
+    return tuple(int(extent) for extent in kind.shape)
+
+
+def is_float32(*expressions: Any) -> bool:
+    """Whether all are float32 tensors of static shape."""
+    kinds = [expression.ty for expression in expressions]
+    return all(static_shape(kind) is not None and str(kind.dtype) == "float32" for kind in kinds)
 
 
 def shape_of(expression: Any) -> tuple[int, ...]:

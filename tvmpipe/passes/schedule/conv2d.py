@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
-from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, extents
+from tvmpipe.passes.schedule.inspect import PARTITION, REDUCTION, NotApplicable, extents
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 
 
 def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
     """Tile, vectorise and parallelise the block `main`, `[N, K/16, OH, OW, 16]`, and what follows it."""
-    reductions = [variable for variable in schedule.get(main).iter_vars if int(variable.iter_type) == 2]
+    reductions = [variable for variable in schedule.get(main).iter_vars if int(variable.iter_type) == REDUCTION]
     pads = _prepare_inputs(schedule, main, machine)
     last = fold_epilogue(schedule, main)
     image, k, row, column, lane = schedule.get_loops(last)

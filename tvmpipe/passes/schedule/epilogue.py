@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.schedule.inspect import NotApplicable, blocks_of, extents
+from tvmpipe.passes.schedule.inspect import SPATIAL, NotApplicable, blocks_of, extents
 
 
 def fold_epilogue(schedule: Any, main: Any) -> Any:
@@ -21,10 +21,14 @@ def fold_epilogue(schedule: Any, main: Any) -> Any:
             break
         schedule.compute_inline(following[0])
     (last,) = _after(schedule, main)
-    kinds = [int(variable.iter_type) for variable in schedule.get(last).iter_vars]
-    if any(kind != 0 for kind in kinds) or len(schedule.get(last).writes) != 1:
+    if (
+        any(int(variable.iter_type) != SPATIAL for variable in schedule.get(last).iter_vars)
+        or len(schedule.get(last).writes) != 1
+    ):
         raise NotApplicable("what follows the reduction is not elementwise")
-    main_shape = [int(variable.dom.extent) for variable in schedule.get(main).iter_vars if int(variable.iter_type) == 0]
+    main_shape = [
+        int(variable.dom.extent) for variable in schedule.get(main).iter_vars if int(variable.iter_type) == SPATIAL
+    ]
     if extents(schedule, schedule.get_loops(last)) != main_shape:
         raise NotApplicable("what follows the reduction has another shape")
     schedule.set_scope(main, 0, "local")

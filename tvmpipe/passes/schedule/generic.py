@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-_SPATIAL, _REDUCTION = 0, 2  # values of tir.IterVar.iter_type
+from tvmpipe.passes.schedule.inspect import REDUCTION, SPATIAL, reduces
+
 _PARALLEL_FROM = 1 << 14  # elements below which starting threads costs more than it saves
 _MAX_CHUNKS = 64  # parallel chunks of an elementwise loop
 _SQUARE = 16  # side of the squares that a transpose copies at a time
@@ -35,10 +36,10 @@ class _Scheduler:
         for block in self.schedule.get_child_blocks(root):
             loops = self.schedule.get_loops(block)
             kinds = [int(variable.iter_type) for variable in self.schedule.get(block).iter_vars]
-            if len(kinds) != len(loops) or not all(kind in (_SPATIAL, _REDUCTION) for kind in kinds):
+            if len(kinds) != len(loops) or not all(kind in (SPATIAL, REDUCTION) for kind in kinds):
                 continue  # not a plain loop nest: a sort or a scatter
-            spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _SPATIAL]
-            reduction = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCTION]
+            spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == SPATIAL]
+            reduction = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == REDUCTION]
             if spatial and reduction:
                 self._reduction(block, spatial, reduction)
             elif spatial:
@@ -48,13 +49,13 @@ class _Scheduler:
         """Compute `block` inside its readers unless that repeats costly work in a reduction."""
         import tvm
 
-        if self._reduces(block):
+        if reduces(self.schedule, block):
             return
         consumers = self.schedule.get_consumers(block)
         if not consumers:
             return
         body = str(self.schedule.get(block).body)
-        if any(self._reduces(consumer) for consumer in consumers) and (
+        if any(reduces(self.schedule, consumer) for consumer in consumers) and (
             "if_then_else" in body or any(call in body for call in _COSTLY)
         ):
             return
@@ -62,9 +63,6 @@ class _Scheduler:
             self.schedule.compute_inline(block)
         except tvm.s_tir.ScheduleError:
             return  # it writes a part of its buffer, or is read as a whole: leave it a loop of its own
-
-    def _reduces(self, block: Any) -> bool:
-        return any(int(variable.iter_type) == _REDUCTION for variable in self.schedule.get(block).iter_vars)
 
     def _extent(self, loop: Any) -> int:
         return int(self.schedule.get(loop).extent)

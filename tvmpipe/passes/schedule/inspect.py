@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+SPATIAL, REDUCTION = 0, 2  # values of tir.IterVar.iter_type
+
 # Annotation of a loop whose last iterations do less: they get code of their own, instead of tests in the innermost
 # loop. (1 and not True: a schedule that was stored in a database comes back with 1.)
 PARTITION = "pragma_loop_partition_hint"
@@ -26,3 +28,8 @@ def annotation(schedule: Any, block: Any, key: str) -> Any:
 def extents(schedule: Any, loops: list[Any]) -> list[int]:
     """Trip counts of loops."""
     return [int(schedule.get(loop).extent) for loop in loops]
+
+
+def reduces(schedule: Any, block: Any) -> bool:
+    """Whether the block sums up, or the like, over an axis."""
+    return any(int(variable.iter_type) == REDUCTION for variable in schedule.get(block).iter_vars)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.rows import LANES
-from tvmpipe.passes.schedule.inspect import annotation, blocks_of, extents
+from tvmpipe.passes.schedule.inspect import annotation, blocks_of, extents, reduces
 from tvmpipe.passes.schedule.machine import Machine
 
 _ROWS_A_CHUNK = 4  # enough work to be worth handing to a thread
@@ -33,14 +33,13 @@ def schedule_rows(schedule: Any, result: Any, machine: Machine) -> None:
 
 def schedule_row_block(schedule: Any, block: Any, machine: Machine) -> list[tuple[Any, Any]]:
     """Vectorise or unroll what one block does with a row; returns what is left to decompose: (block, loop)."""
-    reduces = any(int(variable.iter_type) == 2 for variable in schedule.get(block).iter_vars)
     loops = schedule.get_loops(block)
     if annotation(schedule, block, KERNEL) == LANES:
         lane, group = loops[-2:]
         schedule.reorder(group, lane)
         schedule.vectorize(lane)
         return [(block, group)]
-    if reduces:
+    if reduces(schedule, block):
         schedule.unroll(loops[-1])
         return [(block, loops[-1])]
     if extents(schedule, loops[-1:])[0] > 1:
