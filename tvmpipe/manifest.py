@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+Encoding = Literal["none", "fp16", "int8"]
+"""How float32 tensors travel over a link: as they are, as halves, or as bytes over the tensor's range."""
 
 
 class _Frozen(BaseModel):
@@ -58,15 +63,15 @@ class StageTensor(_Frozen):
 class StageEntry(_Frozen):
     """A stage: `library` exports `main(inputs..., weights)`, which returns a tuple of the outputs.
 
-    `weights` is None for a stage without any, and then no parameter; its tensors are named "w0", "w1", ... in
-    the order of the tuple that `main` takes.
+    `weights` is the tuple of tensors called `weight_names`, each of which lies in exactly one of `weight_files`
+    (stages of several plans share files). A stage without any has no such parameter.
     """
 
     name: str
     device: str
     library: FileEntry
-    weights: FileEntry | None
-    weight_count: int
+    weight_files: tuple[FileEntry, ...]
+    weight_names: tuple[str, ...]
     weight_bytes: int
     activation_bytes: int
     inputs: tuple[StageTensor, ...]
@@ -79,6 +84,16 @@ class StageEntry(_Frozen):
         return self.weight_bytes + self.activation_bytes
 
 
+class LinkEntry(_Frozen):
+    """What travels from one device (or the head) to another for each sample, and in which encoding."""
+
+    sender: str
+    receiver: str
+    encoding: Encoding
+    size_bytes: int
+    predicted_s: float
+
+
 class Predicted(_Frozen):
     """What the plan should cost, in seconds."""
 
@@ -86,19 +101,41 @@ class Predicted(_Frozen):
     latency_s: float
 
 
+class PlanEntry(_Frozen):
+    """One way to run the model. `lost` is the device it does without; None for the plan to start with.
+
+    Stages stand in an order in which they can run; `inflight` samples at once keep every device busy.
+    """
+
+    lost: str | None
+    predicted: Predicted
+    inflight: int
+    stages: tuple[StageEntry, ...]
+    links: tuple[LinkEntry, ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices that have a stage, in order of their first."""
+        return tuple(dict.fromkeys(stage.device for stage in self.stages))
+
+
 class Manifest(_Frozen):
-    """The whole of `manifest.json`; stages stand in an order in which they can run."""
+    """The whole of `manifest.json`. `plans` begins with the plan to start with; others replace it on a loss."""
 
     format: int
     tools: dict[str, str]
     model: ModelEntry
     objective: str
-    predicted: Predicted
     devices: tuple[DeviceEntry, ...]
     model_inputs: dict[str, int]
     model_outputs: dict[str, int]
-    stages: tuple[StageEntry, ...]
+    plans: tuple[PlanEntry, ...]
     files: tuple[FileEntry, ...]
+
+    @property
+    def plan(self) -> PlanEntry:
+        """The plan to start with."""
+        return self.plans[0]
 
     def device(self, name: str) -> DeviceEntry:
         """The device called `name`."""
