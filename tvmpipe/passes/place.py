@@ -55,6 +55,7 @@ class Place:
             period_s=chosen.price.period_s,
             latency_s=chosen.price.latency_s,
             loads=chosen.price.loads,
+            links=chosen.price.links,
             bound_s=bound,
             origin=chosen.origin,
             single_device_s={
