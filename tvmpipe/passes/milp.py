@@ -20,12 +20,13 @@ import pulp
 
 from tvmpipe.passes.base import Objective
 from tvmpipe.passes.coarsen import CoarseGraph
-from tvmpipe.passes.milp_loads import MS, Placed, add_loads
+from tvmpipe.passes.milp_loads import MS, Placed, add_loads, moved_s
 from tvmpipe.passes.milp_schedule import add_schedule
 from tvmpipe.targets.cluster import Cluster
 
 _MIB = 2.0**20
 _TIE = 1e-4
+_TIDY_GAP = 0.05
 _GAP = 1e-3  # plans closer than this to the bound count as optimal; estimates are not that good
 
 
@@ -60,6 +61,22 @@ def solve(
     tie = _TIE / len(used)
     problem.setObjective(goal + tie * pulp.lpSum(used))
     return _run(problem, place, coarse, cluster, time_limit_s)
+
+
+def tidy(
+    coarse: CoarseGraph, cluster: Cluster, time_limit_s: float, pinned: Mapping[int, str], period_s: float
+) -> dict[int, str] | None:
+    """A placement with a period of at most `period_s` that moves as little as HiGHS finds; None if it finds none.
+
+    Transfers cost a throughput plan nothing as long as they hide behind the slowest device, so that the best plan
+    may well hand tensors to and fro; each hand-over still is a stage more, and latency.
+    """
+    problem, place = _base(coarse, cluster, pinned)
+    _add_memory(problem, coarse, cluster, place, slack={})
+    goal = pulp.LpVariable("goal", lowBound=0, upBound=period_s * MS)
+    add_loads(problem, coarse, cluster, place, goal)
+    problem.setObjective(moved_s(problem, coarse, cluster, place))
+    return _run(problem, place, coarse, cluster, time_limit_s, gap=_TIDY_GAP).device_of
 
 
 def least_shortage(
@@ -123,9 +140,10 @@ def _run(
     coarse: CoarseGraph,
     cluster: Cluster,
     time_limit_s: float,
+    gap: float = _GAP,
 ) -> Solution:
     # One thread and a fixed seed: the same problem gives the same plan, unless the time limit ends the search.
-    solver = pulp.HiGHS(msg=False, timeLimit=time_limit_s, threads=1, gapRel=_GAP, random_seed=1)
+    solver = pulp.HiGHS(msg=False, timeLimit=time_limit_s, threads=1, gapRel=gap, random_seed=1)
     problem.solve(solver)
     values = {key: variable.value() for key, variable in place.items()}
     solved = problem.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)

@@ -28,6 +28,19 @@ def add_loads(problem: Any, coarse: CoarseGraph, cluster: Cluster, place: Placed
     return [*compute, *head, *_add_device_links(problem, coarse, cluster, place, goal)]
 
 
+def moved_s(problem: Any, coarse: CoarseGraph, cluster: Cluster, place: Placed) -> Any:
+    """Seconds of all transfers between devices, each tensor a message of its own over its reader's fastest link."""
+    names = [device.name for device in cluster.devices]
+    total = []
+    for d, receiver in enumerate(names):
+        links = [cluster.link(sender, receiver) for sender in names if sender != receiver]
+        for e, edge in enumerate(coarse.edges):
+            if edge.producer is not None and edge.consumers and links:
+                seconds = min(link.transfer_s(edge.size_bytes) for link in links)
+                total.append(seconds * received(problem, f"moved_{e}_{d}", edge, receiver, place))
+    return pulp.lpSum(total)
+
+
 def _add_head_links(problem: Any, coarse: CoarseGraph, cluster: Cluster, place: Placed, goal: Any) -> list[Any]:
     """What the head sends to each device, and each device to the head."""
     loads = []
