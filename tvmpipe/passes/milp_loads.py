@@ -51,7 +51,11 @@ def _add_head_links(problem: Any, coarse: CoarseGraph, cluster: Cluster, place: 
             if edge.producer is None and edge.consumers
         }
         loads.append(_link_load(problem, f"in_{d}", cluster.link(HEAD, device.name), coarse, given, goal))
-        results = {e: place[edge.producer, device.name] for e, edge in enumerate(coarse.edges) if edge.to_head}
+        results = {
+            e: place[edge.producer, device.name]
+            for e, edge in enumerate(coarse.edges)
+            if edge.to_head and edge.producer is not None
+        }
         loads.append(_link_load(problem, f"out_{d}", cluster.link(device.name, HEAD), coarse, results, goal))
     return loads
 
@@ -85,6 +89,7 @@ def _add_device_links(problem: Any, coarse: CoarseGraph, cluster: Cluster, place
         # crossing[s][e] = 1 when tensor e goes from sender s to this receiver; to itself nothing moves.
         crossing: list[dict[int, Any]] = [{} for _ in names]
         for e, edge in inner.items():
+            assert edge.producer is not None
             for s, sender in enumerate(names):
                 crossing[s][e] = pulp.LpVariable(f"y_{e}_{s}_{r}", lowBound=0, upBound=1)
                 problem += crossing[s][e] <= place[edge.producer, sender]

@@ -69,6 +69,7 @@ def add_schedule(
 
 def _delay(problem: Any, name: str, edge: CoarseEdge, consumer: int, cluster: Cluster, place: Placed) -> Any:
     """Milliseconds that a tensor takes to one of its readers; 0 where they share a device."""
+    assert edge.producer is not None
     names = [device.name for device in cluster.devices]
     seconds = {(a, b): cluster.link(a, b).transfer_s(edge.size_bytes) for a, b in itertools.permutations(names, 2)}
     if len(set(seconds.values())) <= 1:

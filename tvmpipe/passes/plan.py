@@ -76,7 +76,7 @@ class Plan:
     @property
     def bottleneck(self) -> tuple[str, ...]:
         """What takes the period: (device,) or (sender, receiver) of a link. A device rather than a link."""
-        busy = [(load.busy_s, (name,)) for name, load in self.loads.items()]
+        busy: list[tuple[float, tuple[str, ...]]] = [(load.busy_s, (name,)) for name, load in self.loads.items()]
         busy += [(link.busy_s, (link.sender, link.receiver)) for link in self.links]
         return max(busy, key=lambda one: one[0])[1] if busy else ()
 
