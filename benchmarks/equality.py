@@ -83,7 +83,7 @@ def too_small_each(model: Path, shapes: dict[str, list[int]]) -> Cluster:
 def least_zeroed(pipe: Any, bundle: Bundle, sample: Any, want: Any) -> float:
     """The smallest error when any one stage gets zeros for its inputs."""
     errors = []
-    for stage in bundle.manifest.stages:
+    for stage in bundle.manifest.plan.stages:
         session = pipe.sessions[stage.device]
         honest: Callable[..., Any] = session.run
 
@@ -111,7 +111,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
             wants = [reference.run(sample) for sample in samples]
             error = max(relative_error(result, want) for result, want in zip(results, wants, strict=True))
             zeroed = least_zeroed(pipe, bundle, samples[0], wants[0])
-    stages = [f"{stage.name}:{stage.device}" for stage in bundle.manifest.stages]
+    stages = [f"{stage.name}:{stage.device}" for stage in bundle.manifest.plan.stages]
     passed = error < TOLERANCE < zeroed / 10 and len(stages) >= 2
     return {
         "model": name,

@@ -42,7 +42,7 @@ def measure(model: onnx.ModelProto, target: str) -> tuple[float, float, float]:
             pipe.run(sample)
             times.append(time.perf_counter() - started)
     flops = sum(primitive.flops for primitive in state.graph.primitives)
-    return flops, statistics.median(times), sum(s.predicted_compute_s for s in state.bundle.manifest.stages)
+    return flops, statistics.median(times), sum(s.predicted_compute_s for s in state.bundle.manifest.plan.stages)
 
 
 def main() -> None:

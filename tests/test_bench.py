@@ -80,7 +80,7 @@ def test_wrong_results_are_an_error(chain_path: Path, monkeypatch: pytest.Monkey
 def test_failures_of_a_process_are_named(tmp_path: Path) -> None:
     with _Worker("stage", 1) as worker:
         with pytest.raises(DeviceError, match="process of stage failed"):
-            worker.ask("load", TvmJob(tmp_path / "none.so", None, 0, ()))
+            worker.ask("load", TvmJob(tmp_path / "none.so", (), (), ()))
         worker._process.kill()
         with pytest.raises(DeviceError, match="process of stage ended with SIGKILL"):
             worker.ask("infer")

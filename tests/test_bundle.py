@@ -45,7 +45,7 @@ def test_contents_are_as_documented(chain_bundle: Bundle) -> None:
         "report.html",
         "report.json",
         *(f"stages/s{i}.so" for i in range(3)),
-        *(f"weights/s{i}.safetensors" for i in range(3)),
+        *(f"weights/w{i}.safetensors" for i in range(3)),
     ]
 
 
@@ -135,7 +135,7 @@ def test_other_format_version(tmp_path: Path, chain_bundle: Bundle) -> None:
 
     chain_bundle.save(tmp_path / "b")
     manifest = tmp_path / "b" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1').replace('"plans"', '"stages"'))
     (tmp_path / "b" / "manifest.json.sha256").write_text(hash_file(manifest))
-    with pytest.raises(BundleError, match="bundle format 2; this version reads 1"):
+    with pytest.raises(BundleError, match="bundle format 1; this version reads 2"):
         tvmpipe.load(tmp_path / "b")

@@ -38,7 +38,7 @@ def compile_and_run(
 ) -> NDArray[np.float32]:
     """The model's first output over three agents, checked against ONNX Runtime."""
     bundle = tvmpipe.build(model, cluster, shapes=shapes, plan=plan)
-    assert {stage.device for stage in bundle.manifest.stages} == {"alpha", "beta", "gamma"}
+    assert {stage.device for stage in bundle.manifest.plan.stages} == {"alpha", "beta", "gamma"}
     with bundle.connect(tracker) as pipe:
         result = pipe.run(sample)
     assert relative_error(result, Reference(model).run(sample)) < 1e-4

@@ -111,16 +111,16 @@ def bench_model(
     bundle, costs = _compile(path, target, threads, shapes, progress)
     compile_s = time.perf_counter() - started
     manifest = bundle.manifest
-    (stage,) = manifest.stages
+    (stage,) = manifest.plan.stages
     generator = np.random.default_rng(0)
     sample = {spec.name: random_tensor(spec, generator) for spec in manifest.model.inputs}
     name_of = {value: name for name, value in manifest.model_inputs.items()}
     inputs = tuple(sample[name_of[tensor.value]] for tensor in stage.inputs)
-    weights = None if stage.weights is None else bundle.path_of(stage.weights)
+    weights = tuple(bundle.path_of(file) for file in stage.weight_files)
 
     ratio = quartiles = onnxruntime_s = error = None
     with _Worker(target.name, threads) as ours:
-        ours.ask("load", TvmJob(bundle.path_of(stage.library), weights, stage.weight_count, inputs))
+        ours.ask("load", TvmJob(bundle.path_of(stage.library), weights, stage.weight_names, inputs))
         results = dict(zip((tensor.value for tensor in stage.outputs), ours.ask("outputs"), strict=True))
         if against == "onnxruntime":
             with _Worker("ONNX Runtime", threads) as theirs:

@@ -35,11 +35,11 @@ _MIN_REPEAT_MS = 20
 
 @dataclass(frozen=True)
 class TvmJob:
-    """A stage to load: its library, its weights (`w0`, `w1`, ... of a safetensors file), inputs in its order."""
+    """A stage to load: its library, its weights by name and the safetensors files they lie in, inputs in its order."""
 
     library: Path
-    weights: Path | None
-    weight_count: int
+    weights: tuple[Path, ...]
+    weight_names: tuple[str, ...]
     inputs: tuple[NDArray[Any], ...]
 
 
@@ -71,17 +71,16 @@ class TvmRunner:
 
     def __init__(self, job: TvmJob) -> None:
         import tvm
-        from safetensors import safe_open
         from tvm import relax
+
+        from tvmpipe.runtime.stage import load_weights
 
         self._library = tvm.runtime.load_module(str(job.library))
         self._machine = relax.VirtualMachine(self._library, tvm.cpu())
         self._main = self._machine["main"]
         self._arguments: list[Any] = [tvm.runtime.tensor(array) for array in job.inputs]
-        if job.weights is not None:
-            with safe_open(job.weights, framework="numpy") as file:
-                tensors = (file.get_tensor(f"w{position}") for position in range(job.weight_count))
-                self._arguments.append(tuple(tvm.runtime.tensor(tensor) for tensor in tensors))
+        if job.weight_names:
+            self._arguments.append(load_weights(job.weights, job.weight_names))
 
     def infer(self) -> Any:
         """One inference."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tvmpipe.bundle import Bundle
 
 if TYPE_CHECKING:
+    from tvmpipe.manifest import Encoding
     from tvmpipe.passes.base import Objective
     from tvmpipe.passes.pipeline import Progress
     from tvmpipe.targets.cluster import Cluster
@@ -28,22 +29,37 @@ def build(
     records: str | Path | None = None,
     tune: int = 0,
     tracker: str | None = None,
+    failover: bool = False,
+    compress: Encoding = "none",
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile an ONNX model for the devices of a cluster.
 
     `model` is a path or an `onnx.ModelProto`, `cluster` a path to `cluster.toml` or a `Cluster`. `shapes` fixes
-    inputs that the file leaves open. `time_limit_s` bounds the search for a placement, not the compilation.
+    inputs that the file leaves open. `time_limit_s` bounds the search for a placement, not the compilation; the
+    placements for losses together take as long again.
     `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow
     instead of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
     first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
+    With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
+    report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
 
     Raises ModelError, ClusterError, PlanError for bad input and InfeasibleError when nothing fits.
     """
     from tvmpipe.passes.pipeline import COMPILE, run_passes
 
-    state = prepare(model, cluster, shapes=shapes, objective=objective, time_limit_s=time_limit_s, pins=pins, plan=plan)
+    state = prepare(
+        model,
+        cluster,
+        shapes=shapes,
+        objective=objective,
+        time_limit_s=time_limit_s,
+        pins=pins,
+        plan=plan,
+        failover=failover,
+        compress=compress,
+    )
     tuning = {"records": None if records is None else Path(records), "tune": tune, "tracker": tracker}
     state = replace(state, options=replace(state.options, **tuning))
     state = run_passes(state, COMPILE, progress=progress, dump=None if dump is None else Path(dump))
@@ -60,6 +76,8 @@ def prepare(
     time_limit_s: float = 60.0,
     pins: Mapping[str, str] | None = None,
     plan: str | Path | None = None,
+    failover: bool = False,
+    compress: Encoding = "none",
 ) -> Any:
     """The `CompileState` that the passes start from; parameters as for `build`."""
     from tvmpipe.passes.base import CompileState, Options
@@ -74,5 +92,7 @@ def prepare(
             shapes={name: tuple(int(d) for d in dims) for name, dims in (shapes or {}).items()},
             pins=dict(pins or {}),
             plan_file=None if plan is None else Path(plan),
+            failover=failover,
+            compress=compress,
         ),
     )

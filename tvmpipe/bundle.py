@@ -2,15 +2,16 @@
 
 ::
 
-    manifest.json            stages, tensors, devices, hashes
+    manifest.json            plans, stages, tensors, devices, hashes
     plan.yaml                the placement, to edit and compile from again
     report.json report.html  what goes where and what it should cost
-    stages/s0.so ...         one shared library per stage
-    weights/s0.safetensors   the weights that stage reads
+    stages/s0.so ...         a shared library per stage; equal stages share one
+    weights/w0.safetensors   weights that the same stages read, of whichever plans; each lies in one file
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tarfile
@@ -153,23 +154,36 @@ def load(path: str | Path) -> Bundle:
     manifest_path = root / MANIFEST
     if not manifest_path.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
+    content = manifest_path.read_bytes()
+    version = _format_of(content)
+    if version not in (None, FORMAT_VERSION):
+        raise BundleError(f"{path} has bundle format {version}; this version reads {FORMAT_VERSION}")
     try:
-        manifest = Manifest.model_validate_json(manifest_path.read_bytes())
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{MANIFEST} of {path} is damaged at {where or 'its start'}: {first['msg']}") from None
-    if manifest.format != FORMAT_VERSION:
-        raise BundleError(f"{path} has bundle format {manifest.format}; this version reads {FORMAT_VERSION}")
     _verify(root, path, manifest)
     return Bundle(root, manifest, owned)
 
 
+def _format_of(content: bytes) -> int | None:
+    """The format that a manifest says it has; other formats have other fields. None when it is no manifest."""
+    try:
+        version = json.loads(content)["format"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, int) else None
+
+
 def _verify(root: Path, shown: Path, manifest: Manifest) -> None:
     listed = {entry.path for entry in manifest.files}
-    for stage in manifest.stages:
-        for entry in (stage.library, stage.weights):
-            if entry is not None and entry.path not in listed:
+    if not manifest.plans:
+        raise BundleError(f"{MANIFEST} of {shown} is damaged: it has no plan")
+    for stage in (stage for plan in manifest.plans for stage in plan.stages):
+        for entry in (stage.library, *stage.weight_files):
+            if entry.path not in listed:
                 raise BundleError(f"{shown} uses {entry.path}, which its manifest does not list")
     seal = root / f"{MANIFEST}.sha256"
     if not seal.is_file() or seal.read_text().strip() != hash_file(root / MANIFEST):

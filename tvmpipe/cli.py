@@ -107,6 +107,13 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
         click.option("--pin", "pins", type=_Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
+        click.option("--failover", is_flag=True, help="Also plan for the loss of each device."),
+        click.option(
+            "--compress",
+            type=click.Choice(["none", "fp16", "int8"]),
+            default="none",
+            help="What links that are slower than every device may send float32 tensors as.",
+        ),
         click.option("--dump", type=click.Path(path_type=Path), help="Write the module after each pass here."),
     ]
     return functools.reduce(lambda inner, option: option(inner), reversed(options), function)

@@ -19,7 +19,7 @@ ELF_MACHINES = {"pi4": 0xB7, "pi5": 0xB7, "jetson-orin": 0xB7, "x86-64-v2": 0x3E
 def test_stages_are_linked_for_their_target(branchy_path: Path, target: str) -> None:
     cluster = parse_cluster(f'[[device]]\nname = "board"\ntarget = "{target}"\n')
     bundle = tvmpipe.build(branchy_path, cluster)
-    (stage,) = bundle.manifest.stages
+    (stage,) = bundle.manifest.plan.stages
     header = bundle.path_of(stage.library).read_bytes()[:20]
     assert header[:4] == b"\x7fELF"
     assert struct.unpack("<H", header[18:20])[0] == ELF_MACHINES[target]

@@ -22,7 +22,7 @@ def problems(draw: st.DrawFn, largest: int, memory: bool = True) -> tuple[Coarse
     names = ["a", "b", "c"][: draw(st.integers(1, 3))]
     count = draw(st.integers(2, largest))
     seconds = st.integers(1, 100).map(lambda n: n / 1000)
-    sizes = st.integers(1, 50).map(lambda n: n * 20_000)  # 0.5 ms to 25 ms over the relay
+    sizes = st.integers(1, 50).map(lambda n: n * 60_000)  # 0.5 ms to 26 ms over gigabit Ethernet
     nodes = tuple(
         CoarseNode(i, (i,), {name: draw(seconds) for name in names}, draw(st.integers(0, 50)) << 20, 1 << 20)
         for i in range(count)
@@ -35,8 +35,8 @@ def problems(draw: st.DrawFn, largest: int, memory: bool = True) -> tuple[Coarse
     memories = st.one_of(st.none(), st.integers(10, 200).map(lambda n: n << 20)) if memory else st.none()
     devices = tuple(Device(name, name, TARGET, 1, draw(memories)) for name in names)
     links = {
-        frozenset(pair): Link(draw(st.integers(1, 40)) * 1e6, draw(st.integers(0, 5)) / 1000)
-        for pair in ((HEAD, name) for name in names)
+        frozenset(pair): Link(draw(st.integers(3, 120)) * 1e6, draw(st.integers(0, 5)) / 1000)
+        for pair in itertools.combinations((HEAD, *names), 2)
         if draw(st.booleans())
     }
     return CoarseGraph(nodes, tuple(edges), 0), Cluster(devices, links)
@@ -51,23 +51,23 @@ def fits(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> bool:
     return True
 
 
-def hop(cluster: Cluster, edge: CoarseEdge, device: str) -> float:
-    """Seconds between a device and the head."""
-    return cluster.link(HEAD, device).transfer_s(edge.size_bytes)
-
-
 def period(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> float:
+    """The busiest device, or direction of a link; tensors of one link share a message."""
     load = dict.fromkeys((device.name for device in cluster.devices), 0.0)
     for node in coarse.nodes:
         load[where[node.index]] += node.latency_s[where[node.index]]
+    carried: dict[tuple[str, str], int] = {}
     for edge in coarse.edges:
-        home = None if edge.producer is None else where[edge.producer]
-        away = {where[c] for c in edge.consumers} - {home}
-        for device in away:
-            load[device] += hop(cluster, edge, device)
-        if home is not None and (away or edge.to_head):
-            load[home] += hop(cluster, edge, home)
-    return max(load.values())
+        home = HEAD if edge.producer is None else where[edge.producer]
+        for reader in {*(where[c] for c in edge.consumers), *([HEAD] if edge.to_head else [])} - {home}:
+            carried[home, reader] = carried.get((home, reader), 0) + edge.size_bytes
+    links = {ends: cluster.link(*ends) for ends in carried}
+    moving = [carried[ends] / link.bandwidth_bps + link.latency_s for ends, link in links.items()]
+    return max(*load.values(), *moving)
+
+
+def hop(cluster: Cluster, edge: CoarseEdge, sender: str, receiver: str) -> float:
+    return 0.0 if sender == receiver else cluster.link(sender, receiver).transfer_s(edge.size_bytes)
 
 
 def makespan(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> float:
@@ -76,13 +76,10 @@ def makespan(coarse: CoarseGraph, cluster: Cluster, where: dict[int, str]) -> fl
     final: dict[int, float] = dict.fromkeys(parents, 0.0)
     for edge in coarse.edges:
         for consumer in edge.consumers:
-            delay = hop(cluster, edge, where[consumer])
-            if edge.producer is not None:
-                home = where[edge.producer]
-                delay = 0.0 if home == where[consumer] else delay + hop(cluster, edge, home)
-            parents[consumer].append((edge.producer, delay))
+            home = HEAD if edge.producer is None else where[edge.producer]
+            parents[consumer].append((edge.producer, hop(cluster, edge, home, where[consumer])))
         if edge.to_head and edge.producer is not None:
-            final[edge.producer] = hop(cluster, edge, where[edge.producer])
+            final[edge.producer] = hop(cluster, edge, where[edge.producer], HEAD)
     best = float("inf")
     for order in itertools.permutations(parents):
         end: dict[int | None, float] = {None: 0.0}

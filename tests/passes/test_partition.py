@@ -76,5 +76,5 @@ def test_weights_are_only_where_they_are_read(chain_bundle: object, chain_path: 
     from tvmpipe.bundle import Bundle
 
     assert isinstance(chain_bundle, Bundle)
-    sizes = [stage.weight_bytes for stage in chain_bundle.manifest.stages]
+    sizes = [stage.weight_bytes for stage in chain_bundle.manifest.plan.stages]
     assert sizes == [2 * 256 * 256 * 4] * 3

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.models import chain, save, two_branches
+from tests.models import branchy, chain, save, two_branches
 from tvmpipe.build import prepare
 from tvmpipe.errors import InfeasibleError, PlanError
+from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.pipeline import PLAN, run_passes
 from tvmpipe.passes.plan import Plan, to_yaml
 from tvmpipe.passes.price import price
-from tvmpipe.targets.cluster import RELAY_BANDWIDTH_BPS, RELAY_LATENCY_S, Cluster, parse_cluster
+from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.stages import StageShape
+from tvmpipe.targets.cluster import DEFAULT_BANDWIDTH_BPS, DEFAULT_LATENCY_S, HEAD, Cluster, Link, parse_cluster
 
 WEIGHTS = 6 * 256 * 256 * 4  # of chain()
 
@@ -109,19 +113,102 @@ def test_parallel_branches_run_at_the_same_time_for_latency() -> None:
 
 
 def test_price_is_what_the_executor_does() -> None:
-    """By hand: a chain cut once between two devices, both relayed through the head."""
+    """By hand: a chain cut once between two devices; receiving, computing and sending overlap."""
     cluster = cluster_of("1GiB", "1GiB")
     state = run_passes(prepare(chain(2, 64), cluster), PLAN)
     assert state.graph is not None
     assert state.costs is not None
     first, second = state.graph.by_name()
     cut = {first: "d0", second: "d1"}
-    hop = RELAY_LATENCY_S + 4 * 64 * 4 / RELAY_BANDWIDTH_BPS
+    hop = DEFAULT_LATENCY_S + 4 * 64 * 4 / DEFAULT_BANDWIDTH_BPS
     step = state.costs.latency_s["d0"][0]
     priced = price(state.graph, state.costs, cluster, cut, "throughput")
-    assert priced.period_s == pytest.approx(step + 2 * hop)
-    assert priced.latency_s == pytest.approx(2 * step + 4 * hop)
+    assert priced.period_s == pytest.approx(max(step, hop))
+    assert priced.latency_s == pytest.approx(2 * step + 3 * hop)
     assert [stage.device for stage in priced.stages] == ["d0", "d1"]
+    assert [(link.sender, link.receiver) for link in priced.links] == [(HEAD, "d0"), ("d0", "d1"), ("d1", HEAD)]
+
+
+def test_price_of_any_placement_by_an_independent_evaluator() -> None:
+    """Random placements of a net whose branches join: every tensor once per device, messages in turn per link."""
+    cluster = replace(
+        cluster_of("1GiB", "1GiB", "1GiB"),
+        links={frozenset(("d0", "d1")): Link(1e6, 0.002), frozenset(("d2", HEAD)): Link(5e5, 0.001)},
+    )
+    state = run_passes(prepare(branchy(), cluster), PLAN)
+    graph, costs = state.graph, state.costs
+    assert graph is not None
+    assert costs is not None
+    generator = random.Random(0)
+    for _ in range(50):
+        placement = {name: generator.choice(("d0", "d1", "d2")) for name in graph.by_name()}
+        priced = price(graph, costs, cluster, placement, "throughput")
+        assert (priced.period_s, priced.latency_s) == pytest.approx(simulate(graph, costs, cluster, priced.stages))
+
+
+def simulate(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, stages: Sequence[StageShape]
+) -> tuple[float, float]:
+    """(period, latency): totals per resource, and one sample in steps of whichever stage or message can go next."""
+    devices = [device.name for device in cluster.devices]
+    work = {n: sum(costs.latency_s[s.device][i] for i in (*s.primitives, *s.repeated)) for n, s in enumerate(stages)}
+    busy: dict[object, float] = dict.fromkeys(devices, 0.0)
+    for number, stage in enumerate(stages):
+        busy[stage.device] += work[number]
+    sends: dict[tuple[object, str, str], set[int]] = {}
+    made = {value: n for n, stage in enumerate(stages) for value in stage.outputs}
+    for place in (*devices, HEAD):
+        reads = {value for stage in stages if stage.device == place for value in stage.inputs}
+        for value in reads if place != HEAD else graph.model_outputs.values():
+            origin = HEAD if value not in made else stages[made[value]].device
+            if origin != place:
+                sends.setdefault((made.get(value), origin, place), set()).add(value)
+    took = {}
+    for (source, origin, place), values in sends.items():
+        link = cluster.link(origin, place)
+        size = sum(graph.values[value].spec.size_bytes for value in values)
+        took[source, origin, place] = size / link.bandwidth_bps + link.latency_s
+        busy[origin, place] = busy.get((origin, place), 0.0) + took[source, origin, place]
+    # Event by event: what has been made where, when; each resource takes its tasks as they become possible.
+    at: dict[tuple[int, str], float] = {}
+    free: dict[object, float] = {}
+    left: set[object] = {*work, *sends}
+    done: dict[object, float] = {None: 0.0}
+    while left:
+        possible: list[tuple[float, int, object]] = []
+        for task in left:
+            if isinstance(task, int):
+                needs = [(value, stages[task].device) for value in stages[task].inputs]
+                if all(need in at for need in needs):
+                    begin = max([free.get(stages[task].device, 0.0), *(at[need] for need in needs)])
+                    possible.append((begin, task, task))
+            else:
+                assert isinstance(task, tuple)
+                if task[0] in done:
+                    possible.append((max(done[task[0]], free.get(task[1:], 0.0)), -1, task))
+        begin, _, task = min(possible, key=lambda one: (one[0], one[1], str(one[2])))
+        left.remove(task)
+        if isinstance(task, int):
+            done[task] = free[stages[task].device] = begin + work[task]
+            at.update(((value, stages[task].device), done[task]) for value in stages[task].outputs)
+        else:
+            assert isinstance(task, tuple)
+            free[task[1:]] = begin + took[task]
+            at.update(((value, task[2]), begin + took[task]) for value in sends[task])
+    return max(busy.values()), max(at[value, HEAD] for value in graph.model_outputs.values())
+
+
+def test_a_slow_link_is_avoided() -> None:
+    """Three equal devices, one behind a slow link: only the other two share the work."""
+    cluster = replace(
+        cluster_of("1GiB", "1GiB", "1GiB"),
+        links={frozenset((other, "d2")): Link(1e4, 0.1) for other in ("d0", "d1", HEAD)},
+    )
+    plan = plan_of(two_branches(), cluster)
+    assert set(plan.loads) == {"d0", "d1"}
+    assert plan.best_single is not None
+    assert plan.period_s < 0.75 * plan.best_single[1]
+    assert plan.bottleneck in (("d0",), ("d1",))
 
 
 def test_plan_file_is_followed(

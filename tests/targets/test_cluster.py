@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tvmpipe.errors import ClusterError
-from tvmpipe.targets.cluster import HEAD, RELAY_BANDWIDTH_BPS, load_cluster, parse_cluster
+from tvmpipe.targets.cluster import DEFAULT_BANDWIDTH_BPS, HEAD, load_cluster, parse_cluster
 from tvmpipe.targets.target import find_target, target_names
 
 GOOD = """\
@@ -33,7 +33,7 @@ def test_good_file() -> None:
     assert (desk.key, desk.threads, desk.memory_bytes) == ("desk", 2, None)
     assert cluster.link("desk", "pi").bandwidth_bps == 1e6
     assert cluster.link("pi", "desk").transfer_s(1_000_000) == pytest.approx(1.002)
-    assert cluster.link("pi", HEAD).bandwidth_bps == RELAY_BANDWIDTH_BPS
+    assert cluster.link("pi", HEAD).bandwidth_bps == DEFAULT_BANDWIDTH_BPS
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from tvmpipe.manifest import Encoding
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.targets.cost import CostModel, Roofline
 from tvmpipe.tensors import TensorSpec
@@ -30,7 +31,8 @@ class Options:
     Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node
     name -> device name; `plan_file` an edited plan to follow instead of searching one; `max_nodes` the size
     to which the coarse graph is cut down, None for the objective's default; `records` a folder of measured schedules
-    to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of `tracker`.
+    to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of `tracker`;
+    `failover` whether to plan for the loss of each device; `compress` how links that bound the plan may encode.
     """
 
     objective: Objective = "throughput"
@@ -42,6 +44,8 @@ class Options:
     records: Path | None = None
     tune: int = 0
     tracker: str | None = None
+    failover: bool = False
+    compress: Encoding = "none"
     cost_model: CostModel = field(default_factory=Roofline)
 
 
@@ -56,10 +60,20 @@ class Signature:
 
 
 @dataclass(frozen=True)
+class Spare:
+    """What to run when the device `lost` is gone: a plan without it, and its stages once they are cut."""
+
+    lost: str
+    plan: Plan
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True)
 class CompileState:
     """Everything known so far; each pass returns a copy with its own fields filled in.
 
-    `source` is a path or an `onnx.ModelProto`; `module` a `tvm.IRModule`; `notes` sentences for the report.
+    `source` is a path or an `onnx.ModelProto`; `module` a `tvm.IRModule`; `notes` sentences for the report;
+    `stages` those of `plan`, `libraries` of every plan's stages.
     """
 
     source: Any
@@ -72,6 +86,7 @@ class CompileState:
     costs: CostTable | None = None
     coarse: CoarseGraph | None = None
     plan: Plan | None = None
+    spares: tuple[Spare, ...] = ()
     stages: tuple[Stage, ...] = ()
     libraries: tuple[StageLibrary, ...] = ()
     bundle: Bundle | None = None
@@ -87,6 +102,15 @@ class Pass(Protocol):
 
     def apply(self, state: CompileState) -> CompileState:
         """The state with this pass's result in it."""
+        ...
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """A pass that can say how much there is to do."""
+
+    def detail(self, state: CompileState) -> str:
+        """A few words for progress; "" for none."""
         ...
 
 

@@ -1,12 +1,13 @@
 """Primitives -> coarse graph: nodes that share a device in some optimal plan become one.
 
-Two kinds of merge. *Safe* ones cannot lose the optimum: an edge whose transfer alone costs more than the best
-single device needs for everything is cut by no better plan. *Forced* ones bring the graph to the size the
-solver finishes; they join the cheapest neighbours and the report counts them.
+Two kinds of merge. *Safe* ones cannot lose the optimum: an edge whose transfer over the fastest link alone takes
+longer than the best single device needs for everything is cut by no better plan. *Forced* ones bring the graph to
+the size the solver finishes; they join the cheapest neighbours and the report counts them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.plan import resolve_pins
 from tvmpipe.passes.price import price_single_devices
 from tvmpipe.passes.primitives import PrimitiveGraph
-from tvmpipe.targets.cluster import HEAD, Cluster
+from tvmpipe.targets.cluster import Cluster
 
 DEFAULT_MAX_NODES: dict[str, int] = {"throughput": 48, "latency": 20}
 
@@ -113,9 +114,8 @@ def _uncuttable(
 ) -> list[tuple[int, int]]:
     """Edges that no plan better than the best single device cuts, whatever devices it uses.
 
-    Cutting an edge costs its transfer to or from the head on the device that sends it and on the one that receives
-    it (throughput), or delays the sample by both (latency). Holds only when one device can, and by the pins may,
-    take everything.
+    A cut edge occupies some link for its transfer (throughput), or delays the sample by it (latency). Holds only
+    when one device can, and by the pins may, take everything.
     """
     single = price_single_devices(graph, costs, cluster, objective)
     allowed = [
@@ -126,16 +126,16 @@ def _uncuttable(
     if not allowed or len(cluster.devices) < 2:
         return []
     best = min(allowed)
-    links = [cluster.link(HEAD, device.name) for device in cluster.devices]
+    names = [device.name for device in cluster.devices]
+    links = [cluster.link(sender, receiver) for sender, receiver in itertools.permutations(names, 2)]
     edges = []
     for primitive in graph.primitives:
         for value in primitive.inputs:
             producer = graph.values[value].producer
             if producer is None or primitive.constant or graph.primitives[producer].constant:
                 continue
-            # The two devices with the fastest links would do it in this time each.
-            first, second, *_ = sorted(link.transfer_s(graph.values[value].spec.size_bytes) for link in links)
-            if (second if objective == "throughput" else first + second) > best:
+            size = graph.values[value].spec.size_bytes
+            if min(link.transfer_s(size) for link in links) > best:
                 edges.append((producer, primitive.index))
     return edges
 

@@ -19,59 +19,81 @@ from tvmpipe.targets.target import TargetDescription
 
 @dataclass(frozen=True)
 class StageLibrary:
-    """The shared library of a stage, as the bytes of an ELF file."""
+    """The shared library of a stage, as the bytes of an ELF file. Equal stages share one, named by the first."""
 
     stage: str
+    name: str
     library: bytes
 
 
 @dataclass(frozen=True)
 class Lower:
-    """Compile the stages, several at a time on a host with several cores; fill in `libraries`."""
+    """Compile the stages of all plans, several at a time on a host with several cores; fill in `libraries`."""
 
     name: str = "lower"
 
     def apply(self, state: CompileState) -> CompileState:
+        import tvm
+
         devices = {device.name: device for device in state.cluster.devices}
-        jobs = [(stage, devices[stage.shape.device]) for stage in state.stages]
-        if len(jobs) == 1 or (os.cpu_count() or 1) == 1:
-            libraries = [_compile_here(stage, device, state.options.records) for stage, device in jobs]
+        jobs: dict[tuple[str, TargetDescription, int], _Job] = {}
+        job_of = {}
+        for stage in _all_stages(state):
+            job = _Job(stage, devices[stage.shape.device], tvm.ir.save_json(stage.module))
+            job_of[stage.name] = jobs.setdefault((job.module, job.device.target, job.device.threads), job)
+        work = list(jobs.values())
+        if len(work) == 1 or (os.cpu_count() or 1) == 1:
+            made = [_compile_here(job, state.options.records) for job in work]
         else:
-            libraries = _compile_in_processes(jobs, state.options.records)
-        return replace(
-            state,
-            libraries=tuple(
-                StageLibrary(stage.name, library) for stage, library in zip(state.stages, libraries, strict=True)
-            ),
+            made = _compile_in_processes(work, state.options.records)
+        library_of = {job.stage.name: library for job, library in zip(work, made, strict=True)}
+        libraries = tuple(
+            StageLibrary(stage, job.stage.name, library_of[job.stage.name]) for stage, job in job_of.items()
         )
+        return replace(state, libraries=libraries)
+
+    def detail(self, state: CompileState) -> str:
+        """What progress says of the work to come."""
+        plans = f" of {1 + len(state.spares)} plans" if state.spares else ""
+        return f"{len(_all_stages(state))} stages{plans}"
 
 
-def _compile_in_processes(jobs: list[tuple[Stage, Device]], records: Path | None) -> list[bytes]:
+@dataclass(frozen=True)
+class _Job:
+    stage: Stage
+    device: Device
+    module: str
+
+
+def _all_stages(state: CompileState) -> list[Stage]:
+    return [*state.stages, *(stage for spare in state.spares for stage in spare.stages)]
+
+
+def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[bytes]:
     """TVM's own worker pool: it starts workers by name, so that callers need no `__main__` guard."""
-    import tvm
     from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
     pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
-    work = [(tvm.ir.save_json(stage.module), device.target, device.threads, records) for stage, device in jobs]
+    work = [(job.module, job.device.target, job.device.threads, records) for job in jobs]
     libraries = []
-    for (stage, device), result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
+    for job, result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
         if result.status != StatusKind.COMPLETE:
-            raise _cannot(stage, device, result.value)
+            raise _cannot(job, result.value)
         libraries.append(bytes(result.value))
     return libraries
 
 
-def _compile_here(stage: Stage, device: Device, records: Path | None) -> bytes:
+def _compile_here(job: _Job, records: Path | None) -> bytes:
     try:
-        return compile_stage(stage.module, device.target, device.threads, records)
+        return compile_stage(job.stage.module, job.device.target, job.device.threads, records)
     except Exception as error:  # TVM reports what it cannot generate code for with many exception types
-        raise _cannot(stage, device, error) from error
+        raise _cannot(job, error) from error
 
 
-def _cannot(stage: Stage, device: Device, error: object) -> UnsupportedModelError:
+def _cannot(job: _Job, error: object) -> UnsupportedModelError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else type(error).__name__
-    return UnsupportedModelError(f"TVM cannot compile stage {stage.name} for {device.target.name}: {reason}")
+    return UnsupportedModelError(f"TVM cannot compile stage {job.stage.name} for {job.device.target.name}: {reason}")
 
 
 def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> bytes:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-from numpy.typing import NDArray
 
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.primitives import PrimitiveGraph, map_tensors
 from tvmpipe.passes.stages import StageShape
+from tvmpipe.passes.weights import Weight, WeightPool
 
 ENTRY = "main"
 
@@ -20,32 +19,39 @@ ENTRY = "main"
 class Stage:
     """A convex part of the graph on one device.
 
-    Attributes: `name` "s0", "s1", ... in an order they can run in; `shape` what is in it; `module` an IRModule
-    whose `main` takes the inputs and then, if there are any, one tuple of all weights, and returns a tuple of the
-    outputs; `weights` in the order of that tuple.
+    Attributes: `name` "s0", "s1", ... in an order they can run in, of a spare plan with the lost device before it
+    ("pi-s0"); `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any,
+    one tuple of all weights, and returns a tuple of the outputs; `weights` in the order of that tuple.
     """
 
     name: str
     shape: StageShape
     module: Any
-    weights: tuple[NDArray[Any], ...]
+    weights: tuple[Weight, ...]
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Emit a module for each stage of the plan; fill in `stages`."""
+    """Emit a module for each stage of the plan and of every spare plan; fill in `stages`, also of `spares`."""
 
     name: str = "partition"
 
     def apply(self, state: CompileState) -> CompileState:
         graph: PrimitiveGraph = required(state.graph, "graph")
         plan: Plan = required(state.plan, "plan")
-        stages = tuple(_emit(graph, state.module, f"s{position}", shape) for position, shape in enumerate(plan.stages))
-        return replace(state, stages=stages)
+        pool = WeightPool()
+
+        def emit(prefix: str, shapes: Sequence[StageShape]) -> tuple[Stage, ...]:
+            return tuple(
+                _emit(graph, state.module, pool, f"{prefix}s{position}", shape) for position, shape in enumerate(shapes)
+            )
+
+        spares = tuple(replace(spare, stages=emit(f"{spare.lost}-", spare.plan.stages)) for spare in state.spares)
+        return replace(state, stages=emit("", plan.stages), spares=spares)
 
 
-def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
-    emitter = _Emitter(graph, module)
+def _emit(graph: PrimitiveGraph, module: Any, pool: WeightPool, name: str, shape: StageShape) -> Stage:
+    emitter = _Emitter(graph, module, pool)
     stage_module = emitter.run(sorted((*shape.primitives, *shape.repeated)), shape.inputs, shape.outputs)
     return Stage(name, shape, stage_module, tuple(emitter.weights))
 
@@ -53,12 +59,13 @@ def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> S
 class _Emitter:
     """Writes calls of primitives into a new module, turning tensor constants into parameters."""
 
-    def __init__(self, graph: PrimitiveGraph, module: Any) -> None:
+    def __init__(self, graph: PrimitiveGraph, module: Any, pool: WeightPool) -> None:
         self.graph = graph
         self.module = module
-        self.weights: list[NDArray[Any]] = []
+        self.pool = pool
+        self.weights: list[Weight] = []
         self.weight_types: list[Any] = []
-        self.position_of: dict[bytes, int] = {}  # hash of a constant -> its place among the weights
+        self.position_of: dict[str, int] = {}  # name of a weight -> its place among the weights
         self.weight_variables: list[Any] = []
         self.variable_of: dict[int, Any] = {}  # value id -> variable in the new function
 
@@ -119,17 +126,12 @@ class _Emitter:
 
     def _collect(self, constant: Any) -> Any:
         """Remember a constant as a weight; equal constants are one."""
-        array = constant.value.numpy()
-        key = _content_key(array)
-        if key not in self.position_of:
-            self.position_of[key] = len(self.weights)
-            self.weights.append(array)
+        weight = self.pool.find(constant)
+        if weight.name not in self.position_of:
+            self.position_of[weight.name] = len(self.weights)
+            self.weights.append(weight)
             self.weight_types.append(constant.ty)
         return constant
 
     def _weight(self, constant: Any) -> Any:
-        return self.weight_variables[self.position_of[_content_key(constant.value.numpy())]]
-
-
-def _content_key(array: NDArray[Any]) -> bytes:
-    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).digest()
+        return self.weight_variables[self.position_of[self.pool.find(constant).name]]

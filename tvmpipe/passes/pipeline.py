@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tvmpipe.errors import InputError
-from tvmpipe.passes.base import CompileState, Pass
+from tvmpipe.passes.base import CompileState, Detailed, Pass
 from tvmpipe.passes.coarsen import Coarsen
+from tvmpipe.passes.compress import Compress
 from tvmpipe.passes.cost import Cost
+from tvmpipe.passes.failover import Failover
 from tvmpipe.passes.fuse import Fuse
 from tvmpipe.passes.import_onnx import ImportOnnx
 from tvmpipe.passes.lower import Lower
@@ -20,11 +22,11 @@ from tvmpipe.passes.write_bundle import WriteBundle
 
 # Costs come before coarsening: which merges are safe depends on what a device and a link cost.
 FRONT: tuple[Pass, ...] = (ImportOnnx(), Fuse())
-PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Coarsen(), Place())
+PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Coarsen(), Place(), Compress(), Failover())
 COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Tune(), Lower(), WriteBundle())
 
 Progress = Callable[[str, int, int, float], None]
-"""Called before each pass with its name, its number, how many there are, and seconds so far."""
+"""Called before each pass with its name (and perhaps what it will do), its number, how many there are, and seconds."""
 
 
 def run_passes(
@@ -43,7 +45,9 @@ def run_passes(
     started = time.perf_counter()
     for number, one in enumerate(passes):
         if progress is not None:
-            progress(one.name, number, len(passes), time.perf_counter() - started)
+            detail = one.detail(state) if isinstance(one, Detailed) else ""
+            title = f"{one.name}: {detail}" if detail else one.name
+            progress(title, number, len(passes), time.perf_counter() - started)
         state = one.apply(state)
         if dump is not None:
             _dump(state, one.name, number, dump)
@@ -53,7 +57,8 @@ def run_passes(
 
 
 def _dump(state: CompileState, name: str, number: int, folder: Path) -> None:
-    modules = {f"-{stage.name}": stage.module for stage in state.stages} or {"": state.module}
+    stages = (*state.stages, *(stage for spare in state.spares for stage in spare.stages))
+    modules = {f"-{stage.name}": stage.module for stage in stages} or {"": state.module}
     for suffix, module in modules.items():
         path = folder / f"{number:02d}-{name}{suffix}.py"
         path.write_text(module.script(show_meta=False), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,13 +10,14 @@ from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.coarsen import CoarseGraph, coarsen
 from tvmpipe.passes.cost import CostTable
-from tvmpipe.passes.milp import least_shortage, solve
+from tvmpipe.passes.milp import least_shortage, solve, tidy
 from tvmpipe.passes.plan import Plan, read_placement, resolve_pins
 from tvmpipe.passes.price import Price, price, price_single_devices
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_size
 
+_TIDY = 1.01  # plans this close to the best count as equal, and the one of fewest stages is taken
 _ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
 
 
@@ -55,6 +57,7 @@ class Place:
             period_s=chosen.price.period_s,
             latency_s=chosen.price.latency_s,
             loads=chosen.price.loads,
+            links=chosen.price.links,
             bound_s=bound,
             origin=chosen.origin,
             single_device_s={
@@ -99,7 +102,9 @@ class _Search:
             # Forced merges may have made nodes that fit nowhere: look at the primitives themselves.
             self.fit_memory(coarsen(self.graph, self.costs, cluster, self.objective, self.pins, limit=None))
             bound = None
-        best = min(self.fitting, key=lambda one: one.price.figure(self.objective))
+        least = min(one.price.figure(self.objective) for one in self.fitting)
+        close = [one for one in self.fitting if one.price.figure(self.objective) <= _TIDY * least]
+        best = min(close, key=lambda one: (len(one.price.stages), one.price.figure(self.objective)))
         return best, None if bound is None else min(bound, best.price.figure(self.objective))
 
     def offer(self, origin: str, placement: dict[str, str], cluster: Cluster) -> Cluster | None:
@@ -138,17 +143,24 @@ class _Search:
             tightened = self.offer("fill by memory", _spread(coarse, self.graph, filled), tightened)
         bound = None
         tightened = self.state.cluster
-        options = self.state.options
+        deadline = time.monotonic() + self.state.options.time_limit_s
         for round_number in range(_ROUNDS):
             if tightened is None:
                 break
             incumbent = min((one.price.figure(self.objective) for one in self.fitting), default=None)
-            solution = solve(coarse, tightened, self.objective, options.time_limit_s, pinned, incumbent)
+            tried = tightened
+            # Half of what is left for each solution, so that something is left to put it right.
+            solution = solve(coarse, tried, self.objective, _half_until(deadline), pinned, incumbent)
             if round_number == 0 and self._bound_holds(coarse):
                 bound = solution.bound_s
             if solution.device_of is None:
                 break
             tightened = self.offer("milp", _spread(coarse, self.graph, solution.device_of), tightened)
+            if tightened is None and self.objective == "throughput":
+                period_s = _TIDY * self.fitting[-1].price.period_s
+                tidier = tidy(coarse, tried, _half_until(deadline), pinned, period_s)
+                if tidier is not None:
+                    self.offer("milp", _spread(coarse, self.graph, tidier), tried)
         return bound
 
     def fit_memory(self, fine: CoarseGraph) -> None:
@@ -169,6 +181,11 @@ class _Search:
     def _bound_holds(self, coarse: CoarseGraph) -> bool:
         """For latency the program takes a coarse node as one step; only single primitives make that a bound."""
         return self.objective == "throughput" or len(coarse.nodes) == len(self.graph.by_name())
+
+
+def _half_until(deadline: float) -> float:
+    """Half the seconds until a monotonic time, but some in any case."""
+    return max(0.1, (deadline - time.monotonic()) / 2)
 
 
 def _check_pins(pins: Mapping[str, str], cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ import yaml
 
 from tvmpipe.errors import PlanError
 from tvmpipe.passes.base import Objective
+from tvmpipe.passes.links import LinkLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.stages import StageShape
 from tvmpipe.targets.cluster import Cluster
@@ -21,18 +23,19 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class DeviceLoad:
-    """What a plan asks of one device for each sample: seconds of compute and transfer, bytes held."""
+    """What a plan asks of one device for each sample: seconds of compute, bytes it receives, sends and holds."""
 
     compute_s: float
-    transfer_s: float
+    receive_bytes: int
+    send_bytes: int
     weight_bytes: int
     activation_bytes: int
     memory_bytes: int | None
 
     @property
     def busy_s(self) -> float:
-        """Seconds per sample; through the head, transfers do not overlap with compute."""
-        return self.compute_s + self.transfer_s
+        """Seconds per sample; transfers overlap with compute and count on their links."""
+        return self.compute_s
 
     @property
     def missing_bytes(self) -> int:
@@ -48,9 +51,10 @@ class Plan:
 
     Attributes: `placement` primitive name -> device name; `stages` what this makes, in running order; `period_s`
     seconds between results when the pipeline is full; `latency_s` seconds of one sample alone; `loads` per device
-    that got something; `bound_s` no plan of this model's coarse graph is better than this in the objective (None:
-    not known); `origin` "milp", "single device", "fill by memory", "memory" (the only aim it could meet) or "plan
-    file"; `single_device_s` the objective on each device alone, None where the model does not fit.
+    that got something; `links` per direction of a link that carries something; `bound_s` no plan of this model's
+    coarse graph is better than this in the objective (None: not known); `origin` "milp", "single device", "fill by
+    memory", "memory" (the only aim it could meet) or "plan file"; `single_device_s` the objective on each device
+    alone, None where the model does not fit.
     """
 
     objective: Objective
@@ -59,6 +63,7 @@ class Plan:
     period_s: float
     latency_s: float
     loads: Mapping[str, DeviceLoad]
+    links: tuple[LinkLoad, ...]
     bound_s: float | None
     origin: str
     single_device_s: Mapping[str, float | None]
@@ -67,6 +72,23 @@ class Plan:
     def value_s(self) -> float:
         """The objective's figure, in seconds."""
         return self.period_s if self.objective == "throughput" else self.latency_s
+
+    @property
+    def bottleneck(self) -> tuple[str, ...]:
+        """What takes the period: (device,) or (sender, receiver) of a link. A device rather than a link."""
+        busy: list[tuple[float, tuple[str, ...]]] = [(load.busy_s, (name,)) for name, load in self.loads.items()]
+        busy += [(link.busy_s, (link.sender, link.receiver)) for link in self.links]
+        return max(busy, key=lambda one: one[0])[1] if busy else ()
+
+    @property
+    def inflight(self) -> int:
+        """Samples at once that keep every device busy.
+
+        At a rate of one per period, latency/period of them are in the pipeline (Little's law); one more is on its
+        way in and one on its way out, so that what is slowest need not wait for the head.
+        """
+        filling = math.ceil(self.latency_s / self.period_s) if self.period_s > 0 else 0
+        return max(2, filling + 2)
 
     @property
     def gap(self) -> float | None:

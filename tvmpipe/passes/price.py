@@ -1,12 +1,18 @@
-"""What a placement costs: period, latency and memory, for any placement whoever made it."""
+"""What a placement costs: period, latency and memory, for any placement whoever made it.
+
+Receiving, computing and sending overlap, as the executor does them. So the period is that of the slowest resource,
+a device (its compute) or one direction of a link (what it carries): the model of Hu et al., "PipeEdge: Pipeline
+parallelism for large-scale model inference on heterogeneous edge devices", DSD 2022.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmpipe.passes.base import Objective
 from tvmpipe.passes.cost import CostTable
+from tvmpipe.passes.links import Encodings, LinkLoad, Message, link_loads, message_s, messages_of
 from tvmpipe.passes.plan import DeviceLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.stages import StageShape, activation_bytes, derive_stages
@@ -15,12 +21,13 @@ from tvmpipe.targets.cluster import HEAD, Cluster
 
 @dataclass(frozen=True)
 class Price:
-    """Seconds between results in a full pipeline, seconds of one sample alone, stages, and each device's load."""
+    """Seconds between results in a full pipeline, seconds of one sample alone, stages, loads of devices and links."""
 
     period_s: float
     latency_s: float
     stages: tuple[StageShape, ...]
     loads: Mapping[str, DeviceLoad]
+    links: tuple[LinkLoad, ...]
 
     def figure(self, objective: Objective) -> float:
         """What the objective minimises, in seconds."""
@@ -37,14 +44,13 @@ def price(
 ) -> Price:
     """Price a placement (primitive name -> device name) that covers every primitive, as the executor runs it.
 
-    A stage waits for all of its inputs, receives them from the head, computes, and sends all of its outputs to the
-    head; a device does one of these at a time. A device's period is all it does for one sample; the
-    pipeline's is the largest. For latency, stages that end early are priced too and the better ones taken.
+    A stage waits for all of its inputs and gives its outputs out at its end. For latency, stages that end early are
+    priced too and the better ones taken.
     """
-    lazy = _price_stages(graph, costs, cluster, derive_stages(graph, placement))
+    lazy = price_stages(graph, costs, cluster, derive_stages(graph, placement))
     if objective == "throughput" or len(lazy.loads) == 1:
         return lazy
-    eager = _price_stages(graph, costs, cluster, derive_stages(graph, placement, eager=True))
+    eager = price_stages(graph, costs, cluster, derive_stages(graph, placement, eager=True))
     return min(lazy, eager, key=lambda one: (one.missing_bytes > 0, one.latency_s))
 
 
@@ -58,21 +64,28 @@ def price_single_devices(
     }
 
 
-def _price_stages(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, stages: list[StageShape]) -> Price:
-    sizes = [value.spec.size_bytes for value in graph.values]
-    compute, moving = [], []
-    for stage in stages:
-        link = cluster.link(HEAD, stage.device)
-        seconds = costs.latency_s[stage.device]
-        compute.append(sum(seconds[index] for index in (*stage.primitives, *stage.repeated)))
-        moving.append(sum(link.transfer_s(sizes[value]) for value in (*stage.inputs, *stage.outputs)))
+def price_stages(
+    graph: PrimitiveGraph,
+    costs: CostTable,
+    cluster: Cluster,
+    stages: Sequence[StageShape],
+    encodings: Encodings | None = None,
+) -> Price:
+    """Price stages (in an order in which they can run) whose links encode what they carry as said."""
+    encodings = encodings or {}
+    compute = [
+        sum(costs.latency_s[stage.device][index] for index in (*stage.primitives, *stage.repeated)) for stage in stages
+    ]
+    messages = messages_of(graph, stages)
+    links = link_loads(graph, cluster, messages, encodings)
     loads = {}
     for device in cluster.devices:
         mine = [number for number, stage in enumerate(stages) if stage.device == device.name]
         if mine:
             loads[device.name] = DeviceLoad(
                 compute_s=sum(compute[number] for number in mine),
-                transfer_s=sum(moving[number] for number in mine),
+                receive_bytes=sum(link.size_bytes for link in links if link.receiver == device.name),
+                send_bytes=sum(link.size_bytes for link in links if link.sender == device.name),
                 weight_bytes=sum(
                     graph.primitives[index].weight_bytes
                     for number in mine
@@ -81,27 +94,40 @@ def _price_stages(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, sta
                 activation_bytes=sum(activation_bytes(graph, stages[number]) for number in mine),
                 memory_bytes=device.memory_bytes,
             )
-    busy = [a + b for a, b in zip(compute, moving, strict=True)]
-    period = max((load.busy_s for load in loads.values()), default=0.0)
-    return Price(period, _latency(graph, stages, busy), tuple(stages), loads)
+    period = max((*(load.busy_s for load in loads.values()), *(link.busy_s for link in links)), default=0.0)
+    seconds = {message: message_s(graph, cluster, message, encodings) for message in messages}
+    return Price(period, _latency(stages, compute, seconds), tuple(stages), loads, links)
 
 
-def _latency(graph: PrimitiveGraph, stages: list[StageShape], busy: list[float]) -> float:
-    """When the last stage of one sample ends, if each device takes the stage that can start first."""
-    there = dict.fromkeys(graph.model_inputs.values(), 0.0)
+def _latency(stages: Sequence[StageShape], compute: Sequence[float], messages: Mapping[Message, float]) -> float:
+    """When the last result of one sample is at the head, if each device takes the stage that can start first.
+
+    A stage begins when its device is free and all its inputs have arrived; messages of one link follow each other.
+    """
+    there: dict[tuple[int, str], float] = {}  # (value, device) -> when it has arrived
+    link_free: dict[tuple[str, str], float] = {}
+
+    def send(stage: int | None, when: float) -> None:
+        for message, seconds in messages.items():
+            if message.stage == stage:
+                link = message.sender, message.receiver
+                link_free[link] = max(when, link_free.get(link, 0.0)) + seconds
+                there.update(dict.fromkeys(((value, message.receiver) for value in message.values), link_free[link]))
+
+    send(None, 0.0)
     free: dict[str, float] = {}
     waiting = list(range(len(stages)))
-    end = 0.0
     while waiting:
-        ready = [
-            (max([free.get(stages[n].device, 0.0), *(there[value] for value in stages[n].inputs)]), n)
-            for n in waiting
-            if all(value in there for value in stages[n].inputs)
-        ]
+        ready = []
+        for number in waiting:
+            device = stages[number].device
+            needs = [(value, device) for value in stages[number].inputs]
+            if all(need in there for need in needs):
+                ready.append((max([free.get(device, 0.0), *(there[need] for need in needs)]), number))
         start, number = min(ready)
         waiting.remove(number)
-        finish = start + busy[number]
-        free[stages[number].device] = finish
-        there.update(dict.fromkeys(stages[number].outputs, finish))
-        end = max(end, finish)
-    return end
+        device = stages[number].device
+        free[device] = start + compute[number]
+        there.update(dict.fromkeys(((value, device) for value in stages[number].outputs), free[device]))
+        send(number, free[device])
+    return max((when for (_, place), when in there.items() if place == HEAD), default=0.0)

@@ -30,6 +30,8 @@ def report(state: CompileState) -> dict[str, Any]:
         "origin": plan.origin,
         "period_s": plan.period_s,
         "latency_s": plan.latency_s,
+        "inflight": plan.inflight,
+        "bottleneck": {"ends": list(plan.bottleneck), "seconds": plan.period_s},
         "bound_s": plan.bound_s,
         "gap": plan.gap,
         "best_single_device": None if single is None else {"device": single[0], "seconds": single[1]},
@@ -61,52 +63,41 @@ def report(state: CompileState) -> dict[str, Any]:
             }
             for position, stage in enumerate(plan.stages)
         ],
+        "links": [
+            {
+                "sender": link.sender,
+                "receiver": link.receiver,
+                "encoding": link.encoding,
+                "messages": link.messages,
+                "size_bytes": link.size_bytes,
+                "seconds": link.busy_s,
+            }
+            for link in plan.links
+        ],
+        "spares": [
+            {
+                "lost": spare.lost,
+                "period_s": spare.plan.period_s,
+                "latency_s": spare.plan.latency_s,
+                "bottleneck": {"ends": list(spare.plan.bottleneck), "seconds": spare.plan.period_s},
+                "stages": [stage.device for stage in spare.plan.stages],
+            }
+            for spare in state.spares
+        ],
         "notes": list(state.notes),
     }
 
 
 def _load(plan: Plan, device: str) -> dict[str, Any]:
     load = plan.loads.get(device)
-    if load is None:
-        return {"compute_s": 0.0, "transfer_s": 0.0, "weight_bytes": 0, "activation_bytes": 0}
-    return {
-        "compute_s": load.compute_s,
-        "transfer_s": load.transfer_s,
-        "weight_bytes": load.weight_bytes,
-        "activation_bytes": load.activation_bytes,
-    }
+    keys = ("compute_s", "receive_bytes", "send_bytes", "weight_bytes", "activation_bytes")
+    return {key: 0 if load is None else getattr(load, key) for key in keys}
 
 
 def render(facts: dict[str, Any]) -> RenderableType:
     """The report as tables for a terminal."""
-    devices = Table(title=f"Plan of {facts['model']} for {facts['objective']}")
-    for column in ("device", "target", "threads", "compute", "transfer", "weights", "activations", "memory"):
-        devices.add_column(column, justify="left" if column in ("device", "target") else "right")
-    for device in facts["devices"]:
-        devices.add_row(
-            device["name"],
-            device["target"],
-            str(device["threads"]),
-            format_duration(device["compute_s"]),
-            format_duration(device["transfer_s"]),
-            format_size(device["weight_bytes"]),
-            format_size(device["activation_bytes"]),
-            "-" if device["memory_bytes"] is None else format_size(device["memory_bytes"]),
-        )
-    stages = Table(title="Stages")
-    for column in ("stage", "device", "primitives", "first", "last", "GFLOP", "compute"):
-        stages.add_column(column, justify="right" if column in ("primitives", "GFLOP", "compute") else "left")
-    for stage in facts["stages"]:
-        stages.add_row(
-            stage["name"],
-            stage["device"],
-            str(stage["primitives"]),
-            stage["first"],
-            stage["last"],
-            f"{stage['flops'] / 1e9:.3f}",
-            format_duration(stage["compute_s"]),
-        )
-    lines = [f"predicted period {format_duration(facts['period_s'])}, latency {format_duration(facts['latency_s'])}"]
+    period = f"predicted period {format_duration(facts['period_s'])}, latency {format_duration(facts['latency_s'])}"
+    lines = [f"{period}; the bottleneck is {_name(facts['bottleneck'])}"]
     single = facts["best_single_device"]
     figure = facts["period_s"] if facts["objective"] == "throughput" else facts["latency_s"]
     if single is None:
@@ -124,7 +115,75 @@ def render(facts: dict[str, Any]) -> RenderableType:
     else:
         lines.append(f"from {facts['origin']}")
     lines += [f"note: {note}" for note in facts["notes"]]
-    return Group(devices, stages, *(Text(line) for line in lines))
+    tables = [_device_table(facts), _stage_table(facts), _link_table(facts)]
+    if facts["spares"]:
+        tables.append(_spare_table(facts))
+    return Group(*tables, *(Text(line) for line in lines))
+
+
+def _name(bottleneck: dict[str, Any]) -> str:
+    return " -> ".join(bottleneck["ends"]) or "nothing"
+
+
+def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    table = Table(title=title)
+    for column in left:
+        table.add_column(column)
+    for column in right:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _device_table(facts: dict[str, Any]) -> Table:
+    columns = ("threads", "compute", "receives", "sends", "weights", "activations", "memory")
+    table = _table(f"Plan of {facts['model']} for {facts['objective']}", ("device", "target"), columns)
+    for device in facts["devices"]:
+        table.add_row(
+            device["name"],
+            device["target"],
+            str(device["threads"]),
+            format_duration(device["compute_s"]),
+            *(format_size(device[f"{what}_bytes"]) for what in ("receive", "send", "weight", "activation")),
+            "-" if device["memory_bytes"] is None else format_size(device["memory_bytes"]),
+        )
+    return table
+
+
+def _stage_table(facts: dict[str, Any]) -> Table:
+    table = _table("Stages", ("stage", "device", "first", "last"), ("primitives", "GFLOP", "compute"))
+    for stage in facts["stages"]:
+        table.add_row(
+            *(stage[key] for key in ("name", "device", "first", "last")),
+            str(stage["primitives"]),
+            f"{stage['flops'] / 1e9:.3f}",
+            format_duration(stage["compute_s"]),
+        )
+    return table
+
+
+def _link_table(facts: dict[str, Any]) -> Table:
+    table = _table("Links, per sample", ("from", "to", "encoding"), ("messages", "size", "time"))
+    for link in facts["links"]:
+        table.add_row(
+            *(link[key] for key in ("sender", "receiver", "encoding")),
+            str(link["messages"]),
+            format_size(link["size_bytes"]),
+            format_duration(link["seconds"]),
+        )
+    return table
+
+
+def _spare_table(facts: dict[str, Any]) -> Table:
+    table = _table("If a device is lost", ("lost", "stages on", "bottleneck"), ("period", "latency"))
+    for spare in facts["spares"]:
+        table.add_row(
+            spare["lost"],
+            " ".join(spare["stages"]),
+            _name(spare["bottleneck"]),
+            format_duration(spare["period_s"]),
+            format_duration(spare["latency_s"]),
+        )
+    return table
 
 
 def render_html(facts: dict[str, Any]) -> str:

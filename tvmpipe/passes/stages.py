@@ -63,8 +63,8 @@ def derive_stages(graph: PrimitiveGraph, placement: Mapping[str, str], *, eager:
 def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
     """The most bytes of tensors that a stage holds at once on its device.
 
-    Its inputs twice (the buffers that samples are written to, and the copy the virtual machine makes of them), and
-    what is alive between its primitives; results stay to its end.
+    Its inputs twice (the one set of buffers that it reads, and a sample that is received meanwhile), and what is
+    alive between its primitives; results stay to its end.
     """
     inside = sorted((*stage.primitives, *stage.repeated))
     position = {index: place for place, index in enumerate(inside)}

@@ -1,9 +1,10 @@
-"""Write stages, weights, plan and report into a bundle."""
+"""Write stages, weights, plans and report into a bundle."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +17,10 @@ from tvmpipe.manifest import (
     FORMAT_VERSION,
     DeviceEntry,
     FileEntry,
+    LinkEntry,
     Manifest,
     ModelEntry,
+    PlanEntry,
     Predicted,
     StageEntry,
     StageTensor,
@@ -29,6 +32,7 @@ from tvmpipe.passes.plan import Plan, to_yaml
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.report import render_html, report
 from tvmpipe.passes.stages import activation_bytes
+from tvmpipe.passes.weights import group_by_readers
 
 
 @dataclass(frozen=True)
@@ -44,62 +48,106 @@ class WriteBundle:
         root = Path(owned.name)
         (root / "stages").mkdir()
         (root / "weights").mkdir()
-        entries = [_write_stage(root, state, position) for position in range(len(state.stages))]
+        writer = _Writer(root, state)
+        plans = (
+            writer.plan(None, plan, state.stages),
+            *(writer.plan(spare.lost, spare.plan, spare.stages) for spare in state.spares),
+        )
         (root / "plan.yaml").write_text(to_yaml(plan, signature.sha256), encoding="utf-8")
         facts = report(state)
         (root / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         (root / "report.html").write_text(render_html(facts), encoding="utf-8")
-        manifest = _manifest(root, state, plan, signature, entries)
+        manifest = _manifest(root, state, signature, plans)
         (root / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (root / f"{MANIFEST}.sha256").write_text(hash_file(root / MANIFEST) + "\n", encoding="utf-8")
         return replace(state, bundle=Bundle(root, manifest, owned))
 
 
-def _write_stage(root: Path, state: CompileState, position: int) -> StageEntry:
-    graph: PrimitiveGraph = required(state.graph, "graph")
-    costs: CostTable = required(state.costs, "costs")
-    stage: Stage = state.stages[position]
-    library = root / "stages" / f"{stage.name}.so"
-    library.write_bytes(state.libraries[position].library)
-    weights = None
-    if stage.weights:
-        weights = root / "weights" / f"{stage.name}.safetensors"
-        save_file({f"w{i}": array for i, array in enumerate(stage.weights)}, weights)
-    return StageEntry(
-        name=stage.name,
-        device=stage.shape.device,
-        library=_entry(root, library),
-        weights=None if weights is None else _entry(root, weights),
-        weight_count=len(stage.weights),
-        weight_bytes=sum(array.nbytes for array in stage.weights),
-        activation_bytes=activation_bytes(graph, stage.shape),
-        inputs=tuple(_tensor(graph, value) for value in stage.shape.inputs),
-        outputs=tuple(_tensor(graph, value) for value in stage.shape.outputs),
-        predicted_compute_s=sum(costs.latency_s[stage.shape.device][index] for index in stage.shape.primitives),
-    )
+class _Writer:
+    """Writes libraries and weights, each once, and describes the plans that use them."""
 
+    def __init__(self, root: Path, state: CompileState) -> None:
+        self.root = root
+        self.graph: PrimitiveGraph = required(state.graph, "graph")
+        self.costs: CostTable = required(state.costs, "costs")
+        self.names = {v: n for n, v in (*self.graph.model_outputs.items(), *self.graph.model_inputs.items())}
+        self.library_of = self._write_libraries(state)
+        self.file_of = self._write_weights(state)  # name of a weight -> the file it lies in
 
-def _tensor(graph: PrimitiveGraph, value: int) -> StageTensor:
-    names = {v: name for name, v in (*graph.model_outputs.items(), *graph.model_inputs.items())}
-    spec = graph.values[value].spec
-    return StageTensor(value=value, spec=spec.model_copy(update={"name": names.get(value, f"t{value}")}))
+    def plan(self, lost: str | None, plan: Plan, stages: Sequence[Stage]) -> PlanEntry:
+        """A plan whose files are written."""
+        return PlanEntry(
+            lost=lost,
+            predicted=Predicted(period_s=plan.period_s, latency_s=plan.latency_s),
+            inflight=plan.inflight,
+            stages=tuple(self._stage(stage) for stage in stages),
+            links=tuple(
+                LinkEntry(
+                    sender=link.sender,
+                    receiver=link.receiver,
+                    encoding=link.encoding,
+                    size_bytes=link.size_bytes,
+                    predicted_s=link.busy_s,
+                )
+                for link in plan.links
+            ),
+        )
+
+    def _stage(self, stage: Stage) -> StageEntry:
+        shape = stage.shape
+        seconds = self.costs.latency_s[shape.device]
+        return StageEntry(
+            name=stage.name,
+            device=shape.device,
+            library=self.library_of[stage.name],
+            weight_files=tuple(dict.fromkeys(self.file_of[weight.name] for weight in stage.weights)),
+            weight_names=tuple(weight.name for weight in stage.weights),
+            weight_bytes=sum(weight.array.nbytes for weight in stage.weights),
+            activation_bytes=activation_bytes(self.graph, shape),
+            inputs=tuple(self._tensor(value) for value in shape.inputs),
+            outputs=tuple(self._tensor(value) for value in shape.outputs),
+            predicted_compute_s=sum(seconds[index] for index in (*shape.primitives, *shape.repeated)),
+        )
+
+    def _tensor(self, value: int) -> StageTensor:
+        spec = self.graph.values[value].spec
+        return StageTensor(value=value, spec=spec.model_copy(update={"name": self.names.get(value, f"t{value}")}))
+
+    def _write_libraries(self, state: CompileState) -> dict[str, FileEntry]:
+        written: dict[str, FileEntry] = {}
+        for made in state.libraries:
+            if made.name not in written:
+                path = self.root / "stages" / f"{made.name}.so"
+                path.write_bytes(made.library)
+                written[made.name] = _entry(self.root, path)
+        return {made.stage: written[made.name] for made in state.libraries}
+
+    def _write_weights(self, state: CompileState) -> dict[str, FileEntry]:
+        stages = [*state.stages, *(stage for spare in state.spares for stage in spare.stages)]
+        arrays = {weight.name: weight.array for stage in stages for weight in stage.weights}
+        groups = group_by_readers({stage.name: [weight.name for weight in stage.weights] for stage in stages})
+        file_of = {}
+        for number, group in enumerate(groups):
+            path = self.root / "weights" / f"w{number}.safetensors"
+            save_file({name: arrays[name] for name in group}, path)
+            file_of.update(dict.fromkeys(group, _entry(self.root, path)))
+        return file_of
 
 
 def _entry(root: Path, file: Path) -> FileEntry:
     return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file))
 
 
-def _manifest(root: Path, state: CompileState, plan: Plan, signature: Signature, stages: list[StageEntry]) -> Manifest:
+def _manifest(root: Path, state: CompileState, signature: Signature, plans: tuple[PlanEntry, ...]) -> Manifest:
     graph: PrimitiveGraph = required(state.graph, "graph")
-    used = {stage.device for stage in stages}
+    used = {name for plan in plans for name in plan.devices}
     return Manifest(
         format=FORMAT_VERSION,
         tools={name: version(name) for name in ("tvmpipe", "apache-tvm", "apache-tvm-ffi")},
         model=ModelEntry(
             name=signature.name, sha256=signature.sha256, inputs=signature.inputs, outputs=signature.outputs
         ),
-        objective=plan.objective,
-        predicted=Predicted(period_s=plan.period_s, latency_s=plan.latency_s),
+        objective=state.options.objective,
         devices=tuple(
             DeviceEntry(
                 name=device.name,
@@ -115,6 +163,6 @@ def _manifest(root: Path, state: CompileState, plan: Plan, signature: Signature,
         ),
         model_inputs=dict(graph.model_inputs),
         model_outputs=dict(graph.model_outputs),
-        stages=tuple(stages),
+        plans=plans,
         files=tuple(_entry(root, file) for file in sorted(root.rglob("*")) if file.is_file()),
     )

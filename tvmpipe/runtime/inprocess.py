@@ -1,4 +1,4 @@
-"""Stages in this process instead of on a device: the same executor, no sockets.
+"""A plan in this process instead of on devices: its stages one after the other, no sockets, no threads.
 
 For tests of what runs on top, and to try a bundle where no device is at hand. Only stages compiled for an
 architecture and instruction set that this machine has can be loaded.
@@ -6,61 +6,48 @@ architecture and instruction set that this machine has can be loaded.
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-import tvm
-from numpy.typing import NDArray
-from safetensors import safe_open
-from tvm import relax
-
-from tvmpipe.manifest import DeviceEntry, StageEntry
-from tvmpipe.runtime.pipeline import Pipeline
-from tvmpipe.runtime.session import StageTimes
+from tvmpipe.manifest import PlanEntry
+from tvmpipe.runtime.sample import Result, Sample, check_sample
+from tvmpipe.runtime.stage import LoadedStage
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
 
 
-class InProcessSession:
-    """What a `DeviceSession` does, here."""
+class InProcess:
+    """A loaded plan; a context manager that lets go of it at the end. Links carry tensors as they are."""
 
-    def __init__(self, device: DeviceEntry) -> None:
-        self.device = device
-        self.agent: dict[str, Any] | None = None
-        self._stages: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+    def __init__(self, bundle: Bundle, plan: PlanEntry) -> None:
+        self.manifest = bundle.manifest
+        self.plan = plan
+        self.stages = [
+            LoadedStage(entry, bundle.path_of(entry.library), [bundle.path_of(file) for file in entry.weight_files])
+            for entry in plan.stages
+        ]
 
-    def load(self, bundle: Bundle, stages: list[StageEntry]) -> int:
-        """Load libraries and weights; nothing is sent."""
-        for entry in stages:
-            library = tvm.runtime.load_module(str(bundle.path_of(entry.library)))
-            machine = relax.VirtualMachine(library, tvm.cpu())
-            weights: tuple[Any, ...] = ()
-            if entry.weights is not None:
-                with safe_open(bundle.path_of(entry.weights), framework="numpy") as file:
-                    names = [f"w{position}" for position in range(entry.weight_count)]
-                    weights = (tuple(tvm.runtime.tensor(file.get_tensor(name)) for name in names),)
-            self._stages[entry.name] = (machine, weights)
-        return 0
+    def __enter__(self) -> InProcess:
+        return self
 
-    def run(self, stage: str, sample: int, inputs: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], StageTimes]:
-        """Run a loaded stage on one sample."""
-        machine, weights = self._stages[stage]
-        started = time.perf_counter()
-        outputs = machine["main"](*(tvm.runtime.tensor(array) for array in inputs), *weights)
-        computed = time.perf_counter()
-        return [tensor.numpy() for tensor in outputs], StageTimes(0.0, computed - started, 0.0)
+    def __exit__(self, *_: object) -> None:
+        self.stages.clear()
 
-    def close(self) -> None:
-        """Drop what is loaded."""
-        self._stages.clear()
+    def run(self, sample: Sample) -> Result:
+        """Results of one sample. Raises SampleError when it is not what the model takes."""
+        given = check_sample(self.manifest, sample)
+        values = {value: given[name] for name, value in self.manifest.model_inputs.items()}
+        for stage in self.stages:
+            outputs = stage.run([values[tensor.value] for tensor in stage.entry.inputs])
+            values.update((t.value, array) for t, array in zip(stage.entry.outputs, outputs, strict=True))
+        return {name: values[value] for name, value in self.manifest.model_outputs.items()}
+
+    def stream(self, samples: Iterable[Sample]) -> Iterator[Result]:
+        """Results of `samples`, in their order."""
+        return map(self.run, samples)
 
 
-def run_in_process(bundle: Bundle, inflight: int | None = None) -> Pipeline:
-    """A pipeline whose devices are threads of this process."""
-    manifest = bundle.manifest
-    sessions = {}
-    for device in manifest.devices:
-        sessions[device.name] = InProcessSession(device)
-        sessions[device.name].load(bundle, [stage for stage in manifest.stages if stage.device == device.name])
-    return Pipeline(manifest, sessions, inflight or 2 * len(manifest.stages))
+def run_in_process(bundle: Bundle, plan: PlanEntry | None = None) -> InProcess:
+    """Load a plan of the bundle, by default the one to start with."""
+    return InProcess(bundle, bundle.manifest.plan if plan is None else plan)

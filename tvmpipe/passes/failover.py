@@ -1,0 +1,60 @@
+"""Plans for the loss of a device, made beforehand: nothing has to be placed or compiled when it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.base import CompileState, Spare, required
+from tvmpipe.passes.coarsen import Coarsen
+from tvmpipe.passes.compress import Compress
+from tvmpipe.passes.place import Place
+from tvmpipe.passes.plan import Plan
+
+
+@dataclass(frozen=True)
+class Failover:
+    """With `options.failover`, place again without each device that the plan uses; fill in `spares`.
+
+    Pins to the lost device and a plan file do not hold without it. Together these searches get as much time as the
+    plan's own. A loss that no plan survives becomes a note.
+    """
+
+    name: str = "failover"
+
+    def apply(self, state: CompileState) -> CompileState:
+        if not state.options.failover:
+            return state
+        plan: Plan = required(state.plan, "plan")
+        spares, notes = [], list(state.notes)
+        for lost in plan.loads:
+            if len(state.cluster.devices) == 1:
+                notes.append(f"without {lost} no device is left")
+                continue
+            try:
+                after = _without(state, lost, state.options.time_limit_s / len(plan.loads))
+            except InfeasibleError as error:
+                notes.append(f"without {lost} the model cannot run: {error}")
+                continue
+            spares.append(Spare(lost, required(after.plan, "plan")))
+            notes += [f"without {lost}: {note}" for note in after.notes]
+        return replace(state, spares=tuple(spares), notes=tuple(notes))
+
+    def detail(self, state: CompileState) -> str:
+        """What progress says of the work to come."""
+        plan: Plan = required(state.plan, "plan")
+        return f"plans without each of {', '.join(plan.loads)}" if state.options.failover else ""
+
+
+def _without(state: CompileState, lost: str, time_limit_s: float) -> CompileState:
+    """The state with the plan of a cluster that lacks a device, and the notes about that plan alone."""
+    options = replace(
+        state.options,
+        pins={pattern: device for pattern, device in state.options.pins.items() if device != lost},
+        plan_file=None,
+        time_limit_s=time_limit_s,
+    )
+    after = replace(state, cluster=state.cluster.without(lost), options=options, notes=(), coarse=None, plan=None)
+    for one in (Coarsen(), Place(), Compress()):
+        after = one.apply(after)
+    return after

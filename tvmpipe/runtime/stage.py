@@ -1,0 +1,94 @@
+"""A stage in this process: its library in TVM's virtual machine, its weights and its input buffers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from safetensors import safe_open
+from tvm import relax
+
+from tvmpipe.manifest import StageEntry
+
+_PIECE_BYTES = 4 << 20  # of a tensor that is read at a time
+
+
+class LoadedStage:
+    """A stage that is ready to run, for use by one thread at a time.
+
+    Raises MemoryError when the weights exceed `memory_limit_bytes`, before any is loaded, and ValueError when the
+    files lack one.
+    """
+
+    def __init__(
+        self,
+        entry: StageEntry,
+        library: Path,
+        weights: Sequence[Path],
+        *,
+        memory_limit_bytes: int | None = None,
+    ) -> None:
+        if memory_limit_bytes is not None and entry.weight_bytes > memory_limit_bytes:
+            raise MemoryError(
+                f"the weights of stage {entry.name} take {entry.weight_bytes} bytes of memory; "
+                f"{memory_limit_bytes} are left"
+            )
+        self.entry = entry
+        self._machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+        self._main = self._machine["main"]
+        # TVM aligns what it allocates to 64 bytes, which compiled code relies on; arrays from elsewhere may not be.
+        self._buffers = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype) for t in entry.inputs)
+        self._views = tuple(np.from_dlpack(buffer) for buffer in self._buffers)
+        self._weights = (load_weights(weights, entry.weight_names),) if entry.weight_names else ()
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Results for inputs in the stage's order.
+
+        They are views of memory that TVM allocated for this run and that lives as long as they do.
+        """
+        for view, array in zip(self._views, inputs, strict=True):
+            np.copyto(view, array, casting="no")
+        outputs = [np.from_dlpack(tensor) for tensor in self._main(*self._buffers, *self._weights)]
+        # A result may be an input in another shape; the buffers are the next run's.
+        return [
+            output.copy() if any(np.may_share_memory(output, view) for view in self._views) else output
+            for output in outputs
+        ]
+
+
+def load_weights(files: Sequence[Path], names: Sequence[str]) -> tuple[Any, ...]:
+    """The tensors called `names`, each from the one of the safetensors files that has it."""
+    found: dict[str, tuple[Path, list[int]]] = {}
+    for path in files:
+        with safe_open(path, framework="numpy") as file:
+            found.update((name, (path, file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+    missing = next((name for name in names if name not in found), None)
+    if missing is not None:
+        raise ValueError(f"weight {missing} is in none of {', '.join(path.name for path in files) or 'no files'}")
+    return tuple(load_tensor(found[name][0], name, found[name][1]) for name in names)
+
+
+def load_tensor(path: Path, name: str, shape: Sequence[int]) -> Any:
+    """A tensor of a safetensors file, read in pieces.
+
+    The file is opened anew for each piece: what was read of it counts as this process's memory until it is closed.
+    """
+    if not math.prod(shape) or not shape:
+        with safe_open(path, framework="numpy") as file:
+            return tvm.runtime.tensor(file.get_tensor(name))
+    tensor, step, start = None, 1, 0
+    while start < shape[0]:
+        with safe_open(path, framework="numpy") as file:
+            piece = file.get_slice(name)[start : min(start + step, shape[0])]
+        if tensor is None:
+            tensor = tvm.runtime.empty(shape, piece.dtype.name)
+            view = np.from_dlpack(tensor)
+            step = max(1, _PIECE_BYTES // max(1, piece.nbytes))
+        view[start : start + len(piece)] = piece
+        start += len(piece)
+    return tensor
