@@ -196,7 +196,9 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.01), default=60.0, help="Seconds a stage may take.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Samples that travel together.")
 @click.option("--failover", is_flag=True, help="Go on without a device that is lost.")
-@click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use.")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use."
+)
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write what devices did when here, for Perfetto.")
 @click.option("--event-log", type=click.Path(path_type=Path), help="Write what the executor decided on here.")
@@ -232,7 +234,7 @@ def devices(tracker: str) -> Outcome:
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--slowdown", type=click.FloatRange(min=1), default=1.0, help="Emulate a device so much slower.")
 @click.option("--bandwidth", "bandwidth_bps", type=_RATE, help="Emulate a link that sends at this rate: 100Mbps.")
-@click.option("--latency", "latency_s", type=_DURATION, default=0.0, help="Emulate a link with this delay: 1ms.")
+@click.option("--latency", "latency_s", type=_DURATION, default="0s", help="Emulate a link with this delay: 1ms.")
 @_command
 def agent(**options: Any) -> None:
     """Offer this machine as a device."""

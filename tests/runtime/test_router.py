@@ -52,7 +52,7 @@ def test_any_order_runs_each_stage_once_and_keeps_nothing(seed: int) -> None:
     manifest = diamond()
     devices = routers(manifest)
     choose = random.Random(seed)
-    messages = [("a", batch, (0,)) for batch in range(4)]
+    messages: list[tuple[str, int, tuple[int, ...]]] = [("a", batch, (0,)) for batch in range(4)]
     tasks: list[tuple[str, Task]] = []
     ran: list[tuple[int, str]] = []
     head: dict[int, set[int]] = {}

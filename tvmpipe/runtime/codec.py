@@ -7,6 +7,7 @@ instead of a fitted one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,17 @@ _LEVELS = 255
 class Encoded:
     """The elements as they travel; int8 stands for `offset + scale * byte`."""
 
-    data: NDArray[np.generic]
+    data: NDArray[Any]
     scale: float = 1.0
     offset: float = 0.0
 
 
-def encoding_of(array: NDArray[np.generic], wanted: Encoding) -> Encoding:
+def encoding_of(array: NDArray[Any], wanted: Encoding) -> Encoding:
     """What a link's encoding means for this tensor: only float32 is ever compressed."""
     return wanted if array.dtype == np.float32 else "none"
 
 
-def encode(array: NDArray[np.generic], encoding: Encoding) -> Encoded:
+def encode(array: NDArray[Any], encoding: Encoding) -> Encoded:
     """The elements of `array` as they travel.
 
     int8 keeps finite tensors within half a step of their range, 1/510 of it; with an infinite or undefined element
@@ -50,17 +51,10 @@ def encode(array: NDArray[np.generic], encoding: Encoding) -> Encoded:
     return Encoded(np.rint((array - np.float32(low)) / np.float32(scale)).astype(np.uint8), scale, low)
 
 
-def decode(data: NDArray[np.generic], encoding: Encoding, scale: float, offset: float) -> NDArray[np.generic]:
+def decode(data: NDArray[Any], encoding: Encoding, scale: float, offset: float) -> NDArray[Any]:
     """The tensor that `encode` was given, as closely as its encoding keeps it."""
     if encoding == "none":
         return data
     if encoding == "fp16":
         return data.astype(np.float32)
     return data.astype(np.float32) * np.float32(scale) + np.float32(offset)
-
-
-def encoded_bytes(size_bytes: int, dtype: str, encoding: Encoding) -> int:
-    """Bytes that a tensor of `size_bytes` takes on a link with this encoding."""
-    if dtype != "float32" or encoding == "none":
-        return size_bytes
-    return size_bytes // (2 if encoding == "fp16" else 4)

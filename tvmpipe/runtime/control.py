@@ -1,4 +1,4 @@
-"""What a head asks of an agent: who has it, to keep files, to host stages. Control only; tensors do not come this way."""
+"""What a head asks of an agent: to be its, to keep files, to host stages. Tensors do not come this way."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ class AgentControl:
         """Have the stages hosted; returns once they are loaded and `ready` says that they are heard of."""
         device = self.session.device
         with self.session.guard("starting its stages"):
-            answer = _ask(self._keeper, {"do": "open", "claim": claim.model_dump(), "spec": spec.model_dump(mode="json")})
+            answer = _ask(
+                self._keeper, {"do": "open", "claim": claim.model_dump(), "spec": spec.model_dump(mode="json")}
+            )
             if "held_by" in answer:
                 raise DeviceUnavailableError(f"device {device.name} was taken by {answer['held_by']}")
         while True:

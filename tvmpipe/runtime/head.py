@@ -15,7 +15,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import zmq
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tvmpipe.errors import TvmpipeError
@@ -27,6 +26,7 @@ from tvmpipe.runtime.events import Event, Failure
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.machine import LINGER_S, Machine, Settings
 from tvmpipe.runtime.opener import Opened, Opener, OpenError
+from tvmpipe.runtime.sample import Result
 from tvmpipe.runtime.sockets import Sockets, lost_connection
 from tvmpipe.runtime.spec import receivers_of
 from tvmpipe.runtime.telemetry import Telemetry
@@ -37,14 +37,12 @@ _TICK_S = 0.05
 _PROBE_S = 0.5
 _MESSAGES_A_TURN = 256
 
-Outputs = dict[str, NDArray[Any]]
-
 
 @dataclass(frozen=True)
 class Callbacks:
     """Whom the head tells: a sample's results or failure, and that the pipeline runs (or has failed) now."""
 
-    answer: Callable[[int, Outputs], None]
+    answer: Callable[[int, Result], None]
     fail: Callable[[int, Failure], None]
     phase: Callable[[str, Failure | None], None]
 
@@ -71,7 +69,7 @@ class Head:
         self._callbacks = callbacks
         self._log = log
         self._events: deque[tuple[Event, Any]] = deque()
-        self._inputs: dict[int, tuple[Outputs, bool]] = {}
+        self._inputs: dict[int, tuple[Result, bool]] = {}
         self._arrived: dict[int, list[wire.Values]] = {}
         self._batches: dict[int, tuple[int, ...]] = {}
         self._epoch_of: dict[str, int] = {}
@@ -115,7 +113,7 @@ class Head:
         self._thread.start()
         self._prober.start()
 
-    def submit(self, number: int, inputs: Outputs, *, plain: bool = False) -> None:
+    def submit(self, number: int, inputs: Result, *, plain: bool = False) -> None:
         """A sample; `plain` asks links to leave its tensors as they are."""
         self._inputs[number] = (inputs, plain)
         self._post(events.Submitted(number, time.monotonic()))
@@ -157,7 +155,7 @@ class Head:
                     self._watch_links()
                     self._handle(events.Tick(now))
                     last_tick = now
-        except Exception as error:  # noqa: BLE001  # whatever it is, nobody may wait for ever
+        except Exception as error:  # whatever it is, nobody may wait for ever
             logger.exception("the head failed")
             failure = Failure(None, None, None, f"the head failed: {error}")
             for number in list(self._inputs):
@@ -206,7 +204,7 @@ class Head:
                 self.cause = error.cause
                 lost = events.DeviceLost(one.epoch, error.device, str(error), time.monotonic())
                 self._post(lost)
-            except Exception as error:  # noqa: BLE001  # a fault of ours; the caller must hear of it
+            except Exception as error:  # a fault of ours; the caller must hear of it
                 logger.exception("opening failed")
                 self._post(events.DeviceLost(one.epoch, plan.devices[0], f"opening failed: {error}", time.monotonic()))
             else:

@@ -114,9 +114,7 @@ class Machine:
         if event.busy is not None and event.epoch == self.epoch and event.busy[2] > self.settings.timeout_s:
             stage, batch, seconds = event.busy
             why = f"stage {stage} has been computing for {seconds:.1f} s, longer than the {self.settings.timeout_s:g} s"
-            return self._device_lost(
-                DeviceLost(event.epoch, event.device, f"{why} allowed", event.now_s, stage, batch)
-            )
+            return self._device_lost(DeviceLost(event.epoch, event.device, f"{why} allowed", event.now_s, stage, batch))
         return []
 
     def start(self) -> list[Instruction]:

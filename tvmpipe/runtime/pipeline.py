@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tvmpipe.errors import DeviceError, DeviceLostError, InputError, QueueFullError
 from tvmpipe.runtime.counts import StageCount
@@ -24,16 +23,13 @@ from tvmpipe.runtime.head import Callbacks, Head
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.machine import Settings
 from tvmpipe.runtime.opener import Limits, Opener
-from tvmpipe.runtime.sample import check_sample
+from tvmpipe.runtime.sample import Result, Sample, check_sample
 from tvmpipe.tensors import random_tensor
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
 
 logger = logging.getLogger(__name__)
-
-Sample = Mapping[str, NDArray[Any]]
-Result = dict[str, NDArray[Any]]
 
 
 class Pipeline:
@@ -67,9 +63,7 @@ class Pipeline:
         self._closed = False
 
         def opener(ports: tuple[int, int], heard: Callable[[str, str], bool]) -> Opener:
-            return Opener(
-                bundle, tracker, key, limits, settings.max_batches, settings.failover, trace, ports, heard
-            )
+            return Opener(bundle, tracker, key, limits, settings.max_batches, settings.failover, trace, ports, heard)
 
         callbacks = Callbacks(self._answer, self._fail, self._phase_changed)
         self._head = Head(bundle.manifest, settings, key, opener, callbacks, log)
@@ -296,7 +290,7 @@ def connect(
     """Put a bundle on its devices; see `Bundle.connect`."""
     if failover and len(bundle.manifest.plans) == 1:
         raise InputError("this bundle has no plan for the loss of a device; compile it with --failover")
-    samples = (inflight or bundle.manifest.plan.inflight * batch)
+    samples = inflight or bundle.manifest.plan.inflight * batch
     settings = Settings(
         batch=batch,
         max_batches=max(1, math.ceil(samples / batch)),

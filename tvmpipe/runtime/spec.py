@@ -66,9 +66,7 @@ def receivers_of(manifest: Manifest, plan: PlanEntry) -> dict[int, tuple[str, ..
             readers[tensor.value][stage.device] = None
     for value in manifest.model_outputs.values():
         readers[value][HEAD] = None
-    return {
-        value: tuple(name for name in names if name != made_on[value]) for value, names in readers.items()
-    }
+    return {value: tuple(name for name in names if name != made_on[value]) for value, names in readers.items()}
 
 
 def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening) -> HostSpec:

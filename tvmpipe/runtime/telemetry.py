@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from dataclasses import dataclass
@@ -59,14 +60,10 @@ class Telemetry:
 
     def settle(self, timeout_s: float = 1.0) -> None:
         """Wait until every known device has been heard again, so that counts hold what has been answered."""
-        asked = time.monotonic()
         with self._condition:
             # The second status after the question was certainly made after it.
             for _ in range(2):
-                self._condition.wait_for(
-                    lambda: all(self._latest[name][1] > asked for name in self.devices), max(0.0, timeout_s)
-                )
-                asked = time.monotonic()
+                self._condition.wait_for(functools.partial(self._heard_since, time.monotonic()), timeout_s)
 
     def counts(self) -> dict[str, StageCount]:
         """What each stage has done since the last `reset`."""
@@ -83,6 +80,9 @@ class Telemetry:
         """What happened when, with the device it happened on."""
         with self._condition:
             return list(self._spans)
+
+    def _heard_since(self, when: float) -> bool:
+        return all(self._latest[name][1] > when for name in self.devices)
 
     def _total(self, name: str) -> StageCount:
         ended = self._ended.get(name, StageCount())

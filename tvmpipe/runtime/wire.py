@@ -30,9 +30,9 @@ _ENTRY = struct.Struct("<IBBB")
 _DIM = struct.Struct("<Q")
 _RANGE = struct.Struct("<dd")
 _MAX_DIMS = 16
-_DTYPES = (
-    "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()  # place = code on the wire
-)
+# An element type's place here is its code on the wire.
+_FLOATS = ("float32", "float64", "float16")
+_DTYPES = (*_FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 _CODE = {name: code for code, name in enumerate(_DTYPES)}
 _ENCODINGS: tuple[Encoding, ...] = ("none", "fp16", "int8")
 _TRAVELS_AS: dict[Encoding, str] = {"fp16": "float16", "int8": "uint8"}
@@ -76,9 +76,7 @@ def pack(batch: Batch, encoding: Encoding = "none") -> list[Any]:
             table += [_RANGE.pack(one.scale, one.offset) for one in encoded]
         columns.append([_bytes_of(one.data) for one in encoded])
     count = len(batch.samples)
-    header = _HEADER.pack(
-        MAGIC, 1, int(batch.plain), count, len(first), batch.session, batch.number, batch.sent_s
-    )
+    header = _HEADER.pack(MAGIC, 1, int(batch.plain), count, len(first), batch.session, batch.number, batch.sent_s)
     return [header + b"".join(table), *(column[row] for row in range(count) for column in columns)]
 
 
