@@ -1,0 +1,179 @@
+"""ZeroMQ sockets for the stage links, in the clear on loopback and under CURVE with a cluster key.
+
+With a key every connection is encrypted and both ends prove that they hold it (CurveZMQ, RFC 26): a client that
+does not know the cluster's public key cannot even begin a handshake, and one that merely knows it is turned away
+by the ZAP handler (RFC 27). Without a handler nobody is let in.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket as system
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from tvmpipe.errors import InputError
+from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper
+from tvmpipe.runtime.keys import ClusterKey
+
+HEARTBEAT_INTERVAL_MS = 500
+HEARTBEAT_TIMEOUT_MS = 1500
+# Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
+# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire.
+_SEND_BUFFER_BYTES = 1 << 20
+_HANDSHAKE_MS = 5000
+_RECONNECT_MS = 100
+_RECONNECT_MAX_MS = 1000
+
+_EVENTS: dict[int, str] = {
+    zmq.Event.CONNECTED: "connected",
+    zmq.Event.HANDSHAKE_SUCCEEDED: "ready",
+    zmq.Event.DISCONNECTED: "disconnected",
+    zmq.Event.CONNECT_RETRIED: "retrying",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "refused",
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "refused",
+    zmq.Event.HANDSHAKE_FAILED_AUTH: "refused",
+}
+
+
+@dataclass(frozen=True)
+class LinkEvent:
+    """What happened to a connection: connected, ready, retrying, disconnected or refused, and to which address."""
+
+    kind: str
+    address: str
+
+
+class Sockets:
+    """Makes sockets and closes them again; a context manager. Each socket is for one thread at a time.
+
+    With `key` None everything is in the clear, and nothing listens but on loopback.
+
+    Heartbeats tell a sender within about two seconds that the machine or process it sends to is gone. They need a
+    receiver that takes in what comes, however busy its owner is: senders are to be held back by credits, not by
+    full queues. With `heartbeats` False queues may be bounded, and a lost machine shows after some 25 s.
+    """
+
+    def __init__(self, key: ClusterKey | None = None, *, heartbeats: bool = True) -> None:
+        self._key = key
+        self._heartbeats = heartbeats
+        self._lock = threading.Lock()
+        self._context = zmq.Context()
+        self._doorkeeper = Doorkeeper(self._context, key)
+        self._monitors = 0
+
+    def __enter__(self) -> Sockets:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def pull(
+        self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
+    ) -> tuple[zmq.Socket[bytes], int]:
+        """A PULL socket that listens on `host`, on any free port when `port` is None. Returns it and the port.
+
+        A frame above `max_frame_bytes` ends the connection that it came over. `queue` messages per peer wait in the
+        socket before that peer must, 0 for any number; with heartbeats it must be 0.
+        Raises InputError when nothing may or can listen there.
+        """
+        if self._key is None and not is_loopback(host):
+            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
+        if queue and self._heartbeats:
+            raise ValueError("a bounded queue stops heartbeats when it is full, which ends the connection")
+        numeric = _resolve(host)
+        socket = self._socket(zmq.PULL, numeric)
+        socket.rcvhwm = queue
+        socket.maxmsgsize = max_frame_bytes
+        if self._key is not None:
+            socket.curve_server = True
+            socket.curve_secretkey = self._key.curve_secret
+            socket.zap_domain = ZAP_DOMAIN
+            socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
+        self._doorkeeper.watch(socket)
+        try:
+            socket.bind(f"tcp://{_quoted(numeric)}:{'*' if port is None else port}")
+        except zmq.ZMQError as error:
+            socket.close()
+            reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+            raise InputError(f"cannot listen on {host}:{'*' if port is None else port}: {reason}") from None
+        endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        return socket, int(endpoint.rstrip("\0").rpartition(":")[2])
+
+    def push(self, address: tuple[str, int], *, queue: int = 8) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """A PUSH socket that connects to a PULL socket at (host, port), and its monitor.
+
+        It connects again whenever the connection is lost; what ZeroMQ had passed to the kernel by then is lost with
+        it. `queue` messages wait before `send` blocks. Returns at once: poll the monitor for what happens to the
+        connection and read it with `read_event`. Raises InputError when the host has no address.
+        """
+        host, port = _resolve(address[0]), address[1]
+        socket = self._socket(zmq.PUSH, host)
+        socket.sndhwm = queue
+        socket.sndbuf = _SEND_BUFFER_BYTES
+        if self._heartbeats:
+            socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
+            socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        if self._key is not None:
+            socket.curve_serverkey = self._key.curve_public
+            socket.curve_publickey = self._key.curve_public
+            socket.curve_secretkey = self._key.curve_secret
+        with self._lock:
+            self._monitors += 1
+            name = f"inproc://tvmpipe-monitor-{self._monitors}"
+        socket.monitor(name, zmq.Event(sum(_EVENTS)))
+        monitor = self._context.socket(zmq.PAIR)
+        monitor.linger = 0
+        monitor.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
+        monitor.connect(name)
+        socket.connect(f"tcp://{_quoted(host)}:{port}")
+        return socket, monitor
+
+    def close(self) -> None:
+        """Close every socket that is still open, unsent messages with them."""
+        self._doorkeeper.stop()
+        self._context.destroy(linger=0)
+
+    def _socket(self, kind: int, host: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.ipv6 = ":" in host
+        socket.handshake_ivl = _HANDSHAKE_MS
+        socket.reconnect_ivl = _RECONNECT_MS
+        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        # For connections whose other end is gone while heartbeats wait behind data.
+        socket.tcp_keepalive = 1
+        socket.tcp_keepalive_idle = 10
+        socket.tcp_keepalive_intvl = 5
+        socket.tcp_keepalive_cnt = 3
+        return socket
+
+
+def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
+    """The next event of a monitor; blocks until there is one."""
+    event = parse_monitor_message(monitor.recv_multipart())
+    return LinkEvent(_EVENTS.get(event["event"], "other"), event["endpoint"].decode(errors="replace"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, is this machine's own loopback. Raises InputError for an unknown name."""
+    return ipaddress.ip_address(_resolve(host).partition("%")[0]).is_loopback
+
+
+def _resolve(host: str) -> str:
+    """A numeric address: ZeroMQ cannot listen on a name, and must know which of IPv4 and IPv6 is meant."""
+    try:
+        return str(system.getaddrinfo(host, None, type=system.SOCK_STREAM)[0][4][0])
+    except OSError:
+        raise InputError(f"{host!r} is a name that cannot be resolved here") from None
+
+
+def _quoted(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
