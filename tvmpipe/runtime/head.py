@@ -221,8 +221,7 @@ class Head:
         fed = {device for devices in self._feeds.values() for device in devices}
         fed |= {stage.device for stage in opened.plan.stages if not stage.inputs}
         for device in sorted(fed - {HEAD}):
-            outbox = self._sockets.push(parse_address(opened.links[device], "link"), queue=0)
-            self._outboxes[device] = (outbox, self._sockets.monitor(outbox))
+            self._outboxes[device] = self._sockets.push(parse_address(opened.links[device], "link"), queue=0)
 
     def _disconnect(self) -> None:
         for outbox, monitor in self._outboxes.values():

@@ -23,8 +23,9 @@ class HostedSession:
     ) -> None:
         # Queues have no length of their own: the head lets in no more batches than `max_batches`.
         inbox, _ = sockets.pull(*address, queue=0, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
-        outboxes = {peer.name: sockets.push(parse_address(peer.address, "link"), queue=0) for peer in spec.peers}
-        monitors = {name: sockets.monitor(socket) for name, socket in outboxes.items()}
+        pushes = {peer.name: sockets.push(parse_address(peer.address, "link"), queue=0) for peer in spec.peers}
+        outboxes = {name: socket for name, (socket, _) in pushes.items()}
+        monitors = {name: monitor for name, (_, monitor) in pushes.items()}
         clock = Clock()
         self.host = StageHost(spec, runner, inbox, outboxes, emulation=emulation, clock=clock)
         status = sockets.dealer(parse_address(spec.status_address, "head"))

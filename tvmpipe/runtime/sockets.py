@@ -26,6 +26,7 @@ HEARTBEAT_TIMEOUT_MS = 1500
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
 # than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire.
 _SEND_BUFFER_BYTES = 1 << 20
+_STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
 _HANDSHAKE_MS = 5000
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 1000
@@ -78,18 +79,28 @@ class Sockets:
     def pull(
         self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
     ) -> tuple[zmq.Socket[bytes], int]:
-        """A PULL socket that listens on `host`, on any free port when `port` is None. Returns it and the port.
-
-        A frame above `max_frame_bytes` ends the connection that it came over. `queue` messages per peer wait in the
-        socket before that peer must, 0 for any number; with heartbeats it must be 0.
-        Raises InputError when nothing may or can listen there.
-        """
-        if self._key is None and not is_loopback(host):
-            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
+        """A PULL socket; parameters and errors as for `router`. With heartbeats `queue` must be 0."""
         if queue and self._heartbeats:
             raise ValueError("a bounded queue stops heartbeats when it is full, which ends the connection")
+        return self._listen(zmq.PULL, host, port, queue, max_frame_bytes)
+
+    def router(
+        self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
+    ) -> tuple[zmq.Socket[bytes], int]:
+        """A ROUTER socket that listens on `host`, on any free port when `port` is None. Returns it and the port.
+
+        A frame above `max_frame_bytes` ends the connection that it came over. `queue` messages per peer wait in the
+        socket before that peer must, 0 for any number. Raises InputError when nothing may or can listen there.
+        """
+        return self._listen(zmq.ROUTER, host, port, queue, max_frame_bytes)
+
+    def _listen(
+        self, kind: int, host: str, port: int | None, queue: int, max_frame_bytes: int
+    ) -> tuple[zmq.Socket[bytes], int]:
+        if self._key is None and not is_loopback(host):
+            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
         numeric = _resolve(host)
-        socket = self._socket(zmq.PULL, numeric)
+        socket = self._socket(kind, numeric)
         socket.rcvhwm = queue
         socket.maxmsgsize = max_frame_bytes
         if self._key is not None:
@@ -115,16 +126,12 @@ class Sockets:
         connection and read it with `read_event`. Raises InputError when the host has no address.
         """
         host, port = _resolve(address[0]), address[1]
-        socket = self._socket(zmq.PUSH, host)
+        socket = self._to(zmq.PUSH, host)
         socket.sndhwm = queue
         socket.sndbuf = _SEND_BUFFER_BYTES
         if self._heartbeats:
             socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
             socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
-        if self._key is not None:
-            socket.curve_serverkey = self._key.curve_public
-            socket.curve_publickey = self._key.curve_public
-            socket.curve_secretkey = self._key.curve_secret
         with self._lock:
             self._monitors += 1
             name = f"inproc://tvmpipe-monitor-{self._monitors}"
@@ -136,10 +143,27 @@ class Sockets:
         socket.connect(f"tcp://{_quoted(host)}:{port}")
         return socket, monitor
 
+    def dealer(self, address: tuple[str, int]) -> zmq.Socket[bytes]:
+        """A DEALER socket that connects to a ROUTER socket at (host, port), and again when the connection is lost."""
+        host, port = _resolve(address[0]), address[1]
+        socket = self._to(zmq.DEALER, host)
+        socket.sndhwm = _STATUS_QUEUE
+        socket.connect(f"tcp://{_quoted(host)}:{port}")
+        return socket
+
     def close(self) -> None:
         """Close every socket that is still open, unsent messages with them."""
         self._doorkeeper.stop()
         self._context.destroy(linger=0)
+
+    def _to(self, kind: int, host: str) -> zmq.Socket[bytes]:
+        """A socket that will connect, with what proves that it may."""
+        socket = self._socket(kind, host)
+        if self._key is not None:
+            socket.curve_serverkey = self._key.curve_public
+            socket.curve_publickey = self._key.curve_public
+            socket.curve_secretkey = self._key.curve_secret
+        return socket
 
     def _socket(self, kind: int, host: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -160,6 +184,14 @@ def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
     """The next event of a monitor; blocks until there is one."""
     event = parse_monitor_message(monitor.recv_multipart())
     return LinkEvent(_EVENTS.get(event["event"], "other"), event["endpoint"].decode(errors="replace"))
+
+
+def lost_connection(monitor: zmq.Socket[bytes]) -> bool:
+    """Whether a connection that had been made has broken since this was last asked; does not wait."""
+    lost = False
+    while monitor.poll(0):
+        lost |= read_event(monitor).kind == "disconnected"
+    return lost
 
 
 def is_loopback(host: str) -> bool:
