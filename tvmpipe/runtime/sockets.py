@@ -21,11 +21,11 @@ from tvmpipe.errors import InputError
 from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper
 from tvmpipe.runtime.keys import ClusterKey
 
-HEARTBEAT_INTERVAL_MS = 500
-HEARTBEAT_TIMEOUT_MS = 1500
+HEARTBEAT_TIMEOUT_MS = 1500  # for links from 0.5 MB/s up
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
-# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire.
-_SEND_BUFFER_BYTES = 1 << 20
+# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire:
+# so much takes half a second at 1 MB/s (the kernel doubles it), and more was not faster on loopback.
+_SEND_BUFFER_BYTES = 256 << 10
 _HANDSHAKE_MS = 5000
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 1000
@@ -54,14 +54,17 @@ class Sockets:
 
     With `key` None everything is in the clear, and nothing listens but on loopback.
 
-    Heartbeats tell a sender within about two seconds that the machine or process it sends to is gone. They need a
-    receiver that takes in what comes, however busy its owner is: senders are to be held back by credits, not by
-    full queues. With `heartbeats` False queues may be bounded, and a lost machine shows after some 25 s.
+    Heartbeats tell a sender within `heartbeat_timeout_ms` and a third that the machine or process it sends to is
+    gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be held back by
+    credits, not by full queues. With None there are no heartbeats; queues may then be bounded, and a machine that
+    is switched off shows after some 25 s.
     """
 
-    def __init__(self, key: ClusterKey | None = None, *, heartbeats: bool = True) -> None:
+    def __init__(
+        self, key: ClusterKey | None = None, *, heartbeat_timeout_ms: int | None = HEARTBEAT_TIMEOUT_MS
+    ) -> None:
         self._key = key
-        self._heartbeats = heartbeats
+        self._heartbeat_timeout_ms = heartbeat_timeout_ms
         self._lock = threading.Lock()
         self._context = zmq.Context()
         self._doorkeeper = Doorkeeper(self._context, key)
@@ -86,7 +89,7 @@ class Sockets:
         """
         if self._key is None and not is_loopback(host):
             raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
-        if queue and self._heartbeats:
+        if queue and self._heartbeat_timeout_ms is not None:
             raise ValueError("a bounded queue stops heartbeats when it is full, which ends the connection")
         numeric = _resolve(host)
         socket = self._socket(zmq.PULL, numeric)
@@ -118,9 +121,9 @@ class Sockets:
         socket = self._socket(zmq.PUSH, host)
         socket.sndhwm = queue
         socket.sndbuf = _SEND_BUFFER_BYTES
-        if self._heartbeats:
-            socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
-            socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        if self._heartbeat_timeout_ms is not None:
+            socket.heartbeat_ivl = max(1, self._heartbeat_timeout_ms // 3)
+            socket.heartbeat_timeout = self._heartbeat_timeout_ms
         if self._key is not None:
             socket.curve_serverkey = self._key.curve_public
             socket.curve_publickey = self._key.curve_public
