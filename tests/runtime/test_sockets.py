@@ -106,6 +106,8 @@ def test_off_loopback_a_key_is_needed() -> None:
     assert not is_loopback("0.0.0.0")
     with Sockets() as sockets, pytest.raises(InputError, match="needs a cluster key"):
         sockets.pull("0.0.0.0")
+    with Sockets() as sockets, pytest.raises(InputError, match="needs a cluster key"):
+        sockets.push(("192.0.2.1", 9))
     with Sockets(ONE) as there, Sockets(ONE) as here:
         pull, port = there.pull("0.0.0.0")
         push, _ = here.push(("127.0.0.1", port))

@@ -52,7 +52,7 @@ class LinkEvent:
 class Sockets:
     """Makes sockets and closes them again; a context manager. Each socket is for one thread at a time.
 
-    With `key` None everything is in the clear, and nothing listens but on loopback.
+    With `key` None everything is in the clear, and only on loopback.
 
     Heartbeats tell a sender within `heartbeat_timeout_ms` and a third that the machine or process it sends to is
     gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be held back by
@@ -87,11 +87,11 @@ class Sockets:
         socket before that peer must, 0 for any number; with heartbeats it must be 0.
         Raises InputError when nothing may or can listen there.
         """
-        if self._key is None and not is_loopback(host):
-            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
         if queue and self._heartbeat_timeout_ms is not None:
             raise ValueError("a bounded queue stops heartbeats when it is full, which ends the connection")
         numeric = _resolve(host)
+        if self._key is None and not is_loopback(numeric):
+            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
         socket = self._socket(zmq.PULL, numeric)
         socket.rcvhwm = queue
         socket.maxmsgsize = max_frame_bytes
@@ -115,9 +115,12 @@ class Sockets:
 
         It connects again whenever the connection is lost; what ZeroMQ had passed to the kernel by then is lost with
         it. `queue` messages wait before `send` blocks. Returns at once: poll the monitor for what happens to the
-        connection and read it with `read_event`. Raises InputError when the host has no address.
+        connection and read it with `read_event`. Raises InputError when the host has no address, or is not
+        loopback and there is no key.
         """
         host, port = _resolve(address[0]), address[1]
+        if self._key is None and not is_loopback(host):
+            raise InputError(f"sending to {address[0]} needs a cluster key: without one anybody could read the tensors")
         socket = self._socket(zmq.PUSH, host)
         socket.sndhwm = queue
         socket.sndbuf = _SEND_BUFFER_BYTES
@@ -140,7 +143,7 @@ class Sockets:
         return socket, monitor
 
     def close(self) -> None:
-        """Close every socket that is still open, unsent messages with them."""
+        """Close every socket that is still open, unsent messages with them. No thread may be using one."""
         self._doorkeeper.stop()
         self._context.destroy(linger=0)
 
