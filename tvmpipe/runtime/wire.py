@@ -38,7 +38,7 @@ _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "ui
 _DTYPES = tuple(np.dtype(name) for name in (*_FLOATS, *_INTEGERS, "bool"))
 _CODE = {dtype: code for code, dtype in enumerate(_DTYPES)}
 _ENCODINGS: tuple[Encoding, ...] = ("none", "fp16", "int8")
-_TRAVELS_AS = {"fp16": np.dtype("float16"), "int8": np.dtype("uint8")}
+_TRAVELS_AS: dict[Encoding, np.dtype[Any]] = {"fp16": np.dtype("float16"), "int8": np.dtype("uint8")}
 
 Values = dict[int, NDArray[Any]]
 """Tensors of one sample by their id in the whole model."""
