@@ -146,7 +146,6 @@ def test_two_losses_at_once_wait_for_a_return(spare_bundle: Bundle, tmp_path: Pa
         local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster,
         spare_bundle.connect(cluster.tracker, failover=True) as pipe,
     ):
-
         over = threading.Event()
 
         def bring_back() -> None:
