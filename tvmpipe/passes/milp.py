@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulp
@@ -32,10 +32,14 @@ _GAP = 1e-3  # plans closer than this to the bound count as optimal; estimates a
 
 @dataclass(frozen=True)
 class Solution:
-    """`device_of` coarse node -> device, None when none was found; `bound_s` a lower bound in seconds."""
+    """`device_of` coarse node -> device and what the program takes it to cost, None when none was found.
+
+    `bound_s` is a lower bound on what any placement costs. Both are in seconds.
+    """
 
     device_of: dict[int, str] | None
     bound_s: float | None
+    goal_s: float | None = None
 
 
 def solve(
@@ -60,7 +64,8 @@ def solve(
     # Among equals prefer the plan that does the least in all; too small to change which is best by 0.01 %.
     tie = _TIE / len(used)
     problem.setObjective(goal + tie * pulp.lpSum(used))
-    return _run(problem, place, coarse, cluster, time_limit_s)
+    solution = _run(problem, place, coarse, cluster, time_limit_s)
+    return solution if solution.device_of is None else replace(solution, goal_s=goal.value() / MS)
 
 
 def tidy(

@@ -156,9 +156,8 @@ class _Search:
             if solution.device_of is None:
                 break
             tightened = self.offer("milp", _spread(coarse, self.graph, solution.device_of), tightened)
-            if tightened is None and self.objective == "throughput":
-                period_s = _TIDY * self.fitting[-1].price.period_s
-                tidier = tidy(coarse, tried, _half_until(deadline), pinned, period_s)
+            if tightened is None and self.objective == "throughput" and solution.goal_s is not None:
+                tidier = tidy(coarse, tried, _half_until(deadline), pinned, _TIDY * solution.goal_s)
                 if tidier is not None:
                     self.offer("milp", _spread(coarse, self.graph, tidier), tried)
         return bound
