@@ -150,15 +150,15 @@ def _run(
     # One thread and a fixed seed: the same problem gives the same plan, unless the time limit ends the search.
     solver = pulp.HiGHS(msg=False, timeLimit=time_limit_s, threads=1, gapRel=gap, random_seed=1)
     problem.solve(solver)
+    dual = float(problem.solverModel.getInfo().mip_dual_bound)
+    # Nothing in the tie-breaker's mean exceeds the goal itself, so that it adds at most this.
+    bound = max(0.0, dual / (1 + _TIE)) / MS if math.isfinite(dual) else None
     values = {key: variable.value() for key, variable in place.items()}
     solved = problem.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
     if not solved or any(value is None for value in values.values()):
-        return Solution(None, None)
+        return Solution(None, bound)
     device_of = {
         node.index: max(cluster.devices, key=lambda d, n=node.index: values[n, d.name]).name  # type: ignore[misc]
         for node in coarse.nodes
     }
-    dual = float(problem.solverModel.getInfo().mip_dual_bound)
-    # Nothing in the tie-breaker's mean exceeds the goal itself, so that it adds at most this.
-    bound = max(0.0, dual / (1 + _TIE)) / MS if math.isfinite(dual) else None
     return Solution(device_of, bound)
