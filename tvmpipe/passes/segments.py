@@ -16,7 +16,7 @@ from tvmpipe.passes.base import Objective
 from tvmpipe.passes.coarsen import CoarseGraph
 from tvmpipe.targets.cluster import HEAD, Cluster, Device
 
-_MOST_DEVICES = 9  # the work doubles with each
+_MOST_DEVICES = 11  # the work doubles with each
 
 Matrix = NDArray[np.float64]
 
