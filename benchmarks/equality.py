@@ -27,7 +27,7 @@ from rich.table import Table
 import tvmpipe
 from benchmarks.models import MODELS, write_model
 from tvmpipe.bundle import Bundle
-from tvmpipe.commands.run import random_samples
+from tvmpipe.commands.samples import random_samples
 from tvmpipe.passes.pipeline import FRONT, run_passes
 from tvmpipe.reference import TOLERANCE, Reference, relative_error
 from tvmpipe.runtime.local import LocalAgent, local_cluster

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.models import MODELS
 from tvmpipe.build import prepare
-from tvmpipe.commands.run import random_samples
+from tvmpipe.commands.samples import random_samples
 from tvmpipe.passes.pipeline import COMPILE, run_passes
 from tvmpipe.runtime.inprocess import run_in_process
 from tvmpipe.targets.cluster import parse_cluster

@@ -14,7 +14,7 @@ import yaml
 
 from tests.models import branchy
 from tvmpipe.bundle import Bundle
-from tvmpipe.commands.run import random_samples
+from tvmpipe.commands.samples import random_samples
 from tvmpipe.reference import Reference, relative_error
 from tvmpipe.runtime.local import LocalCluster
 

@@ -75,18 +75,44 @@ class Bundle:
         tracker: str,
         *,
         inflight: int | None = None,
+        batch: int = 1,
+        failover: bool = False,
+        wait_s: float = 10.0,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
+        recover_s: float = 60.0,
+        cluster_key: str | Path | None = None,
+        trace: bool = False,
+        event_log: str | Path | None = None,
     ) -> Pipeline:
-        """Request the bundle's devices from a tracker ("host:port"), upload the stages, and return the pipeline.
+        """Request the bundle's devices from a tracker ("host:port"), have the stages hosted, return the pipeline.
 
-        `inflight` samples at most are in the pipeline at once, by default two per stage; `timeout_s` is how
-        long one step on a device may take, `connect_timeout_s` how long finding the devices may take.
-        Raises TrackerError, DeviceUnavailableError, DeviceError.
+        `inflight` samples at most are in it at once, by default what the plan says keeps
+        every device busy; `batch` samples travel together. `wait_s` is how long to wait for a device that somebody
+        else has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may.
+        With `failover`, which the bundle must have been compiled for, the loss of a device moves the work to those
+        that are left; when no plan can do without what is lost, devices may take `recover_s` to come back.
+        `cluster_key` is the file that the agents have too, needed off loopback. `trace` has devices note what they
+        do when; `event_log` is a file for what the executor decided on, from which a run can be replayed.
+
+        Raises TrackerError, DeviceUnavailableError, DeviceError, InputError.
         """
         from tvmpipe.runtime.pipeline import connect
 
-        return connect(self, tracker, inflight=inflight, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s)
+        return connect(
+            self,
+            tracker,
+            inflight=inflight,
+            batch=batch,
+            failover=failover,
+            wait_s=wait_s,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            recover_s=recover_s,
+            cluster_key=cluster_key,
+            trace=trace,
+            event_log=event_log,
+        )
 
     def path_of(self, entry: FileEntry) -> Path:
         """Where a file of the bundle lies."""

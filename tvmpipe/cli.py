@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import stderr
 from tvmpipe.errors import InputError, TvmpipeError
-from tvmpipe.units import parse_size
+from tvmpipe.units import parse_duration, parse_rate, parse_size
 
 
 class _Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
@@ -45,14 +45,21 @@ class _Pin(click.ParamType):  # type: ignore[type-arg]
         return pattern, device
 
 
-class _Size(click.ParamType):  # type: ignore[type-arg]
-    name = "SIZE"
+class _Quantity(click.ParamType):  # type: ignore[type-arg]
+    def __init__(self, name: str, parse: Callable[[object], float]) -> None:
+        self.name = name
+        self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return parse_size(value)
+            return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+_SIZE = _Quantity("SIZE", parse_size)
+_RATE = _Quantity("RATE", parse_rate)
+_DURATION = _Quantity("DURATION", parse_duration)
 
 
 class _Key(click.ParamType):  # type: ignore[type-arg]
@@ -186,7 +193,15 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run all samples this many times.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write results here (.npz, .npy).")
 @click.option("--inflight", type=click.IntRange(min=1), help="Samples in the pipeline at once.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.01), default=60.0, help="Seconds a step may take.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.01), default=60.0, help="Seconds a stage may take.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="Samples that travel together.")
+@click.option("--failover", is_flag=True, help="Go on without a device that is lost.")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use."
+)
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Write what devices did when here, for Perfetto.")
+@click.option("--event-log", type=click.Path(path_type=Path), help="Write what the executor decided on here.")
 @_command
 def run(bundle: Path, **options: Any) -> Outcome:
     """Run samples through BUNDLE on the devices behind a tracker."""
@@ -200,9 +215,19 @@ def run(bundle: Path, **options: Any) -> Outcome:
 @_command
 def devices(tracker: str) -> Outcome:
     """List the devices a tracker knows."""
-    from tvmpipe.commands.run import list_devices
+    from tvmpipe.commands.devices import list_devices
 
     return list_devices(tracker)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_command
+def key(file: Path) -> Outcome:
+    """Make a cluster key in FILE, which every machine of a cluster gets a copy of."""
+    from tvmpipe.commands.devices import make_key
+
+    return make_key(file)
 
 
 @cli.command()
@@ -212,8 +237,14 @@ def devices(tracker: str) -> Outcome:
 @click.option("--port", type=click.IntRange(1, 65535), default=9091, help="First port to try.")
 @click.option("--port-end", type=click.IntRange(2, 65536), default=9199, help="Port to stop before.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
-@click.option("--memory", "memory_bytes", type=_Size(), help="Memory to offer, such as 512MiB; default: all.")
+@click.option("--memory", "memory_bytes", type=_SIZE, help="Memory to offer, such as 512MiB; default: all.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder for libraries and weights that were sent.")
+@click.option("--link-port", type=click.IntRange(1, 65535), default=9200, help="First port to try for tensors.")
+@click.option("--advertise", metavar="HOST:PORT", help="Where others reach the link port, if it is elsewhere.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
+@click.option("--slowdown", type=click.FloatRange(min=1), default=1.0, help="Emulate a device so much slower.")
+@click.option("--bandwidth", "bandwidth_bps", type=_RATE, help="Emulate a link that sends at this rate: 100Mbps.")
+@click.option("--latency", "latency_s", type=_DURATION, default="0s", help="Emulate a link with this delay: 1ms.")
 @_command
 def agent(**options: Any) -> None:
     """Offer this machine as a device."""

@@ -10,6 +10,9 @@ from tvmpipe.tensors import TensorSpec
 
 FORMAT_VERSION = 2
 
+HEAD = "head"
+"""The process that submits samples, as an end of a link."""
+
 Encoding = Literal["none", "fp16", "int8"]
 """How float32 tensors travel over a link: as they are, as halves, or as bytes over the tensor's range."""
 

@@ -13,7 +13,7 @@ import tvmpipe
 from tests.models import chain
 from tvmpipe.build import prepare
 from tvmpipe.bundle import Bundle
-from tvmpipe.commands.run import random_samples
+from tvmpipe.commands.samples import random_samples
 from tvmpipe.passes.pipeline import PLAN, run_passes
 from tvmpipe.passes.weights import group_by_readers
 from tvmpipe.reference import Reference, relative_error

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.models import branchy
 from tvmpipe.build import prepare
-from tvmpipe.commands.run import random_samples
+from tvmpipe.commands.samples import random_samples
 from tvmpipe.passes.base import CompileState, Objective
 from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
 from tvmpipe.passes.primitives import PrimitiveGraph

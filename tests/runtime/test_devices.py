@@ -17,10 +17,11 @@ import pytest
 
 from tests.models import branchy, chain
 from tvmpipe.bundle import Bundle
-from tvmpipe.commands.run import random_samples
+from tvmpipe.commands.samples import random_samples
 from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, TrackerError
 from tvmpipe.reference import Reference, relative_error
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.opener import LEASE_S
 from tvmpipe.runtime.tracker import Tracker, wait_for_keys
 
 KEYS = ["alpha", "beta", "gamma"]
@@ -29,37 +30,22 @@ KEYS = ["alpha", "beta", "gamma"]
 def test_stream_over_agents_equals_onnx_runtime(branchy_bundle: Bundle, agents: LocalCluster) -> None:
     reference = Reference(branchy().SerializeToString())
     samples = random_samples(branchy_bundle.manifest, 40, seed=5)
-    assert {stage.device for stage in branchy_bundle.manifest.stages} == set(KEYS)
+    assert {stage.device for stage in branchy_bundle.manifest.plan.stages} == set(KEYS)
     with branchy_bundle.connect(agents.tracker) as pipe:
-        assert all(session.agent is not None for session in pipe.sessions.values())
+        assert set(pipe.agents) == set(KEYS)
         results = list(pipe.stream(samples))
     errors = [relative_error(result, reference.run(s)) for s, result in zip(samples, results, strict=True)]
     assert len(errors) == 40
     assert max(errors) < 1e-4
 
 
-def test_a_stage_fed_zeros_is_caught(branchy_bundle: Bundle, agents: LocalCluster) -> None:
-    """The comparison above would notice any stage that ignores its input."""
-    reference = Reference(branchy().SerializeToString())
-    sample = random_samples(branchy_bundle.manifest, 1, seed=5)[0]
-    want = reference.run(sample)
-    with branchy_bundle.connect(agents.tracker) as pipe:
-        for name in [stage.name for stage in branchy_bundle.manifest.stages]:
-            session = pipe.sessions[next(s.device for s in branchy_bundle.manifest.stages if s.name == name)]
-            honest = session.run
-
-            def fed_zeros(stage, number, inputs, honest=honest, name=name):  # type: ignore[no-untyped-def]
-                blank = [np.zeros_like(array) for array in inputs]
-                return honest(stage, number, blank if stage == name else inputs)
-
-            session.run = fed_zeros  # type: ignore[method-assign]
-            assert relative_error(pipe.run(sample), want) > 1e-2, f"{name} fed zeros went unnoticed"
-            session.run = honest  # type: ignore[method-assign]
-        assert relative_error(pipe.run(sample), want) < 1e-4
-
-
 def test_nothing_is_sent_twice(chain_bundle: Bundle, agents: LocalCluster) -> None:
-    size = sum(path.stat().st_size for path in chain_bundle.root.glob("*/s*"))
+    needed = {
+        (stage.device, file.path)
+        for stage in chain_bundle.manifest.plan.stages
+        for file in (stage.library, *stage.weight_files)
+    }
+    size = sum((chain_bundle.root / path).stat().st_size for _, path in needed)
     with chain_bundle.connect(agents.tracker) as pipe:
         assert pipe.sent_bytes in (0, size)  # 0 when another test was first
     with chain_bundle.connect(agents.tracker) as pipe:
@@ -82,7 +68,7 @@ def test_stock_rpc_server(chain_bundle: Bundle, tmp_path: Path) -> None:
             wait_for_keys(cluster.tracker, ["gamma"], 60)
             for _ in range(2):  # the server must serve again after a session
                 with chain_bundle.connect(cluster.tracker, connect_timeout_s=20) as pipe:
-                    assert pipe.sessions["gamma"].agent is None
+                    assert set(pipe.agents) == {"alpha", "beta"}
                     for sample in random_samples(chain_bundle.manifest, 3, seed=2):
                         assert relative_error(pipe.run(sample), reference.run(sample)) < 1e-4
         finally:
@@ -161,13 +147,23 @@ def test_unknown_key(agents: LocalCluster) -> None:
         tracker.request("delta", 1.0)
 
 
-def test_busy_device(chain_bundle: Bundle, agents: LocalCluster) -> None:
+def test_a_device_in_use_says_by_whom(chain_bundle: Bundle, agents: LocalCluster) -> None:
     with (
-        chain_bundle.connect(agents.tracker),
-        pytest.raises(DeviceUnavailableError, match=r"all 1 devices with key 'alpha' .* stayed busy"),
+        chain_bundle.connect(agents.tracker) as first,
+        pytest.raises(DeviceUnavailableError, match=rf"device \w+ \(key \w+\) is in use by .*process {os.getpid()}"),
     ):
-        chain_bundle.connect(agents.tracker, connect_timeout_s=1.5)
-    with chain_bundle.connect(agents.tracker, connect_timeout_s=20) as pipe:
+        first.run({"x": np.ones((4, 256), np.float32)})
+        chain_bundle.connect(agents.tracker, wait_s=0.5)
+    with chain_bundle.connect(agents.tracker) as pipe:
+        pipe.run({"x": np.ones((4, 256), np.float32)})
+
+
+def test_a_head_can_wait_for_a_device(chain_bundle: Bundle, agents: LocalCluster) -> None:
+    first = chain_bundle.connect(agents.tracker)
+    threading.Timer(2.0, first.close).start()
+    started = time.monotonic()
+    with chain_bundle.connect(agents.tracker, wait_s=20) as pipe:
+        assert time.monotonic() - started > 1.5
         pipe.run({"x": np.ones((4, 256), np.float32)})
 
 
@@ -200,25 +196,45 @@ def test_losing_an_agent_in_the_middle_of_a_stream(chain_bundle: Bundle, tmp_pat
                             process.send_signal(how)
             ended = time.monotonic()
         assert good >= 20
-        assert ended - broken_at < 6
+        assert ended - broken_at < 4
         assert (caught.value.device, caught.value.stage) == ("beta", "s1")
-        assert "device beta (key beta" in str(caught.value)
-        assert "stage s1" in str(caught.value)
+        assert "device beta was lost, stage s1" in str(caught.value)
         if how == signal.SIGKILL:
             gone, alive = psutil.wait_procs(family, timeout=5)
             assert not alive, "sessions must not outlive their agent"
             del gone
 
 
-def test_agent_serves_again_after_a_session_crashed(chain_bundle: Bundle, tmp_path: Path) -> None:
+def test_agent_serves_again_after_its_stage_host_crashed(chain_bundle: Bundle, tmp_path: Path) -> None:
     with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster:
-        with chain_bundle.connect(cluster.tracker, timeout_s=5.0) as pipe:
+        with chain_bundle.connect(cluster.tracker) as pipe:
             agent = psutil.Process(cluster.process("beta").pid)
-            session = max(agent.children(recursive=True), key=lambda process: process.create_time())
-            session.kill()
+            host = next(
+                child for child in agent.children(recursive=True) if "host_process" in " ".join(child.cmdline())
+            )
+            host.kill()
             with pytest.raises(DeviceLostError):
-                for _ in range(3):
+                for _ in range(100):
                     pipe.run({"x": np.ones((4, 256), np.float32)})
-        wait_for_keys(cluster.tracker, KEYS, 60)
-        with chain_bundle.connect(cluster.tracker, connect_timeout_s=20) as pipe:
+        with chain_bundle.connect(cluster.tracker) as pipe:
+            pipe.run({"x": np.ones((4, 256), np.float32)})
+
+
+def test_a_device_whose_head_has_died_is_free_again(chain_bundle: Bundle, tmp_path: Path) -> None:
+    """Stages outlive the head until their lease ends."""
+    chain_bundle.save(tmp_path / "b")
+    with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path / "store") as cluster:
+        code = (
+            "import sys, time, tvmpipe\n"
+            f"pipe = tvmpipe.load({str(tmp_path / 'b')!r}).connect({cluster.tracker!r})\n"
+            "print('open', flush=True); time.sleep(60)\n"
+        )
+        head = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert head.stdout is not None
+        assert head.stdout.readline() == b"open\n"
+        head.kill()
+        head.wait(10)
+        with pytest.raises(DeviceUnavailableError, match=f"process {head.pid}"):
+            chain_bundle.connect(cluster.tracker, wait_s=0.5)
+        with chain_bundle.connect(cluster.tracker, wait_s=LEASE_S + 5) as pipe:
             pipe.run({"x": np.ones((4, 256), np.float32)})

@@ -1,129 +1,70 @@
-"""The executor without devices: order, limits, errors."""
+"""The pipeline as users hold it, over agents: order, limits, errors, batches, asynchrony, traces."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
-import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.models import branchy
+from tests.models import branchy, chain
 from tvmpipe.bundle import Bundle
-from tvmpipe.commands.run import random_samples
-from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, SampleError
-from tvmpipe.manifest import DeviceEntry, StageEntry
+from tvmpipe.commands.samples import random_samples
+from tvmpipe.errors import DeviceError, InputError, QueueFullError, SampleError
 from tvmpipe.reference import Reference, relative_error
-from tvmpipe.runtime.inprocess import run_in_process
-from tvmpipe.runtime.pipeline import Pipeline
-from tvmpipe.runtime.session import StageTimes
+from tvmpipe.runtime import events
+from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.machine import Settings, replay
+
+ONES = {"x": np.ones((4, 256), np.float32)}
 
 
-class SlowSession:
-    """A device that passes its first input on after a while, or fails when told to."""
-
-    def __init__(self, device: DeviceEntry, delay_s: float, gate: threading.Event | None = None) -> None:
-        self.device = device
-        self.agent: dict[str, Any] | None = None
-        self.delay_s = delay_s
-        self.gate = gate
-        self.fail_at: int | None = None
-
-    def load(self, bundle: Bundle, stages: list[StageEntry]) -> int:
-        return 0
-
-    def run(self, stage: str, sample: int, inputs: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], StageTimes]:
-        if self.gate is not None:
-            self.gate.wait()
-        if sample == self.fail_at:
-            raise DeviceLostError("gone", device=self.device.name, stage=stage, sample=sample)
-        time.sleep(self.delay_s * (1 + sample % 3))
-        return [inputs[0] + 1], StageTimes(0, 0, 0)
-
-    def close(self) -> None:
-        if self.gate is not None:
-            self.gate.set()
+@pytest.mark.parametrize("batch", [1, 3])
+def test_results_come_in_order(chain_bundle: Bundle, agents: LocalCluster, batch: int) -> None:
+    reference = Reference(chain().SerializeToString())
+    samples = random_samples(chain_bundle.manifest, 50, seed=1)
+    with chain_bundle.connect(agents.tracker, batch=batch) as pipe:
+        pipe.warm_up()
+        results = list(pipe.stream(samples))
+        counts = pipe.counts()
+    assert max(relative_error(r, reference.run(s)) for r, s in zip(results, samples, strict=True)) < 1e-4
+    assert {count.samples for count in counts.values()} == {50}
+    assert all(sum(count.histogram) == 50 for count in counts.values())
 
 
-def pipeline(bundle: Bundle, inflight: int, delay_s: float = 0.0, gate: threading.Event | None = None) -> Pipeline:
-    sessions = {d.name: SlowSession(d, delay_s, gate) for d in bundle.manifest.devices}
-    return Pipeline(bundle.manifest, sessions, inflight)
-
-
-def numbered(count: int) -> list[dict[str, NDArray[Any]]]:
-    return [{"x": np.full((4, 256), i, np.float32)} for i in range(count)]
-
-
-def test_results_come_in_order(chain_bundle: Bundle) -> None:
-    with pipeline(chain_bundle, inflight=5, delay_s=0.002) as pipe:
-        results = [float(result["y"][0, 0]) for result in pipe.stream(numbered(30))]
-    assert results == [i + 3.0 for i in range(30)]
-    assert {count.samples for count in pipe.counts.values()} == {30}
-
-
-def test_stages_work_at_the_same_time(chain_bundle: Bundle) -> None:
-    """Each device waits until all three are at work, on three samples: only a pipeline gets past that."""
-    together = threading.Barrier(3, timeout=10)
-    with pipeline(chain_bundle, inflight=6) as pipe:
-        for name, session in pipe.sessions.items():
-            passed_on = session.run
-
-            position = list(pipe.sessions).index(name)
-
-            def meet(stage, sample, inputs, passed_on=passed_on, position=position):  # type: ignore[no-untyped-def]
-                if 2 <= sample + position <= 9:  # while the pipeline is full
-                    together.wait()
-                return passed_on(stage, sample, inputs)
-
-            session.run = meet  # type: ignore[method-assign]
-        assert len(list(pipe.stream(numbered(10)))) == 10
-
-
-def test_no_more_in_flight_than_allowed(chain_bundle: Bundle) -> None:
-    gate = threading.Event()
-    with pipeline(chain_bundle, inflight=2, gate=gate) as pipe:
-        futures = [pipe.submit(sample, block=False) for sample in numbered(2)]
+def test_no_more_in_flight_than_allowed(chain_bundle: Bundle, tmp_path: Path) -> None:
+    slow = [LocalAgent(key, options=("--latency", "200ms")) for key in ("alpha", "beta", "gamma")]
+    with local_cluster(slow, store=tmp_path) as cluster, chain_bundle.connect(cluster.tracker, inflight=2) as pipe:
+        assert pipe.emulated == ("alpha", "beta", "gamma")
+        first = [pipe.submit(ONES, block=False) for _ in range(2)]
         with pytest.raises(QueueFullError, match="2 samples are in flight"):
-            pipe.submit(numbered(1)[0], block=False)
-        gate.set()
-        assert [float(f.result(5)["y"][0, 0]) for f in futures] == [3.0, 4.0]
-        pipe.submit(numbered(1)[0], block=False).result(5)
+            pipe.submit(ONES, block=False)
+        with pytest.raises(QueueFullError):
+            pipe.submit(ONES, timeout_s=0.05)
+        third = pipe.submit(ONES)
+        assert first[0].done() or first[1].done()
+        results = [future.result(10) for future in (*first, third)]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result["y"], results[0]["y"])
 
 
-def test_a_lost_device_fails_what_is_in_flight_and_what_comes(chain_bundle: Bundle) -> None:
-    with pipeline(chain_bundle, inflight=4, delay_s=0.002) as pipe:
-        pipe.sessions["beta"].fail_at = 7  # type: ignore[attr-defined]
-        results = pipe.stream(numbered(30))
-        good = []
-        with pytest.raises(DeviceLostError) as caught:
-            for result in results:
-                good.append(float(result["y"][0, 0]))
-        assert good == [i + 3.0 for i in range(len(good))]
-        assert len(good) <= 7
-        assert (caught.value.device, caught.value.stage, caught.value.sample) == ("beta", "s1", 7)
-        with pytest.raises(DeviceLostError):
-            pipe.submit(numbered(1)[0])
-
-
-def test_a_stage_that_breaks_its_promise_fails_the_sample(chain_bundle: Bundle) -> None:
-    with pipeline(chain_bundle, inflight=2) as pipe:
-        pipe.sessions["beta"].run = lambda *_: ([], StageTimes(0, 0, 0))  # type: ignore[method-assign]
-        with pytest.raises(ValueError, match="zip"):
-            pipe.submit(numbered(1)[0]).result(5)
-
-
-def test_closing_fails_what_is_in_flight(chain_bundle: Bundle) -> None:
-    gate = threading.Event()
-    pipe = pipeline(chain_bundle, inflight=2, gate=gate)
-    future = pipe.submit(numbered(1)[0])
-    pipe.close()
-    pipe.close()
-    with pytest.raises(DeviceError, match="closed before the sample was done"):
-        future.result(5)
-    with pytest.raises(DeviceError):
-        pipe.submit(numbered(1)[0])
+def test_closing_fails_what_is_in_flight(chain_bundle: Bundle, tmp_path: Path) -> None:
+    slow = [LocalAgent("alpha"), LocalAgent("beta", options=("--latency", "1s")), LocalAgent("gamma")]
+    with local_cluster(slow, store=tmp_path) as cluster:
+        pipe = chain_bundle.connect(cluster.tracker)
+        future = pipe.submit(ONES)
+        pipe.close()
+        pipe.close()
+        with pytest.raises(DeviceError, match="closed before the sample was done"):
+            future.result(5)
+        with pytest.raises(DeviceError, match="the pipeline is closed"):
+            pipe.submit(ONES)
 
 
 @pytest.mark.parametrize(
@@ -141,37 +82,89 @@ def test_closing_fails_what_is_in_flight(chain_bundle: Bundle) -> None:
         ),
     ],
 )
-def test_wrong_samples(branchy_bundle: Bundle, sample: dict[str, NDArray[Any]], message: str) -> None:
-    with run_in_process(branchy_bundle) as pipe:
-        with pytest.raises(SampleError, match=message):
-            pipe.submit(sample)
-        # A refused sample takes no place in the pipeline.
-        good = random_samples(branchy_bundle.manifest, 20, seed=0)
-        assert len(list(pipe.stream(good))) == 20
+def test_wrong_samples(
+    branchy_bundle: Bundle, branchy_pipe: Any, sample: dict[str, NDArray[Any]], message: str
+) -> None:
+    with pytest.raises(SampleError, match=message):
+        branchy_pipe.submit(sample)
+    # A refused sample takes no place in the pipeline.
+    assert len(list(branchy_pipe.stream(random_samples(branchy_bundle.manifest, 20, seed=0)))) == 20
 
 
-def test_several_threads_submit(branchy_bundle: Bundle) -> None:
+@pytest.fixture
+def branchy_pipe(branchy_bundle: Bundle, agents: LocalCluster) -> Any:
+    with branchy_bundle.connect(agents.tracker) as pipe:
+        yield pipe
+
+
+def test_several_threads_submit(branchy_bundle: Bundle, branchy_pipe: Any) -> None:
     reference = Reference(branchy().SerializeToString())
     samples = random_samples(branchy_bundle.manifest, 24, seed=3)
     errors: list[float] = []
 
     def work(part: list[dict[str, NDArray[Any]]]) -> None:
         for sample in part:
-            errors.append(relative_error(pipe.run(sample), reference.run(sample)))
+            errors.append(relative_error(branchy_pipe.run(sample), reference.run(sample)))
 
-    with run_in_process(branchy_bundle) as pipe:
-        threads = [threading.Thread(target=work, args=(samples[i::3],)) for i in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    threads = [threading.Thread(target=work, args=(samples[i::3],)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(errors) == 24
     assert max(errors) < 1e-4
 
 
-def test_lookups_outside_their_table_do_no_harm(branchy_bundle: Bundle) -> None:
+def test_lookups_outside_their_table_do_no_harm(branchy_bundle: Bundle, branchy_pipe: Any) -> None:
     """ONNX calls it an error; a compiled kernel must at least not read somebody else's memory."""
     sample = random_samples(branchy_bundle.manifest, 1, seed=0)[0]
     sample["ids"] = np.array([[2**40, -(2**40), 9, 10]], dtype=np.int64)
-    with run_in_process(branchy_bundle) as pipe:
-        assert np.isfinite(pipe.run(sample)["scores"]).all()
+    assert np.isfinite(branchy_pipe.run(sample)["scores"]).all()
+
+
+def test_asynchronous_callers(branchy_bundle: Bundle, branchy_pipe: Any) -> None:
+    reference = Reference(branchy().SerializeToString())
+    samples = random_samples(branchy_bundle.manifest, 30, seed=4)
+
+    async def one_by_one() -> AsyncIterator[dict[str, NDArray[Any]]]:
+        for sample in samples:
+            await asyncio.sleep(0)
+            yield sample
+
+    async def work() -> list[dict[str, NDArray[Any]]]:
+        many = asyncio.gather(*(branchy_pipe.run_async(sample) for sample in samples))
+        streamed = [result async for result in branchy_pipe.stream_async(one_by_one())]
+        for result, again in zip(streamed, await many, strict=True):
+            np.testing.assert_array_equal(result["scores"], again["scores"])
+        return streamed
+
+    results = asyncio.run(work())
+    assert max(relative_error(r, reference.run(s)) for r, s in zip(results, samples, strict=True)) < 1e-4
+
+
+def test_a_run_can_be_traced_and_replayed(chain_bundle: Bundle, agents: LocalCluster, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    with chain_bundle.connect(agents.tracker, trace=True, event_log=log, inflight=3) as pipe:
+        list(pipe.stream([ONES] * 10))
+        trace = pipe.trace()
+    spans = [event for event in trace if event["ph"] == "X"]
+    assert {event["cat"] for event in spans} == {"receive", "compute", "send"}
+    assert len([event for event in spans if event["cat"] == "compute"]) == 30
+    names = {event["args"]["name"] for event in trace if event["name"] == "process_name"}
+    assert names == {"alpha", "beta", "gamma"}
+    json.dumps(trace)
+    # A stage begins a batch after the one before has ended it, on whatever machine: clocks are aligned.
+    ends = {event["name"]: event["ts"] + event["dur"] for event in spans if event["cat"] == "compute"}
+    starts = {event["name"]: event["ts"] for event in spans if event["cat"] == "compute"}
+    first, second, _ = (stage.name for stage in chain_bundle.manifest.plan.stages)
+    assert all(starts[f"{second} #{batch}"] > ends[f"{first} #{batch}"] - 2000 for batch in range(10))
+
+    happened = [events.from_line(line) for line in log.read_text().splitlines()]
+    decided = replay(chain_bundle.manifest, Settings(max_batches=3), happened)
+    answered = [one.sample for instructions in decided for one in instructions if isinstance(one, events.Answer)]
+    assert sorted(answered) == list(range(10))
+
+
+def test_failover_needs_a_bundle_for_it(chain_bundle: Bundle, agents: LocalCluster) -> None:
+    with pytest.raises(InputError, match="no plan for the loss of a device; compile it with --failover"):
+        chain_bundle.connect(agents.tracker, failover=True)

@@ -15,7 +15,8 @@ from tvmpipe.build import build
 from tvmpipe.bundle import Bundle, check_target
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, stderr
-from tvmpipe.commands.run import describe_run, measure_stream, random_samples, render_run
+from tvmpipe.commands.run import describe_run, measure_stream, render_run
+from tvmpipe.commands.samples import random_samples
 from tvmpipe.errors import DeviceError, InputError
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.targets.cluster import parse_cluster
@@ -124,9 +125,7 @@ def _run(bundle: Bundle, local: LocalCluster, inputs: Any, reference: Any) -> tu
 
     names = ", ".join(device.name for device in bundle.manifest.devices)
     with bundle.connect(local.tracker) as pipe:
-        pipe.run(inputs[0])  # warm up: the first run of a stage allocates its memory
-        for count in pipe.counts.values():
-            count.reset()
+        pipe.warm_up()  # the first run of a stage allocates its memory
         results, measured = measure_stream(pipe, inputs, f"running on {names}")
         facts = {**measured, **describe_run(pipe), "sent_bytes": pipe.sent_bytes}
     worst = max(relative_error(result, reference.run(sample)) for sample, result in zip(inputs, results, strict=True))

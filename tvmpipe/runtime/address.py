@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from tvmpipe.errors import InputError
 
 
@@ -11,3 +13,13 @@ def parse_address(text: str, what: str = "tracker") -> tuple[str, int]:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise InputError(f"{what} address {text!r} is not of the form HOST:PORT, such as 127.0.0.1:9190")
     return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`, which is a name or a numeric address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,7 +1,8 @@
-"""The process on a device: TVM's RPC server, registered with a tracker, with a store of what it was sent.
+"""The process on a device: TVM's RPC server, registered with a tracker, with a store and a stage host.
 
-A head talks to it exactly as to a stock `tvm.exec.rpc_server`; the functions registered here let it skip what
-the device already has. The server runs in a child process and is started again when it ends.
+A head talks to it as to a stock `tvm.exec.rpc_server`; the functions registered here let it skip what the device
+already has, and start stages that outlive its connection. The server runs in a child process and is started again
+when it ends; so is the host.
 """
 
 from __future__ import annotations
@@ -9,59 +10,82 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import json
 import logging
-import math
 import os
 import platform
 import signal
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tvmpipe.errors import InputError
-from tvmpipe.runtime.address import parse_address
+from tvmpipe.runtime.address import is_loopback, parse_address
+from tvmpipe.runtime.advertise import advertise
+from tvmpipe.runtime.emulation import Emulation
+from tvmpipe.runtime.gateway import Gateway
+from tvmpipe.runtime.host_process import HostOptions
+from tvmpipe.runtime.keeper import Keeper, KeeperClient, keeper_address
+from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 5
-_PIECE_BYTES = 4 << 20  # of a tensor that is read at a time
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HIDDEN_PORT = 19091  # where the search for a port on loopback begins that a gateway lies in front of
 
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """What an agent is told. `memory_bytes` None offers what the machine has."""
+    """What an agent is told. `memory_bytes` None offers what the machine has.
+
+    `port` to `port_end` is where its RPC server may listen, `link_port` the first tried for the stage link;
+    `advertise` is the HOST:PORT under which others reach that link, where it is another than the agent sees.
+    """
 
     tracker: str
     key: str
     host: str = "127.0.0.1"
     port: int = 9091
     port_end: int = 9199
+    link_port: int = 9200
+    advertise: str | None = None
     threads: int | None = None
     memory_bytes: int | None = None
     store: Path | None = None
+    cluster_key: Path | None = None
+    slowdown: float = 1.0
+    bandwidth_bps: float | None = None
+    latency_s: float = 0.0
 
 
 def serve(options: AgentOptions) -> None:
     """Serve until interrupted. Starts the RPC server again whenever it ends.
 
-    Raises InputError when the store cannot be written or nothing can listen on the address.
+    Raises InputError when the store cannot be written, nothing can listen on the address, or a cluster key is needed.
     """
     import psutil
-    from tvm import rpc
 
     from tvmpipe.runtime.store import default_store
 
-    tracker = parse_address(options.tracker)
+    parse_address(options.tracker)
+    if options.advertise is not None:
+        parse_address(options.advertise, "advertised")
+    key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
+    if key is None and not is_loopback(options.host):
+        raise InputError(
+            f"off loopback ({options.host}) an agent needs --cluster-key FILE, the same on every machine; "
+            "`tvmpipe key FILE` makes one"
+        )
     threads = options.threads or psutil.cpu_count(logical=False) or 1
     # TVM reads these when its thread pool starts. It would otherwise bind a one-thread pool to core 0, and with
     # it every other agent of this machine.
@@ -74,38 +98,84 @@ def serve(options: AgentOptions) -> None:
     except OSError as error:
         raise InputError(f"store {root} cannot be used: {error.strerror}") from None
     _check_address(options)
-    facts = {
-        "tvmpipe": version("tvmpipe"),
-        "apache-tvm": version("apache-tvm"),
-        "machine": platform.machine(),
-        "threads": threads,
-        "memory_bytes": psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes,
-        "pid": os.getpid(),
-    }
-    if options.host not in _LOOPBACK:
-        logger.warning("listening on %s: TVM RPC runs what anybody who reaches the port sends it", options.host)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    memory_bytes = psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes
+    emulation = Emulation(options.slowdown, options.bandwidth_bps, options.latency_s)
+    with hold_port(options.host, options.link_port) as link_port, tempfile.TemporaryDirectory() as folder:
+        facts = {
+            "tvmpipe": version("tvmpipe"),
+            "apache-tvm": version("apache-tvm"),
+            "machine": platform.machine(),
+            "threads": threads,
+            "memory_bytes": memory_bytes,
+            "pid": os.getpid(),
+            "link_port": link_port,
+            "link_address": options.advertise,
+            "emulated": asdict(emulation) if emulation.active else None,
+        }
+        host = HostOptions(
+            address=options.host,
+            port=link_port,
+            store=root.absolute(),
+            memory_bytes=memory_bytes,
+            cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
+            slowdown=options.slowdown,
+            bandwidth_bps=options.bandwidth_bps,
+            latency_s=options.latency_s,
+        )
+        keeper = Keeper(facts, host, keeper_address(Path(folder)))
+        gateway = None
+        if key is not None:
+            gateway = Gateway(options.host, options.port, options.port_end, None, key)
+            gateway.start()
+        shown = None if gateway is None else (_shown_host(options.host), gateway.port)
+        try:
+            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, root, Path(folder), shown))
+        finally:
+            keeper.close()
+            if gateway is not None:
+                gateway.stop()
+
+
+def _keep_serving(
+    options: AgentOptions, keeper: Keeper, gateway: Gateway | None, prepare: Callable[[], None]
+) -> NoReturn:
+    """Run the RPC server in its process and the keeper in this one, for ever.
+
+    Behind a gateway the server listens on loopback; without one there is nothing but loopback to listen on.
+    """
+    from tvm import rpc
+
+    first, end = (options.port, options.port_end) if gateway is None else (_HIDDEN_PORT, _HIDDEN_PORT + 1000)
     wait_s = 0.5
     while True:
         server = rpc.Server(
-            options.host,
-            options.port,
-            options.port_end,
+            options.host if gateway is None else "127.0.0.1",
+            first,
+            end,
             key=options.key,
-            tracker_addr=tracker,
-            custom_addr=options.host if options.host in _LOOPBACK else None,
+            tracker_addr=parse_address(options.tracker),
+            custom_addr=_shown_host(options.host),
             silent=True,
-            server_init_callback=functools.partial(_prepare_server, store.root, json.dumps(facts)),
+            server_init_callback=prepare,
         )
+        if gateway is not None:
+            gateway.point_to(("127.0.0.1", server.port))
         logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
         started = time.monotonic()
         try:
-            server.proc._proc.wait()
+            while server.proc._proc.poll() is None:
+                keeper.serve(0.2)
         finally:
             server.terminate()
         wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
         logger.warning("the RPC server ended; starting it again in %g s", wait_s)
-        time.sleep(wait_s)
+        keeper.serve(wait_s)
+
+
+def _shown_host(host: str) -> str | None:
+    """What a tracker is told; None for the address that it sees the registration come from."""
+    return None if host in ("0.0.0.0", "::") else host
 
 
 def _check_address(options: AgentOptions) -> None:
@@ -124,15 +194,17 @@ def _check_address(options: AgentOptions) -> None:
     raise InputError(f"no port from {options.port} to {options.port_end - 1} is free on {options.host}")
 
 
-def _prepare_server(root: Path, facts: str) -> None:
+def _prepare_server(root: Path, folder: Path, shown: tuple[str | None, int] | None) -> None:
     """Runs in the server's process before it listens; its sessions are forked from it."""
     die_with_parent()
+    if shown is not None:
+        advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)
     _bound_handshakes()
     os.register_at_fork(after_in_child=_lift_limits)
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
-    register_functions(Store(root), facts)
+    register_functions(Store(root), KeeperClient(keeper_address(folder)))
 
 
 def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
@@ -168,65 +240,14 @@ def _lift_limits() -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
 
 
-def load_tensor(path: Path, name: str, shape: list[int]) -> Any:
-    """A tensor of a safetensors file, read in pieces.
-
-    The file is opened anew for each piece: what was read of it counts as this process's memory until it is closed.
-    """
-    import numpy as np
-    import tvm
-    from safetensors import safe_open
-
-    if not math.prod(shape) or not shape:
-        with safe_open(path, framework="numpy") as file:
-            return tvm.runtime.tensor(file.get_tensor(name))
-    tensor, step, start = None, 1, 0
-    while start < shape[0]:
-        with safe_open(path, framework="numpy") as file:
-            piece = file.get_slice(name)[start : min(start + step, shape[0])]
-        if tensor is None:
-            tensor = tvm.runtime.empty(shape, piece.dtype.name)
-            view = np.from_dlpack(tensor)
-            step = max(1, _PIECE_BYTES // max(1, piece.nbytes))
-        view[start : start + len(piece)] = piece
-        start += len(piece)
-    return tensor
-
-
-def register_functions(store: Store, facts: str) -> None:
-    """Make the store callable over RPC, under names that begin with `tvmpipe.`."""
+def register_functions(store: Store, keeper: KeeperClient) -> None:
+    """Make the store and the keeper callable over RPC, under names that begin with `tvmpipe.`."""
     import tvm_ffi
 
-    limit = json.loads(facts)["memory_bytes"]
-    loaded = {"bytes": 0}
-
-    def register(name: str, function: Any) -> None:
+    for name, function in {
+        "keeper": keeper.ask,
+        "store_has": lambda sha256, suffix: int(store.has(sha256, suffix)),
+        "store_append": lambda sha256, suffix, chunk: store.append(sha256, suffix, bytes(chunk)),
+        "store_commit": store.commit,
+    }.items():
         tvm_ffi.register_global_func(f"tvmpipe.{name}", function, override=True)
-
-    def load_library(sha256: str) -> Any:
-        from tvm.runtime import load_module
-
-        return load_module(str(store.path(sha256, ".so")))
-
-    def load_weights(sha256: str, prefix: str) -> None:
-        """Put the tensors w0, w1, ... of a file into TVM's tensor cache as PREFIX_0, PREFIX_1, ..."""
-        import tvm
-        from safetensors import safe_open
-
-        update = tvm.get_global_func("vm.builtin.tensor_cache.update")
-        path = store.path(sha256, ".safetensors")
-        with safe_open(path, framework="numpy") as file:
-            sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # not a mapping
-        for name, shape in sizes.items():
-            tensor = load_tensor(path, name, shape)
-            loaded["bytes"] += math.prod(shape) * tensor.dtype.itemsize
-            if loaded["bytes"] > limit:
-                raise MemoryError(f"the weights exceed this agent's {limit} bytes of memory")
-            update(f"{prefix}_{name.removeprefix('w')}", tensor, True)
-
-    register("info", lambda: facts)
-    register("store_has", lambda sha256, suffix: int(store.has(sha256, suffix)))
-    register("store_append", lambda sha256, suffix, chunk: store.append(sha256, suffix, bytes(chunk)))
-    register("store_commit", store.commit)
-    register("load_library", load_library)
-    register("load_weights", load_weights)

@@ -1,122 +1,74 @@
-"""The pipeline executor: samples through the graph of stages, several in flight, results in order."""
+"""The pipeline as its users hold it: samples in, several in flight, results in order."""
 
 from __future__ import annotations
 
-import heapq
+import asyncio
 import itertools
 import logging
+import math
 import threading
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, SampleError
-from tvmpipe.manifest import DeviceEntry, Manifest, StageEntry
-from tvmpipe.runtime.router import Finished, Router, Task
-from tvmpipe.runtime.session import DeviceSession, Session, StageTimes
-from tvmpipe.runtime.tracker import Tracker
-from tvmpipe.runtime.watchdog import Watchdog
+from tvmpipe.errors import DeviceError, DeviceLostError, InputError, QueueFullError
+from tvmpipe.runtime.counts import StageCount
+from tvmpipe.runtime.events import Failure
+from tvmpipe.runtime.head import Callbacks, Head
+from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.machine import Settings
+from tvmpipe.runtime.opener import Limits, Opener
+from tvmpipe.runtime.sample import Result, Sample, check_sample
+from tvmpipe.tensors import random_tensor
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
-Sample = Mapping[str, NDArray[Any]]
-Result = dict[str, NDArray[Any]]
-
-
-@dataclass
-class StageCount:
-    """What one stage has done so far: samples, and seconds per part summed over them."""
-
-    samples: int = 0
-    receive_s: float = 0.0
-    compute_s: float = 0.0
-    send_s: float = 0.0
-
-    def add(self, times: StageTimes) -> None:
-        """Count one more sample."""
-        self.samples += 1
-        self.receive_s += times.receive_s
-        self.compute_s += times.compute_s
-        self.send_s += times.send_s
-
-    def reset(self) -> None:
-        """Count from zero again, after a warm-up say."""
-        self.samples, self.receive_s, self.compute_s, self.send_s = 0, 0.0, 0.0, 0.0
-
-
-class _DeviceWorker:
-    """The thread that owns a session and runs its stages, oldest sample first."""
-
-    def __init__(self, session: Session, pipeline: Pipeline) -> None:
-        self.session = session
-        self._pipeline = pipeline
-        self._condition = threading.Condition()
-        self._tasks: list[tuple[int, int, Task]] = []
-        self._order = itertools.count()
-        self._stopped = False
-        self.thread = threading.Thread(target=self._work, name=f"tvmpipe-{session.device.name}", daemon=True)
-
-    def put(self, task: Task) -> None:
-        with self._condition:
-            heapq.heappush(self._tasks, (task.sample, next(self._order), task))
-            self._condition.notify()
-
-    def stop(self) -> None:
-        with self._condition:
-            self._stopped = True
-            self._condition.notify()
-
-    def _work(self) -> None:
-        while True:
-            with self._condition:
-                while not self._tasks and not self._stopped:
-                    self._condition.wait()
-                if self._stopped:
-                    return
-                _, _, task = heapq.heappop(self._tasks)
-            try:
-                outputs, times = self.session.run(task.stage.name, task.sample, task.inputs)
-                self._pipeline._stage_done(task, outputs, times)
-            except Exception as error:  # noqa: BLE001  # whatever it is, waiting callers must hear of it
-                self._pipeline._fail(error)
-                return
-
 
 class Pipeline:
     """A bundle on its devices. Made by `Bundle.connect`; a context manager; safe to use from several threads.
 
-    After a device is lost every sample in flight fails with its error, and so does each later `submit`.
+    Without failover, after a device is lost every sample in flight fails with a DeviceLostError, and so does each later
+    `submit`; with it, they are answered by the devices that are left.
     """
 
     def __init__(
-        self, manifest: Manifest, sessions: Mapping[str, Session], inflight: int, watchdog: Watchdog | None = None
+        self,
+        bundle: Bundle,
+        tracker: str,
+        *,
+        inflight: int,
+        settings: Settings,
+        limits: Limits,
+        key: ClusterKey | None,
+        trace: bool,
+        log: TextIO | None,
     ) -> None:
-        self.manifest = manifest
+        self.manifest = bundle.manifest
         self.inflight = inflight
-        self.sessions = dict(sessions)
-        self.counts = {stage.name: StageCount() for stage in manifest.stages}
-        self.sent_bytes = 0
-        self._watchdog = watchdog
-        self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(inflight)
-        self._router = Router(manifest)
+        self._lock = threading.Lock()
         self._futures: dict[int, Future[Result]] = {}
         self._numbers = itertools.count()
-        self._failure: Exception | None = None
+        self._phase = threading.Condition()
+        self._state = "opening"
+        self._failure: Failure | None = None
         self._closed = False
-        self._workers = {name: _DeviceWorker(session, self) for name, session in sessions.items()}
-        for worker in self._workers.values():
-            worker.thread.start()
+
+        def opener(ports: tuple[int, int], heard: Callable[[str, str], bool]) -> Opener:
+            return Opener(bundle, tracker, key, limits, settings.max_batches, settings.failover, trace, ports, heard)
+
+        callbacks = Callbacks(self._answer, self._fail, self._phase_changed)
+        self._head = Head(bundle.manifest, settings, key, opener, callbacks, log)
+        self._head.start()
+        self._wait_until_open()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -126,28 +78,51 @@ class Pipeline:
     ) -> None:
         self.close()
 
-    def submit(self, sample: Sample, *, block: bool = True) -> Future[Result]:
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of libraries and weights sent to the devices so far."""
+        return self._head.opener.sent_bytes
+
+    @property
+    def agents(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each device that runs a tvmpipe agent said of itself; stock RPC servers are not in it."""
+        return self._head.opener.agents
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices that host a stage at the moment."""
+        return self._head.devices
+
+    @property
+    def emulated(self) -> tuple[str, ...]:
+        """Devices that behave as slower ones than they are."""
+        return tuple(sorted(name for name, facts in self.agents.items() if facts["emulated"]))
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Devices that the pipeline runs without at the moment."""
+        return self._head.lost
+
+    def counts(self) -> dict[str, StageCount]:
+        """What each stage has done so far, for everything that has been answered."""
+        self._head.telemetry.settle(self.devices)
+        return self._head.telemetry.counts()
+
+    def trace(self) -> list[dict[str, Any]]:
+        """What the devices did when, as Chrome trace events; empty unless connected with `trace`."""
+        from tvmpipe.runtime.trace import chrome_events
+
+        self._head.telemetry.settle(self.devices)
+        return chrome_events(self._head.telemetry.spans())
+
+    def submit(self, sample: Sample, *, block: bool = True, timeout_s: float | None = None) -> Future[Result]:
         """Put a sample (input name -> array) into the pipeline; the future's result maps output names to arrays.
 
-        Waits for a place in the pipeline, or raises QueueFullError when `block` is False. Raises SampleError
-        when names, shapes or dtypes are not those of the model, DeviceError when the pipeline has failed.
+        Waits for a place in the pipeline, at most `timeout_s`, or raises QueueFullError when `block` is False or
+        the time is over. Raises SampleError when names, shapes or dtypes are not those of the model, DeviceError
+        when the pipeline has failed.
         """
-        inputs = check_sample(self.manifest, sample)
-        if not self._slots.acquire(blocking=block):
-            raise QueueFullError(f"{self.inflight} samples are in flight, which is the limit given to connect()")
-        future: Future[Result] = Future()
-        future.set_running_or_notify_cancel()
-        with self._lock:
-            problem = DeviceError("the pipeline is closed") if self._closed else self._failure
-            if problem is None:
-                number = next(self._numbers)
-                self._futures[number] = future
-                tasks = self._router.start(number, inputs)
-        if problem is not None:
-            self._slots.release()
-            raise problem
-        self._dispatch(tasks)
-        return future
+        return self._submit(sample, block, timeout_s, plain=False)
 
     def run(self, sample: Sample) -> Result:
         """Run one sample and wait for its result."""
@@ -168,130 +143,170 @@ class Pipeline:
         while pending:
             yield pending.popleft().result()
 
+    async def submit_async(self, sample: Sample) -> asyncio.Future[Result]:
+        """As `submit`, without blocking the event loop while the pipeline is full."""
+        try:
+            future = self.submit(sample, block=False)
+        except QueueFullError:
+            future = await asyncio.to_thread(self.submit, sample)
+        return asyncio.wrap_future(future)
+
+    async def run_async(self, sample: Sample) -> Result:
+        """As `run`."""
+        return await (await self.submit_async(sample))
+
+    async def stream_async(self, samples: Iterable[Sample] | AsyncIterable[Sample]) -> AsyncIterator[Result]:
+        """As `stream`; `samples` may be asynchronous."""
+        pending: deque[asyncio.Future[Result]] = deque()
+        async for sample in _asynchronous(samples):
+            if len(pending) >= self.inflight:
+                yield await pending.popleft()
+            pending.append(await self.submit_async(sample))
+            while pending and pending[0].done():
+                yield await pending.popleft()
+        while pending:
+            yield await pending.popleft()
+
+    def warm_up(self, samples: int = 1) -> None:
+        """Run random samples through every stage, then count from zero."""
+        generator = np.random.default_rng(0)
+        for _ in range(samples):
+            self.run({spec.name: random_tensor(spec, generator) for spec in self.manifest.model.inputs})
+        self.reset_counts()
+
+    def reset_counts(self) -> None:
+        """Count from zero."""
+        self._head.telemetry.settle(self.devices)
+        self._head.telemetry.reset()
+
+    def compression_error(self, sample: Sample) -> float:
+        """The largest difference that encoded links make to a sample's results, relative to their largest value."""
+        exact = self._submit(sample, True, None, plain=True).result()
+        encoded = self.run(sample)
+        worst = 0.0
+        for name, want in exact.items():
+            if want.size and np.issubdtype(want.dtype, np.floating):
+                scale = float(np.abs(want).max()) or 1.0
+                worst = max(worst, float(np.abs(want - encoded[name]).max()) / scale)
+            elif not np.array_equal(want, encoded[name]):
+                worst = max(worst, float(np.mean(want != encoded[name])))
+        return worst
+
     def close(self) -> None:
         """Give the devices back. Samples still in flight fail."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        self._fail(DeviceError("the pipeline was closed before the sample was done"))
-        for worker in self._workers.values():
-            worker.stop()
-            worker.session.close()
-        for worker in self._workers.values():
-            worker.thread.join(timeout=5.0)
-        if self._watchdog is not None:
-            self._watchdog.stop()
+        self._head.close()
 
-    def _dispatch(self, tasks: list[Task]) -> None:
-        for task in tasks:
-            self._workers[task.stage.device].put(task)
-
-    def _stage_done(self, task: Task, outputs: list[NDArray[Any]], times: StageTimes) -> None:
+    def _submit(self, sample: Sample, block: bool, timeout_s: float | None, *, plain: bool) -> Future[Result]:
+        inputs = check_sample(self.manifest, sample)
+        if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
+            raise QueueFullError(f"{self.inflight} samples are in flight, which is the limit given to connect()")
+        future: Future[Result] = Future()
+        future.set_running_or_notify_cancel()
         with self._lock:
-            self.counts[task.stage.name].add(times)
-            outcome = self._router.complete(task, outputs)
-            future = self._futures.pop(outcome.sample) if isinstance(outcome, Finished) else None
-        if isinstance(outcome, Finished):
+            problem: Exception | None = DeviceError("the pipeline is closed") if self._closed else None
+            if problem is None and self._failure is not None:
+                problem = self._error(self._failure)
+            if problem is None:
+                number = next(self._numbers)
+                self._futures[number] = future
+                self._head.submit(number, inputs, plain=plain)
+        if problem is not None:
             self._slots.release()
-            if future is not None:
-                future.set_result(outcome.outputs)
-        else:
-            self._dispatch(outcome)
+            raise problem
+        return future
 
-    def _fail(self, error: Exception) -> None:
-        """Every sample in flight gets the error of the first device that failed."""
-        with self._lock:
-            if self._failure is None:
-                self._failure = error
-            futures = list(self._futures.values())
-            self._futures.clear()
-            for number in self._router.in_flight:
-                self._router.drop(number)
-        for future in futures:
-            self._slots.release()
-            future.set_exception(self._failure)
+    def _answer(self, number: int, outputs: Result) -> None:
+        future = self._futures.pop(number)
+        self._slots.release()
+        future.set_result(outputs)
+
+    def _fail(self, number: int, failure: Failure) -> None:
+        future = self._futures.pop(number)
+        self._slots.release()
+        future.set_exception(self._error(failure))
+
+    def _error(self, failure: Failure) -> DeviceError:
+        if failure.device is None:
+            return DeviceError(failure.message)
+        where = "" if failure.sample is None else f"sample {failure.sample} was not answered: "
+        stage = "" if failure.stage is None else f", stage {failure.stage}"
+        return DeviceLostError(
+            f"{where}device {failure.device} was lost{stage}: {failure.message}",
+            device=failure.device,
+            stage=failure.stage,
+            sample=failure.sample,
+        )
+
+    def _phase_changed(self, phase: str, failure: Failure | None) -> None:
+        with self._phase:
+            self._state = phase
+            if phase == "failed":
+                self._failure = failure
+            self._phase.notify_all()
+
+    def _wait_until_open(self) -> None:
+        """Return once the pipeline runs. Raises what kept it from it."""
+        try:
+            with self._phase:
+                self._phase.wait_for(lambda: self._state in ("running", "failed"))
+        except BaseException:
+            self.close()
+            raise
+        if self._state == "failed":
+            cause, failure = self._head.cause, self._failure
+            self.close()
+            assert failure is not None
+            raise cause or self._error(failure)
 
 
-def check_sample(manifest: Manifest, sample: Sample) -> dict[str, NDArray[Any]]:
-    """The sample's arrays, dense, in the model's order. Raises SampleError with one sentence."""
-    names = [spec.name for spec in manifest.model.inputs]
-    for name in sample:
-        if name not in names:
-            raise SampleError(f"input {name!r} is not one of the model's; allowed: {', '.join(names)}")
-    inputs = {}
-    for spec in manifest.model.inputs:
-        if spec.name not in sample:
-            raise SampleError(f"input {spec.name!r} is missing; the model takes {', '.join(names)}")
-        array = np.asarray(sample[spec.name])
-        if array.dtype.name != spec.dtype:
-            raise SampleError(f"input {spec.name!r} has dtype {array.dtype.name}; the model takes {spec.dtype}")
-        if array.shape != spec.shape:
-            raise SampleError(f"input {spec.name!r} has shape {list(array.shape)}; the model takes {list(spec.shape)}")
-        inputs[spec.name] = np.ascontiguousarray(array).reshape(spec.shape)
-    return inputs
+async def _asynchronous(samples: Iterable[Sample] | AsyncIterable[Sample]) -> AsyncIterator[Sample]:
+    if isinstance(samples, AsyncIterable):
+        async for sample in samples:
+            yield sample
+    else:
+        for sample in samples:
+            yield sample
 
 
 def connect(
-    bundle: Bundle, tracker: str, *, inflight: int | None, timeout_s: float, connect_timeout_s: float
+    bundle: Bundle,
+    tracker: str,
+    *,
+    inflight: int | None = None,
+    batch: int = 1,
+    failover: bool = False,
+    wait_s: float = 10.0,
+    timeout_s: float = 60.0,
+    connect_timeout_s: float = 10.0,
+    recover_s: float = 60.0,
+    cluster_key: str | Path | None = None,
+    trace: bool = False,
+    event_log: str | Path | None = None,
 ) -> Pipeline:
-    """Request every device of a bundle, load its stages, start the executor; see `Bundle.connect`."""
-    manifest = bundle.manifest
-    watchdog = Watchdog()
-    sessions: dict[str, DeviceSession] = {}
-    try:
-        deadline = time.monotonic() + connect_timeout_s
-        with Tracker(tracker, timeout_s=min(5.0, connect_timeout_s)) as client:
-            for device in manifest.devices:
-                sessions[device.name] = _open_session(client, device, watchdog, timeout_s, deadline)
-        sent = _load_all(bundle, sessions)
-    except BaseException:
-        for session in sessions.values():
-            session.close()
-        watchdog.stop()
-        raise
-    pipeline = Pipeline(manifest, sessions, inflight or 2 * len(manifest.stages), watchdog)
-    pipeline.sent_bytes = sent
-    return pipeline
-
-
-def _open_session(
-    client: Tracker, device: DeviceEntry, watchdog: Watchdog, timeout_s: float, deadline: float
-) -> DeviceSession:
-    """A session with a device that the tracker grants, before `deadline` (monotonic).
-
-    A device that registered anew since the tracker last heard of it refuses its old key; it is asked for again.
-    """
-    while True:
-        address = client.request(device.key, max(0.1, deadline - time.monotonic()))
-        try:
-            return DeviceSession(device, address, watchdog, timeout_s, max(1.0, deadline - time.monotonic()))
-        except DeviceLostError:
-            if time.monotonic() + 1.0 > deadline:
-                raise
-            time.sleep(0.5)
-
-
-def _load_all(bundle: Bundle, sessions: Mapping[str, Session]) -> int:
-    """Load all devices at the same time; raises the first failure."""
-    by_device: dict[str, list[StageEntry]] = {name: [] for name in sessions}
-    for stage in bundle.manifest.stages:
-        by_device[stage.device].append(stage)
-    futures: dict[str, Future[int]] = {}
-    for name, session in sessions.items():
-        futures[name] = _in_thread(session.load, bundle, by_device[name])
-    return sum(future.result() for future in futures.values())
-
-
-def _in_thread(function: Any, *arguments: Any) -> Future[int]:
-    """Daemon threads, unlike an executor's: a device that hangs must not keep the process from ending."""
-    future: Future[int] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:  # noqa: BLE001  # raised again where the future is read
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="tvmpipe-load", daemon=True).start()
-    return future
+    """Put a bundle on its devices; see `Bundle.connect`."""
+    if failover and len(bundle.manifest.plans) == 1:
+        raise InputError("this bundle has no plan for the loss of a device; compile it with --failover")
+    samples = inflight or bundle.manifest.plan.inflight * batch
+    settings = Settings(
+        batch=batch,
+        max_batches=max(1, math.ceil(samples / batch)),
+        failover=failover,
+        timeout_s=timeout_s,
+        recover_s=recover_s,
+    )
+    key = None if cluster_key is None else ClusterKey.load(Path(cluster_key))
+    log = None if event_log is None else open(event_log, "w", encoding="utf-8")  # noqa: SIM115  # the head closes it
+    return Pipeline(
+        bundle,
+        tracker,
+        inflight=samples,
+        settings=settings,
+        limits=Limits(connect_timeout_s, wait_s, timeout_s),
+        key=key,
+        trace=trace,
+        log=log,
+    )

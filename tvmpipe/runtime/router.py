@@ -1,85 +1,95 @@
-"""Which stage of which sample can run next. Pure bookkeeping: no threads, no sockets, no clock."""
+"""Which stage of which batch a device can run next, and who is sent what. Pure: no tensors, threads, sockets, clock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from numpy.typing import NDArray
-
-from tvmpipe.manifest import Manifest, StageEntry
+from tvmpipe.manifest import StageEntry
 
 
 @dataclass(frozen=True)
 class Task:
-    """A stage of a sample with all of its inputs there, in the stage's order."""
+    """A stage of a batch whose inputs are all there."""
 
-    sample: int
+    batch: int
     stage: StageEntry
-    inputs: list[NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A sample whose outputs are all there, by name."""
+class Outcome:
+    """What follows when a stage is done.
 
-    sample: int
-    outputs: dict[str, NDArray[Any]]
+    Attributes: `sends` receiver -> values it needs; `tasks` what can run now; `free` values nobody here will read
+    again (after they are sent); `finished` whether this device has nothing more to do for the batch.
+    """
+
+    sends: Mapping[str, tuple[int, ...]]
+    tasks: tuple[Task, ...]
+    free: tuple[int, ...]
+    finished: bool
 
 
 @dataclass
-class _Sample:
-    values: dict[int, NDArray[Any]]
+class _Batch:
+    there: set[int]
     waiting: list[StageEntry]
     unread: dict[int, int] = field(default_factory=dict)
 
 
 class Router:
-    """Tracks the tensors of every sample in flight and frees each after its last reader."""
+    """Bookkeeping of one device; `routes` says which receivers each value made here goes to."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self._samples: dict[int, _Sample] = {}
-        self._results = set(manifest.model_outputs.values())
+    def __init__(self, stages: Sequence[StageEntry], routes: Mapping[int, Sequence[str]], max_batches: int) -> None:
+        self._stages = list(stages)
+        self._routes = routes
+        self._max_batches = max_batches
+        self._batches: dict[int, _Batch] = {}
         self._readers: dict[int, int] = {}
-        for stage in manifest.stages:
+        for stage in stages:
             for tensor in stage.inputs:
                 self._readers[tensor.value] = self._readers.get(tensor.value, 0) + 1
+        self._awaited = self._readers.keys() - {tensor.value for stage in stages for tensor in stage.outputs}
 
     @property
-    def in_flight(self) -> list[int]:
-        """Samples that were started and are neither finished nor dropped, oldest first."""
-        return sorted(self._samples)
+    def open_batches(self) -> list[int]:
+        """Batches something has arrived of, oldest first."""
+        return sorted(self._batches)
 
-    def start(self, sample: int, inputs: Mapping[str, NDArray[Any]]) -> list[Task]:
-        """A new sample. Returns what can run at once."""
-        values = {value: inputs[name] for name, value in self._manifest.model_inputs.items()}
-        self._samples[sample] = _Sample(values, list(self._manifest.stages), dict(self._readers))
-        return self._ready(sample)
+    def arrive(self, batch: int, values: Collection[int]) -> tuple[Task, ...] | None:
+        """Values of a batch came in. Returns what can run now; None refuses what this device does not expect."""
+        if not self._awaited >= set(values):
+            return None
+        state = self._batches.get(batch)
+        if state is None:
+            if len(self._batches) >= self._max_batches:
+                return None
+            state = self._batches[batch] = _Batch(set(), list(self._stages), dict(self._readers))
+        elif state.there & set(values):
+            return None
+        state.there.update(values)
+        return self._ready(batch, state)
 
-    def complete(self, task: Task, outputs: list[NDArray[Any]]) -> list[Task] | Finished:
-        """A stage is done. Returns what can run now, or the finished sample; nothing for a dropped one."""
-        sample = self._samples.get(task.sample)
-        if sample is None:
-            return []
-        for tensor, array in zip(task.stage.outputs, outputs, strict=True):
-            sample.values[tensor.value] = array
+    def done(self, task: Task) -> Outcome:
+        """A stage has run; its outputs are there."""
+        state = self._batches[task.batch]
+        sends: dict[str, list[int]] = {}
+        for tensor in task.stage.outputs:
+            for receiver in self._routes.get(tensor.value, ()):
+                sends.setdefault(receiver, []).append(tensor.value)
         for tensor in task.stage.inputs:
-            sample.unread[tensor.value] -= 1
-            if not sample.unread[tensor.value] and tensor.value not in self._results:
-                sample.values.pop(tensor.value, None)
-        if self._results <= sample.values.keys():
-            del self._samples[task.sample]
-            return Finished(task.sample, {name: sample.values[v] for name, v in self._manifest.model_outputs.items()})
-        return self._ready(task.sample)
+            state.unread[tensor.value] -= 1
+        made = [tensor.value for tensor in task.stage.outputs]
+        touched = (*(tensor.value for tensor in task.stage.inputs), *made)
+        free = tuple(dict.fromkeys(value for value in touched if not state.unread.get(value)))
+        state.there.update(made)
+        tasks = self._ready(task.batch, state)
+        finished = not state.waiting and not any(state.unread.values())
+        if finished:
+            del self._batches[task.batch]
+        return Outcome({name: tuple(values) for name, values in sends.items()}, tasks, free, finished)
 
-    def drop(self, sample: int) -> None:
-        """Forget a sample; later completions of its stages are ignored."""
-        self._samples.pop(sample, None)
-
-    def _ready(self, number: int) -> list[Task]:
-        sample = self._samples[number]
-        ready = [stage for stage in sample.waiting if all(t.value in sample.values for t in stage.inputs)]
-        sample.waiting = [stage for stage in sample.waiting if stage not in ready]
-        return [Task(number, stage, [sample.values[t.value] for t in stage.inputs]) for stage in ready]
+    def _ready(self, number: int, state: _Batch) -> tuple[Task, ...]:
+        ready = [stage for stage in state.waiting if all(t.value in state.there for t in stage.inputs)]
+        state.waiting = [stage for stage in state.waiting if stage not in ready]
+        return tuple(Task(number, stage) for stage in ready)

@@ -1,0 +1,89 @@
+"""Manifests made by hand, for what needs no compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tvmpipe.manifest import (
+    HEAD,
+    DeviceEntry,
+    FileEntry,
+    LinkEntry,
+    Manifest,
+    ModelEntry,
+    PlanEntry,
+    Predicted,
+    StageEntry,
+    StageTensor,
+)
+from tvmpipe.tensors import TensorSpec
+
+FILE = FileEntry(path="stages/none.so", sha256="0" * 64)
+SHAPE = (2, 3)
+
+
+def tensor(value: int, name: str | None = None) -> StageTensor:
+    """A small float tensor with this id."""
+    return StageTensor(value=value, spec=TensorSpec(name=name or f"t{value}", shape=SHAPE, dtype="float32"))
+
+
+def stage(name: str, device: str, inputs: Sequence[int], outputs: Sequence[int]) -> StageEntry:
+    """A stage without weights."""
+    return StageEntry(
+        name=name,
+        device=device,
+        library=FILE,
+        weight_files=(),
+        weight_names=(),
+        weight_bytes=0,
+        activation_bytes=0,
+        inputs=tuple(tensor(value) for value in inputs),
+        outputs=tuple(tensor(value) for value in outputs),
+        predicted_compute_s=0.0,
+    )
+
+
+def plan(stages: Sequence[StageEntry], lost: str | None = None, links: Sequence[LinkEntry] = ()) -> PlanEntry:
+    """A plan of these stages."""
+    predicted = Predicted(period_s=1.0, latency_s=1.0)
+    return PlanEntry(lost=lost, predicted=predicted, inflight=4, stages=tuple(stages), links=tuple(links))
+
+
+def manifest(plans: Sequence[PlanEntry], inputs: Mapping[str, int], outputs: Mapping[str, int]) -> Manifest:
+    """A manifest with these plans; `inputs` and `outputs` map names of the model to value ids."""
+    names = dict.fromkeys(name for one in plans for name in one.devices if name != HEAD)
+    return Manifest(
+        format=2,
+        tools={},
+        model=ModelEntry(
+            name="made",
+            sha256="0" * 64,
+            inputs=tuple(tensor(value, name).spec for name, value in inputs.items()),
+            outputs=tuple(tensor(value, name).spec for name, value in outputs.items()),
+        ),
+        objective="throughput",
+        devices=tuple(
+            DeviceEntry(name=name, key=name, target="native", triple="", cpu="", threads=1, memory_bytes=None)
+            for name in names
+        ),
+        model_inputs=dict(inputs),
+        model_outputs=dict(outputs),
+        plans=tuple(plans),
+        files=(),
+    )
+
+
+def chain(*devices: str) -> Manifest:
+    """A chain of one stage a device, and for each device the chain without it."""
+
+    def made(names: Sequence[str], lost: str | None) -> PlanEntry:
+        last = len(devices)
+        stages = []
+        for place, name in enumerate(names):
+            after = last if place == len(names) - 1 else place + 1
+            stages.append(stage(f"{lost or 'main'}-s{place}", name, [place], [after]))
+        return plan(stages, lost)
+
+    others = [[name for name in devices if name != lost] for lost in devices]
+    spare = [made(names, lost) for lost, names in zip(devices, others, strict=True) if names]
+    return manifest([made(devices, None), *spare], {"x": 0}, {"y": len(devices)})

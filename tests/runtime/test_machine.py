@@ -1,0 +1,202 @@
+"""The executor's decisions, without sockets: any order of losses, returns and answers."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.runtime import manifests
+from tvmpipe.runtime import events
+from tvmpipe.runtime.events import Event, Instruction
+from tvmpipe.runtime.machine import LINGER_S, RETURN_S, SILENCE_S, Machine, Settings, replay
+
+CHAIN = manifests.chain("a", "b", "c")
+
+
+def opened(machine: Machine, now: float = 0.0) -> list[Instruction]:
+    return machine.handle(events.Opened(machine.epoch, now))
+
+
+def running(**options: object) -> Machine:
+    machine = Machine(CHAIN, Settings(**options))  # type: ignore[arg-type]
+    assert machine.start() == [events.Open(1, 0)]
+    assert opened(machine) == []
+    return machine
+
+
+def test_samples_are_fed_while_there_is_room_and_answered_once() -> None:
+    machine = running(max_batches=2)
+    assert machine.handle(events.Submitted(0, 0.0)) == [events.Feed(1, 0, (0,))]
+    assert machine.handle(events.Submitted(1, 0.0)) == [events.Feed(1, 1, (1,))]
+    assert machine.handle(events.Submitted(2, 0.0)) == []
+    done = machine.handle(events.Arrived(1, 0, (3,), 0.1))
+    assert done == [events.Answer(0, 0, 0), events.Feed(1, 2, (2,))]
+    assert machine.handle(events.Arrived(1, 0, (3,), 0.1)) == []
+
+
+def test_batches_fill_up_or_linger() -> None:
+    machine = running(batch=3, max_batches=2)
+    for sample in range(2):
+        assert machine.handle(events.Submitted(sample, 0.0)) == []
+    assert machine.lingers
+    assert machine.handle(events.Submitted(2, 0.0)) == [events.Feed(1, 0, (0, 1, 2))]
+    assert machine.handle(events.Submitted(3, 0.0)) == []
+    assert machine.handle(events.Tick(LINGER_S / 2)) == []
+    assert machine.handle(events.Tick(LINGER_S)) == [events.Feed(1, 1, (3,))]
+    answers = machine.handle(events.Arrived(1, 0, (3,), 0.1))
+    assert answers == [events.Answer(sample, 0, sample) for sample in range(3)]
+
+
+def test_without_failover_a_loss_fails_everything_by_name() -> None:
+    machine = running(max_batches=1)
+    machine.handle(events.Submitted(0, 0.0))
+    machine.handle(events.Submitted(1, 0.0))
+    failed = machine.handle(events.DeviceLost(1, "b", "it is gone", 0.5))
+    assert [(f.sample, f.failure.device, f.failure.stage, f.failure.sample) for f in failed] == [  # type: ignore[union-attr]
+        (0, "b", "main-s1", 0),
+        (1, "b", "main-s1", 1),
+    ]
+    (late,) = machine.handle(events.Submitted(2, 0.6))
+    assert isinstance(late, events.Fail)
+    assert machine.handle(events.Arrived(1, 0, (3,), 0.7)) == []
+
+
+def test_with_failover_what_is_under_way_is_fed_again() -> None:
+    machine = running(max_batches=2, failover=True)
+    machine.handle(events.Submitted(0, 0.0))
+    machine.handle(events.Submitted(1, 0.0))
+    machine.handle(events.Arrived(1, 0, (3,), 0.1))
+    assert machine.handle(events.DeviceLost(1, "b", "it is gone", 0.5)) == [events.Open(2, 2), events.Probe(("b",))]
+    assert machine.handle(events.Arrived(1, 1, (3,), 0.6)) == [], "an answer of an earlier opening counts for nothing"
+    assert opened(machine, 1.0) == [events.Feed(2, 1, (1,))]
+    assert machine.handle(events.Arrived(2, 1, (3,), 1.1)) == [events.Answer(1, 1, 0)]
+
+
+def test_a_device_that_is_back_is_used_again() -> None:
+    machine = running(failover=True)
+    machine.handle(events.DeviceLost(1, "b", "it is gone", 0.0))
+    opened(machine, 1.0)
+    assert machine.handle(events.Returned("b", 1.5)) == [events.Probe(())]
+    for name in ("a", "c"):
+        machine.handle(events.Seen(2, name, None, 1.5 + RETURN_S))
+    assert machine.handle(events.Tick(1.5 + RETURN_S)) == [], "not before it has been back for a while"
+    assert machine.handle(events.Tick(1.6 + RETURN_S)) == [events.Open(3, 0)]
+
+
+def test_two_losses_wait_for_a_return_and_then_give_up() -> None:
+    machine = running(failover=True, recover_s=5.0)
+    machine.handle(events.Submitted(0, 0.0))
+    machine.handle(events.DeviceLost(1, "a", "gone", 0.0))
+    assert machine.handle(events.DeviceLost(2, "b", "gone too", 0.1)) == [events.Probe(("a", "b"))]
+    assert machine.phase == "waiting"
+    assert machine.handle(events.Tick(5.0)) == []
+    returned = machine.handle(events.Returned("b", 5.0))
+    assert returned == [events.Probe(("a",)), events.Open(4, 1)]
+    machine.handle(events.DeviceLost(4, "c", "gone as well", 5.1))
+    (failed,) = machine.handle(events.Tick(10.2))
+    assert isinstance(failed, events.Fail)
+    assert failed.failure.device == "a"
+
+
+def test_silence_is_a_loss() -> None:
+    machine = running()
+    machine.handle(events.Submitted(0, 0.0))
+    for name in ("a", "c"):
+        machine.handle(events.Seen(1, name, None, SILENCE_S))
+    assert machine.handle(events.Tick(SILENCE_S)) == []
+    (failed,) = machine.handle(events.Tick(SILENCE_S + 0.1))
+    assert isinstance(failed, events.Fail)
+    assert failed.failure.device == "b"
+
+
+def test_a_stage_that_takes_too_long_is_a_loss_of_its_device() -> None:
+    machine = running(timeout_s=2.0)
+    machine.handle(events.Submitted(0, 0.0))
+    assert machine.handle(events.Seen(1, "b", ("main-s1", 0, 1.9), 1.9)) == []
+    (failed,) = machine.handle(events.Seen(1, "b", ("main-s1", 0, 2.1), 2.1))
+    assert isinstance(failed, events.Fail)
+    assert (failed.failure.device, failed.failure.stage) == ("b", "main-s1")
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**31), failover=st.booleans(), batch=st.integers(1, 3))
+def test_every_sample_is_answered_or_failed_exactly_once(seed: int, failover: bool, batch: int) -> None:
+    """A world that loses, repeats and delays at random; at its end every device comes back and stays."""
+    choose = random.Random(seed)
+    machine = Machine(CHAIN, Settings(batch=batch, max_batches=3, failover=failover, recover_s=1e9))
+    log: list[Event] = []
+    done: list[list[Instruction]] = []
+    wires: list[Event] = []
+    outcomes: Counter[int] = Counter()
+    answered: set[int] = set()
+    clock = 0.0
+    wanted: tuple[str, ...] = ()
+
+    def carry_out(instructions: list[Instruction]) -> None:
+        nonlocal wanted
+        done.append(instructions)
+        for one in instructions:
+            if isinstance(one, events.Feed):
+                wires.append(events.Arrived(one.epoch, one.batch, (3,), clock))
+            elif isinstance(one, events.Open):
+                wires.append(events.Opened(one.epoch, clock))
+            elif isinstance(one, events.Probe):
+                wanted = one.devices
+            else:
+                outcomes[one.sample] += 1
+                if isinstance(one, events.Answer):
+                    answered.add(one.sample)
+
+    def happen(event: Event) -> None:
+        log.append(event)
+        carry_out(machine.handle(event))
+
+    carry_out(machine.start())
+    for sample in range(20):
+        happen(events.Submitted(sample, clock))
+        for _ in range(choose.randrange(4)):
+            clock += choose.random() * 0.3
+            kind = choose.random()
+            if kind < 0.6 and wires:
+                happen(wires.pop(choose.randrange(len(wires))))
+            elif kind < 0.7 and wires:
+                happen(choose.choice(wires))  # something that comes twice
+            elif kind < 0.78:
+                happen(events.DeviceLost(machine.epoch, choose.choice("abc"), "gone", clock))
+            elif kind < 0.85 and wanted:
+                happen(events.Returned(choose.choice(wanted), clock))
+            else:
+                for name in "abc":
+                    happen(events.Seen(machine.epoch, name, None, clock))
+                happen(events.Tick(clock))
+    for _ in range(200):
+        clock += 0.3
+        for name in wanted:
+            happen(events.Returned(name, clock))
+        for event in wires:
+            happen(event)
+        wires.clear()
+        for name in "abc":
+            happen(events.Seen(machine.epoch, name, None, clock))
+        happen(events.Tick(clock))
+    assert outcomes == Counter(range(20))
+    if failover:
+        assert answered == set(range(20))
+    assert replay(CHAIN, machine.settings, [events.from_line(events.to_line(event)) for event in log]) == done
+
+
+def test_a_closed_machine_fails_what_comes() -> None:
+    machine = running()
+    machine.handle(events.Submitted(0, 0.0))
+    assert [type(one) for one in machine.handle(events.Closed(1.0))] == [events.Fail]
+    assert [type(one) for one in machine.handle(events.Submitted(1, 1.0))] == [events.Fail]
+    assert machine.handle(events.Tick(2.0)) == []
+
+
+def test_a_line_that_is_no_event_is_refused() -> None:
+    with pytest.raises(KeyError):
+        events.from_line('{"event": "Elsewhere"}')

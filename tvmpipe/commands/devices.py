@@ -1,0 +1,37 @@
+"""`devices` and `key`: what a tracker knows, and what lets machines trust each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from tvmpipe.commands.outcome import Outcome
+from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.tracker import Tracker
+
+
+def list_devices(tracker: str) -> Outcome:
+    """What the tracker knows: keys, how many devices each has, how many are free."""
+    with Tracker(tracker) as client:
+        keys = client.status()
+    table = Table(title=f"Devices at {tracker}")
+    for column in ("key", "devices", "free", "waiting requests", "addresses"):
+        table.add_column(column, justify="left" if column in ("key", "addresses") else "right")
+    for key in keys:
+        table.add_row(key.key, str(key.total), str(key.free), str(key.pending), ", ".join(key.addresses))
+    facts = [
+        {"key": k.key, "total": k.total, "free": k.free, "pending": k.pending, "addresses": list(k.addresses)}
+        for k in keys
+    ]
+    view: Any = table if keys else Text(f"no device is registered at {tracker}")
+    return Outcome(facts, view)
+
+
+def make_key(file: Path) -> Outcome:
+    """A new cluster key. Raises InputError when the file exists or cannot be written."""
+    key = ClusterKey.generate(file)
+    lines = f"wrote {file} (fingerprint {key.fingerprint}); copy it to every machine, readable by its user alone"
+    return Outcome({"file": str(file), "fingerprint": key.fingerprint}, Text(lines))

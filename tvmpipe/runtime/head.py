@@ -1,0 +1,345 @@
+"""The head's own thread: carries out what the executor's machine decides, and tells it what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+import zmq
+from pydantic import ValidationError
+
+from tvmpipe.errors import TvmpipeError
+from tvmpipe.manifest import HEAD, Manifest
+from tvmpipe.runtime import events, wire
+from tvmpipe.runtime.address import parse_address
+from tvmpipe.runtime.beat import Status
+from tvmpipe.runtime.events import Event, Failure
+from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.machine import LINGER_S, Machine, Settings
+from tvmpipe.runtime.opener import Opened, Opener, OpenError
+from tvmpipe.runtime.sample import Result
+from tvmpipe.runtime.sockets import Sockets, lost_connection
+from tvmpipe.runtime.spec import receivers_of
+from tvmpipe.runtime.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.05
+_PROBE_S = 0.5
+_MESSAGES_A_TURN = 256
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Whom the head tells: a sample's results or failure, and that the pipeline runs (or has failed) now."""
+
+    answer: Callable[[int, Result], None]
+    fail: Callable[[int, Failure], None]
+    phase: Callable[[str, Failure | None], None]
+
+
+class Head:
+    """Sockets, tensors and the machine, in one thread; `submit` and `close` may be called from any.
+
+    The opening of a plan and the search for lost devices happen in threads of their own.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        key: ClusterKey | None,
+        make_opener: Callable[[tuple[int, int], Callable[[str, str], bool]], Opener],
+        callbacks: Callbacks,
+        log: TextIO | None = None,
+    ) -> None:
+        self.telemetry = Telemetry(manifest)
+        self.cause: TvmpipeError | None = None
+        self._manifest = manifest
+        self._machine = Machine(manifest, settings)
+        self._callbacks = callbacks
+        self._log = log
+        self._events: deque[tuple[Event, Any]] = deque()
+        self._inputs: dict[int, tuple[Result, bool]] = {}
+        self._arrived: dict[int, list[wire.Values]] = {}
+        self._batches: dict[int, tuple[int, ...]] = {}
+        self._epoch_of: dict[str, int] = {}
+        self._opened: Opened | None = None
+        self._outboxes: dict[str, tuple[Any, Any]] = {}
+        self._feeds: dict[str, tuple[str, ...]] = {}
+        self._wanted: tuple[str, ...] = ()
+        self._specs = {
+            value: (spec.shape, np.dtype(spec.dtype))
+            for spec in manifest.model.outputs
+            for name, value in manifest.model_outputs.items()
+            if name == spec.name
+        }
+        # Another request with more than the results would be none of ours.
+        self._limit_bytes = sum(spec.size_bytes for spec in manifest.model.outputs)
+        self._sockets = Sockets(key)
+        where = "127.0.0.1" if key is None else "0.0.0.0"
+        frame_bytes = max((spec.size_bytes for spec in manifest.model.outputs), default=0)
+        self._results, results_port = self._sockets.pull(where, queue=0, max_frame_bytes=frame_bytes + 65536)
+        self._statuses, status_port = self._sockets.router(where, max_frame_bytes=16 << 20)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._awake = False
+        self._stopped = threading.Event()
+        self.opener = make_opener((results_port, status_port), self.telemetry.heard)
+        self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
+        self._prober = threading.Thread(target=self._probe, name="tvmpipe-prober", daemon=True)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices of the plan that is open, or was last."""
+        return () if self._opened is None else self._opened.plan.devices
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Devices that are looked for."""
+        return self._wanted
+
+    def start(self) -> None:
+        """Begin to open the first plan."""
+        self._thread.start()
+        self._prober.start()
+
+    def submit(self, number: int, inputs: Result, *, plain: bool = False) -> None:
+        """A sample; `plain` asks links to leave its tensors as they are."""
+        self._inputs[number] = (inputs, plain)
+        self._post(events.Submitted(number, time.monotonic()))
+
+    def close(self) -> None:
+        """Fail what is not answered, and end the threads. The devices are given back."""
+        self._post(events.Closed(time.monotonic()))
+        self._thread.join()
+        self._stopped.set()
+        self._prober.join(timeout=5.0)
+        self.opener.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        if self._log is not None:
+            self._log.close()
+
+    def _post(self, event: Event, extra: Any = None) -> None:
+        self._events.append((event, extra))
+        if not self._awake:
+            self._awake = True
+            os.write(self._wake_write, b"w")
+
+    def _work(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._results, zmq.POLLIN)
+        poller.register(self._statuses, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
+        self._carry_out(self._machine.start())
+        last_tick = 0.0
+        try:
+            while self._machine.phase != "closed":
+                poller.poll(int(1e3 * (LINGER_S if self._machine.lingers else _TICK_S)))
+                # What has come in is heard before anybody is blamed for silence: this thread may have been stopped.
+                more = self._take_results()
+                self._take_statuses()
+                self._take_events()
+                now = time.monotonic()
+                if not more and (now - last_tick > _TICK_S or self._machine.lingers):
+                    self._watch_links()
+                    self._handle(events.Tick(now))
+                    last_tick = now
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            logger.exception("the head failed")
+            failure = Failure(None, None, None, f"the head failed: {error}")
+            for number in list(self._inputs):
+                self._callbacks.fail(number, failure.of(number))
+            self._callbacks.phase("failed", failure)
+        finally:
+            self._sockets.close()
+
+    def _handle(self, event: Event) -> None:
+        if self._log is not None:
+            self._log.write(events.to_line(event) + "\n")
+        before = self._machine.phase
+        self._carry_out(self._machine.handle(event))
+        if self._machine.phase != before:
+            if self._log is not None:
+                self._log.flush()
+            self._callbacks.phase(self._machine.phase, self._machine.failure)
+
+    def _carry_out(self, instructions: list[events.Instruction]) -> None:
+        for one in instructions:
+            if isinstance(one, events.Feed):
+                self._feed(one)
+            elif isinstance(one, events.Answer):
+                self._answer(one)
+            elif isinstance(one, events.Fail):
+                self._inputs.pop(one.sample, None)
+                self._callbacks.fail(one.sample, one.failure)
+            elif isinstance(one, events.Open):
+                self._open(one)
+            else:
+                self._wanted = one.devices
+        if self._machine.phase in ("failed", "closed"):
+            self._arrived.clear()
+            self._batches.clear()
+
+    def _open(self, one: events.Open) -> None:
+        """Open a plan in a thread of its own; how it went comes back as an event."""
+        self._disconnect()
+        self._arrived.clear()
+        plan = self._manifest.plans[one.plan]
+
+        def work() -> None:
+            try:
+                opened = self.opener.open(plan)
+            except OpenError as error:
+                self.cause = error.cause
+                lost = events.DeviceLost(one.epoch, error.device, str(error), time.monotonic())
+                self._post(lost)
+            except Exception as error:  # a fault of ours; the caller must hear of it
+                logger.exception("opening failed")
+                self._post(events.DeviceLost(one.epoch, plan.devices[0], f"opening failed: {error}", time.monotonic()))
+            else:
+                self._post(events.Opened(one.epoch, time.monotonic()), opened)
+
+        threading.Thread(target=work, name="tvmpipe-opener", daemon=True).start()
+
+    def _connect(self, epoch: int, opened: Opened) -> None:
+        """Sockets to the devices that read the model's inputs, and to those with a stage that reads nothing."""
+        self._opened = opened
+        self._epoch_of = {opened.session: epoch}
+        receivers = receivers_of(self._manifest, opened.plan)
+        self._feeds = {name: receivers[value] for name, value in self._manifest.model_inputs.items()}
+        fed = {device for devices in self._feeds.values() for device in devices}
+        fed |= {stage.device for stage in opened.plan.stages if not stage.inputs}
+        for device in sorted(fed - {HEAD}):
+            self._outboxes[device] = self._sockets.push(parse_address(opened.links[device], "link"), queue=0)
+
+    def _disconnect(self) -> None:
+        for outbox, monitor in self._outboxes.values():
+            outbox.close()
+            monitor.close()
+        self._outboxes.clear()
+
+    def _feed(self, one: events.Feed) -> None:
+        assert self._opened is not None
+        self._batches[one.batch] = one.samples
+        samples = [self._inputs[number] for number in one.samples]
+        plain = any(asked for _, asked in samples)
+        given = {value: name for name, value in self._manifest.model_outputs.items()}
+        encodings = {link.receiver: link.encoding for link in self._opened.plan.links if link.sender == HEAD}
+        self._arrived[one.batch] = [
+            {v: inputs[n] for n, v in self._manifest.model_inputs.items() if v in given} for inputs, _ in samples
+        ]
+        session = bytes.fromhex(self._opened.session)
+        for device, (outbox, _) in self._outboxes.items():
+            parts = tuple(
+                {v: inputs[n] for n, v in self._manifest.model_inputs.items() if device in self._feeds[n]}
+                for inputs, _ in samples
+            )
+            batch = wire.Batch(session, one.batch, parts, plain, time.time())
+            wire.send(outbox, wire.pack(batch, encodings.get(device, "none")))
+
+    def _answer(self, one: events.Answer) -> None:
+        values = self._arrived[one.batch][one.place]
+        outputs = {name: np.array(values[value]) for name, value in self._manifest.model_outputs.items()}
+        del self._inputs[one.sample]
+        if one.place == len(self._arrived[one.batch]) - 1:
+            del self._arrived[one.batch], self._batches[one.batch]
+        self._callbacks.answer(one.sample, outputs)
+
+    def _take_results(self) -> bool:
+        """Take in what has arrived. Returns whether there may be more."""
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                frames = wire.receive(self._results)
+            except zmq.Again:
+                return False
+            self._take_result(frames)
+        return True
+
+    def _take_result(self, frames: list[Any]) -> None:
+        epoch = self._epoch_of.get(wire.session_of(frames).hex())
+        if epoch is None:
+            return  # of an earlier opening, or nobody's
+        try:
+            batch = wire.unpack(frames, self._limit_bytes)
+            known = self._arrived.get(batch.number)
+            if known is None or epoch != self._machine.epoch:
+                return
+            if len(batch.samples) != len(known) or not all(wire.fits(one, self._specs) for one in batch.samples):
+                raise wire.WireError("results of another shape")
+        except wire.WireError as error:
+            logger.warning("a result was refused: %s", error)
+            return
+        for have, new in zip(known, batch.samples, strict=True):
+            have.update(new)
+        self._handle(events.Arrived(epoch, batch.number, tuple(batch.samples[0]), time.monotonic()))
+
+    def _take_statuses(self) -> None:
+        while True:
+            try:
+                identity, message = self._statuses.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            except ValueError:
+                continue  # not of two frames: nobody of ours
+            try:
+                status = Status.model_validate_json(message)
+                self._take_status(identity, status)
+            except (ValidationError, ValueError, TypeError) as error:
+                logger.warning("a status was refused: %s", str(error).splitlines()[0])
+
+    def _take_status(self, identity: bytes, status: Status) -> None:
+        now = time.monotonic()
+        opening = self._opened.session if self._opened is not None else None
+        if status.session == opening or self._machine.phase == "opening":
+            answer = json.dumps({"sent_s": status.sent_s, "head_s": time.time()}).encode()
+            self._statuses.send_multipart([identity, answer], zmq.NOBLOCK)
+            self.telemetry.take(status, current=status.session == opening)
+        epoch = self._epoch_of.get(status.session)
+        if epoch is None:
+            return
+        self._handle(events.Seen(epoch, status.device, status.busy, now))
+        if status.failure is not None:
+            stage, batch, message = status.failure
+            text = f"device {status.device} failed running stage {stage}: {message}"
+            self._handle(events.DeviceLost(epoch, status.device, text, now, stage or None, batch))
+        for peer in status.cut:
+            culprit = status.device if peer == HEAD else peer
+            self._handle(events.DeviceLost(epoch, culprit, f"the link from {status.device} to {peer} broke", now))
+
+    def _take_events(self) -> None:
+        # In this order: who adds an event after the last line finds `_awake` unset and writes to the pipe.
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self._wake_read, 4096)) == 4096:
+                pass
+        self._awake = False
+        while self._events:
+            event, extra = self._events.popleft()
+            if isinstance(event, events.Opened):
+                if event.epoch != self._machine.epoch:
+                    continue
+                self._connect(event.epoch, extra)
+            self._handle(event)
+
+    def _watch_links(self) -> None:
+        for device, (_, monitor) in list(self._outboxes.items()):
+            if lost_connection(monitor):
+                text = f"the link from the head to {device} broke"
+                self._handle(events.DeviceLost(self._machine.epoch, device, text, time.monotonic()))
+
+    def _probe(self) -> None:
+        """Look for lost devices, again and again."""
+        while not self._stopped.wait(_PROBE_S):
+            for device in self._wanted:
+                if not self._stopped.is_set() and self.opener.back(device):
+                    self._post(events.Returned(device, time.monotonic()))

@@ -1,0 +1,46 @@
+"""A stage host with its sockets and its beat."""
+
+from __future__ import annotations
+
+from tvmpipe.runtime.address import parse_address
+from tvmpipe.runtime.beat import Beat, Clock
+from tvmpipe.runtime.emulation import Emulation
+from tvmpipe.runtime.host import Runner, StageFailure, StageHost
+from tvmpipe.runtime.sockets import Sockets
+from tvmpipe.runtime.spec import HostSpec
+
+_OVERHEAD_BYTES = 65536  # what a message has besides tensors: header and table
+
+
+class HostedSession:
+    """Stages being hosted at `address`; the beat begins at once. `sockets` must be this thread's own.
+
+    Raises InputError when the address is taken.
+    """
+
+    def __init__(
+        self, spec: HostSpec, runner: Runner, sockets: Sockets, address: tuple[str, int], emulation: Emulation
+    ) -> None:
+        # Queues have no length of their own: the head lets in no more batches than `max_batches`.
+        inbox, _ = sockets.pull(*address, queue=0, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
+        pushes = {peer.name: sockets.push(parse_address(peer.address, "link"), queue=0) for peer in spec.peers}
+        outboxes = {name: socket for name, (socket, _) in pushes.items()}
+        monitors = {name: monitor for name, (_, monitor) in pushes.items()}
+        clock = Clock()
+        self.host = StageHost(spec, runner, inbox, outboxes, emulation=emulation, clock=clock)
+        status = sockets.dealer(parse_address(spec.status_address, "head"))
+        self._beat = Beat(self.host, clock, status, monitors, emulated=emulation.active)
+        self._beat.start()
+
+    @property
+    def lease_ended(self) -> bool:
+        """Whether it ended because the head was silent."""
+        return self._beat.lease_ended
+
+    def serve(self) -> StageFailure | None:
+        """Host the stages until told to stop. Returns what ended it, if that was a stage."""
+        try:
+            self.host.serve()
+        finally:
+            self._beat.stop()
+        return self.host.failure

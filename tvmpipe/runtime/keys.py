@@ -1,0 +1,197 @@
+"""The cluster key: one secret that every machine of a cluster holds, and what is derived from it.
+
+Whoever has the file may run code on every agent of the cluster; nobody else may. Both transports are keyed from it:
+TLS in front of TVM RPC, CURVE on the stage links. Each gets a secret of its own by HKDF (RFC 5869), so that
+neither tells anything about the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import datetime
+import logging
+import os
+import secrets
+import ssl
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import zmq
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from zmq.utils import z85
+
+from tvmpipe.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+ALPN = "tvmpipe-rpc-1"  # what both ends of a tunnel must name in the TLS handshake
+
+_HEADER = "tvmpipe-cluster-key-1"
+_SECRET_BYTES = 32
+_LONGEST_FILE = 1024
+# Boards without a battery start in 1970, and a key holds until it is replaced (RFC 5280, 4.1.2.5).
+_NOT_BEFORE = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.timezone.utc)
+
+
+@dataclass(frozen=True)
+class ClusterKey:
+    """32 secret bytes. Two machines accept each other exactly when theirs are equal."""
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != _SECRET_BYTES:
+            raise ValueError(f"a cluster key has {_SECRET_BYTES} bytes, not {len(self.secret)}")
+
+    @classmethod
+    def generate(cls, path: Path) -> ClusterKey:
+        """Make a new key and write it to `path`, for the owner's eyes only (mode 0600).
+
+        The file appears whole or not at all. Raises InputError when it exists or cannot be written.
+        """
+        key = cls(secrets.token_bytes(_SECRET_BYTES))
+        try:
+            # Created with mode 0600. A link, unlike a rename, fails when the name is taken.
+            descriptor, name = tempfile.mkstemp(prefix=".tvmpipe-key-", dir=path.parent)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(f"{_HEADER} {base64.b64encode(key.secret).decode()}\n".encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(name, path)
+            finally:
+                os.unlink(name)
+        except FileExistsError:
+            raise InputError(
+                f"{path} exists already; a cluster key is never overwritten, choose another name"
+            ) from None
+        except OSError as error:
+            raise InputError(f"cluster key {path} cannot be written: {error.strerror or error}") from None
+        return key
+
+    @classmethod
+    def load(cls, path: Path) -> ClusterKey:
+        """Read a key file. Warns when others may read it. Raises InputError when it is missing or malformed."""
+        try:
+            with path.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                text = file.read(_LONGEST_FILE + 1)
+        except FileNotFoundError:
+            raise InputError(f"there is no cluster key {path}; make one with `tvmpipe key {path}`") from None
+        except OSError as error:
+            raise InputError(f"cluster key {path} cannot be read: {error.strerror or error}") from None
+        words = text.split()
+        secret = b""
+        if len(text) <= _LONGEST_FILE and len(words) == 2 and words[0] == _HEADER.encode():
+            with contextlib.suppress(binascii.Error):  # leaves the secret empty, which is reported below
+                secret = base64.b64decode(words[1], validate=True)
+        if len(secret) != _SECRET_BYTES:
+            raise InputError(
+                f"{path} is not a cluster key: it must be one line, `{_HEADER}` and {_SECRET_BYTES} bytes in base64"
+            )
+        if mode & 0o077:
+            logger.warning("cluster key %s can be read by other users; `chmod 600` it", path)
+        return cls(secret)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits to compare keys by; they do not give the key away."""
+        return self._derive("fingerprint", 8).hex()
+
+    @cached_property
+    def curve_secret(self) -> bytes:
+        """The cluster's CURVE secret key, as ZeroMQ takes it (z85, 40 bytes)."""
+        encoded: bytes = z85.encode(self._derive("curve"))
+        return encoded
+
+    @cached_property
+    def curve_public(self) -> bytes:
+        """The public key to `curve_secret` (z85, 40 bytes). It is the identity of clients and servers alike."""
+        return zmq.curve_public(self.curve_secret)
+
+    def server_context(self) -> ssl.SSLContext:
+        """TLS 1.3 for the accepting side, which asks the other for a certificate under this key."""
+        context = self._context(ssl.PROTOCOL_TLS_SERVER)
+        context.num_tickets = 0  # sessions are never resumed: each proves the key anew
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """TLS 1.3 for the connecting side. Who the server is, is decided by the key, not by its host name."""
+        return self._context(ssl.PROTOCOL_TLS_CLIENT)
+
+    def _context(self, protocol: int) -> ssl.SSLContext:
+        """Both sides present a certificate signed with the cluster's key and accept only such.
+
+        The signing key follows from the cluster key. Each context gets a certificate for a fresh key of its own, and
+        trusts every other that has the same signer.
+        """
+        signer = Ed25519PrivateKey.from_private_bytes(self._derive("tls"))
+        own = Ed25519PrivateKey.generate()
+        root = _certificate("tvmpipe cluster", signer.public_key(), signer, is_root=True)
+        leaf = _certificate("tvmpipe peer", own.public_key(), signer, is_root=False)
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.set_alpn_protocols([ALPN])
+        context.load_verify_locations(cadata=root.public_bytes(serialization.Encoding.PEM).decode())
+        # The ssl module takes a private key only from a file; what reaches the disk is of no use without the password.
+        password = secrets.token_bytes(32)
+        private = own.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password.hex().encode()),
+        )
+        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+            chain = Path(folder, "chain.pem")
+            chain.touch(mode=0o600)
+            chain.write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
+            context.load_cert_chain(chain, password=password.hex())
+        return context
+
+    def _derive(self, purpose: str, size: int = 32) -> bytes:
+        """`size` bytes that follow from the key and from what they are for."""
+        info = f"{_HEADER} {purpose}".encode()
+        return HKDF(algorithm=hashes.SHA256(), length=size, salt=None, info=info).derive(self.secret)
+
+
+def _certificate(name: str, public: Ed25519PublicKey, signer: Ed25519PrivateKey, *, is_root: bool) -> x509.Certificate:
+    """A certificate of the cluster: its root, which signs itself, or a peer's."""
+
+    def named(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    usage = {
+        usage: False
+        for usage in (
+            "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+            "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+        )
+    }  # fmt: skip
+    usage["key_cert_sign" if is_root else "digital_signature"] = True
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(named(name))
+        .issuer_name(named("tvmpipe cluster"))
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_NOT_BEFORE)
+        .not_valid_after(_NOT_AFTER)
+        .add_extension(x509.BasicConstraints(ca=is_root, path_length=0 if is_root else None), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+    )
+    if not is_root:
+        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
+    return builder.sign(signer, None)

@@ -1,0 +1,152 @@
+"""A TVM RPC session with one device, in which every wait ends."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from tvm import rpc
+
+from tvmpipe.errors import DeviceError, DeviceLostError
+from tvmpipe.manifest import DeviceEntry
+from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.tracker import DeviceAddress, Tracker
+from tvmpipe.runtime.tunnel import Tunnel, open_tunnel
+from tvmpipe.runtime.watchdog import Expired, Watchdog, close_connections
+
+
+class RpcSession:
+    """A connection to a device, for use by one thread at a time. With a cluster key it goes through a TLS tunnel.
+
+    A call may take `timeout_s`, which may be changed.
+
+    Raises DeviceLostError, from `guard` too, once the device stops answering; the session is then dead.
+    """
+
+    def __init__(
+        self,
+        device: DeviceEntry,
+        address: DeviceAddress,
+        watchdog: Watchdog,
+        timeout_s: float,
+        key: ClusterKey | None = None,
+    ) -> None:
+        self.device = device
+        self.timeout_s = timeout_s
+        self.address = _resolve(address, device.name)
+        self._watchdog = watchdog
+        self._tunnel: Tunnel | None = None
+        via = self.address
+        if key is not None:
+            self._tunnel = open_tunnel((via.host, via.port), key, timeout_s)
+            via = DeviceAddress(*self._tunnel.address, via.match_key)
+        self._peer = (via.host, via.port)
+        try:
+            with self.guard(f"connecting to {self.address.host}:{self.address.port}"):
+                self.remote = _connect(via, timeout_s)
+        except DeviceError:
+            self.close()
+            raise
+
+    def function(self, name: str) -> Any | None:
+        """A function that the device's server has registered; None when it has not."""
+        try:
+            return self.remote.get_function(name)
+        except (AttributeError, RuntimeError):
+            return None
+
+    def close(self) -> None:
+        """End the connection; whoever waits on it gets an error."""
+        # The connection first: freeing handles over one whose peer hangs would wait for ever.
+        close_connections(self._peer)
+        self.remote = None
+        if self._tunnel is not None:
+            self._tunnel.close()
+
+    @contextlib.contextmanager
+    def guard(
+        self, doing: str, *, stage: str | None = None, sample: int | None = None, more_s: float = 0.0
+    ) -> Iterator[None]:
+        """A deadline (the session's, and `more_s`) and error translation for calls into TVM."""
+        try:
+            with self._watchdog.limit(self._peer, self.timeout_s + more_s):
+                yield
+        except DeviceError:
+            raise
+        except Expired as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  # TVM reports a lost peer with many exception types
+            reason = _last_line(error)
+        else:
+            return
+        raise DeviceLostError(
+            f"device {self.device.name} (key {self.device.key}, {self.address.host}:{self.address.port}) failed "
+            f"while {doing}: {reason}",
+            device=self.device.name,
+            stage=stage,
+            sample=sample,
+        )
+
+
+def open_session(
+    tracker: Tracker,
+    device: DeviceEntry,
+    watchdog: Watchdog,
+    deadline: float,
+    key: ClusterKey | None = None,
+) -> RpcSession:
+    """A session with a device that the tracker grants, before `deadline` (monotonic).
+
+    A device that registered anew since the tracker last heard of it refuses its old key; it is asked for again.
+    """
+    while True:
+        address = tracker.request(device.key, max(0.1, deadline - time.monotonic()))
+        try:
+            return RpcSession(device, address, watchdog, max(1.0, deadline - time.monotonic()), key)
+        except DeviceLostError:
+            if time.monotonic() + 1.0 > deadline:
+                raise
+            time.sleep(0.3)
+
+
+def _resolve(address: DeviceAddress, device: str) -> DeviceAddress:
+    """The same with a numeric host, under which the connection can be found again."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError:
+        message = f"device {device} registered as {address.host!r}, a name that cannot be resolved here"
+        raise DeviceError(message) from None
+    return replace(address, host=str(found[0][4][0]))
+
+
+def _connect(address: DeviceAddress, timeout_s: float) -> Any:
+    """`rpc.connect` with a deadline for the TCP handshake too, during which there is no connection to close."""
+    result: list[Any] = []
+
+    def connect() -> None:
+        try:
+            result.append(rpc.connect(address.host, address.port, address.match_key))
+        except Exception as error:  # noqa: BLE001  # handed to the caller below
+            result.append(error)
+
+    thread = threading.Thread(target=connect, name="tvmpipe-connect", daemon=True)
+    thread.start()
+    thread.join(timeout_s + 1.0)
+    if not result:
+        raise Expired(f"no answer within {timeout_s:g} s")
+    if isinstance(result[0], Exception):
+        raise result[0]
+    return result[0]
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    # What TVM's client says when its peer is gone in the middle of a message.
+    lost = any(sign in text for sign in ("kShutdown", "RPCCode::kReturn", "Socket", "sockfd"))
+    return "the connection was closed" if lost else text

@@ -1,0 +1,219 @@
+"""ZeroMQ sockets for the stage links, in the clear on loopback and under CURVE with a cluster key.
+
+With a key every connection is encrypted and both ends prove that they hold it (CurveZMQ, RFC 26): a client that
+does not know the cluster's public key cannot even begin a handshake, and one that merely knows it is turned away
+by the ZAP handler (RFC 27). Without a handler nobody is let in.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket as system
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from tvmpipe.errors import InputError
+from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper
+from tvmpipe.runtime.keys import ClusterKey
+
+HEARTBEAT_TIMEOUT_MS = 1500  # for links from 0.5 MB/s up
+# Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
+# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire:
+# so much takes half a second at 1 MB/s (the kernel doubles it), and more was not faster on loopback.
+_SEND_BUFFER_BYTES = 256 << 10
+_STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
+_HANDSHAKE_MS = 5000
+_RECONNECT_MS = 100
+_RECONNECT_MAX_MS = 1000
+
+_EVENTS: dict[int, str] = {
+    zmq.Event.CONNECTED: "connected",
+    zmq.Event.HANDSHAKE_SUCCEEDED: "ready",
+    zmq.Event.DISCONNECTED: "disconnected",
+    zmq.Event.CONNECT_RETRIED: "retrying",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "refused",
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "refused",
+    zmq.Event.HANDSHAKE_FAILED_AUTH: "refused",
+}
+
+
+@dataclass(frozen=True)
+class LinkEvent:
+    """What happened to a connection: connected, ready, retrying, disconnected or refused, and to which address."""
+
+    kind: str
+    address: str
+
+
+class Sockets:
+    """Makes sockets and closes them again; a context manager. Each socket is for one thread at a time.
+
+    With `key` None everything is in the clear, and only on loopback.
+
+    Heartbeats tell a sender within `heartbeat_timeout_ms` and a third that the machine or process it sends to is
+    gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be held back by
+    credits, not by full queues. With None there are no heartbeats; queues may then be bounded, and a machine that
+    is switched off shows after some 25 s.
+    """
+
+    def __init__(
+        self, key: ClusterKey | None = None, *, heartbeat_timeout_ms: int | None = HEARTBEAT_TIMEOUT_MS
+    ) -> None:
+        self._key = key
+        self._heartbeat_timeout_ms = heartbeat_timeout_ms
+        self._lock = threading.Lock()
+        self._context = zmq.Context()
+        self._doorkeeper = Doorkeeper(self._context, key)
+        self._monitors = 0
+
+    def __enter__(self) -> Sockets:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def pull(
+        self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
+    ) -> tuple[zmq.Socket[bytes], int]:
+        """A PULL socket; parameters and errors as for `router`. With heartbeats `queue` must be 0."""
+        if queue and self._heartbeat_timeout_ms is not None:
+            raise ValueError("a bounded queue stops heartbeats when it is full, which ends the connection")
+        return self._listen(zmq.PULL, host, port, queue, max_frame_bytes)
+
+    def router(
+        self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
+    ) -> tuple[zmq.Socket[bytes], int]:
+        """A ROUTER socket that listens on `host`, on any free port when `port` is None. Returns it and the port.
+
+        A frame above `max_frame_bytes` ends the connection that it came over. `queue` messages per peer wait in the
+        socket before that peer must, 0 for any number. Raises InputError when nothing may or can listen there.
+        """
+        return self._listen(zmq.ROUTER, host, port, queue, max_frame_bytes)
+
+    def _listen(
+        self, kind: int, host: str, port: int | None, queue: int, max_frame_bytes: int
+    ) -> tuple[zmq.Socket[bytes], int]:
+        numeric = _resolve(host)
+        if self._key is None and not is_loopback(numeric):
+            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
+        socket = self._socket(kind, numeric)
+        socket.rcvhwm = queue
+        socket.maxmsgsize = max_frame_bytes
+        if self._key is not None:
+            socket.curve_server = True
+            socket.curve_secretkey = self._key.curve_secret
+            socket.zap_domain = ZAP_DOMAIN
+            socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
+        self._doorkeeper.watch(socket)
+        try:
+            socket.bind(f"tcp://{_quoted(numeric)}:{'*' if port is None else port}")
+        except zmq.ZMQError as error:
+            socket.close()
+            reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+            raise InputError(f"cannot listen on {host}:{'*' if port is None else port}: {reason}") from None
+        endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        return socket, int(endpoint.rstrip("\0").rpartition(":")[2])
+
+    def push(self, address: tuple[str, int], *, queue: int = 8) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """A PUSH socket that connects to a PULL socket at (host, port), and its monitor.
+
+        It connects again whenever the connection is lost; what ZeroMQ had passed to the kernel by then is lost with
+        it. `queue` messages wait before `send` blocks. Returns at once: poll the monitor for what happens to the
+        connection and read it with `read_event`. Raises InputError when the host has no address, or is not
+        loopback and there is no key.
+        """
+        socket, endpoint = self._towards(zmq.PUSH, address)
+        socket.sndhwm = queue
+        socket.sndbuf = _SEND_BUFFER_BYTES
+        if self._heartbeat_timeout_ms is not None:
+            socket.heartbeat_ivl = max(1, self._heartbeat_timeout_ms // 3)
+            socket.heartbeat_timeout = self._heartbeat_timeout_ms
+        with self._lock:
+            self._monitors += 1
+            name = f"inproc://tvmpipe-monitor-{self._monitors}"
+        socket.monitor(name, zmq.Event(sum(_EVENTS)))
+        monitor = self._context.socket(zmq.PAIR)
+        monitor.linger = 0
+        monitor.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
+        monitor.connect(name)
+        socket.connect(endpoint)
+        return socket, monitor
+
+    def dealer(self, address: tuple[str, int]) -> zmq.Socket[bytes]:
+        """A DEALER socket that connects to a ROUTER socket at (host, port), and again when the connection is lost.
+
+        Raises InputError as `push` does.
+        """
+        socket, endpoint = self._towards(zmq.DEALER, address)
+        socket.sndhwm = _STATUS_QUEUE
+        socket.connect(endpoint)
+        return socket
+
+    def close(self) -> None:
+        """Close every socket that is still open, unsent messages with them. No thread may be using one."""
+        self._doorkeeper.stop()
+        self._context.destroy(linger=0)
+
+    def _towards(self, kind: int, address: tuple[str, int]) -> tuple[zmq.Socket[bytes], str]:
+        """A socket that may connect to an address, and the address as ZeroMQ writes it."""
+        host, port = _resolve(address[0]), address[1]
+        if self._key is None and not is_loopback(host):
+            raise InputError(f"sending to {address[0]} needs a cluster key: without one anybody could read the tensors")
+        socket = self._socket(kind, host)
+        if self._key is not None:
+            socket.curve_serverkey = self._key.curve_public
+            socket.curve_publickey = self._key.curve_public
+            socket.curve_secretkey = self._key.curve_secret
+        return socket, f"tcp://{_quoted(host)}:{port}"
+
+    def _socket(self, kind: int, host: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.ipv6 = ":" in host
+        socket.handshake_ivl = _HANDSHAKE_MS
+        socket.reconnect_ivl = _RECONNECT_MS
+        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        # For connections whose other end is gone while heartbeats wait behind data.
+        socket.tcp_keepalive = 1
+        socket.tcp_keepalive_idle = 10
+        socket.tcp_keepalive_intvl = 5
+        socket.tcp_keepalive_cnt = 3
+        return socket
+
+
+def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
+    """The next event of a monitor; blocks until there is one."""
+    event = parse_monitor_message(monitor.recv_multipart())
+    return LinkEvent(_EVENTS.get(event["event"], "other"), event["endpoint"].decode(errors="replace"))
+
+
+def lost_connection(monitor: zmq.Socket[bytes]) -> bool:
+    """Whether a connection that had been made has broken since this was last asked; does not wait."""
+    lost = False
+    while monitor.poll(0):
+        lost |= read_event(monitor).kind == "disconnected"
+    return lost
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, is this machine's own loopback. Raises InputError for an unknown name."""
+    return ipaddress.ip_address(_resolve(host).partition("%")[0]).is_loopback
+
+
+def _resolve(host: str) -> str:
+    """A numeric address: ZeroMQ cannot listen on a name, and must know which of IPv4 and IPv6 is meant."""
+    try:
+        return str(system.getaddrinfo(host, None, type=system.SOCK_STREAM)[0][4][0])
+    except OSError:
+        raise InputError(f"{host!r} is a name that cannot be resolved here") from None
+
+
+def _quoted(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,101 @@
+"""What the devices of a pipeline have said of themselves, added up over openings."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tvmpipe.manifest import Manifest
+from tvmpipe.runtime.beat import Status
+from tvmpipe.runtime.counts import Span, StageCount
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """The latest of one device: memory its stage host takes, whether it is emulated, what it is busy with."""
+
+    memory_bytes: int
+    emulated: bool
+    busy: tuple[str, int, float] | None
+    heard_s: float
+
+
+class Telemetry:
+    """Safe to use from several threads. Counts of a stage go on over openings; `reset` begins anew."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._condition = threading.Condition()
+        self._names = {stage.name for plan in manifest.plans for stage in plan.stages}
+        self._ended: dict[str, StageCount] = {}
+        self._current: dict[str, tuple[str, StageCount]] = {}
+        self._baseline: dict[str, StageCount] = {}
+        self._latest: dict[str, tuple[str, float]] = {}
+        self._spans: list[tuple[str, Span]] = []
+        self.devices: dict[str, DeviceState] = {}
+
+    def take(self, status: Status, *, current: bool) -> None:
+        """A device has said how it is; before its opening is `current`, only that it was heard counts."""
+        counts = {name: StageCount.from_list(values) for name, values in status.counts.items() if name in self._names}
+        with self._condition:
+            self._latest[status.device] = (status.session, time.monotonic())
+            self._condition.notify_all()
+            if not current:
+                return
+            for name, count in counts.items():
+                session, before = self._current.get(name, (status.session, count))
+                if session != status.session:
+                    self._ended[name] = _sum(self._ended.get(name, StageCount()), before)
+                self._current[name] = (status.session, count)
+            self._spans += [(status.device, span) for span in status.spans]
+            self.devices[status.device] = DeviceState(
+                status.memory_bytes, status.emulated, status.busy, time.monotonic()
+            )
+
+    def heard(self, session: str, device: str) -> bool:
+        """Whether a device has been heard of in this session."""
+        with self._condition:
+            return self._latest.get(device, ("", 0.0))[0] == session
+
+    def settle(self, devices: Collection[str], timeout_s: float = 1.0) -> None:
+        """Wait until each of `devices` has been heard again, so that counts hold what has been answered."""
+        with self._condition:
+            # The second status after the question was certainly made after it.
+            for _ in range(2):
+                heard = functools.partial(self._heard_since, time.monotonic(), devices)
+                self._condition.wait_for(heard, timeout_s)
+
+    def counts(self) -> dict[str, StageCount]:
+        """What each stage has done since the last `reset`."""
+        with self._condition:
+            return {name: self._total(name).minus(self._baseline.get(name, StageCount())) for name in self._names}
+
+    def reset(self) -> None:
+        """Count from zero again, after a warm-up say."""
+        with self._condition:
+            self._baseline = {name: self._total(name) for name in self._names}
+            self._spans.clear()
+
+    def spans(self) -> list[tuple[str, Span]]:
+        """What happened when, with the device it happened on."""
+        with self._condition:
+            return list(self._spans)
+
+    def _heard_since(self, when: float, devices: Collection[str]) -> bool:
+        return all(self._latest.get(name, ("", 0.0))[1] > when for name in devices)
+
+    def _total(self, name: str) -> StageCount:
+        ended = self._ended.get(name, StageCount())
+        return _sum(ended, self._current[name][1]) if name in self._current else ended
+
+
+def _sum(a: StageCount, b: StageCount) -> StageCount:
+    return StageCount(
+        a.samples + b.samples,
+        a.receive_s + b.receive_s,
+        a.compute_s + b.compute_s,
+        a.send_s + b.send_s,
+        [x + y for x, y in zip(a.histogram, b.histogram, strict=True)],
+    )
