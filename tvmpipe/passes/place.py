@@ -123,15 +123,11 @@ class _Search:
         if self.closest is None or priced.missing_bytes < self.closest.price.missing_bytes:
             self.closest = candidate
         missing = {name: load.missing_bytes for name, load in priced.loads.items()}
-        return Cluster(
-            tuple(
-                replace(d, memory_bytes=max(0, d.memory_bytes - missing.get(d.name, 0)))
-                if d.memory_bytes is not None
-                else d
-                for d in cluster.devices
-            ),
-            cluster.links,
+        tightened = tuple(
+            d if d.memory_bytes is None else replace(d, memory_bytes=max(0, d.memory_bytes - missing.get(d.name, 0)))
+            for d in cluster.devices
         )
+        return replace(cluster, devices=tightened)
 
     def search(self, coarse: CoarseGraph) -> float | None:
         """Fill by memory, cut into segments, then solve; again with tightened memories while a result does not fit."""
