@@ -101,7 +101,9 @@ def serve(options: AgentOptions) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     memory_bytes = psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes
     emulation = Emulation(options.slowdown, options.bandwidth_bps, options.latency_s)
-    with hold_port(options.host, options.link_port) as link_port, tempfile.TemporaryDirectory() as folder:
+    # Whoever advertises a port has arranged for that one to be reached.
+    ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
+    with hold_port(options.host, ports) as link_port, tempfile.TemporaryDirectory() as folder:
         facts = {
             "tvmpipe": version("tvmpipe"),
             "apache-tvm": version("apache-tvm"),

@@ -194,12 +194,24 @@ def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
     return LinkEvent(_EVENTS.get(event["event"], "other"), event["endpoint"].decode(errors="replace"))
 
 
-def lost_connection(monitor: zmq.Socket[bytes]) -> bool:
-    """Whether a connection that had been made has broken since this was last asked; does not wait."""
-    lost = False
-    while monitor.poll(0):
-        lost |= read_event(monitor).kind == "disconnected"
-    return lost
+class LinkWatch:
+    """Tells from a PUSH socket's monitor whether the link has broken."""
+
+    def __init__(self, monitor: zmq.Socket[bytes]) -> None:
+        self.monitor = monitor
+        self._ready = False
+
+    def broken(self) -> bool:
+        """Whether a link to a peer of ours broke since this was last asked; does not wait.
+
+        A connection that ends before the other side has said who it is, at a port without a host say, is none.
+        """
+        broken = False
+        while self.monitor.poll(0):
+            kind = read_event(self.monitor).kind
+            broken |= self._ready and kind == "disconnected"
+            self._ready = kind == "ready" or (self._ready and kind != "disconnected")
+        return broken
 
 
 def is_loopback(host: str) -> bool:
