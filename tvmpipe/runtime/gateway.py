@@ -2,6 +2,9 @@
 
 TVM RPC executes what it is sent, so its server listens on loopback alone. The gateway accepts connections from
 elsewhere, has each prove within five seconds that it holds the key (mutual TLS 1.3), and only then connects it.
+
+It works in threads of the agent's own process. That process must not itself be a client of the server behind it: TVM's
+client holds Python's global lock while it frees a remote object.
 """
 
 from __future__ import annotations
@@ -16,8 +19,7 @@ import time
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.keys import ALPN, ClusterKey
 from tvmpipe.runtime.refusals import Refusals
-from tvmpipe.runtime.relay import hang_up, relay, tune
-from tvmpipe.runtime.tunnel import READY
+from tvmpipe.runtime.relay import READY, hang_up, relay, tune
 
 logger = logging.getLogger(__name__)
 
