@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import logging
 import os
 import platform
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +48,8 @@ class AgentOptions:
     """What an agent is told. `memory_bytes` None offers what the machine has.
 
     `port` to `port_end` is where its RPC server may listen, `link_port` the first tried for the stage link;
-    `advertise` is the HOST:PORT under which others reach that link, where it is another than the agent sees.
+    `advertise` is the HOST:PORT under which others reach that link, where it is another than the agent sees. With
+    `metrics_port` Prometheus can ask there what the agent has done.
     """
 
     tracker: str
@@ -63,12 +66,14 @@ class AgentOptions:
     slowdown: float = 1.0
     bandwidth_bps: float | None = None
     latency_s: float = 0.0
+    metrics_port: int | None = None
 
 
 def serve(options: AgentOptions) -> None:
     """Serve until interrupted. Starts the RPC server again whenever it ends.
 
-    Raises InputError when the store cannot be written, nothing can listen on the address, or a cluster key is needed.
+    Raises InputError when the store cannot be written, nothing can listen on the address, a cluster key is needed, or
+    prometheus_client is missing for metrics.
     """
     import psutil
 
@@ -99,7 +104,11 @@ def serve(options: AgentOptions) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     memory_bytes = psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes
     emulation = Emulation(options.slowdown, options.bandwidth_bps, options.latency_s)
-    with hold_port(options.host, options.link_port) as link_port, tempfile.TemporaryDirectory() as folder:
+    with (
+        hold_port(options.host, options.link_port) as link_port,
+        tempfile.TemporaryDirectory() as folder,
+        _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
+    ):
         facts = {
             "tvmpipe": version("tvmpipe"),
             "apache-tvm": version("apache-tvm"),
@@ -146,14 +155,28 @@ def _keep_serving(options: AgentOptions, keeper: Keeper, prepare: Callable[[], N
         )
         logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
         started = time.monotonic()
+        keeper.server_up = True
+        keeper.server_starts += 1
         try:
             while server.proc._proc.poll() is None:
                 keeper.serve(0.2)
         finally:
+            keeper.server_up = False
             server.terminate()
         wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
         logger.warning("the RPC server ended; starting it again in %g s", wait_s)
         keeper.serve(wait_s)
+
+
+def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextManager[Any]:
+    """A server of metrics, if one is wanted. It asks the keeper as any other process does, so they share nothing."""
+    if options.metrics_port is None:
+        return contextlib.nullcontext()
+    try:
+        from tvmpipe.runtime.metrics import MetricsServer
+    except ModuleNotFoundError as error:
+        raise InputError(f"--metrics-port needs the package {error.name!r}; install tvmpipe[metrics]") from None
+    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')))
 
 
 def _check_address(options: AgentOptions) -> None:
