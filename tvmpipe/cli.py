@@ -221,6 +221,16 @@ def devices(tracker: str) -> Outcome:
 
 
 @cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_command
+def key(file: Path) -> Outcome:
+    """Make a cluster key in FILE, which every machine of a cluster gets a copy of."""
+    from tvmpipe.commands.devices import make_key
+
+    return make_key(file)
+
+
+@cli.command()
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to register with.")
 @click.option("--key", required=True, type=_Key(), help="Name under which heads ask for this device.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; whoever reaches it can run code.")

@@ -16,20 +16,20 @@ ONE = '[[device]]\nname = "solo"\ntarget = "native"\nthreads = 1\n'
 
 
 def peak_bytes(agents: LocalCluster, bundle: Bundle, width: int) -> int:
-    """The most memory that the process had which served one session of a `chain`."""
+    """The most memory that the process had which hosted the stages of a `chain`."""
     agent = psutil.Process(agents.process("solo").pid)
-    before = {process.pid for process in agent.children(recursive=True)}
     with bundle.connect(agents.tracker) as pipe:
         for _ in range(2):
             pipe.run({"x": np.ones((4, width), np.float32)})
-        (server,) = (process for process in agent.children(recursive=True) if process.pid not in before)
-        status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
+        family = agent.children(recursive=True)
+        (host,) = (process for process in family if any("host_process" in word for word in process.cmdline()))
+        status = Path(f"/proc/{host.pid}/status").read_text(encoding="ascii")
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
 def planned_bytes(bundle: Bundle) -> int:
-    return sum(stage.memory_bytes for stage in bundle.manifest.stages)
+    return sum(stage.memory_bytes for stage in bundle.manifest.plan.stages)
 
 
 def test_a_stage_takes_the_memory_that_was_planned(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -103,6 +106,8 @@ def test_off_loopback_a_key_is_needed() -> None:
     assert not is_loopback("0.0.0.0")
     with Sockets() as sockets, pytest.raises(InputError, match="needs a cluster key"):
         sockets.pull("0.0.0.0")
+    with Sockets() as sockets, pytest.raises(InputError, match="needs a cluster key"):
+        sockets.push(("192.0.2.1", 9))
     with Sockets(ONE) as there, Sockets(ONE) as here:
         pull, port = there.pull("0.0.0.0")
         push, _ = here.push(("127.0.0.1", port))
@@ -157,8 +162,29 @@ def test_a_receiver_that_does_not_read_is_not_lost() -> None:
             there.pull("127.0.0.1", queue=2)
 
 
+def test_a_receiver_that_hangs_is_noticed() -> None:
+    """Its process is stopped, so that its kernel still answers and only heartbeats tell."""
+    code = (
+        "from tvmpipe.runtime.sockets import Sockets\n"
+        "pull, port = Sockets().pull('127.0.0.1')\n"
+        "print(port, flush=True)\n"
+        "while True: pull.recv()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        with Sockets() as here:
+            _push, monitor = here.push(("127.0.0.1", int(process.stdout.readline())))
+            events_until(monitor, "ready")
+            process.send_signal(signal.SIGSTOP)
+            assert events_until(monitor, "disconnected", 3.0) == ["disconnected"]
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_bounded_queue_holds_the_sender_back() -> None:
-    with Sockets(heartbeats=False) as there, Sockets(heartbeats=False) as here:
+    with Sockets(heartbeat_timeout_ms=None) as there, Sockets(heartbeat_timeout_ms=None) as here:
         pull, port = there.pull("127.0.0.1", queue=2)
         push, monitor = here.push(("127.0.0.1", port), queue=2)
         push.sndtimeo = 300

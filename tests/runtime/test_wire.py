@@ -85,7 +85,7 @@ def test_damaged_messages_are_refused_or_still_messages(batch: wire.Batch, data:
         back = wire.unpack(frames, 1 << 20)
     except wire.WireError:
         return
-    specs = {value: (array.shape, array.dtype.name) for value, array in batch.samples[0].items()}
+    specs = {value: (array.shape, array.dtype) for value, array in batch.samples[0].items()}
     assert isinstance(wire.fits(back.samples[0], specs), bool)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tvmpipe.manifest import Encoding
@@ -14,13 +15,16 @@ from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_duration
 
+_WORTHWHILE = 0.9  # of the time it takes as it is; results lose digits for it
+
 
 @dataclass(frozen=True)
 class Compress:
     """With `options.compress`, let links that bound the period carry float32 tensors encoded; update `plan`.
 
     The placement stays. Links above every device's compute are taken one after another, slowest first, until a
-    device is the bottleneck or the slowest link has nothing left to encode.
+    device is the bottleneck or encoding does not help the slowest link: it is encoded already, carries no float32,
+    or spends its time on latency.
     """
 
     name: str = "compress"
@@ -45,12 +49,15 @@ def compress(
     encodings: dict[tuple[str, str], Encoding] = {}
     notes: list[str] = []
     while True:
-        ends = plan.bottleneck
-        slowest = _link(plan, ends)
-        if slowest is None or ends in encodings or all(graph.values[v].spec.dtype != "float32" for v in slowest.values):
+        slowest = _link(plan.links, plan.bottleneck)
+        if slowest is None:
             return plan, notes
         encodings[slowest.sender, slowest.receiver] = encoding
         priced = price_stages(graph, costs, cluster, plan.stages, encodings)
+        encoded = _link(priced.links, plan.bottleneck)
+        assert encoded is not None
+        if encoded.busy_s > _WORTHWHILE * slowest.busy_s:
+            return plan, notes
         # The bound is one of plans that encode nothing.
         plan = replace(
             plan,
@@ -60,13 +67,11 @@ def compress(
             links=priced.links,
             bound_s=None,
         )
-        encoded = _link(plan, ends)
-        assert encoded is not None
         notes.append(
             f"the link from {slowest.sender} to {slowest.receiver} bounds the period; its float32 tensors travel as "
             f"{encoding}, which takes {format_duration(encoded.busy_s)} instead of {format_duration(slowest.busy_s)}"
         )
 
 
-def _link(plan: Plan, ends: tuple[str, ...]) -> LinkLoad | None:
-    return next((link for link in plan.links if (link.sender, link.receiver) == ends), None)
+def _link(links: Sequence[LinkLoad], ends: tuple[str, ...]) -> LinkLoad | None:
+    return next((link for link in links if (link.sender, link.receiver) == ends), None)

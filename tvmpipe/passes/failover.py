@@ -37,7 +37,7 @@ class Failover:
                 notes.append(f"without {lost} the model cannot run: {error}")
                 continue
             spares.append(Spare(lost, required(after.plan, "plan")))
-            notes += [f"without {lost}: {note}" for note in after.notes]
+            notes += [f"without {lost}: {note}" for note in after.notes if note not in state.notes]
         return replace(state, spares=tuple(spares), notes=tuple(notes))
 
     def detail(self, state: CompileState) -> str:

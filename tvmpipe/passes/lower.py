@@ -33,14 +33,15 @@ class Lower:
     name: str = "lower"
 
     def apply(self, state: CompileState) -> CompileState:
-        import tvm
+        from tvm_ffi import StructuralKey
 
         devices = {device.name: device for device in state.cluster.devices}
-        jobs: dict[tuple[str, TargetDescription, int], _Job] = {}
+        jobs: dict[tuple[Any, TargetDescription, int], _Job] = {}
         job_of = {}
         for stage in _all_stages(state):
-            job = _Job(stage, devices[stage.shape.device], tvm.ir.save_json(stage.module))
-            job_of[stage.name] = jobs.setdefault((job.module, job.device.target, job.device.threads), job)
+            device = devices[stage.shape.device]
+            key = StructuralKey(stage.module), device.target, device.threads
+            job_of[stage.name] = jobs.setdefault(key, _Job(stage, device))
         work = list(jobs.values())
         if len(work) == 1 or (os.cpu_count() or 1) == 1:
             made = [_compile_here(job, state.options.records) for job in work]
@@ -62,7 +63,6 @@ class Lower:
 class _Job:
     stage: Stage
     device: Device
-    module: str
 
 
 def _all_stages(state: CompileState) -> list[Stage]:
@@ -71,10 +71,11 @@ def _all_stages(state: CompileState) -> list[Stage]:
 
 def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[bytes]:
     """TVM's own worker pool: it starts workers by name, so that callers need no `__main__` guard."""
+    import tvm
     from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
     pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
-    work = [(job.module, job.device.target, job.device.threads, records) for job in jobs]
+    work = [(tvm.ir.save_json(job.stage.module), job.device.target, job.device.threads, records) for job in jobs]
     libraries = []
     for job, result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
         if result.status != StatusKind.COMPLETE:

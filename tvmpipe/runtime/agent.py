@@ -30,7 +30,9 @@ from typing import Any, NoReturn
 
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.address import is_loopback, parse_address
+from tvmpipe.runtime.advertise import advertise
 from tvmpipe.runtime.emulation import Emulation
+from tvmpipe.runtime.gateway import Gateway
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.keeper import Keeper, KeeperClient, keeper_address
 from tvmpipe.runtime.keys import ClusterKey
@@ -41,6 +43,7 @@ from tvmpipe.runtime.store import Store
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 5
+_HIDDEN_PORT = 19091  # where the search for a port on loopback begins that a gateway lies in front of
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,8 @@ def serve(options: AgentOptions) -> None:
     parse_address(options.tracker)
     if options.advertise is not None:
         parse_address(options.advertise, "advertised")
-    if options.cluster_key is not None:
-        ClusterKey.load(options.cluster_key)
-    elif not is_loopback(options.host):
+    key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
+    if key is None and not is_loopback(options.host):
         raise InputError(
             f"off loopback ({options.host}) an agent needs --cluster-key FILE, the same on every machine; "
             "`tvmpipe key FILE` makes one"
@@ -131,28 +133,43 @@ def serve(options: AgentOptions) -> None:
             latency_s=options.latency_s,
         )
         keeper = Keeper(facts, host, keeper_address(Path(folder)))
+        gateway = None
+        if key is not None:
+            gateway = Gateway(options.host, options.port, options.port_end, None, key)
+            gateway.start()
+        shown = None if gateway is None else (_shown_host(options.host), gateway.port)
         try:
-            _keep_serving(options, keeper, functools.partial(_prepare_server, root, Path(folder)))
+            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, root, Path(folder), shown))
         finally:
             keeper.close()
+            if gateway is not None:
+                gateway.stop()
 
 
-def _keep_serving(options: AgentOptions, keeper: Keeper, prepare: Callable[[], None]) -> NoReturn:
-    """Run the RPC server in its process and the keeper in this one, for ever."""
+def _keep_serving(
+    options: AgentOptions, keeper: Keeper, gateway: Gateway | None, prepare: Callable[[], None]
+) -> NoReturn:
+    """Run the RPC server in its process and the keeper in this one, for ever.
+
+    Behind a gateway the server listens on loopback; without one there is nothing but loopback to listen on.
+    """
     from tvm import rpc
 
+    first, end = (options.port, options.port_end) if gateway is None else (_HIDDEN_PORT, _HIDDEN_PORT + 1000)
     wait_s = 0.5
     while True:
         server = rpc.Server(
-            options.host,
-            options.port,
-            options.port_end,
+            options.host if gateway is None else "127.0.0.1",
+            first,
+            end,
             key=options.key,
             tracker_addr=parse_address(options.tracker),
-            custom_addr=options.host if is_loopback(options.host) else None,
+            custom_addr=_shown_host(options.host),
             silent=True,
             server_init_callback=prepare,
         )
+        if gateway is not None:
+            gateway.point_to(("127.0.0.1", server.port))
         logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
         started = time.monotonic()
         keeper.server_up = True
@@ -179,6 +196,11 @@ def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextMana
     return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')))
 
 
+def _shown_host(host: str) -> str | None:
+    """What a tracker is told; None for the address that it sees the registration come from."""
+    return None if host in ("0.0.0.0", "::") else host
+
+
 def _check_address(options: AgentOptions) -> None:
     """Find out before the server does, which reports it with a traceback of its own."""
     for port in range(options.port, options.port_end):
@@ -195,9 +217,11 @@ def _check_address(options: AgentOptions) -> None:
     raise InputError(f"no port from {options.port} to {options.port_end - 1} is free on {options.host}")
 
 
-def _prepare_server(root: Path, folder: Path) -> None:
+def _prepare_server(root: Path, folder: Path, shown: tuple[str | None, int] | None) -> None:
     """Runs in the server's process before it listens; its sessions are forked from it."""
     die_with_parent()
+    if shown is not None:
+        advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)
     _bound_handshakes()
     os.register_at_fork(after_in_child=_lift_limits)

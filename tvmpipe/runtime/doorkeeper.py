@@ -48,6 +48,7 @@ class Doorkeeper:
         self._public = None if key is None else z85.decode(key.curve_public)
         self._refusals = Refusals(logger, "stage link")
         self._new: queue.SimpleQueue[_Watch | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
         self._numbers = 0
         self._wake = context.socket(zmq.PAIR)
         self._wake.linger = 0
@@ -65,8 +66,9 @@ class Doorkeeper:
 
     def watch(self, socket: zmq.Socket[bytes]) -> None:
         """Report peers that fail to connect to `socket`, which is about to listen."""
-        self._numbers += 1
-        address = f"inproc://tvmpipe-doorkeeper-{self._numbers}"
+        with self._lock:
+            self._numbers += 1
+            address = f"inproc://tvmpipe-doorkeeper-{self._numbers}"
         socket.monitor(address, _WATCHED)
         reader = self._context.socket(zmq.PAIR)
         reader.linger = 0
@@ -82,8 +84,9 @@ class Doorkeeper:
             self._wake.close()
 
     def _tell(self, watch: _Watch | None) -> None:
-        self._new.put(watch)
-        self._wake.send(b"")
+        with self._lock:
+            self._new.put(watch)
+            self._wake.send(b"")
 
     def _serve(self, woken: zmq.Socket[bytes], requests: zmq.Socket[bytes]) -> None:
         watches: dict[zmq.Socket[bytes], _Watch] = {}

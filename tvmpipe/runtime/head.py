@@ -78,7 +78,7 @@ class Head:
         self._feeds: dict[str, tuple[str, ...]] = {}
         self._wanted: tuple[str, ...] = ()
         self._specs = {
-            value: (spec.shape, spec.dtype)
+            value: (spec.shape, np.dtype(spec.dtype))
             for spec in manifest.model.outputs
             for name, value in manifest.model_outputs.items()
             if name == spec.name
@@ -246,7 +246,7 @@ class Head:
                 for inputs, _ in samples
             )
             batch = wire.Batch(session, one.batch, parts, plain, time.time())
-            outbox.send_multipart(wire.pack(batch, encodings.get(device, "none")), zmq.NOBLOCK, copy=False)
+            wire.send(outbox, wire.pack(batch, encodings.get(device, "none")))
 
     def _answer(self, one: events.Answer) -> None:
         values = self._arrived[one.batch][one.place]
@@ -260,10 +260,10 @@ class Head:
         """Take in what has arrived. Returns whether there may be more."""
         for _ in range(_MESSAGES_A_TURN):
             try:
-                frames = self._results.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = wire.receive(self._results)
             except zmq.Again:
                 return False
-            self._take_result([frame.buffer for frame in frames])
+            self._take_result(frames)
         return True
 
     def _take_result(self, frames: list[Any]) -> None:

@@ -90,7 +90,8 @@ class StageHost:
         self._session = bytes.fromhex(spec.session)
         self._router = Router(spec.stages, spec.routes, spec.max_batches)
         tensors = [tensor for stage in spec.stages for tensor in (*stage.inputs, *stage.outputs)]
-        self._specs = {tensor.value: (tensor.spec.shape, tensor.spec.dtype) for tensor in tensors}
+        self._specs = {tensor.value: (tensor.spec.shape, np.dtype(tensor.spec.dtype)) for tensor in tensors}
+        self._reader = {t.value: stage.name for stage in reversed(spec.stages) for t in stage.inputs}
         self._values: dict[int, list[wire.Values]] = {}
         self._plain: set[int] = set()
         self._tasks: list[tuple[int, int, Task]] = []
@@ -122,10 +123,10 @@ class StageHost:
         """Take in what has arrived."""
         for _ in range(_MESSAGES_A_TURN):
             try:
-                frames = self._inbox.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = wire.receive(self._inbox)
             except zmq.Again:
                 return
-            self._arrive([frame.buffer for frame in frames])
+            self._arrive(frames)
 
     def _arrive(self, frames: list[Any]) -> None:
         try:
@@ -145,12 +146,11 @@ class StageHost:
         for have, new in zip(known, batch.samples, strict=False):
             have.update(new)
         now = self.clock()
-        for stage in self.spec.stages:
-            if any(tensor.value in batch.samples[0] for tensor in stage.inputs):
-                self.counts[stage.name].receive_s += max(0.0, now - batch.sent_s)
-                if self.spec.trace:
-                    self.spans.add(("receive", stage.name, batch.number, min(batch.sent_s, now), now))
-                break
+        # A message counts for the first stage that reads from it.
+        stage = next((self._reader[value] for value in batch.samples[0]), self.spec.stages[0].name)
+        self.counts[stage].receive_s += max(0.0, now - batch.sent_s)
+        if self.spec.trace:
+            self.spans.add(("receive", stage, batch.number, min(batch.sent_s, now), now))
         self._push(tasks)
 
     def _refuse(self, reason: str) -> None:
@@ -191,13 +191,12 @@ class StageHost:
     def _compute_one(self, stage: StageEntry, batch: int, sample: wire.Values) -> float:
         """Run a stage on a sample, adding its outputs to it. Returns seconds."""
         started = time.perf_counter()
-        watch = Stopwatch(self.spec.threads)
+        watch = Stopwatch(self.spec.threads) if self._emulation.slowdown > 1 else None
         outputs = self._runner.run(stage.name, batch, [sample[tensor.value] for tensor in stage.inputs])
         for tensor, array in zip(stage.outputs, outputs, strict=True):
             sample[tensor.value] = np.asarray(array)
-        remaining = watch.remaining_s(self._emulation.slowdown)
-        if remaining:
-            self._stopped.wait(remaining)
+        if watch is not None:
+            self._stopped.wait(watch.remaining_s(self._emulation.slowdown))
         return time.perf_counter() - started
 
     def _finish(self, task: Task, samples: list[wire.Values]) -> None:
@@ -221,7 +220,7 @@ class StageHost:
 
     def _deliver(self, receiver: str, frames: list[Any]) -> None:
         try:
-            self._outboxes[receiver].send_multipart(frames, zmq.NOBLOCK, copy=False)
+            wire.send(self._outboxes[receiver], frames)
         except zmq.Again:
             # The head lets only `max_batches` in, which the queue holds; so nobody takes what is sent.
             self.failure = StageFailure("", 0, f"the link to {receiver} is blocked")

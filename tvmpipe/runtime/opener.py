@@ -21,10 +21,10 @@ from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
-from tvmpipe.runtime.relay import Relay, RemoteStages
 from tvmpipe.runtime.rpc_session import RpcSession, open_session
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.spec import Opening, host_spec
+from tvmpipe.runtime.stock_server import RemoteStages, StockServer
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.runtime.watchdog import Watchdog
 
@@ -99,7 +99,7 @@ class Opener:
     def __post_init__(self) -> None:
         self._watchdog = Watchdog()
         self._claim = Claim(token=secrets.token_hex(8), owner=_owner())
-        self._relays: list[tuple[Relay, RpcSession]] = []
+        self._relays: list[tuple[StockServer, RpcSession]] = []
         self._relay_ports = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._closed = False
@@ -210,7 +210,7 @@ class Opener:
         runner = RemoteStages(reached.session, self.bundle, spec.stages)
         self._count(runner.sent_bytes)
         host, _, port = reached.link.rpartition(":")
-        relay = Relay(spec, runner, lambda: Sockets(self.key), (host.strip("[]"), int(port)))
+        relay = StockServer(spec, runner, lambda: Sockets(self.key), (host.strip("[]"), int(port)))
         self._relays.append((relay, reached.session))
 
     def _count(self, sent_bytes: int) -> None:

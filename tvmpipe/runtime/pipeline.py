@@ -105,14 +105,14 @@ class Pipeline:
 
     def counts(self) -> dict[str, StageCount]:
         """What each stage has done so far, for everything that has been answered."""
-        self._head.telemetry.settle()
+        self._head.telemetry.settle(self.devices)
         return self._head.telemetry.counts()
 
     def trace(self) -> list[dict[str, Any]]:
         """What the devices did when, as Chrome trace events; empty unless connected with `trace`."""
         from tvmpipe.runtime.trace import chrome_events
 
-        self._head.telemetry.settle()
+        self._head.telemetry.settle(self.devices)
         return chrome_events(self._head.telemetry.spans())
 
     def submit(self, sample: Sample, *, block: bool = True, timeout_s: float | None = None) -> Future[Result]:
@@ -176,7 +176,7 @@ class Pipeline:
 
     def reset_counts(self) -> None:
         """Count from zero."""
-        self._head.telemetry.settle()
+        self._head.telemetry.settle(self.devices)
         self._head.telemetry.reset()
 
     def compression_error(self, sample: Sample) -> float:

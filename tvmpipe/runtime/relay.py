@@ -1,120 +1,115 @@
-"""Stages on a stock TVM RPC server, which cannot host them: this process does, and has each one computed over RPC.
+"""Carries bytes between a TLS connection and a plain one, both ways, in one thread.
 
-Every tensor then goes through here and over TVM RPC, and weights are sent each time.
+One thread, since a TLS connection must not be read and written at the same time: OpenSSL does not allow it, and some
+releases of Python's ssl module deadlock.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import contextlib
+import select
+import socket
+import ssl
+import time
 
-import tvm
-from numpy.typing import NDArray
-from safetensors import safe_open
-from tvm import relax
-
-from tvmpipe.manifest import StageEntry
-from tvmpipe.runtime.emulation import Emulation
-from tvmpipe.runtime.hosting import HostedSession
-from tvmpipe.runtime.rpc_session import RpcSession
-from tvmpipe.runtime.sockets import Sockets
-from tvmpipe.runtime.spec import HostSpec
-
-if TYPE_CHECKING:
-    from tvmpipe.bundle import Bundle
-
-logger = logging.getLogger(__name__)
-
-_SLOWEST_UPLOAD_BPS = 1e6
+_BUFFER_BYTES = 256 << 10
+_FLUSH_S = 5.0  # for what was on its way when one side ended
 
 
-@dataclass(frozen=True)
-class _RemoteStage:
-    """Handles of what lies on the device: virtual machine, input buffers, and the tuple of weights if any."""
-
-    machine: Any
-    inputs: tuple[Any, ...]
-    weights: tuple[Any, ...]
-
-
-class RemoteStages:
-    """Stages loaded over a session; what `LoadedStages` is for an agent."""
-
-    def __init__(self, session: RpcSession, bundle: Bundle, stages: Sequence[StageEntry]) -> None:
-        self._session = session
-        self._stages: dict[str, _RemoteStage] = {}
-        self.sent_bytes = 0
-        for stage in stages:
-            more_s = stage.weight_bytes / _SLOWEST_UPLOAD_BPS
-            with session.guard(f"loading stage {stage.name}", stage=stage.name, more_s=more_s):
-                self._stages[stage.name] = self._load(bundle, stage)
-
-    def run(self, stage: str, batch: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs of a stage; raises DeviceLostError."""
-        loaded = self._stages[stage]
-        with self._session.guard(f"running stage {stage} of batch {batch}", stage=stage, sample=batch):
-            for remote, array in zip(loaded.inputs, inputs, strict=True):
-                remote.copyfrom(array)
-            loaded.machine.set_input("main", *loaded.inputs, *loaded.weights)
-            loaded.machine.invoke_stateful("main")
-            return [tensor.numpy() for tensor in loaded.machine.get_outputs("main")]
-
-    def _load(self, bundle: Bundle, stage: StageEntry) -> _RemoteStage:
-        remote = self._session.remote
-        cpu = remote.cpu()
-        path = bundle.path_of(stage.library)
-        name = f"{stage.library.sha256}.so"
-        remote.upload(bytearray(path.read_bytes()), name)
-        machine = relax.VirtualMachine(remote.load_module(name), cpu)
-        self.sent_bytes += path.stat().st_size + stage.weight_bytes
-        inputs = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype, cpu) for t in stage.inputs)
-        return _RemoteStage(machine, inputs, self._weights(bundle, stage, cpu))
-
-    def _weights(self, bundle: Bundle, stage: StageEntry, cpu: Any) -> tuple[Any, ...]:
-        """The weights as one object on the device, made from TVM's tensor cache there."""
-        if not stage.weight_names:
-            return ()
-        remote = self._session.remote
-        place = {name: position for position, name in enumerate(stage.weight_names)}
-        update = remote.get_function("vm.builtin.tensor_cache.update")
-        for entry in stage.weight_files:
-            with safe_open(bundle.path_of(entry), framework="numpy") as file:
-                for name in file.keys():  # noqa: SIM118  # not a mapping
-                    if name in place:
-                        array = file.get_tensor(name)
-                        buffer = tvm.runtime.empty(array.shape, array.dtype.name, cpu).copyfrom(array)
-                        update(f"{stage.name}_{place[name]}", buffer, True)
-        gather = remote.get_function("vm.builtin.param_array_from_cache")
-        return (gather(stage.name, len(stage.weight_names)),)
+def relay(tls: ssl.SSLSocket, plain: socket.socket) -> None:
+    """Carry bytes until either side ends, then close both. To end it from another thread, use `hang_up`."""
+    with tls, plain, contextlib.suppress(OSError):  # a lost connection is an ordinary end here
+        tls.setblocking(False)
+        plain.setblocking(False)
+        flows = (_Flow(tls, plain), _Flow(plain, tls))
+        while not any(flow.ended for flow in flows):
+            if not any([flow.step() for flow in flows]):
+                _wait(flows, None)
+        deadline = time.monotonic() + _FLUSH_S
+        rest = [flow for flow in flows if flow.ended]
+        while any(flow.pending for flow in rest) and time.monotonic() < deadline:
+            if not any([flow.step() for flow in rest]):
+                _wait(rest, deadline - time.monotonic())
 
 
-class Relay:
-    """The thread that hosts a stock server's stages in this process, until `stop`."""
+def hang_up(connection: socket.socket) -> None:
+    """Make whoever waits on a connection see its end. The thread that owns it closes it."""
+    with contextlib.suppress(OSError):  # closed already
+        # Not SSLSocket's own method, which makes further reads return the encrypted bytes.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
-    def __init__(
-        self, spec: HostSpec, runner: RemoteStages, sockets: Callable[[], Sockets], address: tuple[str, int]
-    ) -> None:
-        self._ready = threading.Event()
-        self._session: HostedSession | None = None
-        self._thread = threading.Thread(
-            target=self._work, args=(spec, runner, sockets, address), name=f"tvmpipe-{spec.device}", daemon=True
-        )
-        self._thread.start()
-        self._ready.wait(5.0)
 
-    def stop(self) -> None:
-        """End the thread; the session that it computes over must have been closed before."""
-        if self._session is not None:
-            self._session.host.stop()
-        self._thread.join(timeout=5.0)
+def tune(connection: socket.socket) -> None:
+    """Send small messages at once, and notice within about 25 s that the other machine is gone."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
-    def _work(
-        self, spec: HostSpec, runner: RemoteStages, sockets: Callable[[], Sockets], address: tuple[str, int]
-    ) -> None:
-        with sockets() as mine:
-            self._session = HostedSession(spec, runner, mine, address, Emulation())
-            self._ready.set()
-            self._session.serve()
+
+class _Flow:
+    """One direction: what was read from `source` and is not yet written to `sink`."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+        self._source = source
+        self._sink = sink
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._start = 0
+        self._end = 0
+        self.ended = False
+        self.wants: tuple[socket.socket, int] | None = None  # what to wait for when `step` did nothing
+
+    @property
+    def pending(self) -> bool:
+        return self._start < self._end
+
+    def step(self) -> bool:
+        """Read and write what can be without waiting. True when anything was."""
+        if not self.pending and not self.ended:
+            self._fill()
+        return self._drain() if self.pending else False
+
+    def _fill(self) -> None:
+        """Read until the source has nothing more: TLS gives at most 16 KiB at a time."""
+        self._start = self._end = 0
+        while self._end < _BUFFER_BYTES:
+            try:
+                count = self._source.recv_into(self._buffer[self._end :])
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self.wants = self._source, select.POLLIN
+                return
+            except ssl.SSLWantWriteError:
+                self.wants = self._source, select.POLLOUT
+                return
+            if not count:
+                self.ended = True
+                return
+            self._end += count
+            if not isinstance(self._source, ssl.SSLSocket):
+                return
+
+    def _drain(self) -> bool:
+        try:
+            self._start += self._sink.send(self._buffer[self._start : self._end])
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            # OpenSSL then wants the same bytes again, which is what the next call gives it.
+            self.wants = self._sink, select.POLLOUT
+            return False
+        except ssl.SSLWantReadError:
+            self.wants = self._sink, select.POLLIN
+            return False
+        return True
+
+
+def _wait(flows: tuple[_Flow, ...] | list[_Flow], timeout_s: float | None) -> None:
+    """Wait until one of the flows can go on."""
+    interest: dict[int, int] = {}
+    for flow in flows:
+        if flow.wants is not None:
+            connection, event = flow.wants
+            interest[connection.fileno()] = interest.get(connection.fileno(), 0) | event
+    poller = select.poll()
+    for descriptor, events in interest.items():
+        poller.register(descriptor, events)
+    poller.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)

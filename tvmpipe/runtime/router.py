@@ -49,21 +49,16 @@ class Router:
         for stage in stages:
             for tensor in stage.inputs:
                 self._readers[tensor.value] = self._readers.get(tensor.value, 0) + 1
+        self._awaited = self._readers.keys() - {tensor.value for stage in stages for tensor in stage.outputs}
 
     @property
     def open_batches(self) -> list[int]:
         """Batches something has arrived of, oldest first."""
         return sorted(self._batches)
 
-    @property
-    def awaited(self) -> frozenset[int]:
-        """Values that stages here read and none here makes."""
-        made = {tensor.value for stage in self._stages for tensor in stage.outputs}
-        return frozenset(self._readers.keys() - made)
-
     def arrive(self, batch: int, values: Collection[int]) -> tuple[Task, ...] | None:
         """Values of a batch came in. Returns what can run now; None refuses what this device does not expect."""
-        if not self.awaited.issuperset(values):
+        if not self._awaited >= set(values):
             return None
         state = self._batches.get(batch)
         if state is None:

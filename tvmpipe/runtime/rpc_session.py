@@ -44,7 +44,7 @@ class RpcSession:
         via = self.address
         if key is not None:
             self._tunnel = open_tunnel((via.host, via.port), key, timeout_s)
-            via = DeviceAddress("127.0.0.1", self._tunnel.port, via.match_key)
+            via = DeviceAddress(*self._tunnel.address, via.match_key)
         self._peer = (via.host, via.port)
         try:
             with self.guard(f"connecting to {self.address.host}:{self.address.port}"):

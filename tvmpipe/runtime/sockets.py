@@ -21,11 +21,11 @@ from tvmpipe.errors import InputError
 from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper
 from tvmpipe.runtime.keys import ClusterKey
 
-HEARTBEAT_INTERVAL_MS = 500
-HEARTBEAT_TIMEOUT_MS = 1500
+HEARTBEAT_TIMEOUT_MS = 1500  # for links from 0.5 MB/s up
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
-# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire.
-_SEND_BUFFER_BYTES = 1 << 20
+# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire:
+# so much takes half a second at 1 MB/s (the kernel doubles it), and more was not faster on loopback.
+_SEND_BUFFER_BYTES = 256 << 10
 _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
 _HANDSHAKE_MS = 5000
 _RECONNECT_MS = 100
@@ -53,16 +53,19 @@ class LinkEvent:
 class Sockets:
     """Makes sockets and closes them again; a context manager. Each socket is for one thread at a time.
 
-    With `key` None everything is in the clear, and nothing listens but on loopback.
+    With `key` None everything is in the clear, and only on loopback.
 
-    Heartbeats tell a sender within about two seconds that the machine or process it sends to is gone. They need a
-    receiver that takes in what comes, however busy its owner is: senders are to be held back by credits, not by
-    full queues. With `heartbeats` False queues may be bounded, and a lost machine shows after some 25 s.
+    Heartbeats tell a sender within `heartbeat_timeout_ms` and a third that the machine or process it sends to is
+    gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be held back by
+    credits, not by full queues. With None there are no heartbeats; queues may then be bounded, and a machine that
+    is switched off shows after some 25 s.
     """
 
-    def __init__(self, key: ClusterKey | None = None, *, heartbeats: bool = True) -> None:
+    def __init__(
+        self, key: ClusterKey | None = None, *, heartbeat_timeout_ms: int | None = HEARTBEAT_TIMEOUT_MS
+    ) -> None:
         self._key = key
-        self._heartbeats = heartbeats
+        self._heartbeat_timeout_ms = heartbeat_timeout_ms
         self._lock = threading.Lock()
         self._context = zmq.Context()
         self._doorkeeper = Doorkeeper(self._context, key)
@@ -80,7 +83,7 @@ class Sockets:
         self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
     ) -> tuple[zmq.Socket[bytes], int]:
         """A PULL socket; parameters and errors as for `router`. With heartbeats `queue` must be 0."""
-        if queue and self._heartbeats:
+        if queue and self._heartbeat_timeout_ms is not None:
             raise ValueError("a bounded queue stops heartbeats when it is full, which ends the connection")
         return self._listen(zmq.PULL, host, port, queue, max_frame_bytes)
 
@@ -97,9 +100,9 @@ class Sockets:
     def _listen(
         self, kind: int, host: str, port: int | None, queue: int, max_frame_bytes: int
     ) -> tuple[zmq.Socket[bytes], int]:
-        if self._key is None and not is_loopback(host):
-            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
         numeric = _resolve(host)
+        if self._key is None and not is_loopback(numeric):
+            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
         socket = self._socket(kind, numeric)
         socket.rcvhwm = queue
         socket.maxmsgsize = max_frame_bytes
@@ -123,15 +126,15 @@ class Sockets:
 
         It connects again whenever the connection is lost; what ZeroMQ had passed to the kernel by then is lost with
         it. `queue` messages wait before `send` blocks. Returns at once: poll the monitor for what happens to the
-        connection and read it with `read_event`. Raises InputError when the host has no address.
+        connection and read it with `read_event`. Raises InputError when the host has no address, or is not
+        loopback and there is no key.
         """
-        host, port = _resolve(address[0]), address[1]
-        socket = self._to(zmq.PUSH, host)
+        socket, endpoint = self._towards(zmq.PUSH, address)
         socket.sndhwm = queue
         socket.sndbuf = _SEND_BUFFER_BYTES
-        if self._heartbeats:
-            socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
-            socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        if self._heartbeat_timeout_ms is not None:
+            socket.heartbeat_ivl = max(1, self._heartbeat_timeout_ms // 3)
+            socket.heartbeat_timeout = self._heartbeat_timeout_ms
         with self._lock:
             self._monitors += 1
             name = f"inproc://tvmpipe-monitor-{self._monitors}"
@@ -140,30 +143,35 @@ class Sockets:
         monitor.linger = 0
         monitor.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
         monitor.connect(name)
-        socket.connect(f"tcp://{_quoted(host)}:{port}")
+        socket.connect(endpoint)
         return socket, monitor
 
     def dealer(self, address: tuple[str, int]) -> zmq.Socket[bytes]:
-        """A DEALER socket that connects to a ROUTER socket at (host, port), and again when the connection is lost."""
-        host, port = _resolve(address[0]), address[1]
-        socket = self._to(zmq.DEALER, host)
+        """A DEALER socket that connects to a ROUTER socket at (host, port), and again when the connection is lost.
+
+        Raises InputError as `push` does.
+        """
+        socket, endpoint = self._towards(zmq.DEALER, address)
         socket.sndhwm = _STATUS_QUEUE
-        socket.connect(f"tcp://{_quoted(host)}:{port}")
+        socket.connect(endpoint)
         return socket
 
     def close(self) -> None:
-        """Close every socket that is still open, unsent messages with them."""
+        """Close every socket that is still open, unsent messages with them. No thread may be using one."""
         self._doorkeeper.stop()
         self._context.destroy(linger=0)
 
-    def _to(self, kind: int, host: str) -> zmq.Socket[bytes]:
-        """A socket that will connect, with what proves that it may."""
+    def _towards(self, kind: int, address: tuple[str, int]) -> tuple[zmq.Socket[bytes], str]:
+        """A socket that may connect to an address, and the address as ZeroMQ writes it."""
+        host, port = _resolve(address[0]), address[1]
+        if self._key is None and not is_loopback(host):
+            raise InputError(f"sending to {address[0]} needs a cluster key: without one anybody could read the tensors")
         socket = self._socket(kind, host)
         if self._key is not None:
             socket.curve_serverkey = self._key.curve_public
             socket.curve_publickey = self._key.curve_public
             socket.curve_secretkey = self._key.curve_secret
-        return socket
+        return socket, f"tcp://{_quoted(host)}:{port}"
 
     def _socket(self, kind: int, host: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

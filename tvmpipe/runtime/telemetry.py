@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tvmpipe.manifest import Manifest
@@ -58,12 +59,13 @@ class Telemetry:
         with self._condition:
             return self._latest.get(device, ("", 0.0))[0] == session
 
-    def settle(self, timeout_s: float = 1.0) -> None:
-        """Wait until every known device has been heard again, so that counts hold what has been answered."""
+    def settle(self, devices: Collection[str], timeout_s: float = 1.0) -> None:
+        """Wait until each of `devices` has been heard again, so that counts hold what has been answered."""
         with self._condition:
             # The second status after the question was certainly made after it.
             for _ in range(2):
-                self._condition.wait_for(functools.partial(self._heard_since, time.monotonic()), timeout_s)
+                heard = functools.partial(self._heard_since, time.monotonic(), devices)
+                self._condition.wait_for(heard, timeout_s)
 
     def counts(self) -> dict[str, StageCount]:
         """What each stage has done since the last `reset`."""
@@ -81,8 +83,8 @@ class Telemetry:
         with self._condition:
             return list(self._spans)
 
-    def _heard_since(self, when: float) -> bool:
-        return all(self._latest[name][1] > when for name in self.devices)
+    def _heard_since(self, when: float, devices: Collection[str]) -> bool:
+        return all(self._latest.get(name, ("", 0.0))[1] > when for name in devices)
 
     def _total(self, name: str) -> StageCount:
         ended = self._ended.get(name, StageCount())

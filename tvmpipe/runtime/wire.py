@@ -4,7 +4,7 @@
 
     header   magic, kind, number of samples, number of tensors, session, batch, time sent
     table    for each tensor: value id, element type, encoding, shape; for int8 a scale and an offset per sample
-    frames   the elements, sample by sample, tensor by tensor
+    frames   the elements, sample by sample, tensor by tensor; small messages have them behind the table instead
 
 Nothing in a message is executed or unpickled. What does not have exactly this form raises WireError.
 """
@@ -15,27 +15,30 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import zmq
 from numpy.typing import NDArray
 
 from tvmpipe.manifest import Encoding
-from tvmpipe.runtime.codec import decode, encode, encoding_of
+from tvmpipe.runtime.codec import Encoded, decode, encode, encoding_of
 
 MAGIC = b"TVP2"
 TOKEN_BYTES = 8
 _HEADER = struct.Struct("<4sBBHH8sQd")
+_SESSION = slice(10, 18)
 _ENTRY = struct.Struct("<IBBB")
-_DIM = struct.Struct("<Q")
 _RANGE = struct.Struct("<dd")
 _MAX_DIMS = 16
-# An element type's place here is its code on the wire.
+_INLINE_BYTES = 4096  # up to here one frame that is copied costs less than one more frame
 _FLOATS = ("float32", "float64", "float16")
-_DTYPES = (*_FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
-_CODE = {name: code for code, name in enumerate(_DTYPES)}
+# An element type's place here is its code on the wire.
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_DTYPES = tuple(np.dtype(name) for name in (*_FLOATS, *_INTEGERS, "bool"))
+_CODE = {dtype: code for code, dtype in enumerate(_DTYPES)}
 _ENCODINGS: tuple[Encoding, ...] = ("none", "fp16", "int8")
-_TRAVELS_AS: dict[Encoding, str] = {"fp16": "float16", "int8": "uint8"}
+_TRAVELS_AS: dict[Encoding, np.dtype[Any]] = {"fp16": np.dtype("float16"), "int8": np.dtype("uint8")}
 
 Values = dict[int, NDArray[Any]]
 """Tensors of one sample by their id in the whole model."""
@@ -60,24 +63,28 @@ class Batch:
 
 
 def pack(batch: Batch, encoding: Encoding = "none") -> list[Any]:
-    """Frames of a message, ready for `send_multipart`; elements are not copied unless they are encoded."""
+    """Frames of a message, ready for `send_multipart`; large tensors are not copied unless they are encoded."""
     wanted: Encoding = "none" if batch.plain else encoding
     first = batch.samples[0]
-    table: list[bytes] = []
-    columns: list[list[Any]] = []
-    for value in first:
-        kind = encoding_of(first[value], wanted)
-        arrays = [np.ascontiguousarray(sample[value]) for sample in batch.samples]
-        encoded = [encode(array, kind) for array in arrays]
-        shape = first[value].shape
-        table.append(_ENTRY.pack(value, _CODE[first[value].dtype.name], _ENCODINGS.index(kind), len(shape)))
-        table += [_DIM.pack(dim) for dim in shape]
+    head = [
+        _HEADER.pack(
+            MAGIC, 1, int(batch.plain), len(batch.samples), len(first), batch.session, batch.number, batch.sent_s
+        )
+    ]
+    columns: list[list[Encoded]] = []
+    for value, array in first.items():
+        kind = encoding_of(array, wanted)
+        column = [encode(np.ascontiguousarray(sample[value]), kind) for sample in batch.samples]
+        head.append(_ENTRY.pack(value, _CODE[array.dtype], _ENCODINGS.index(kind), array.ndim))
+        head.append(struct.pack(f"<{array.ndim}Q", *array.shape))
         if kind == "int8":
-            table += [_RANGE.pack(one.scale, one.offset) for one in encoded]
-        columns.append([_bytes_of(one.data) for one in encoded])
-    count = len(batch.samples)
-    header = _HEADER.pack(MAGIC, 1, int(batch.plain), count, len(first), batch.session, batch.number, batch.sent_s)
-    return [header + b"".join(table), *(column[row] for row in range(count) for column in columns)]
+            head += [_RANGE.pack(one.scale, one.offset) for one in column]
+        columns.append(column)
+    data = [column[row].data for row in range(len(batch.samples)) for column in columns]
+    if sum(array.nbytes for array in data) <= _INLINE_BYTES:
+        return [b"".join((*head, *(array.tobytes() for array in data)))]
+    # As plain bytes: ZeroMQ takes no buffers of booleans, nor empty ones.
+    return [b"".join(head), *(array.reshape(-1).view(np.uint8) if array.size else b"" for array in data)]
 
 
 def unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
@@ -92,12 +99,8 @@ def unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
 
 
 def session_of(frames: Sequence[Any]) -> bytes:
-    """The session that a message claims to belong to; empty when it is none of ours."""
-    head = bytes(memoryview(frames[0])[: _HEADER.size])
-    if len(head) < _HEADER.size or head[:4] != MAGIC:
-        return b""
-    session: bytes = _HEADER.unpack(head)[5]
-    return session
+    """The session that a message claims to belong to; anything when it is none of ours."""
+    return bytes(memoryview(frames[0])[_SESSION])
 
 
 def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
@@ -105,43 +108,74 @@ def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
     magic, version, plain, count, tensors, session, number, sent_s = _HEADER.unpack_from(head, 0)
     if magic != MAGIC or version != 1 or plain > 1:
         raise WireError("not a tvmpipe message")
-    if not count or len(frames) != 1 + count * tensors:
+    inline = len(frames) == 1
+    if not count or not (inline or len(frames) == 1 + count * tensors):
         raise WireError(f"{count} samples of {tensors} tensors cannot be in {len(frames)} frames")
     position, total = _HEADER.size, 0
-    columns: list[tuple[int, str, Encoding, tuple[int, ...], list[tuple[float, float]]]] = []
+    columns: list[_Column] = []
     for _ in range(tensors):
         value, code, kind, ndim = _ENTRY.unpack_from(head, position)
         position += _ENTRY.size
         if ndim > _MAX_DIMS:
             raise WireError(f"{ndim} dimensions")
-        shape = tuple(_DIM.unpack_from(head, position + place * _DIM.size)[0] for place in range(ndim))
-        position += ndim * _DIM.size
-        encoding = _ENCODINGS[kind]
-        total += math.prod(shape) * np.dtype(_DTYPES[code]).itemsize
+        shape = struct.unpack_from(f"<{ndim}Q", head, position)
+        position += ndim * 8
+        dtype, encoding = _DTYPES[code], _ENCODINGS[kind]
+        elements = math.prod(shape)
+        total += elements * dtype.itemsize
         if total > limit_bytes:
             raise WireError(f"tensors of more than {limit_bytes} bytes")
         ranges = [(1.0, 0.0)] * count
         if encoding == "int8":
             ranges = [_RANGE.unpack_from(head, position + row * _RANGE.size) for row in range(count)]
             position += count * _RANGE.size
-        columns.append((value, _DTYPES[code], encoding, shape, ranges))
-    if position != len(head):
-        raise WireError("bytes after the table")
+        columns.append(_Column(value, _TRAVELS_AS.get(encoding, dtype), encoding, shape, elements, ranges))
     samples: list[Values] = []
+    data: Any
     for row in range(count):
         sample: Values = {}
-        for column, (value, dtype, encoding, shape, ranges) in enumerate(columns):
-            data = np.frombuffer(frames[1 + row * tensors + column], _TRAVELS_AS.get(encoding, dtype))
-            sample[value] = decode(data.reshape(shape), encoding, *ranges[row])
+        for place, column in enumerate(columns):
+            if inline:
+                data = head[position : (position := position + column.elements * column.dtype.itemsize)]
+            else:
+                data = frames[1 + row * tensors + place]
+            array = np.frombuffer(data, column.dtype) if column.elements else np.empty(0, column.dtype)
+            sample[column.value] = decode(array.reshape(column.shape), column.encoding, *column.ranges[row])
         samples.append(sample)
+    if position != len(head):
+        raise WireError("bytes after the table")
     return Batch(session, number, tuple(samples), bool(plain), sent_s)
 
 
-def fits(sample: Mapping[int, NDArray[Any]], specs: Mapping[int, tuple[tuple[int, ...], str]]) -> bool:
-    """Whether every tensor has the (shape, dtype) that its value id has in the model."""
-    return all(value in specs and (a.shape, a.dtype.name) == specs[value] for value, a in sample.items())
+class _Column(NamedTuple):
+    """One tensor's entry in the table; a range for each sample."""
+
+    value: int
+    dtype: np.dtype[Any]
+    encoding: Encoding
+    shape: tuple[int, ...]
+    elements: int
+    ranges: list[tuple[float, float]]
 
 
-def _bytes_of(array: NDArray[Any]) -> Any:
-    """The elements as a flat buffer; booleans and empty tensors too."""
-    return array.reshape(-1).view(np.uint8) if array.size else b""
+def send(socket: zmq.Socket[bytes], frames: list[Any]) -> None:
+    """Hand a message over without waiting. Raises zmq.Again when the socket's queue is full."""
+    if len(frames) == 1:
+        socket.send(frames[0], zmq.NOBLOCK)
+    else:
+        socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+
+
+def receive(socket: zmq.Socket[bytes]) -> list[Any]:
+    """The frames of the next message as buffers, without waiting. Raises zmq.Again when there is none."""
+    frame = socket.recv(zmq.NOBLOCK, copy=False)
+    frames = [frame.buffer]
+    while frame.more:
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frames.append(frame.buffer)
+    return frames
+
+
+def fits(sample: Mapping[int, NDArray[Any]], specs: Mapping[int, tuple[tuple[int, ...], np.dtype[Any]]]) -> bool:
+    """Whether every tensor has the shape and element type that its value id has in the model."""
+    return all(value in specs and (a.shape, a.dtype) == specs[value] for value, a in sample.items())
