@@ -37,6 +37,7 @@ from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.keeper import Keeper, KeeperClient, keeper_address
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
+from tvmpipe.runtime.probes import LinkProbes
 from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.runtime.store import Store
 
@@ -139,7 +140,7 @@ def serve(options: AgentOptions) -> None:
             gateway.start()
         shown = None if gateway is None else (_shown_host(options.host), gateway.port)
         try:
-            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, root, Path(folder), shown))
+            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, host, Path(folder), shown))
         finally:
             keeper.close()
             if gateway is not None:
@@ -217,7 +218,7 @@ def _check_address(options: AgentOptions) -> None:
     raise InputError(f"no port from {options.port} to {options.port_end - 1} is free on {options.host}")
 
 
-def _prepare_server(root: Path, folder: Path, shown: tuple[str | None, int] | None) -> None:
+def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, int] | None) -> None:
     """Runs in the server's process before it listens; its sessions are forked from it."""
     die_with_parent()
     if shown is not None:
@@ -227,7 +228,7 @@ def _prepare_server(root: Path, folder: Path, shown: tuple[str | None, int] | No
     os.register_at_fork(after_in_child=_lift_limits)
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
-    register_functions(Store(root), KeeperClient(keeper_address(folder)))
+    register_functions(Store(host.store), KeeperClient(keeper_address(folder)), LinkProbes(host))
 
 
 def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
@@ -263,8 +264,8 @@ def _lift_limits() -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
 
 
-def register_functions(store: Store, keeper: KeeperClient) -> None:
-    """Make the store and the keeper callable over RPC, under names that begin with `tvmpipe.`."""
+def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> None:
+    """Make the store, the keeper and the link's probes callable over RPC, under names that begin with `tvmpipe.`."""
     import tvm_ffi
 
     for name, function in {
@@ -272,5 +273,7 @@ def register_functions(store: Store, keeper: KeeperClient) -> None:
         "store_has": lambda sha256, suffix: int(store.has(sha256, suffix)),
         "store_append": lambda sha256, suffix, chunk: store.append(sha256, suffix, bytes(chunk)),
         "store_commit": store.commit,
+        "dial_back": link.dial_back,
+        "echo": link.echo,
     }.items():
         tvm_ffi.register_global_func(f"tvmpipe.{name}", function, override=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmpipe.errors import DeviceError, DeviceUnavailableError
 from tvmpipe.manifest import FileEntry, StageEntry
+from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.rpc_session import RpcSession
 from tvmpipe.runtime.spec import HostSpec
@@ -45,8 +46,7 @@ class AgentControl:
     def link_address(self) -> str:
         """Where its stage link listens, as HOST:PORT."""
         given: str | None = self.facts["link_address"]
-        host = self.session.address.host
-        return given or f"{f'[{host}]' if ':' in host else host}:{self.facts['link_port']}"
+        return given or format_address(self.session.address.host, self.facts["link_port"])
 
     def check(self, stages: Iterable[StageEntry]) -> None:
         """Refuse before anything is sent: wrong architecture, too little memory."""

@@ -78,9 +78,9 @@ class Lifetime:
     def rates(self, session: str) -> dict[str, float]:
         """Samples per second of each stage in the last few seconds of a session; empty until that is known."""
         with self._lock:
-            history = self._sessions[session].history if session in self._sessions else ()
-            if len(history) < 2:
+            if session not in self._sessions or len(self._sessions[session].history) < 2:
                 return {}
+            history = self._sessions[session].history
             (first_s, before), (last_s, after) = history[0], history[-1]
             seconds = max(last_s - first_s, 1e-3)
             return {key[0]: (samples - before.get(key, 0)) / seconds for key, samples in after.items()}
