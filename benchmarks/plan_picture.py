@@ -1,39 +1,102 @@
-"""Draw the steady state of a plan: which device works on which sample when.
+"""Draw the steady state of a plan: which device and which link works on which sample when.
 
     python -m benchmarks.plan_picture BUNDLE -o plan.svg      (needs matplotlib)
 
-Bars are the plan's predicted times: a device receives a tensor through the head, computes, and sends.
+Bars are the plan's predicted times. Receiving, computing and sending overlap; each resource takes the oldest sample
+that is ready for it. What takes the period is drawn in bold.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import tvmpipe
+from tvmpipe.manifest import Manifest, PlanEntry
+from tvmpipe.targets.cluster import HEAD
 
 SAMPLES = 6
 
 
-def schedule(report: dict[str, Any]) -> list[tuple[str, str, int, float, float]]:
-    """(device, stage, sample, start, length) of every stage of the first samples, in seconds."""
-    transfer = {device["name"]: device["transfer_s"] for device in report["devices"]}
-    stages_on = {name: sum(s["device"] == name for s in report["stages"]) for name in transfer}
-    free = dict.fromkeys(transfer, 0.0)
+@dataclass(frozen=True)
+class Task:
+    """A stage, or a message from one device to another: what it needs and makes, as (value, place)."""
+
+    row: str
+    label: str
+    needs: frozenset[tuple[int, str]]
+    makes: frozenset[tuple[int, str]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A task of one sample, in seconds."""
+
+    task: Task
+    sample: int
+    start: float
+
+
+def tasks_of(manifest: Manifest, plan: PlanEntry) -> list[Task]:
+    """Stages and messages of one sample; several messages of a link share its predicted time by their bytes."""
+    sizes = {t.value: t.spec.size_bytes for stage in plan.stages for t in (*stage.inputs, *stage.outputs)}
+    tasks, messages = [], []
+    reads = {
+        device: {t.value for stage in plan.stages if stage.device == device for t in stage.inputs}
+        for device in plan.devices
+    }
+    reads[HEAD] = set(manifest.model_outputs.values())
+    sources = [(HEAD, set(manifest.model_inputs.values()))]
+    for stage in plan.stages:
+        needs = frozenset((t.value, stage.device) for t in stage.inputs)
+        makes = frozenset((t.value, stage.device) for t in stage.outputs)
+        tasks.append(Task(stage.device, stage.name, needs, makes, stage.predicted_compute_s))
+        sources.append((stage.device, {t.value for t in stage.outputs}))
+    for sender, made in sources:
+        for receiver, wanted in reads.items():
+            if receiver != sender and made & wanted:
+                messages.append((sender, receiver, made & wanted))
+    for link in plan.links:
+        mine = [values for sender, receiver, values in messages if (sender, receiver) == (link.sender, link.receiver)]
+        total = sum(sizes[value] for values in mine for value in values)
+        for values in mine:
+            tasks.append(
+                Task(
+                    row=f"{link.sender} → {link.receiver}",
+                    label="" if link.encoding == "none" else link.encoding,
+                    needs=frozenset((value, link.sender) for value in values),
+                    makes=frozenset((value, link.receiver) for value in values),
+                    seconds=link.predicted_s * sum(sizes[value] for value in values) / total,
+                )
+            )
+    return tasks
+
+
+def schedule(manifest: Manifest, plan: PlanEntry) -> list[Bar]:
+    """The first samples, all of which are at the head from the start."""
+    free: dict[str, float] = {}
+    there = [{(value, HEAD): 0.0 for value in manifest.model_inputs.values()} for _ in range(SAMPLES)]
+    waiting = [(sample, task) for sample in range(SAMPLES) for task in tasks_of(manifest, plan)]
     bars = []
-    for sample in range(SAMPLES):
-        ready = 0.0
-        for stage in report["stages"]:
-            device = stage["device"]
-            length = stage["compute_s"] + transfer[device] / stages_on[device]
-            start = max(ready, free[device])
-            ready = free[device] = start + length
-            bars.append((device, stage["name"], sample, start, length))
+    while waiting:
+        ready = [
+            (max([free.get(task.row, 0.0), *(there[sample][need] for need in task.needs)]), sample, place)
+            for place, (sample, task) in enumerate(waiting)
+            if task.needs <= there[sample].keys()
+        ]
+        start, sample, place = min(ready)
+        task = waiting.pop(place)[1]
+        free[task.row] = start + task.seconds
+        there[sample].update(dict.fromkeys(task.makes, free[task.row]))
+        bars.append(Bar(task, sample, start))
     return bars
 
 
 def main() -> None:
-    """Read the report of a bundle and write the picture."""
+    """Read a bundle and write the picture."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -44,19 +107,26 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("plan.svg"))
     arguments = parser.parse_args()
-    report = json.loads((arguments.bundle / "report.json").read_text(encoding="utf-8"))
-    devices = [device["name"] for device in report["devices"] if device["compute_s"] > 0]
-    figure, axes = pyplot.subplots(figsize=(9, 0.9 + 0.6 * len(devices)))
+    bundle = tvmpipe.load(arguments.bundle)
+    report = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
+    bars = schedule(bundle.manifest, bundle.manifest.plan)
+    rows = list(dict.fromkeys(bar.task.row for bar in bars))  # in the order in which the first sample meets them
+    figure, axes = pyplot.subplots(figsize=(9, 0.9 + 0.4 * len(rows)))
     colours = pyplot.get_cmap("viridis")
-    for device, stage, sample, start, length in schedule(report):
-        row = devices.index(device)
-        colour = colours(0.15 + 0.8 * sample / SAMPLES)
-        axes.barh(row, length * 1e3, left=start * 1e3, height=0.7, color=colour, edgecolor="white")
-        ink = "white" if sample < SAMPLES / 2 else "black"
-        axes.text(
-            (start + length / 2) * 1e3, row, f"{stage} #{sample}", ha="center", va="center", fontsize=7, color=ink
-        )
-    axes.set_yticks(range(len(devices)), devices)
+    for bar in bars:
+        row, task = rows.index(bar.task.row), bar.task
+        colour = colours(0.15 + 0.8 * bar.sample / SAMPLES)
+        thin = " → " in task.row
+        edge = colour if thin else "white"
+        height = 0.3 if thin else 0.8
+        axes.barh(row, task.seconds * 1e3, left=bar.start * 1e3, height=height, color=colour, edgecolor=edge)
+        if not thin:
+            ink = "white" if bar.sample < SAMPLES / 2 else "black"
+            middle = (bar.start + task.seconds / 2) * 1e3
+            axes.text(middle, row, f"{task.label} #{bar.sample}", ha="center", va="center", fontsize=7, color=ink)
+    labels = axes.set_yticks(range(len(rows)), rows) and axes.get_yticklabels()
+    for label in labels:
+        label.set_fontweight("bold" if label.get_text() == " → ".join(report["bottleneck"]["ends"]) else "normal")
     axes.invert_yaxis()
     axes.set_xlabel("ms (predicted)")
     axes.set_title(f"{report['model']}: a result every {report['period_s'] * 1e3:.0f} ms once the pipeline is full")

@@ -90,6 +90,25 @@ def test_plan_without_compiling(tmp_path: Path, branchy_path: Path, cluster_path
     assert facts["bound_s"] <= facts["period_s"]
 
 
+def test_plans_for_losses_and_encoded_links(tmp_path: Path, chain_path: Path) -> None:
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text(
+        "".join(f'[[device]]\nname = "d{i}"\nthreads = 1\n' for i in range(2))
+        + '[[link]]\nbetween = ["d0", "d1"]\nbandwidth = "100kB/s"\n'
+    )
+    pins = ("--pin", "00[0-2]*=d0", "--pin", "00[3-5]*=d1")
+    arguments = (chain_path, "--cluster", cluster, *pins, "--failover", "--compress", "fp16")
+    facts = json.loads(tvmpipe("plan", *arguments, "--json")[0])
+    assert [spare["lost"] for spare in facts["spares"]] == ["d0", "d1"]
+    assert {"sender": "d0", "receiver": "d1", "encoding": "fp16"}.items() <= facts["links"][1].items()
+    out, err = tvmpipe("compile", *arguments, "-o", tmp_path / "b")
+    assert "the bottleneck is d0 -> d1" in out
+    assert "If a device is lost" in out
+    assert "failover: plans without each of d0, d1" in err
+    assert "lower: 4 stages of 3 plans" in err
+    assert [plan.lost for plan in _manifest(tmp_path / "b").plans] == [None, "d0", "d1"]
+
+
 def test_devices(agents: LocalCluster) -> None:
     facts = json.loads(tvmpipe("devices", "--tracker", agents.tracker, "--json")[0])
     assert [entry["key"] for entry in facts] == ["alpha", "beta", "gamma"]
@@ -142,6 +161,7 @@ def test_mistakes_are_json_too(tmp_path: Path) -> None:
         ["compile"],
         ["compile", "m.onnx", "--cluster", "c.toml", "--objective", "speed"],
         ["compile", "m.onnx", "--cluster", "c.toml", "--shape", "x=1,a"],
+        ["compile", "m.onnx", "--cluster", "c.toml", "--compress", "zip"],
         ["frobnicate"],
         ["run", "b", "--trucker", "x"],
         ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--memory", "lots"],

@@ -146,15 +146,22 @@ def test_two_losses_at_once_wait_for_a_return(spare_bundle: Bundle, tmp_path: Pa
         local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster,
         spare_bundle.connect(cluster.tracker, failover=True) as pipe,
     ):
+        over = threading.Event()
+
+        def bring_back() -> None:
+            time.sleep(4.0)
+            cluster.restart("beta")
+            over.wait()
 
         def lose_two() -> None:
             cluster.kill("alpha")
             cluster.kill("beta")
-            threading.Timer(4.0, cluster.restart, ("beta",)).start()
+            threading.Thread(target=bring_back, daemon=True).start()
 
         checked.at = {30: lose_two}
         assert checked.run(pipe) == 100
         assert pipe.lost == ("alpha",)
+        over.set()
 
 
 def test_giving_up_names_what_is_lost(spare_bundle: Bundle, tmp_path: Path) -> None:

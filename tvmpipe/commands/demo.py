@@ -23,23 +23,27 @@ from tvmpipe.targets.cluster import parse_cluster
 from tvmpipe.units import format_duration, format_size
 
 CLUSTER = """\
-# Three agents on this machine. They differ in the instructions they may use and in their memory.
+# Three agents on this machine. They differ in the instructions they may use, in memory and in speed: each computes for
+# real and then waits, as a device so many times slower would, so that they do not fight for this machine's cores.
 [[device]]
-name = "{fast}"
+name = "fast"
 target = "native"
 threads = 1
+slowdown = 4
 
 [[device]]
 name = "middle"
 target = "{middle}"
 threads = 1
 memory = "256MiB"
+slowdown = 6
 
 [[device]]
 name = "small"
 target = "{small}"
 threads = 1
 memory = "64MiB"
+slowdown = 6
 """
 
 
@@ -49,7 +53,7 @@ def demo_cluster() -> str:
 
     x86 = find_target("native").architecture == "x86_64"
     middle, small = ("x86-64-v3", "x86-64-v2") if x86 else ("native", "native")
-    return CLUSTER.format(fast="fast", middle=middle, small=small)
+    return CLUSTER.format(middle=middle, small=small)
 
 
 def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
@@ -85,7 +89,9 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
     inputs = random_samples(bundle.manifest, samples, seed=0)
     with tempfile.TemporaryDirectory(prefix="tvmpipe-demo-") as store:
         stderr.print("starting a tracker and three agents")
-        agents = [LocalAgent(d.key, d.threads, d.memory_bytes) for d in cluster.devices]
+        agents = [
+            LocalAgent(d.key, d.threads, d.memory_bytes, ("--slowdown", str(d.slowdown))) for d in cluster.devices
+        ]
         with local_cluster(agents, store=Path(store)) as local:
             facts, worst = _run(bundle, local, inputs, reference)
             baseline, worst_alone = _run(alone, local, inputs, reference)

@@ -35,6 +35,8 @@ class Cost:
                 )
                 for p in graph.primitives
             ]
-            latency[device.name] = tuple(estimate.latency_s for estimate in estimates)
+            latency[device.name] = tuple(estimate.latency_s * device.slowdown for estimate in estimates)
             sources[device.name] = "+".join(sorted({estimate.source for estimate in estimates}))
-        return replace(state, costs=CostTable(latency, sources))
+        slowed = [f"{device.name} {device.slowdown:g} times" for device in state.cluster.devices if device.slowdown > 1]
+        notes = (f"emulated devices, slower than their targets: {', '.join(slowed)}",) if slowed else ()
+        return replace(state, costs=CostTable(latency, sources), notes=(*state.notes, *notes))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulp
@@ -32,10 +32,14 @@ _GAP = 1e-3  # plans closer than this to the bound count as optimal; estimates a
 
 @dataclass(frozen=True)
 class Solution:
-    """`device_of` coarse node -> device, None when none was found; `bound_s` a lower bound in seconds."""
+    """`device_of` coarse node -> device and what the program takes it to cost, None when none was found.
+
+    `bound_s` is a lower bound on what any placement costs. Both are in seconds.
+    """
 
     device_of: dict[int, str] | None
     bound_s: float | None
+    goal_s: float | None = None
 
 
 def solve(
@@ -60,7 +64,8 @@ def solve(
     # Among equals prefer the plan that does the least in all; too small to change which is best by 0.01 %.
     tie = _TIE / len(used)
     problem.setObjective(goal + tie * pulp.lpSum(used))
-    return _run(problem, place, coarse, cluster, time_limit_s)
+    solution = _run(problem, place, coarse, cluster, time_limit_s)
+    return solution if solution.device_of is None else replace(solution, goal_s=goal.value() / MS)
 
 
 def tidy(
@@ -145,15 +150,15 @@ def _run(
     # One thread and a fixed seed: the same problem gives the same plan, unless the time limit ends the search.
     solver = pulp.HiGHS(msg=False, timeLimit=time_limit_s, threads=1, gapRel=gap, random_seed=1)
     problem.solve(solver)
+    dual = float(problem.solverModel.getInfo().mip_dual_bound)
+    # Nothing in the tie-breaker's mean exceeds the goal itself, so that it adds at most this.
+    bound = max(0.0, dual / (1 + _TIE)) / MS if math.isfinite(dual) else None
     values = {key: variable.value() for key, variable in place.items()}
     solved = problem.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
     if not solved or any(value is None for value in values.values()):
-        return Solution(None, None)
+        return Solution(None, bound)
     device_of = {
         node.index: max(cluster.devices, key=lambda d, n=node.index: values[n, d.name]).name  # type: ignore[misc]
         for node in coarse.nodes
     }
-    dual = float(problem.solverModel.getInfo().mip_dual_bound)
-    # Nothing in the tie-breaker's mean exceeds the goal itself, so that it adds at most this.
-    bound = max(0.0, dual / (1 + _TIE)) / MS if math.isfinite(dual) else None
     return Solution(device_of, bound)

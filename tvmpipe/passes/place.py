@@ -1,4 +1,4 @@
-"""Assign primitives to devices: the best of a MILP, every single device that fits, and filling by memory."""
+"""Assign primitives to devices: the best of a MILP, consecutive segments, single devices, and filling by memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tvmpipe.passes.milp import least_shortage, solve, tidy
 from tvmpipe.passes.plan import Plan, read_placement, resolve_pins
 from tvmpipe.passes.price import Price, price, price_single_devices
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.segments import best_segments
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_size
 
@@ -122,18 +123,14 @@ class _Search:
         if self.closest is None or priced.missing_bytes < self.closest.price.missing_bytes:
             self.closest = candidate
         missing = {name: load.missing_bytes for name, load in priced.loads.items()}
-        return Cluster(
-            tuple(
-                replace(d, memory_bytes=max(0, d.memory_bytes - missing.get(d.name, 0)))
-                if d.memory_bytes is not None
-                else d
-                for d in cluster.devices
-            ),
-            cluster.links,
+        tightened = tuple(
+            d if d.memory_bytes is None else replace(d, memory_bytes=max(0, d.memory_bytes - missing.get(d.name, 0)))
+            for d in cluster.devices
         )
+        return replace(cluster, devices=tightened)
 
     def search(self, coarse: CoarseGraph) -> float | None:
-        """Fill by memory, then solve; again with tightened memories while the solution does not fit."""
+        """Fill by memory, cut into segments, then solve; again with tightened memories while a result does not fit."""
         pinned = _pin_nodes(coarse, self.graph, self.pins)
         tightened: Cluster | None = self.state.cluster
         for _ in range(_ROUNDS):
@@ -141,6 +138,14 @@ class _Search:
                 break
             filled = _fill(coarse, tightened, pinned)
             tightened = self.offer("fill by memory", _spread(coarse, self.graph, filled), tightened)
+        tightened = self.state.cluster
+        for _ in range(_ROUNDS):
+            if tightened is None:
+                break
+            segments = best_segments(coarse, tightened, self.objective, pinned)
+            if segments is None:
+                break
+            tightened = self.offer("segments", _spread(coarse, self.graph, segments), tightened)
         bound = None
         tightened = self.state.cluster
         deadline = time.monotonic() + self.state.options.time_limit_s
@@ -149,16 +154,16 @@ class _Search:
                 break
             incumbent = min((one.price.figure(self.objective) for one in self.fitting), default=None)
             tried = tightened
-            # Half of what is left for each solution, so that something is left to put it right.
-            solution = solve(coarse, tried, self.objective, _half_until(deadline), pinned, incumbent)
+            # A part of what is left for each solution, so that something is left to put it right.
+            share = 0.5 if self.objective == "throughput" else 0.8
+            solution = solve(coarse, tried, self.objective, _part_until(deadline, share), pinned, incumbent)
             if round_number == 0 and self._bound_holds(coarse):
                 bound = solution.bound_s
             if solution.device_of is None:
                 break
             tightened = self.offer("milp", _spread(coarse, self.graph, solution.device_of), tightened)
-            if tightened is None and self.objective == "throughput":
-                period_s = _TIDY * self.fitting[-1].price.period_s
-                tidier = tidy(coarse, tried, _half_until(deadline), pinned, period_s)
+            if tightened is None and self.objective == "throughput" and solution.goal_s is not None:
+                tidier = tidy(coarse, tried, _part_until(deadline, 0.5), pinned, _TIDY * solution.goal_s)
                 if tidier is not None:
                     self.offer("milp", _spread(coarse, self.graph, tidier), tried)
         return bound
@@ -183,9 +188,9 @@ class _Search:
         return self.objective == "throughput" or len(coarse.nodes) == len(self.graph.by_name())
 
 
-def _half_until(deadline: float) -> float:
-    """Half the seconds until a monotonic time, but some in any case."""
-    return max(0.1, (deadline - time.monotonic()) / 2)
+def _part_until(deadline: float, share: float) -> float:
+    """A share of the seconds until a monotonic time, but some in any case."""
+    return max(0.1, (deadline - time.monotonic()) * share)
 
 
 def _check_pins(pins: Mapping[str, str], cluster: Cluster) -> None:

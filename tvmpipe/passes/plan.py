@@ -52,9 +52,9 @@ class Plan:
     Attributes: `placement` primitive name -> device name; `stages` what this makes, in running order; `period_s`
     seconds between results when the pipeline is full; `latency_s` seconds of one sample alone; `loads` per device
     that got something; `links` per direction of a link that carries something; `bound_s` no plan of this model's
-    coarse graph is better than this in the objective (None: not known); `origin` "milp", "single device", "fill by
-    memory", "memory" (the only aim it could meet) or "plan file"; `single_device_s` the objective on each device
-    alone, None where the model does not fit.
+    coarse graph is better than this in the objective (None: not known); `origin` "milp", "segments",
+    "single device", "fill by memory", "memory" (the only aim it could meet) or "plan file"; `single_device_s` the
+    objective on each device alone, None where the model does not fit.
     """
 
     objective: Objective

@@ -49,7 +49,7 @@ class LocalCluster:
         self.restart(name)
 
     def restart(self, name: str) -> None:
-        """Start a process again that has ended."""
+        """Start a process again that has ended. It ends with the thread that calls this."""
         self._processes[name] = subprocess.Popen(
             self._commands[name],
             stdout=self._out,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tvmpipe.errors import ClusterError
+from tvmpipe.manifest import HEAD
 from tvmpipe.targets.target import TargetDescription, find_target
 from tvmpipe.units import parse_duration, parse_rate, parse_size
 
@@ -19,23 +20,26 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
-HEAD = "head"
-"""The name of the process that submits samples, as an end of a link."""
-
 # Gigabit Ethernet: 1,000 Mbit/s less what frames, IP and TCP take of it, and a round trip's half through one switch.
 DEFAULT_BANDWIDTH_BPS = 117e6
 DEFAULT_LATENCY_S = 0.5e-3
 
+__all__ = ["HEAD", "Cluster", "Device", "Link", "load_cluster", "parse_cluster"]
+
 
 @dataclass(frozen=True)
 class Device:
-    """A machine: `key` is what the tracker knows it by; `memory_bytes` None means no limit is planned for."""
+    """A machine: `key` is what the tracker knows it by; `memory_bytes` None means no limit is planned for.
+
+    `slowdown` is for an agent that emulates a device so many times slower than its target.
+    """
 
     name: str
     key: str
     target: TargetDescription
     threads: int
     memory_bytes: int | None
+    slowdown: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,26 +56,26 @@ class Link:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Devices in the file's order, and every link that the file names; others are gigabit Ethernet."""
+    """Devices in the file's order, and every link that the file names; others are as `network` says."""
 
     devices: tuple[Device, ...]
     links: dict[frozenset[str], Link]
+    network: Link = Link(DEFAULT_BANDWIDTH_BPS, DEFAULT_LATENCY_S)
 
     def link(self, first: str, second: str) -> Link:
         """The link that carries tensors from `first` to `second`; either may be `HEAD`.
 
         A link is as fast one way as the other, and both ways at the same time.
         """
-        named = self.links.get(frozenset((first, second)))
-        return Link(DEFAULT_BANDWIDTH_BPS, DEFAULT_LATENCY_S) if named is None else named
+        return self.links.get(frozenset((first, second)), self.network)
 
     def only(self, name: str) -> Cluster:
         """The same cluster with a single device."""
-        return Cluster(tuple(device for device in self.devices if device.name == name), self.links)
+        return replace(self, devices=tuple(device for device in self.devices if device.name == name))
 
     def without(self, name: str) -> Cluster:
         """The same cluster when a device is lost."""
-        return Cluster(tuple(device for device in self.devices if device.name != name), self.links)
+        return replace(self, devices=tuple(device for device in self.devices if device.name != name))
 
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # TVM splits what it sends at blanks and colons
@@ -85,6 +89,7 @@ class _DeviceEntry(BaseModel):
     target: str = "native"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     memory: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = None
+    slowdown: Annotated[float, Field(ge=1)] = 1.0
 
 
 class _LinkEntry(BaseModel):
@@ -95,11 +100,19 @@ class _LinkEntry(BaseModel):
     latency: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = DEFAULT_LATENCY_S
 
 
+class _NetworkEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    bandwidth: Annotated[float, BeforeValidator(parse_rate), Field(gt=0)] = DEFAULT_BANDWIDTH_BPS
+    latency: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = DEFAULT_LATENCY_S
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     device: Annotated[list[_DeviceEntry], Field(min_length=1)]
     link: list[_LinkEntry] = []
+    network: _NetworkEntry = _NetworkEntry()
 
 
 def load_cluster(path: str | Path) -> Cluster:
@@ -133,7 +146,7 @@ def parse_cluster(text: str, origin: str = "cluster.toml") -> Cluster:
             line = _line_of(text, "device", index, "target")
             raise ClusterError(f"{origin} line {line}: {error}") from None
         threads = entry.threads or target.cores
-        devices.append(Device(entry.name, entry.key or entry.name, target, threads, entry.memory))
+        devices.append(Device(entry.name, entry.key or entry.name, target, threads, entry.memory, entry.slowdown))
     names = [device.name for device in devices]
     for index, name in enumerate(names):
         if name in names[:index] or name == HEAD:
@@ -147,26 +160,28 @@ def parse_cluster(text: str, origin: str = "cluster.toml") -> Cluster:
                 allowed = ", ".join((*names, HEAD))
                 raise ClusterError(f"{origin} line {line}: {end!r} is no device; allowed: {allowed}")
         links[frozenset(link.between)] = Link(link.bandwidth, link.latency)
-    return Cluster(tuple(devices), links)
+    return Cluster(tuple(devices), links, Link(file.network.bandwidth, file.network.latency))
 
 
 def _explain(error: Any, text: str, origin: str) -> str:
     """One sentence for the first validation error, with the line it is on."""
     where = error["loc"]
     table = where[0] if where else ""
-    index = where[1] if len(where) > 1 and isinstance(where[1], int) else 0
-    key = str(where[2]) if len(where) > 2 else ""
+    listed = len(where) > 1 and isinstance(where[1], int)
+    index = where[1] if listed else 0
+    key = str(where[2]) if len(where) > 2 else str(where[1]) if len(where) > 1 and not listed else ""
     line = _line_of(text, str(table), index, key)
-    models: dict[str, type[BaseModel]] = {"device": _DeviceEntry, "link": _LinkEntry}
+    shown = f"[[{table}]]" if listed else f"[{table}]"
+    models: dict[str, type[BaseModel]] = {"device": _DeviceEntry, "link": _LinkEntry, "network": _NetworkEntry}
     model = models.get(str(table), _File) if key else _File
     if error["type"] == "extra_forbidden":
         allowed = ", ".join(model.model_fields)
-        place = f"[[{table}]] has no key {key!r}" if key else f"there is no table {table!r}"
+        place = f"{shown} has no key {key!r}" if key else f"there is no table {table!r}"
         return f"{origin} line {line}: {place}; allowed: {allowed}"
     if error["type"] == "missing" and not key:
         return f"{origin}: no [[{table}]] table; at least one is needed"
     if error["type"] == "missing":
-        return f"{origin} line {line}: [[{table}]] needs the key {key!r}"
+        return f"{origin} line {line}: {shown} needs the key {key!r}"
     message = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
     return f"{origin} line {line}: {key or table}: {message}"
 
