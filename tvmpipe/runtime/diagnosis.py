@@ -33,6 +33,7 @@ DEVICE_STEPS = (
     "link",
 )  # fmt: skip
 _WAIT_S = 5.0
+_FREE_S = 10.0  # a device that was given out and not used registers anew after 8 s
 _SLOW_LINK_BPS = 1e6
 
 
@@ -162,17 +163,21 @@ def _reach(visit: _Visit, seen: set[str]) -> RpcSession:
     """A session with a device that was not seen before, step by step where it fails."""
     course = visit.course
     busy = "wait until it is free; if nobody uses it, its agent hangs: start it again"
+    refused: tuple[DeviceAddress, TvmpipeError] | None = None
     for attempt in range(3):
         try:
-            grant = visit.tracker.request(visit.key, _WAIT_S)
+            grant = visit.tracker.request(visit.key, _FREE_S)
         except DeviceUnavailableError:
-            course.fail("registration", f"it is registered but was not free for {_WAIT_S:g} s", busy)
+            if refused is not None:
+                _explain(visit, *refused)
+            course.fail("registration", f"it is registered but was not free for {_FREE_S:g} s", busy)
         where = format_address(grant.host, grant.port)
         try:
             session = RpcSession(stand_in(visit.key), grant, visit.watchdog, _WAIT_S, visit.cluster_key)
         except DeviceLostError as error:
-            # It may have registered anew since; then its old match key is worth nothing.
-            if attempt == 0 and visit.cluster_key is None and "no answer" not in str(error):
+            # What TVM says of a match key that is worth nothing any more: the device has registered anew since.
+            if attempt == 0 and "cannot find server that matches" in str(error):
+                refused = grant, error
                 continue
             _explain(visit, grant, error)
         except TvmpipeError as error:
