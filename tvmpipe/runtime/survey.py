@@ -16,6 +16,8 @@ from tvmpipe.runtime.rpc_session import RpcSession
 from tvmpipe.runtime.tracker import KeyStatus, Tracker
 from tvmpipe.runtime.watchdog import Watchdog
 
+_POLL_S = 0.1
+
 
 @dataclass(frozen=True)
 class DeviceReport:
@@ -70,9 +72,9 @@ class Survey:
             return [self._report(status.key, address, reports) for status in keys for address in status.addresses]
 
     def _unasked(self, status: KeyStatus) -> int:
-        """How many of the free devices of a key nobody here still waits for; these are then waited for."""
+        """How many devices of a key nobody here still waits for; these are then waited for."""
         with self._lock:
-            count = max(0, status.free - self._asking.get(status.key, 0))
+            count = max(0, status.total - self._asking.get(status.key, 0))
             self._asking[status.key] = self._asking.get(status.key, 0) + count
             return count
 
@@ -87,6 +89,7 @@ class Survey:
         """Get any device of a key, and note what it says."""
         try:
             with Tracker(self._tracker, self._timeout_s) as tracker:
+                self._await_free(tracker, key)
                 grant = tracker.request(key, self._timeout_s)
             address = format_address(grant.host, grant.port)
             self._note(DeviceReport(key, address, "silent", f"no answer within {self._timeout_s:g} s"), reports)
@@ -112,6 +115,14 @@ class Survey:
         finally:
             with self._lock:
                 self._asking[key] -= 1
+
+    def _await_free(self, tracker: Tracker, key: str) -> None:
+        """A moment's patience: sessions are short. A request that is not granted would stay with the tracker."""
+        deadline = time.monotonic() + self._timeout_s / 2
+        while not any(status.key == key and status.free for status in tracker.status()):
+            if time.monotonic() > deadline:
+                raise DeviceUnavailableError(f"no device with key {key!r} is free")
+            time.sleep(_POLL_S)
 
     def _note(self, report: DeviceReport, reports: dict[str, DeviceReport]) -> None:
         with self._lock:
