@@ -115,10 +115,35 @@ def test_devices(agents: LocalCluster) -> None:
     assert all(entry["total"] == 1 for entry in facts)
 
 
+def test_top_once(agents: LocalCluster) -> None:
+    facts = json.loads(tvmpipe("top", "--tracker", agents.tracker, "--once", "--json")[0])
+    assert facts["tracker"] == agents.tracker
+    assert [(entry["key"], entry["kind"]) for entry in facts["devices"]] == [
+        ("alpha", "agent"), ("beta", "agent"), ("gamma", "agent")
+    ]  # fmt: skip
+    entry = facts["devices"][0]
+    assert (entry["held_by"], entry["emulated"], entry["stages"]) == (None, None, [])
+    assert entry["memory_bytes"] > 0
+    out, _ = tvmpipe("top", "--tracker", agents.tracker)  # no terminal: one table
+    assert out.count("agent") == 3
+    assert "no tracker answers" in sentence(tvmpipe("top", "--tracker", "127.0.0.1:1", "--once", code=4)[1])
+
+
+def test_doctor(agents: LocalCluster) -> None:
+    steps = json.loads(tvmpipe("doctor", "--tracker", agents.tracker, "--key", "alpha", "--json")[0])
+    assert {step["result"] for step in steps} == {"ok", "skipped"}
+    assert {"device", "name", "result", "message", "remedy"} == set(steps[0])
+    steps = json.loads(tvmpipe("doctor", "--tracker", agents.tracker, "--key", "delta", "--json", code=4)[0])
+    assert [step["name"] for step in steps if step["result"] == "failed"] == ["keys"]
+    out, _ = tvmpipe("doctor", "--tracker", "127.0.0.1:1", code=4)
+    assert "tvm.exec.rpc_tracker --port 1" in out
+    assert "1 failed" in out
+
+
 def test_version_and_help() -> None:
     assert "version" in tvmpipe("--version")[0]
     out, _ = tvmpipe("--help")
-    for command in ("compile", "run", "plan", "show", "devices", "agent", "demo"):
+    for command in ("compile", "run", "plan", "show", "devices", "agent", "demo", "top", "doctor"):
         assert command in out
 
 
@@ -167,6 +192,9 @@ def test_mistakes_are_json_too(tmp_path: Path) -> None:
         ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--memory", "lots"],
         ["agent", "--tracker", "127.0.0.1:1", "--key", "a b"],
         ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--port", "70000"],
+        ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--metrics-port", "0"],
+        ["top"],
+        ["doctor", "--tracker", "127.0.0.1:1", "--key", "a b"],
     ],
 )
 def test_usage_errors_exit_2(arguments: list[str]) -> None:
@@ -214,7 +242,10 @@ def test_mistakes_of_an_agent(tmp_path: Path) -> None:
 
     (tmp_path / "file").touch()
     fails("cannot be used", "--store", tmp_path / "file")
-    fails("cannot listen on 203.0.113.1", "--host", "203.0.113.1", "--store", tmp_path / "s")
+    tvmpipe("key", tmp_path / "key")
+    elsewhere = ("--host", "203.0.113.1", "--store", tmp_path / "s")
+    fails("off loopback (203.0.113.1) an agent needs --cluster-key FILE", *elsewhere)
+    fails("cannot listen on 203.0.113.1", *elsewhere, "--cluster-key", tmp_path / "key")
     fails("no port from 9100 to 9099 is free", "--port", 9100, "--port-end", 9100, "--store", tmp_path / "s")
 
 

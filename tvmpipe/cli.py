@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,59 +15,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tvmpipe.commands.outcome import Outcome
+from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Key, Pin, Shape
 from tvmpipe.commands.progress import stderr
 from tvmpipe.errors import InputError, TvmpipeError
-from tvmpipe.units import parse_duration, parse_rate, parse_size
-
-
-class _Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
-    name = "NAME=D,D,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        name, separator, dims = str(value).rpartition("=")
-        try:
-            shape = tuple(int(dim) for dim in dims.split(",")) if dims else ()
-        except ValueError:
-            shape = (-1,)
-        if not separator or not name or any(dim < 1 for dim in shape):
-            self.fail(f"{value!r} is not of the form x=1,3,224,224", param, ctx)
-        return name, shape
-
-
-class _Pin(click.ParamType):  # type: ignore[type-arg]
-    name = "PRIMITIVE=DEVICE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        pattern, separator, device = str(value).rpartition("=")
-        if not separator or not pattern or not device:
-            self.fail(f"{value!r} is not of the form 003.fused_conv2d=fast", param, ctx)
-        return pattern, device
-
-
-class _Quantity(click.ParamType):  # type: ignore[type-arg]
-    def __init__(self, name: str, parse: Callable[[object], float]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-_SIZE = _Quantity("SIZE", parse_size)
-_RATE = _Quantity("RATE", parse_rate)
-_DURATION = _Quantity("DURATION", parse_duration)
-
-
-class _Key(click.ParamType):  # type: ignore[type-arg]
-    name = "KEY"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(value)):
-            self.fail(f"{value!r} is no key; letters, digits, '_', '.' and '-' are allowed", param, ctx)
-        return value
 
 
 def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
@@ -88,6 +37,8 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
             click.echo(json.dumps(outcome.facts, indent=2))
         elif outcome is not None:
             Console(width=None if sys.stdout.isatty() else 160).print(outcome.view)
+        if outcome is not None and outcome.exit_code:
+            sys.exit(outcome.exit_code)
 
     return wrapped
 
@@ -102,10 +53,10 @@ def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
 def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
-        click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Fix an input with open dimensions."),
+        click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions."),
         click.option("--objective", type=click.Choice(["throughput", "latency"]), default="throughput"),
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
-        click.option("--pin", "pins", type=_Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
+        click.option("--pin", "pins", type=Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
         click.option("--failover", is_flag=True, help="Also plan for the loss of each device."),
         click.option(
@@ -160,7 +111,7 @@ def plan(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Fix an input with open dimensions.")
+@click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
 @_command
 def show(model: Path, shapes: Any) -> Outcome:
     """List the fused primitives of MODEL with their operators, shapes, FLOPs and bytes."""
@@ -174,7 +125,7 @@ def show(model: Path, shapes: Any) -> Outcome:
 @click.option("--device", default="native", help="Target to compile for, such as x86-64-v3; this host must have it.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Threads of either side.")
 @click.option("--against", type=click.Choice(["onnxruntime", "none"]), default="onnxruntime")
-@click.option("--shape", "shapes", type=_Shape(), multiple=True, help="Fix an input with open dimensions.")
+@click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
 @click.option("--runs", type=click.IntRange(min=1), default=20, help="Timed runs of each.")
 @_command
 def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
@@ -221,6 +172,33 @@ def devices(tracker: str) -> Outcome:
 
 
 @cli.command()
+@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to ask.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
+@click.option("--once", is_flag=True, help="Print one table and end, as with --json and where there is no terminal.")
+@_command
+def top(tracker: str, cluster_key: Path | None, once: bool) -> Outcome | None:
+    """Show what the devices behind a tracker are doing, anew every two seconds."""
+    from tvmpipe.commands.top import show_once, watch
+
+    if once or click.get_current_context().params["as_json"] or not sys.stdout.isatty():
+        return show_once(tracker, cluster_key)
+    watch(tracker, cluster_key)
+    return None
+
+
+@cli.command()
+@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to ask.")
+@click.option("--key", type=Key(), help="Look at the devices with this key only.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
+@_command
+def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
+    """Try every step on the way to each device, and say what to do about those that fail."""
+    from tvmpipe.commands.doctor import examine
+
+    return examine(tracker, key, cluster_key)
+
+
+@cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_command
 def key(file: Path) -> Outcome:
@@ -232,19 +210,22 @@ def key(file: Path) -> Outcome:
 
 @cli.command()
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to register with.")
-@click.option("--key", required=True, type=_Key(), help="Name under which heads ask for this device.")
+@click.option("--key", required=True, type=Key(), help="Name under which heads ask for this device.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; whoever reaches it can run code.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9091, help="First port to try.")
 @click.option("--port-end", type=click.IntRange(2, 65536), default=9199, help="Port to stop before.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
-@click.option("--memory", "memory_bytes", type=_SIZE, help="Memory to offer, such as 512MiB; default: all.")
+@click.option("--memory", "memory_bytes", type=SIZE, help="Memory to offer, such as 512MiB; default: all.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder for libraries and weights that were sent.")
 @click.option("--link-port", type=click.IntRange(1, 65535), default=9200, help="First port to try for tensors.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where others reach the link port, if it is elsewhere.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--slowdown", type=click.FloatRange(min=1), default=1.0, help="Emulate a device so much slower.")
-@click.option("--bandwidth", "bandwidth_bps", type=_RATE, help="Emulate a link that sends at this rate: 100Mbps.")
-@click.option("--latency", "latency_s", type=_DURATION, default="0s", help="Emulate a link with this delay: 1ms.")
+@click.option("--bandwidth", "bandwidth_bps", type=RATE, help="Emulate a link that sends at this rate: 100Mbps.")
+@click.option("--latency", "latency_s", type=DURATION, default="0s", help="Emulate a link with this delay: 1ms.")
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Serve /metrics and /healthz here; default: do not."
+)
 @_command
 def agent(**options: Any) -> None:
     """Offer this machine as a device."""

@@ -11,7 +11,8 @@ from rich.console import RenderableType
 
 @dataclass(frozen=True)
 class Outcome:
-    """`facts` is printed with `--json` (plain JSON types), `view` otherwise."""
+    """`facts` is printed with `--json` (plain JSON types), `view` otherwise; then the command ends with `exit_code`."""
 
     facts: Mapping[str, Any] | list[Any]
     view: RenderableType
+    exit_code: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 from tvmpipe.errors import InputError
 
@@ -23,3 +24,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def address_towards(host: str, port: int) -> str:
+    """This machine's address as `host`, a numeric one, reaches it: the one that packets to it leave from."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port))  # sends nothing
+        return str(probe.getsockname()[0])
+
+
+def format_address(host: str, port: int) -> str:
+    """HOST:PORT as `parse_address` takes it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

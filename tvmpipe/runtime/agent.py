@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import logging
 import os
 import platform
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,16 +32,17 @@ from tvmpipe.runtime.address import is_loopback, parse_address
 from tvmpipe.runtime.advertise import advertise
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.gateway import Gateway
+from tvmpipe.runtime.handshake import guard_handshakes
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.keeper import Keeper, KeeperClient, keeper_address
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
+from tvmpipe.runtime.probes import LinkProbes
 from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
-_HANDSHAKE_S = 5
 _HIDDEN_PORT = 19091  # where the search for a port on loopback begins that a gateway lies in front of
 
 
@@ -49,7 +51,8 @@ class AgentOptions:
     """What an agent is told. `memory_bytes` None offers what the machine has.
 
     `port` to `port_end` is where its RPC server may listen, `link_port` the first tried for the stage link;
-    `advertise` is the HOST:PORT under which others reach that link, where it is another than the agent sees.
+    `advertise` is the HOST:PORT under which others reach that link, where it is another than the agent sees. With
+    `metrics_port` Prometheus can ask there what the agent has done.
     """
 
     tracker: str
@@ -66,12 +69,14 @@ class AgentOptions:
     slowdown: float = 1.0
     bandwidth_bps: float | None = None
     latency_s: float = 0.0
+    metrics_port: int | None = None
 
 
 def serve(options: AgentOptions) -> None:
     """Serve until interrupted. Starts the RPC server again whenever it ends.
 
-    Raises InputError when the store cannot be written, nothing can listen on the address, or a cluster key is needed.
+    Raises InputError when the store cannot be written, nothing can listen on the address, a cluster key is needed, or
+    prometheus_client is missing for metrics.
     """
     import psutil
 
@@ -103,7 +108,11 @@ def serve(options: AgentOptions) -> None:
     emulation = Emulation(options.slowdown, options.bandwidth_bps, options.latency_s)
     # Whoever advertises a port has arranged for that one to be reached.
     ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
-    with hold_port(options.host, ports) as link_port, tempfile.TemporaryDirectory() as folder:
+    with (
+        hold_port(options.host, ports) as link_port,
+        tempfile.TemporaryDirectory() as folder,
+        _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
+    ):
         facts = {
             "tvmpipe": version("tvmpipe"),
             "apache-tvm": version("apache-tvm"),
@@ -132,7 +141,7 @@ def serve(options: AgentOptions) -> None:
             gateway.start()
         shown = None if gateway is None else (_shown_host(options.host), gateway.port)
         try:
-            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, root, Path(folder), shown))
+            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, host, Path(folder), shown))
         finally:
             keeper.close()
             if gateway is not None:
@@ -165,14 +174,28 @@ def _keep_serving(
             gateway.point_to(("127.0.0.1", server.port))
         logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
         started = time.monotonic()
+        keeper.server_up = True
+        keeper.server_starts += 1
         try:
             while server.proc._proc.poll() is None:
                 keeper.serve(0.2)
         finally:
+            keeper.server_up = False
             server.terminate()
         wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
         logger.warning("the RPC server ended; starting it again in %g s", wait_s)
         keeper.serve(wait_s)
+
+
+def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextManager[Any]:
+    """A server of metrics, if one is wanted. It asks the keeper as any other process does, so they share nothing."""
+    if options.metrics_port is None:
+        return contextlib.nullcontext()
+    try:
+        from tvmpipe.runtime.metrics import MetricsServer
+    except ModuleNotFoundError as error:
+        raise InputError(f"--metrics-port needs the package {error.name!r}; install tvmpipe[metrics]") from None
+    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')))
 
 
 def _shown_host(host: str) -> str | None:
@@ -196,17 +219,16 @@ def _check_address(options: AgentOptions) -> None:
     raise InputError(f"no port from {options.port} to {options.port_end - 1} is free on {options.host}")
 
 
-def _prepare_server(root: Path, folder: Path, shown: tuple[str | None, int] | None) -> None:
+def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, int] | None) -> None:
     """Runs in the server's process before it listens; its sessions are forked from it."""
     die_with_parent()
     if shown is not None:
         advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)
-    _bound_handshakes()
-    os.register_at_fork(after_in_child=_lift_limits)
+    guard_handshakes()
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
-    register_functions(Store(root), KeeperClient(keeper_address(folder)))
+    register_functions(Store(host.store), KeeperClient(keeper_address(folder)), LinkProbes(host))
 
 
 def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
@@ -214,36 +236,8 @@ def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def _bound_handshakes() -> None:
-    """Whoever connects must complete TVM's handshake in a few seconds.
-
-    Its listening thread otherwise waits for ever for a peer that sends nothing, and serves nobody else. The limit
-    is the kernel's, on the accepted socket; sessions are forked from this process and lift it again.
-    """
-    accept = socket.socket.accept
-
-    def bounded(listener: socket.socket) -> tuple[socket.socket, Any]:
-        connection, address = accept(listener)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _HANDSHAKE_S, 0))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-            if hasattr(socket, option):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        return connection, address
-
-    socket.socket.accept = bounded  # type: ignore[method-assign,assignment]
-
-
-def _lift_limits() -> None:
-    """Let this process's connections wait as long as they like."""
-    for name in os.listdir("/dev/fd"):
-        # Errors: not a socket, or closed meanwhile.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
-
-
-def register_functions(store: Store, keeper: KeeperClient) -> None:
-    """Make the store and the keeper callable over RPC, under names that begin with `tvmpipe.`."""
+def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> None:
+    """Make the store, the keeper and the link's probes callable over RPC, under names that begin with `tvmpipe.`."""
     import tvm_ffi
 
     for name, function in {
@@ -251,5 +245,7 @@ def register_functions(store: Store, keeper: KeeperClient) -> None:
         "store_has": lambda sha256, suffix: int(store.has(sha256, suffix)),
         "store_append": lambda sha256, suffix, chunk: store.append(sha256, suffix, bytes(chunk)),
         "store_commit": store.commit,
+        "dial_back": link.dial_back,
+        "echo": link.echo,
     }.items():
         tvm_ffi.register_global_func(f"tvmpipe.{name}", function, override=True)

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import zmq
@@ -20,6 +20,7 @@ from tvmpipe.runtime.sockets import LinkWatch
 logger = logging.getLogger(__name__)
 
 BEAT_S = 0.25
+_REPORT_S = 1.0
 _SPANS_A_BEAT = 2000
 _CLOCK_SAMPLES = 16
 
@@ -69,7 +70,10 @@ class Clock:
 
 
 class Beat:
-    """The thread that tells the head how its host is. The lease ends when the head has not answered for that long."""
+    """The thread that tells the head how its host is. The lease ends when the head has not answered for that long.
+
+    `report` is called about once a second with a status without spans, and with the last one.
+    """
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class Beat:
         monitors: Mapping[str, zmq.Socket[bytes]],
         *,
         emulated: bool,
+        report: Callable[[Status], None] | None = None,
     ) -> None:
         self.lease_ended = False
         self._host = host
@@ -86,7 +91,9 @@ class Beat:
         self._status = status
         self._watches = {peer: LinkWatch(monitor) for peer, monitor in monitors.items()}
         self._emulated = emulated
-        self._cut: set[str] = set()
+        self._report = report
+        self._report_due = 0.0
+        self._cut: frozenset[str] = frozenset()
         self._open = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="tvmpipe-beat", daemon=True)
@@ -120,15 +127,17 @@ class Beat:
                 logger.warning("the head %s has been silent for %g s", self._host.spec.owner, self._host.spec.lease_s)
                 self.lease_ended = True
                 self._host.stop()
+                self._tell_agent(self.status(last=True))
                 return
         self._tell(last=True)
 
-    def _tell(self, *, last: bool) -> None:
+    def status(self, *, last: bool) -> Status:
+        """How the host is now, without spans. For any thread."""
         import psutil
 
         host = self._host
         busy, failure = host.busy, host.failure
-        status = Status(
+        return Status(
             session=host.spec.session,
             device=host.spec.device,
             sent_s=time.time(),
@@ -140,12 +149,22 @@ class Beat:
             memory_bytes=psutil.Process().memory_info().rss,
             emulated=self._emulated,
             last=last,
-            spans=host.spans.take(1_000_000 if last else _SPANS_A_BEAT),
         )
+
+    def _tell(self, *, last: bool) -> None:
+        status = self.status(last=last)
+        if last or time.monotonic() >= self._report_due:
+            self._tell_agent(status)
+        status.spans = self._host.spans.take(1_000_000 if last else _SPANS_A_BEAT)
         try:
             self._status.send(status.model_dump_json().encode(), zmq.NOBLOCK)
         except zmq.Again:
-            logger.debug("nobody takes the status of %s", host.spec.device)
+            logger.debug("nobody takes the status of %s", status.device)
+
+    def _tell_agent(self, status: Status) -> None:
+        self._report_due = time.monotonic() + _REPORT_S
+        if self._report is not None:
+            self._report(status)
 
     def _hear(self) -> bool:
         heard = False
@@ -155,7 +174,7 @@ class Beat:
                 self._clock.learn(float(answer["sent_s"]), float(answer["head_s"]), time.time())
                 if answer["open"] and not self._open:
                     self._watch()
-                    self._cut.clear()
+                    self._cut = frozenset()
                     self._open = True
                 heard = True
             except zmq.Again:
@@ -171,4 +190,4 @@ class Beat:
         """
         for peer, watch in self._watches.items():
             if watch.broken():
-                self._cut.add(peer)
+                self._cut |= {peer}

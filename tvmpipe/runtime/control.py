@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmpipe.errors import DeviceError, DeviceUnavailableError
 from tvmpipe.manifest import FileEntry, StageEntry
+from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.rpc_session import RpcSession
 from tvmpipe.runtime.spec import HostSpec
@@ -45,8 +46,7 @@ class AgentControl:
     def link_address(self) -> str:
         """Where its stage link listens, as HOST:PORT."""
         given: str | None = self.facts["link_address"]
-        host = self.session.address.host
-        return given or f"{f'[{host}]' if ':' in host else host}:{self.facts['link_port']}"
+        return given or format_address(self.session.address.host, self.facts["link_port"])
 
     def check(self, stages: Iterable[StageEntry]) -> None:
         """Refuse before anything is sent: wrong architecture, too little memory."""
@@ -130,17 +130,22 @@ class AgentControl:
             _ask(self._keeper, {"do": "release", "claim": claim.model_dump()})
 
     def _send(self, bundle: Bundle, file: FileEntry, suffix: str) -> int:
-        remote = self.session.remote
-        if remote.get_function("tvmpipe.store_has")(file.sha256, suffix):
+        has, append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("has", "append", "commit"))
+        if has(file.sha256, suffix):
             return 0
-        append = remote.get_function("tvmpipe.store_append")
         sent = 0
         with bundle.path_of(file).open("rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 append(file.sha256, suffix, bytearray(chunk))
                 sent += len(chunk)
-        remote.get_function("tvmpipe.store_commit")(file.sha256, suffix)
+        commit(file.sha256, suffix)
         return sent
+
+    def _function(self, name: str) -> Any:
+        function = self.session.function(name)
+        if function is None:
+            raise DeviceError(f"the agent on device {self.session.device.name} has no {name}; it is of another version")
+        return function
 
 
 def _ask(keeper: Any, request: dict[str, Any]) -> dict[str, Any]:

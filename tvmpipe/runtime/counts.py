@@ -36,6 +36,16 @@ class StageCount:
             self.compute_s += one
             self.histogram[next((i for i, bound in enumerate(BUCKETS_S) if one <= bound), len(BUCKETS_S))] += 1
 
+    def plus(self, other: StageCount) -> StageCount:
+        """Both together."""
+        return StageCount(
+            self.samples + other.samples,
+            self.receive_s + other.receive_s,
+            self.compute_s + other.compute_s,
+            self.send_s + other.send_s,
+            [a + b for a, b in zip(self.histogram, other.histogram, strict=True)],
+        )
+
     def minus(self, earlier: StageCount) -> StageCount:
         """What came after `earlier`."""
         return StageCount(

@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tvmpipe.errors import TvmpipeError
+from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.emulation import Emulation
-from tvmpipe.runtime.host import StageHost
 from tvmpipe.runtime.hosting import HostedSession
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.process import die_with_parent
@@ -67,22 +67,28 @@ class _HostProcess:
     def __init__(self, options: HostOptions, answers: Any) -> None:
         self._options = options
         self._answers = answers
-        self._commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._host: StageHost | None = None
+        self._writing = threading.Lock()
+        self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._hosted: HostedSession | None = None
 
     def listen(self) -> None:
-        """Take commands; a new one ends what is being served."""
+        """Take commands; a new one ends what is being served, `close` the process as well."""
         for line in sys.stdin:
-            self._commands.put(json.loads(line))
-            if self._host is not None:
-                self._host.stop()
-        os._exit(0)  # the agent is gone
+            command = json.loads(line)
+            hosted = self._hosted
+            if "close" in command:
+                # At once, whatever is being computed: nobody waits for it any more.
+                if hosted is not None:
+                    self._report(hosted.status)
+                break
+            self._commands.put(command)
+            if hosted is not None:
+                hosted.host.stop()
+        os._exit(0)  # told to, or the agent is gone
 
     def work(self) -> None:
         while True:
             command = self._commands.get()
-            if command is None or "close" in command:
-                return
             session = command["open"]["session"]
             try:
                 self._serve(HostSpec.model_validate(command["open"]))
@@ -90,7 +96,14 @@ class _HostProcess:
                 self._say("failed", session, str(error) or type(error).__name__)
 
     def _say(self, state: str, session: str, message: str = "") -> None:
-        self._answers.write(json.dumps({"state": state, "session": session, "message": message}) + "\n")
+        self._write(json.dumps({"state": state, "session": session, "message": message}))
+
+    def _report(self, status: Status) -> None:
+        self._write(json.dumps({"status": status.model_dump(mode="json", exclude={"spans"})}))
+
+    def _write(self, line: str) -> None:
+        with self._writing:
+            self._answers.write(line + "\n")
 
     def _serve(self, spec: HostSpec) -> None:
         import tvm_ffi
@@ -103,14 +116,14 @@ class _HostProcess:
         key = self._options.cluster_key
         with Sockets(None if key is None else ClusterKey.load(key)) as sockets:
             address = (self._options.address, self._options.port)
-            hosted = HostedSession(spec, runner, sockets, address, self._options.emulation)
-            self._host = hosted.host
+            hosted = HostedSession(spec, runner, sockets, address, self._options.emulation, self._report)
+            self._hosted = hosted
             self._say("ready", spec.session)
             # What was asked for while the stages were being loaded could not stop a host that was not there yet.
             if not self._commands.empty():
                 hosted.host.stop()
             failure = hosted.serve()
-            self._host = None
+            self._hosted = None
         if failure is not None:
             self._say("failed", spec.session, f"stage {failure.stage}: {failure.message}")
         else:

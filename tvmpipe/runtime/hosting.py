@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvmpipe.runtime.address import parse_address
-from tvmpipe.runtime.beat import Beat, Clock
+from tvmpipe.runtime.beat import Beat, Clock, Status
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.host import Runner, StageFailure, StageHost
 from tvmpipe.runtime.sockets import Sockets
@@ -15,11 +17,19 @@ _OVERHEAD_BYTES = 65536  # what a message has besides tensors: header and table
 class HostedSession:
     """Stages being hosted at `address`; the beat begins at once. `sockets` must be this thread's own.
 
+    `report` is called in another thread about once a second, and at the end, with what has been done so far.
+
     Raises InputError when the address is taken.
     """
 
     def __init__(
-        self, spec: HostSpec, runner: Runner, sockets: Sockets, address: tuple[str, int], emulation: Emulation
+        self,
+        spec: HostSpec,
+        runner: Runner,
+        sockets: Sockets,
+        address: tuple[str, int],
+        emulation: Emulation,
+        report: Callable[[Status], None] | None = None,
     ) -> None:
         # Queues have no length of their own: the head lets in no more batches than `max_batches`.
         inbox, _ = sockets.pull(*address, queue=0, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
@@ -29,13 +39,18 @@ class HostedSession:
         clock = Clock()
         self.host = StageHost(spec, runner, inbox, outboxes, emulation=emulation, clock=clock)
         status = sockets.dealer(parse_address(spec.status_address, "head"))
-        self._beat = Beat(self.host, clock, status, monitors, emulated=emulation.active)
+        self._beat = Beat(self.host, clock, status, monitors, emulated=emulation.active, report=report)
         self._beat.start()
 
     @property
     def lease_ended(self) -> bool:
         """Whether it ended because the head was silent."""
         return self._beat.lease_ended
+
+    @property
+    def status(self) -> Status:
+        """What has been done so far, for any thread that ends this process."""
+        return self._beat.status(last=True)
 
     def serve(self) -> StageFailure | None:
         """Host the stages until told to stop. Returns what ended it, if that was a stage."""

@@ -20,13 +20,16 @@ from typing import Any
 import zmq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.host_process import HostOptions
+from tvmpipe.runtime.lifetime import Lifetime
 from tvmpipe.runtime.spec import HostSpec
 
 logger = logging.getLogger(__name__)
 
 RESERVED_S = 30.0
 _REPLACE_S = 3.0  # how long a host may take to begin with something else before it is ended
+_LAST_WORDS_S = 0.5  # how long a host may take to say what it has done before it is ended
 
 
 class Claim(BaseModel):
@@ -48,9 +51,10 @@ class _Holding:
 
 
 class _Host:
-    """A host process and what it last said."""
+    """A host process and what it last said; `lifetime` is told what it has done."""
 
-    def __init__(self, options: HostOptions) -> None:
+    def __init__(self, options: HostOptions, lifetime: Lifetime) -> None:
+        self._lifetime = lifetime
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tvmpipe.runtime.host_process", options.model_dump_json()],
             stdin=subprocess.PIPE,
@@ -61,8 +65,10 @@ class _Host:
         self.state: dict[str, Any] = {"state": "starting", "session": "", "message": ""}
         self.spec: HostSpec | None = None
         self.reused = False
+        self._status: tuple[Status, float] | None = None
         self._told = time.monotonic()
-        threading.Thread(target=self._listen, name="tvmpipe-host-answers", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="tvmpipe-host-answers", daemon=True)
+        self._listener.start()
 
     @property
     def usable(self) -> bool:
@@ -76,6 +82,7 @@ class _Host:
     def open(self, spec: HostSpec) -> None:
         assert self._process.stdin is not None
         self.state = {"state": "starting", "session": spec.session, "message": ""}
+        self._status = None
         self.reused, self.spec, self._told = self.spec is not None, spec, time.monotonic()
         self._process.stdin.write(json.dumps({"open": spec.model_dump(mode="json")}) + "\n")
 
@@ -84,9 +91,25 @@ class _Host:
         """Whether it was told to do something else and has not begun: a stage that hangs, most likely."""
         return self.reused and self.state["state"] == "starting" and time.monotonic() - self._told > _REPLACE_S
 
+    @property
+    def status(self) -> dict[str, Any] | None:
+        """What it last told of its session, with the seconds since then as `age_s`."""
+        if self._status is None:
+            return None
+        status, heard = self._status
+        return {**status.model_dump(mode="json", exclude={"spans"}), "age_s": time.monotonic() - heard}
+
     def end(self) -> None:
+        """End it, and wait until what it had done is known, if it can say so."""
+        if self.state["state"] == "ready":
+            assert self._process.stdin is not None
+            # Errors: it has ended by itself, or does not answer.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._process.stdin.write(json.dumps({"close": True}) + "\n")
+                self._process.wait(_LAST_WORDS_S)
         self._process.kill()
         self._process.wait()
+        self._listener.join(_LAST_WORDS_S)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -94,6 +117,12 @@ class _Host:
         for line in self._process.stdout:
             with contextlib.suppress(ValueError):
                 answer = json.loads(line)
+                if "status" in answer:
+                    status = Status.model_validate(answer["status"])
+                    self._lifetime.take(status)
+                    if status.session == self.state["session"]:
+                        self._status = (status, time.monotonic())
+                    continue
                 # What an earlier opening ends with says nothing about the one that replaced it.
                 if answer["session"] == self.state["session"] and answer["state"] in wanted:
                     self.state = answer
@@ -104,13 +133,20 @@ class _Host:
 
 
 class Keeper:
-    """Answers requests of RPC sessions; one request at a time, in the thread that calls `serve`."""
+    """Answers requests of RPC sessions; one request at a time, in the thread that calls `serve`.
+
+    Attributes: `server_up` whether the RPC server runs, `server_starts` how often it was started; whoever starts it
+    says so here.
+    """
 
     def __init__(self, facts: dict[str, Any], options: HostOptions, address: str) -> None:
         self._facts = facts
         self._options = options
         self._holding: _Holding | None = None
         self._host: _Host | None = None
+        self._lifetime = Lifetime()
+        self.server_up = False
+        self.server_starts = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.REP)
         self._socket.bind(address)
@@ -151,13 +187,20 @@ class Keeper:
     def _info(self) -> dict[str, Any]:
         self._expire()
         holder = self._holding
-        host = self._host.state["state"] if self._host is not None else None
+        host = self._host
+        status = None if host is None else host.status
         return {
             **self._facts,
             "held_by": None if holder is None else holder.claim.owner,
             "held_s": None if holder is None else time.monotonic() - holder.since,
-            "host": host,
-            "host_pid": self._host.pid if self._host is not None else None,
+            "host": None if host is None else host.state["state"],
+            "host_message": "" if host is None else host.state["message"],
+            "host_pid": None if host is None else host.pid,
+            "status": status,
+            "samples_per_s": {} if status is None else self._lifetime.rates(status["session"]),
+            "totals": self._lifetime.totals(),
+            "server_up": self.server_up,
+            "server_starts": self.server_starts,
         }
 
     def _reserve(self, claim: Claim) -> dict[str, Any]:
@@ -177,8 +220,9 @@ class Keeper:
             self._host.end()
             self._host = None
         if self._host is None:
-            self._host = _Host(self._options)
+            self._host = _Host(self._options, self._lifetime)
         self._host.open(spec)
+        self._lifetime.opened()
         return {}
 
     def _state(self, claim: Claim) -> dict[str, Any]:
@@ -189,7 +233,7 @@ class Keeper:
             assert self._host.spec is not None
             spec = self._host.spec
             self._host.end()
-            self._host = _Host(self._options)
+            self._host = _Host(self._options, self._lifetime)
             self._host.open(spec)
         return self._host.state
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmpipe.errors import DeviceError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
-from tvmpipe.runtime.address import is_loopback
+from tvmpipe.runtime.address import address_towards, is_loopback
 from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.keys import ClusterKey
@@ -263,11 +263,7 @@ def _for_each(devices: Iterable[DeviceEntry], work: Callable[[DeviceEntry], None
 
 def _address_towards(session: RpcSession) -> str:
     """This machine's address as the device reaches it: the one that packets to the device leave from."""
-    host = session.address.host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, session.address.port))  # sends nothing
-        mine = str(probe.getsockname()[0])
+    mine = address_towards(session.address.host, session.address.port)
     return f"[{mine}]" if ":" in mine else mine
 
 

@@ -16,7 +16,7 @@ from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.tracker import DeviceAddress, Tracker
-from tvmpipe.runtime.tunnel import Tunnel, open_tunnel
+from tvmpipe.runtime.tunnel import Tunnel, shared_tunnels
 from tvmpipe.runtime.watchdog import Expired, Watchdog, close_connections
 
 
@@ -41,9 +41,10 @@ class RpcSession:
         self.address = _resolve(address, device.name)
         self._watchdog = watchdog
         self._tunnel: Tunnel | None = None
+        self._functions: dict[str, Any] = {}
         via = self.address
         if key is not None:
-            self._tunnel = open_tunnel((via.host, via.port), key, timeout_s)
+            self._tunnel = shared_tunnels(key).open((via.host, via.port), timeout_s)
             via = DeviceAddress(*self._tunnel.address, via.match_key)
         self._peer = (via.host, via.port)
         try:
@@ -54,16 +55,23 @@ class RpcSession:
             raise
 
     def function(self, name: str) -> Any | None:
-        """A function that the device's server has registered; None when it has not."""
-        try:
-            return self.remote.get_function(name)
-        except (AttributeError, RuntimeError):
-            return None
+        """A function that the device's server has registered; None when it has not.
+
+        It lives as long as the session: TVM asks the device to free one and waits for the answer without letting
+        other threads run, the tunnel's among them, through which the answer would come.
+        """
+        if name not in self._functions:
+            try:
+                self._functions[name] = self.remote.get_function(name)
+            except (AttributeError, RuntimeError):
+                return None
+        return self._functions[name]
 
     def close(self) -> None:
         """End the connection; whoever waits on it gets an error."""
         # The connection first: freeing handles over one whose peer hangs would wait for ever.
         close_connections(self._peer)
+        self._functions.clear()
         self.remote = None
         if self._tunnel is not None:
             self._tunnel.close()

@@ -47,7 +47,7 @@ class Telemetry:
             for name, count in counts.items():
                 session, before = self._current.get(name, (status.session, count))
                 if session != status.session:
-                    self._ended[name] = _sum(self._ended.get(name, StageCount()), before)
+                    self._ended[name] = self._ended.get(name, StageCount()).plus(before)
                 self._current[name] = (status.session, count)
             self._spans += [(status.device, span) for span in status.spans]
             self.devices[status.device] = DeviceState(
@@ -88,14 +88,4 @@ class Telemetry:
 
     def _total(self, name: str) -> StageCount:
         ended = self._ended.get(name, StageCount())
-        return _sum(ended, self._current[name][1]) if name in self._current else ended
-
-
-def _sum(a: StageCount, b: StageCount) -> StageCount:
-    return StageCount(
-        a.samples + b.samples,
-        a.receive_s + b.receive_s,
-        a.compute_s + b.compute_s,
-        a.send_s + b.send_s,
-        [x + y for x, y in zip(a.histogram, b.histogram, strict=True)],
-    )
+        return ended.plus(self._current[name][1]) if name in self._current else ended

@@ -7,6 +7,7 @@ object, which takes an answer from the device: threads of this process could not
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -131,3 +132,9 @@ class Tunnels:
             )
         self._requests.sendall(self._key.secret)  # not as an argument, which every user of the machine could read
         return self._requests, True
+
+
+@functools.cache
+def shared_tunnels(key: ClusterKey) -> Tunnels:
+    """This process's tunnels with a key: one process carries them all, and ends with this one."""
+    return Tunnels(key)

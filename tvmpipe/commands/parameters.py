@@ -1,0 +1,67 @@
+"""What may stand after an option, and the sentence when something else does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from tvmpipe.units import parse_duration, parse_rate, parse_size
+
+
+class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
+    """An input's name and dimensions."""
+
+    name = "NAME=D,D,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, separator, dims = str(value).rpartition("=")
+        try:
+            shape = tuple(int(dim) for dim in dims.split(",")) if dims else ()
+        except ValueError:
+            shape = (-1,)
+        if not separator or not name or any(dim < 1 for dim in shape):
+            self.fail(f"{value!r} is not of the form x=1,3,224,224", param, ctx)
+        return name, shape
+
+
+class Pin(click.ParamType):  # type: ignore[type-arg]
+    """A pattern of primitives and a device."""
+
+    name = "PRIMITIVE=DEVICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        pattern, separator, device = str(value).rpartition("=")
+        if not separator or not pattern or not device:
+            self.fail(f"{value!r} is not of the form 003.fused_conv2d=fast", param, ctx)
+        return pattern, device
+
+
+class _Quantity(click.ParamType):  # type: ignore[type-arg]
+    def __init__(self, name: str, parse: Callable[[object], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+SIZE = _Quantity("SIZE", parse_size)
+RATE = _Quantity("RATE", parse_rate)
+DURATION = _Quantity("DURATION", parse_duration)
+
+
+class Key(click.ParamType):  # type: ignore[type-arg]
+    """A name in the tracker."""
+
+    name = "KEY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(value)):
+            self.fail(f"{value!r} is no key; letters, digits, '_', '.' and '-' are allowed", param, ctx)
+        return value

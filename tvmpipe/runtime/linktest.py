@@ -1,0 +1,137 @@
+"""Whether the links between a device and this machine work, and how fast."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tvmpipe.errors import DeviceError
+from tvmpipe.runtime.address import address_towards, format_address, parse_address
+from tvmpipe.runtime.control import AgentControl
+from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.probes import DIAL_S, END, LONGEST_MESSAGE_BYTES
+from tvmpipe.runtime.sockets import Sockets, read_event
+
+_SMALL_BYTES = 4096
+_SMALL_MESSAGES = 20
+_LARGE_BYTES = 1 << 20
+_LARGE_MESSAGES = 16
+_TRANSFER_S = 40.0
+
+
+@dataclass(frozen=True)
+class LinkSpeed:
+    """Of 4 KiB there and back the median, in seconds; and bytes/s of 16 MiB, both ways at the same time."""
+
+    round_trip_s: float
+    bytes_per_s: float
+
+
+def dial_back(agent: AgentControl) -> float:
+    """Have the device connect to a new port of this machine. Returns the seconds it took. Raises DeviceError."""
+    session = agent.session
+    call = session.function("tvmpipe.dial_back")
+    if call is None:
+        raise DeviceError("the agent cannot dial back; it is of another version")
+    host = address_towards(session.address.host, session.address.port)
+    nonce = secrets.token_hex(16)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        threading.Thread(target=_answer, args=(listener, nonce.encode()), daemon=True).start()
+        address = format_address(host, listener.getsockname()[1])
+        with session.guard("dialling back", more_s=DIAL_S):
+            answer = json.loads(str(call(address, nonce)))
+    if "error" in answer:
+        raise DeviceError(f"it cannot connect to this machine at {address}: {answer['error']}")
+    return float(answer["seconds"])
+
+
+def _answer(listener: socket.socket, nonce: bytes) -> None:
+    """Give the nonce back to whoever brings it."""
+    listener.settimeout(DIAL_S + 1.0)
+    with contextlib.suppress(OSError):  # nobody came, or went again: the device tells
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(DIAL_S)
+                if connection.makefile("rb").read(len(nonce)) == nonce:
+                    connection.sendall(nonce)
+                    return
+
+
+def measure_link(agent: AgentControl, key: ClusterKey | None) -> LinkSpeed:
+    """Time messages to the device's stage link and back over another, as tensors go. Raises DeviceError."""
+    session = agent.session
+    call = session.function("tvmpipe.echo")
+    if call is None:
+        raise DeviceError("the agent cannot measure its link; it is of another version")
+    host = address_towards(session.address.host, session.address.port)
+    with Sockets(key) as sockets:
+        inbox, port = sockets.pull(host, max_frame_bytes=LONGEST_MESSAGE_BYTES)
+        outbox, monitor = sockets.push(parse_address(agent.link_address, "link"), queue=0)
+        with _running(agent, call, format_address(host, port)) as failures:
+            outbox.send(bytes(_SMALL_BYTES))
+            if not inbox.poll(int(DIAL_S * 2e3)):
+                raise DeviceError(failures[0] if failures else _why(agent, monitor, format_address(host, port)))
+            inbox.recv()
+            trips = [_exchange(inbox, outbox, _SMALL_BYTES, 1, DIAL_S) for _ in range(_SMALL_MESSAGES)]
+            took = _exchange(inbox, outbox, _LARGE_BYTES, _LARGE_MESSAGES, _TRANSFER_S)
+            outbox.send(END)
+    return LinkSpeed(statistics.median(trips), _LARGE_BYTES * _LARGE_MESSAGES / took)
+
+
+@contextlib.contextmanager
+def _running(agent: AgentControl, call: Any, address: str) -> Iterator[list[str]]:
+    """The agent echoes meanwhile; what keeps it from that is put into the list."""
+    failures: list[str] = []
+
+    def work() -> None:
+        try:
+            with agent.session.guard("measuring its link", more_s=_TRANSFER_S + 10):
+                answer = json.loads(str(call(address, _TRANSFER_S)))
+            failures.extend([answer["error"]] if "error" in answer else [])
+        except DeviceError as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=work, name="tvmpipe-echo", daemon=True)
+    thread.start()
+    try:
+        yield failures
+    except BaseException:
+        agent.session.close()  # it would go on waiting for messages
+        raise
+    finally:
+        thread.join(DIAL_S)
+
+
+def _exchange(inbox: Any, outbox: Any, size: int, messages: int, limit_s: float) -> float:
+    """Seconds until all messages are back."""
+    started = time.perf_counter()
+    for _ in range(messages):
+        outbox.send(bytes(size))
+    for done in range(messages):
+        left = limit_s - (time.perf_counter() - started)
+        if left <= 0 or not inbox.poll(int(left * 1e3)):
+            raise DeviceError(f"of {messages} messages of {size} bytes {done} came back within {limit_s:g} s")
+        inbox.recv()
+    return time.perf_counter() - started
+
+
+def _why(agent: AgentControl, monitor: Any, here: str) -> str:
+    """Which way the link does not work."""
+    kinds = []
+    while monitor.poll(0):
+        kinds.append(read_event(monitor).kind)
+    if "ready" in kinds:
+        return f"messages reach the device, but it cannot send to this machine at {here}"
+    if "refused" in kinds:
+        return f"what listens at the device's stage link {agent.link_address} holds another cluster key"
+    return f"this machine cannot connect to the device's stage link at {agent.link_address}"
