@@ -99,7 +99,7 @@ def test_devices(agents: LocalCluster) -> None:
 def test_version_and_help() -> None:
     assert "version" in tvmpipe("--version")[0]
     out, _ = tvmpipe("--help")
-    for command in ("compile", "run", "plan", "show", "devices", "agent", "demo"):
+    for command in ("compile", "run", "plan", "show", "devices", "agent", "key", "demo"):
         assert command in out
 
 

@@ -216,6 +216,16 @@ def agent(**options: Any) -> None:
 
 
 @cli.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@_command
+def key(path: Path) -> Outcome:
+    """Make a cluster key FILE: agents and heads that are given it accept each other and nobody else."""
+    from tvmpipe.commands.key import make_key
+
+    return make_key(path)
+
+
+@cli.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--samples", type=click.IntRange(min=2), default=32)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), help="Folder to write to.")
