@@ -66,7 +66,7 @@ def main(seconds: float, as_json: bool) -> None:
                     memory[name].append(process.memory_info().rss)
             if time.monotonic() - started > seconds:
                 break
-    rows = []
+    rows: list[tuple[str, float, float, bool]] = []
     for name, sizes in memory.items():
         third = len(sizes) // 3
         first, last = statistics.mean(sizes[:third]), statistics.mean(sizes[-third:])

@@ -60,7 +60,7 @@ class Guarded:
 
 @contextlib.contextmanager
 def guarded_server(folder: Path, tracker_port: int | None = None) -> Iterator[Guarded]:
-    """Run both; registered with a tracker as "dev" when its port is given. They log to a file, warnings only."""
+    """Run both, the server with the key "dev", registered with a tracker when its port is given."""
     log = folder / "log"
     arguments = [str(folder / "trace"), *([] if tracker_port is None else [str(tracker_port)])]
     with log.open("a") as out:
@@ -95,7 +95,7 @@ def main(trace: Path, tracker: tuple[str, int] | None) -> None:
         "127.0.0.1",
         29200,
         29400,
-        key="dev" if tracker else "",
+        key="dev",
         tracker_addr=tracker,
         silent=True,
         server_init_callback=functools.partial(prepare, trace, gateway.port),
@@ -116,7 +116,7 @@ def prepare(trace: Path, port: int) -> None:
     advertise("127.0.0.1", port)
 
 
-def use(port: int, key: str = "") -> None:
+def use(port: int, key: str = "dev") -> None:
     """Be a good client: call a function, and move 1 MB there and back."""
     remote = rpc.connect("127.0.0.1", port, key)
     assert remote.get_function("test.add")(20, 22) == 42

@@ -112,8 +112,6 @@ def test_rpc_server_behind_it(tmp_path: Path) -> None:
 def throw_closing(port: int, seed: int) -> None:
     """As `throw`, for a server that takes one connection after the other."""
     for frame in frames(FRAMES, seed):
-        if frame[:4] == b"\x71\xf2\x0f\0" and frame[8:16] == b"client: ":
-            continue  # by chance a good handshake
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(frame)
 
@@ -126,9 +124,10 @@ secret = bytes.fromhex(sys.argv[1])
 with Sockets(ClusterKey(secret) if secret else None) as sockets:
     pull, port = sockets.pull("127.0.0.1", max_frame_bytes=1 << 20)
     print(port, flush=True)
-    while (message := pull.recv_multipart())[0] != b"good":
-        print("got", len(message), flush=True)
-    print("good", flush=True)
+    count = 0
+    while pull.recv_multipart() != [b"good"]:
+        count += 1
+    print(count, flush=True)
 """
 
 
@@ -149,13 +148,12 @@ def test_stage_link(key: ClusterKey | None, tmp_path: Path) -> None:
             push.send(b"good")
             readable, _, _ = select.select([process.stdout], [], [], 10)
             assert readable
-            lines = process.stdout.read().splitlines()
+            got = int(process.stdout.readline())
         assert process.wait(10) == 0
     finally:
         process.kill()
         process.wait()
-    assert lines[-1] == "good"
-    assert key is None or lines == ["good"]
+    assert (got > 0) == (key is None)
     assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 

@@ -68,7 +68,7 @@ def test_calls_and_tensors_and_nothing_left_behind(device: Guarded, tunnels: Tun
 
 def call(port: int, context: ssl.SSLContext | None) -> None:
     """Do to a gateway what TVM's client does to call `test.touch`, through TLS or without."""
-    key = b"client:"
+    key = b"client:dev"
     hello = (0xFF271).to_bytes(4, "little") + len(key).to_bytes(4, "little") + key
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         far: socket.socket = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=3))
@@ -102,13 +102,13 @@ def test_without_the_key_nothing_gets_through(
             call(device.port, context())
         if context() is None:
             with pytest.raises(tvm_error()):
-                rpc.connect("127.0.0.1", device.port, "").get_function("test.touch")()
+                rpc.connect("127.0.0.1", device.port, "dev").get_function("test.touch")()
         serves(device, tunnels)
         (warning,) = device.warnings()
         assert not device.trace.exists()
         # The same call by a holder of the key leaves the trace.
         with tunnels.open(device.address, 5.0) as tunnel:
-            rpc.connect("127.0.0.1", tunnel.port, "").get_function("test.touch")()
+            rpc.connect("127.0.0.1", tunnel.port, "dev").get_function("test.touch")()
         assert device.trace.exists()
     assert "refused 127.0.0.1: it did not prove" in warning
 
@@ -277,3 +277,11 @@ def test_taken_ports_are_passed_over() -> None:
     finally:
         first.stop()
         second.stop()
+
+
+def test_a_silent_peer_on_loopback_holds_the_server_up_briefly(device: Guarded) -> None:
+    """TVM's server itself takes one connection after the other; without a deadline it would wait for ever."""
+    with socket.create_connection(("127.0.0.1", device.server_port)):
+        started = time.monotonic()
+        use(device.server_port)
+        assert time.monotonic() - started < HANDSHAKE_S + 2.0

@@ -24,6 +24,7 @@ from tvmpipe.runtime.relay import READY, hang_up, relay, tune
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 5.0
+_BACKLOG = 1024  # when it is full, a connection attempt waits a second before it is repeated
 _MOST_STRANGERS = 64
 _MOST_GUESTS = 64  # connections that have proved the key; TVM serves one at a time
 _NOT_A_PEER = "it did not prove that it holds this cluster's key"
@@ -178,7 +179,7 @@ def _listen(host: str, port: int, port_end: int) -> socket.socket:
         raise InputError(f"{host!r} is a name that cannot be resolved here") from None
     for candidate in range(port, port_end):
         try:
-            return socket.create_server((str(address[0]), candidate), family=family, backlog=128)
+            return socket.create_server((str(address[0]), candidate), family=family, backlog=_BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise InputError(f"cannot listen on {host}: {error.strerror}") from None

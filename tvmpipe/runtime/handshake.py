@@ -6,7 +6,7 @@ key that is not text ends the thread, and one that does not come keeps everybody
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import socket
 import struct
 import time
@@ -16,7 +16,10 @@ from tvm.rpc import base
 
 from tvmpipe.runtime.relay import tune
 
+logger = logging.getLogger(__name__)
+
 _HANDSHAKE_S = 5.0
+_BACKLOG = 128
 _LONGEST_KEY = 1024
 _HEADER = struct.Struct("<ii")
 
@@ -24,56 +27,58 @@ _HEADER = struct.Struct("<ii")
 def guard_handshakes(timeout_s: float = _HANDSHAKE_S) -> None:
     """From now on listening sockets of this process hand out only connections whose handshake has arrived.
 
-    For the process of an RPC server, before it listens. In place of another connection TVM gets one that it turns
-    away itself, so that it goes on as after any mismatch. Accepted connections have keep-alive and no Nagle delay.
+    For the process of an RPC server, before it listens. In place of any other, TVM gets one that begins with a wrong
+    magic, which it closes. Accepted connections have keep-alive and no Nagle delay.
     """
     accept = socket.socket.accept
+    listen = socket.socket.listen
 
     def guarded(listener: socket.socket) -> tuple[socket.socket, Any]:
         connection, address = accept(listener)
-        # Timeouts and resets are what these peers do.
-        with contextlib.suppress(OSError):
-            tune(connection)
-            if _speaks_rpc(connection, time.monotonic() + timeout_s):
-                connection.settimeout(None)
-                return connection, address
-        connection.close()
-        return _stranger(), address
+        return _screen(connection, time.monotonic() + timeout_s), address
 
     socket.socket.accept = guarded  # type: ignore[method-assign,assignment]
+    # TVM asks for a queue of one: whoever connects next to two others waits a second before the system tries again.
+    socket.socket.listen = lambda listener, *_: listen(listener, _BACKLOG)  # type: ignore[method-assign]
 
 
-def _speaks_rpc(connection: socket.socket, deadline: float) -> bool:
-    """Whether a whole and readable handshake has come by the deadline. It stays in the connection, to be read."""
-    header = _peek(connection, _HEADER.size, deadline)
-    if len(header) < _HEADER.size:
-        return False
-    magic, length = _HEADER.unpack(header)
-    if magic != base.RPC_MAGIC or not 0 < length <= _LONGEST_KEY:
-        return False
-    key = _peek(connection, _HEADER.size + length, deadline)[_HEADER.size :]
+class _Screened(socket.socket):
+    """A connection of which the first bytes have been read already; `recv` gives them again."""
+
+    def __init__(self, connection: socket.socket, first: bytes) -> None:
+        connection.settimeout(None)
+        super().__init__(connection.family, connection.type, connection.proto, connection.detach())
+        self._first = first
+
+    def recv(self, count: int, flags: int = 0) -> bytes:
+        if not self._first:
+            return super().recv(count, flags)
+        data, self._first = self._first[:count], self._first[count:]
+        return data
+
+
+def _screen(connection: socket.socket, deadline: float) -> _Screened:
+    """Read a handshake, or put a wrong magic in place of whatever else came."""
     try:
-        return len(key) == length and bool(key.decode().split())
-    except UnicodeDecodeError:
-        return False
+        tune(connection)
+        header = _read(connection, _HEADER.size, deadline)
+        magic, length = _HEADER.unpack(header)
+        if magic == base.RPC_MAGIC and 0 < length <= _LONGEST_KEY:
+            key = _read(connection, length, deadline)
+            if key.decode().split():
+                return _Screened(connection, header + key)
+    except (OSError, UnicodeDecodeError) as error:
+        logger.debug("no handshake came: %s", error)
+    return _Screened(connection, bytes(4))
 
 
-def _peek(connection: socket.socket, count: int, deadline: float) -> bytes:
-    """The first `count` bytes without taking them, or fewer if no more come by the deadline."""
+def _read(connection: socket.socket, count: int, deadline: float) -> bytes:
+    """Exactly `count` bytes. Raises OSError when they do not come by the deadline."""
     data = b""
-    while (remaining_s := deadline - time.monotonic()) > 0:
-        connection.settimeout(remaining_s)
-        before, data = data, connection.recv(count, socket.MSG_PEEK)
-        if not data or len(data) == count:
-            break
-        if data == before:
-            time.sleep(0.001)  # there is something to peek at, so that the next call would return at once
+    while len(data) < count:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        piece = connection.recv(count - len(data))
+        if not piece:
+            raise ConnectionError(f"the peer closed the connection after {len(data)} bytes")
+        data += piece
     return data
-
-
-def _stranger() -> socket.socket:
-    """A connection whose first four bytes are not TVM's magic."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        theirs.sendall(bytes(4))
-    return ours

@@ -27,6 +27,7 @@ HEARTBEAT_TIMEOUT_MS = 1500  # for links from 0.5 MB/s up
 # so much takes half a second at 1 MB/s (the kernel doubles it), and more was not faster on loopback.
 _SEND_BUFFER_BYTES = 256 << 10
 _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
+_BACKLOG = 1024
 _HANDSHAKE_MS = 5000
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 1000
@@ -106,6 +107,7 @@ class Sockets:
         socket = self._socket(kind, numeric)
         socket.rcvhwm = queue
         socket.maxmsgsize = max_frame_bytes
+        socket.backlog = _BACKLOG
         if self._key is not None:
             socket.curve_server = True
             socket.curve_secretkey = self._key.curve_secret
