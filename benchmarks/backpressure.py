@@ -70,9 +70,7 @@ def main(seconds: float, as_json: bool) -> None:
     for name, sizes in memory.items():
         third = len(sizes) // 3
         first, last = statistics.mean(sizes[:third]), statistics.mean(sizes[-third:])
-        rows.append(
-            {"process": name, "bytes": last, "growth_bytes": last - first, "flat": last < first * (1 + ALLOWED)}
-        )
+        rows.append((name, last, last - first, last < first * (1 + ALLOWED)))
     if as_json:
         fields = ("process", "bytes", "growth_bytes", "flat")
         facts = {"seconds": seconds, "results": taken, "rows": [dict(zip(fields, row, strict=True)) for row in rows]}
@@ -81,10 +79,8 @@ def main(seconds: float, as_json: bool) -> None:
         table = Table(title=f"{taken} results in {seconds:g} s")
         for column in ("process", "resident", "growth"):
             table.add_column(column, justify="left" if column == "process" else "right")
-        for row in rows:
-            table.add_row(
-                str(row["process"]), f"{row['bytes'] / 2**20:.1f} MiB", f"{row['growth_bytes'] / 2**20:+.2f} MiB"
-            )
+        for name, size, growth, _ in rows:
+            table.add_row(name, f"{size / 2**20:.1f} MiB", f"{growth / 2**20:+.2f} MiB")
         Console(width=100).print(table)
     if not all(flat for *_, flat in rows):
         raise SystemExit(1)
