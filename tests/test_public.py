@@ -19,7 +19,7 @@ def test_a_device_needs_nothing_of_the_compile_side() -> None:
 import sys
 for name in ("onnx", "onnxslim", "xgboost", "pulp", "highspy", "networkx", "yaml", "onnxruntime"):
     sys.modules[name] = None
-import tvmpipe, tvmpipe.cli, tvmpipe.runtime.agent, tvmpipe.runtime.pipeline, tvmpipe.runtime.session
+import tvmpipe, tvmpipe.cli, tvmpipe.runtime.agent, tvmpipe.runtime.pipeline, tvmpipe.runtime.host_process
 import tvmpipe.commands.run
 loaded = [name for name in sys.modules if name.startswith(("tvmpipe.passes", "tvmpipe.targets"))]
 assert not loaded, loaded

@@ -104,9 +104,11 @@ def test_a_tracker_that_falls_silent(chain_bundle: Bundle) -> None:
 
 
 def shake_hands_and_stop(server: socket.socket) -> None:
-    connection, _ = server.accept()
-    connection.sendall(connection.recv(4))
-    time.sleep(20)
+    kept = []
+    while True:
+        connection, _ = server.accept()
+        connection.sendall(connection.recv(4))
+        kept.append(connection)
 
 
 def test_a_silent_connection_does_not_block_an_agent(chain_bundle: Bundle, tmp_path: Path) -> None:
