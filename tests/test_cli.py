@@ -143,7 +143,7 @@ def test_doctor(agents: LocalCluster) -> None:
 def test_version_and_help() -> None:
     assert "version" in tvmpipe("--version")[0]
     out, _ = tvmpipe("--help")
-    for command in ("compile", "run", "plan", "show", "devices", "agent", "demo", "top", "doctor"):
+    for command in ("compile", "run", "plan", "show", "devices", "agent", "key", "demo", "top", "doctor"):
         assert command in out
 
 

@@ -199,16 +199,6 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@_command
-def key(file: Path) -> Outcome:
-    """Make a cluster key in FILE, which every machine of a cluster gets a copy of."""
-    from tvmpipe.commands.devices import make_key
-
-    return make_key(file)
-
-
-@cli.command()
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to register with.")
 @click.option("--key", required=True, type=Key(), help="Name under which heads ask for this device.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; whoever reaches it can run code.")
@@ -232,6 +222,16 @@ def agent(**options: Any) -> None:
     from tvmpipe.runtime.agent import AgentOptions, serve
 
     serve(AgentOptions(**options))
+
+
+@cli.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@_command
+def key(path: Path) -> Outcome:
+    """Make a cluster key FILE: agents and heads that are given it accept each other and nobody else."""
+    from tvmpipe.commands.key import make_key
+
+    return make_key(path)
 
 
 @cli.command()

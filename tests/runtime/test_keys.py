@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import os
 import socket
@@ -12,7 +13,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from tvmpipe.cli import cli
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.keys import ALPN, ClusterKey
 
@@ -147,3 +150,11 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ONE.server_context()
     assert not os.listdir(tmp_path)
+
+
+def test_key_command(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    done = CliRunner().invoke(cli, ["key", str(path), "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == {"path": str(path), "fingerprint": ClusterKey.load(path).fingerprint}
+    assert CliRunner().invoke(cli, ["key", str(path)]).exit_code == 1

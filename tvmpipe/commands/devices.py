@@ -1,15 +1,13 @@
-"""`devices` and `key`: what a tracker knows, and what lets machines trust each other."""
+"""`devices`: what a tracker knows."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from tvmpipe.commands.outcome import Outcome
-from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.tracker import Tracker
 
 
@@ -28,10 +26,3 @@ def list_devices(tracker: str) -> Outcome:
     ]
     view: Any = table if keys else Text(f"no device is registered at {tracker}")
     return Outcome(facts, view)
-
-
-def make_key(file: Path) -> Outcome:
-    """A new cluster key. Raises InputError when the file exists or cannot be written."""
-    key = ClusterKey.generate(file)
-    lines = f"wrote {file} (fingerprint {key.fingerprint}); copy it to every machine, readable by its user alone"
-    return Outcome({"file": str(file), "fingerprint": key.fingerprint}, Text(lines))

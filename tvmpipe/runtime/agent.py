@@ -16,7 +16,6 @@ import os
 import platform
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import threading
@@ -33,6 +32,7 @@ from tvmpipe.runtime.address import is_loopback, parse_address
 from tvmpipe.runtime.advertise import advertise
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.gateway import Gateway
+from tvmpipe.runtime.handshake import guard_handshakes
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.keeper import Keeper, KeeperClient, keeper_address
 from tvmpipe.runtime.keys import ClusterKey
@@ -43,7 +43,6 @@ from tvmpipe.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
-_HANDSHAKE_S = 5
 _HIDDEN_PORT = 19091  # where the search for a port on loopback begins that a gateway lies in front of
 
 
@@ -107,8 +106,10 @@ def serve(options: AgentOptions) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     memory_bytes = psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes
     emulation = Emulation(options.slowdown, options.bandwidth_bps, options.latency_s)
+    # Whoever advertises a port has arranged for that one to be reached.
+    ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
     with (
-        hold_port(options.host, options.link_port) as link_port,
+        hold_port(options.host, ports) as link_port,
         tempfile.TemporaryDirectory() as folder,
         _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
     ):
@@ -224,8 +225,7 @@ def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, in
     if shown is not None:
         advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)
-    _bound_handshakes()
-    os.register_at_fork(after_in_child=_lift_limits)
+    guard_handshakes()
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
     register_functions(Store(host.store), KeeperClient(keeper_address(folder)), LinkProbes(host))
@@ -234,34 +234,6 @@ def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, in
 def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
     sys.stderr.write(f"tvmpipe agent: RPC server thread failed: {failure.exc_value}\n")
     os._exit(1)
-
-
-def _bound_handshakes() -> None:
-    """Whoever connects must complete TVM's handshake in a few seconds.
-
-    Its listening thread otherwise waits for ever for a peer that sends nothing, and serves nobody else. The limit
-    is the kernel's, on the accepted socket; sessions are forked from this process and lift it again.
-    """
-    accept = socket.socket.accept
-
-    def bounded(listener: socket.socket) -> tuple[socket.socket, Any]:
-        connection, address = accept(listener)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _HANDSHAKE_S, 0))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-            if hasattr(socket, option):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        return connection, address
-
-    socket.socket.accept = bounded  # type: ignore[method-assign,assignment]
-
-
-def _lift_limits() -> None:
-    """Let this process's connections wait as long as they like."""
-    for name in os.listdir("/dev/fd"):
-        # Errors: not a socket, or closed meanwhile.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
 
 
 def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> None:

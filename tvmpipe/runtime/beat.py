@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tvmpipe.runtime.counts import Span
 from tvmpipe.runtime.host import StageHost
-from tvmpipe.runtime.sockets import lost_connection
+from tvmpipe.runtime.sockets import LinkWatch
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +89,12 @@ class Beat:
         self._host = host
         self._clock = clock
         self._status = status
-        self._monitors = monitors
+        self._watches = {peer: LinkWatch(monitor) for peer, monitor in monitors.items()}
         self._emulated = emulated
         self._report = report
         self._report_due = 0.0
         self._cut: frozenset[str] = frozenset()
+        self._open = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="tvmpipe-beat", daemon=True)
 
@@ -109,8 +110,8 @@ class Beat:
     def _work(self) -> None:
         poller = zmq.Poller()
         poller.register(self._status, zmq.POLLIN)
-        for monitor in self._monitors.values():
-            poller.register(monitor, zmq.POLLIN)
+        for watch in self._watches.values():
+            poller.register(watch.monitor, zmq.POLLIN)
         heard = time.monotonic()
         due = 0.0
         while not self._stopped.is_set():
@@ -171,6 +172,10 @@ class Beat:
             try:
                 answer = json.loads(self._status.recv(zmq.NOBLOCK))
                 self._clock.learn(float(answer["sent_s"]), float(answer["head_s"]), time.time())
+                if answer["open"] and not self._open:
+                    self._watch()
+                    self._cut = frozenset()
+                    self._open = True
                 heard = True
             except zmq.Again:
                 return heard
@@ -178,6 +183,11 @@ class Beat:
                 logger.warning("the head sent something that is no answer to a status")
 
     def _watch(self) -> None:
-        for peer, monitor in self._monitors.items():
-            if lost_connection(monitor):
+        """Note links that broke.
+
+        Until all devices are ready a peer may still serve an earlier opening at its address, so that only what breaks
+        later counts.
+        """
+        for peer, watch in self._watches.items():
+            if watch.broken():
                 self._cut |= {peer}

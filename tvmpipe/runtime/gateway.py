@@ -2,6 +2,9 @@
 
 TVM RPC executes what it is sent, so its server listens on loopback alone. The gateway accepts connections from
 elsewhere, has each prove within five seconds that it holds the key (mutual TLS 1.3), and only then connects it.
+
+It works in threads of the agent's own process. That process must not itself be a client of the server behind it: TVM's
+client holds Python's global lock while it frees a remote object.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ import time
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.keys import ALPN, ClusterKey
 from tvmpipe.runtime.refusals import Refusals
-from tvmpipe.runtime.relay import hang_up, relay, tune
-from tvmpipe.runtime.tunnel import READY
+from tvmpipe.runtime.relay import READY, hang_up, relay, tune
 
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 5.0
+_BACKLOG = 1024  # when it is full, a connection attempt waits a second before it is repeated
 _MOST_STRANGERS = 64
 _MOST_GUESTS = 64  # connections that have proved the key; TVM serves one at a time
 _NOT_A_PEER = "it did not prove that it holds this cluster's key"
@@ -176,7 +179,7 @@ def _listen(host: str, port: int, port_end: int) -> socket.socket:
         raise InputError(f"{host!r} is a name that cannot be resolved here") from None
     for candidate in range(port, port_end):
         try:
-            return socket.create_server((str(address[0]), candidate), family=family, backlog=128)
+            return socket.create_server((str(address[0]), candidate), family=family, backlog=_BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise InputError(f"cannot listen on {host}: {error.strerror}") from None

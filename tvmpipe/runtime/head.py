@@ -27,7 +27,7 @@ from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.machine import LINGER_S, Machine, Settings
 from tvmpipe.runtime.opener import Opened, Opener, OpenError
 from tvmpipe.runtime.sample import Result
-from tvmpipe.runtime.sockets import Sockets, lost_connection
+from tvmpipe.runtime.sockets import LinkWatch, Sockets
 from tvmpipe.runtime.spec import receivers_of
 from tvmpipe.runtime.telemetry import Telemetry
 
@@ -74,7 +74,7 @@ class Head:
         self._batches: dict[int, tuple[int, ...]] = {}
         self._epoch_of: dict[str, int] = {}
         self._opened: Opened | None = None
-        self._outboxes: dict[str, tuple[Any, Any]] = {}
+        self._outboxes: dict[str, tuple[zmq.Socket[bytes], LinkWatch]] = {}
         self._feeds: dict[str, tuple[str, ...]] = {}
         self._wanted: tuple[str, ...] = ()
         self._specs = {
@@ -221,12 +221,13 @@ class Head:
         fed = {device for devices in self._feeds.values() for device in devices}
         fed |= {stage.device for stage in opened.plan.stages if not stage.inputs}
         for device in sorted(fed - {HEAD}):
-            self._outboxes[device] = self._sockets.push(parse_address(opened.links[device], "link"), queue=0)
+            outbox, monitor = self._sockets.push(parse_address(opened.links[device], "link"), queue=0)
+            self._outboxes[device] = (outbox, LinkWatch(monitor))
 
     def _disconnect(self) -> None:
-        for outbox, monitor in self._outboxes.values():
+        for outbox, watch in self._outboxes.values():
             outbox.close()
-            monitor.close()
+            watch.monitor.close()
         self._outboxes.clear()
 
     def _feed(self, one: events.Feed) -> None:
@@ -302,9 +303,10 @@ class Head:
         now = time.monotonic()
         opening = self._opened.session if self._opened is not None else None
         if status.session == opening or self._machine.phase == "opening":
-            answer = json.dumps({"sent_s": status.sent_s, "head_s": time.time()}).encode()
+            whole = status.session == opening
+            answer = json.dumps({"sent_s": status.sent_s, "head_s": time.time(), "open": whole}).encode()
             self._statuses.send_multipart([identity, answer], zmq.NOBLOCK)
-            self.telemetry.take(status, current=status.session == opening)
+            self.telemetry.take(status, current=whole)
         epoch = self._epoch_of.get(status.session)
         if epoch is None:
             return
@@ -332,8 +334,8 @@ class Head:
             self._handle(event)
 
     def _watch_links(self) -> None:
-        for device, (_, monitor) in list(self._outboxes.items()):
-            if lost_connection(monitor):
+        for device, (_, watch) in list(self._outboxes.items()):
+            if watch.broken():
                 text = f"the link from the head to {device} broke"
                 self._handle(events.DeviceLost(self._machine.epoch, device, text, time.monotonic()))
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEASE_S = 10.0
-_RELAY_PORT = 9400
+_RELAY_PORTS = range(9400, 9600)
 _RELEASE_S = 3.0
 _LOAD_BPS = 20e6  # a device that loads weights from its own store more slowly than this counts as lost
 
@@ -163,7 +163,7 @@ class Opener:
                     "uses its own number of threads",
                     device.name,
                 )
-                port = self._relay_ports.enter_context(hold_port("127.0.0.1", _RELAY_PORT))
+                port = self._relay_ports.enter_context(hold_port("127.0.0.1", _RELAY_PORTS))
                 host = "127.0.0.1" if self.key is None else _address_towards(session)
                 return _Reached(session, None, f"{host}:{port}")
             if self.key is None and not is_loopback(session.address.host):

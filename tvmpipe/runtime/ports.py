@@ -1,4 +1,4 @@
-"""Ports that stay this process's own while others come and go on them."""
+"""Ports that stay one agent's while its stage hosts come and go on them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ from tvmpipe.errors import InputError
 
 
 @contextlib.contextmanager
-def hold_port(host: str, first: int) -> Iterator[int]:
-    """The first free port from `first` on, kept from other agents while stage hosts come and go on it.
+def hold_port(host: str, ports: range) -> Iterator[int]:
+    """The first of `ports` that nothing on this machine listens on and no other agent holds. Raises InputError.
 
-    The socket that keeps it does not listen; that it may be shared is said only after it has been bound, so that
-    a second one that wants to keep it is refused and one that wants to listen is not.
+    What keeps other agents away is a name in Linux's abstract socket namespace, which ends with the process. Holding
+    the port itself would not do: it could not be had again for a minute after connections to it were broken.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as keeper:
-        ports = range(first, min(first + 200, 65536))
-        port = next((port for port in ports if _binds(keeper, host, port)), None)
-        if port is None:
-            raise InputError(f"no port from {first} to {ports[-1]} is free on {host} for the stage link")
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            with contextlib.suppress(OSError), contextlib.ExitStack() as attempt:
+                name = attempt.enter_context(socket.socket(socket.AF_UNIX))
+                name.bind(f"\0tvmpipe-link-{port}")
+                _listen_once(host, port)
+                stack.enter_context(attempt.pop_all())
+                break
+        else:
+            which = f"port {ports[0]} is not" if len(ports) == 1 else f"no port from {ports[0]} to {ports[-1]} is"
+            raise InputError(f"{which} free on {host} for the stage link")
         yield port
 
 
-def _binds(one: socket.socket, host: str, port: int) -> bool:
-    try:
-        one.bind((host, port))
-    except OSError:
-        return False
-    return True
+def _listen_once(host: str, port: int) -> None:
+    """Raises OSError when something else listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+        probe.listen()

@@ -12,6 +12,8 @@ import socket
 import ssl
 import time
 
+READY = b"\x01"  # what a gateway says first, once the RPC server behind it has answered
+
 _BUFFER_BYTES = 256 << 10
 _FLUSH_S = 5.0  # for what was on its way when one side ended
 

@@ -16,7 +16,7 @@ from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.tracker import DeviceAddress, Tracker
-from tvmpipe.runtime.tunnel import Tunnel, open_tunnel
+from tvmpipe.runtime.tunnel import Tunnel, shared_tunnels
 from tvmpipe.runtime.watchdog import Expired, Watchdog, close_connections
 
 
@@ -44,7 +44,7 @@ class RpcSession:
         self._functions: dict[str, Any] = {}
         via = self.address
         if key is not None:
-            self._tunnel = open_tunnel((via.host, via.port), key, timeout_s)
+            self._tunnel = shared_tunnels(key).open((via.host, via.port), timeout_s)
             via = DeviceAddress(*self._tunnel.address, via.match_key)
         self._peer = (via.host, via.port)
         try:

@@ -27,6 +27,7 @@ HEARTBEAT_TIMEOUT_MS = 1500  # for links from 0.5 MB/s up
 # so much takes half a second at 1 MB/s (the kernel doubles it), and more was not faster on loopback.
 _SEND_BUFFER_BYTES = 256 << 10
 _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
+_BACKLOG = 1024
 _HANDSHAKE_MS = 5000
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 1000
@@ -106,6 +107,7 @@ class Sockets:
         socket = self._socket(kind, numeric)
         socket.rcvhwm = queue
         socket.maxmsgsize = max_frame_bytes
+        socket.backlog = _BACKLOG
         if self._key is not None:
             socket.curve_server = True
             socket.curve_secretkey = self._key.curve_secret
@@ -194,12 +196,24 @@ def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
     return LinkEvent(_EVENTS.get(event["event"], "other"), event["endpoint"].decode(errors="replace"))
 
 
-def lost_connection(monitor: zmq.Socket[bytes]) -> bool:
-    """Whether a connection that had been made has broken since this was last asked; does not wait."""
-    lost = False
-    while monitor.poll(0):
-        lost |= read_event(monitor).kind == "disconnected"
-    return lost
+class LinkWatch:
+    """Tells from a PUSH socket's monitor whether the link has broken."""
+
+    def __init__(self, monitor: zmq.Socket[bytes]) -> None:
+        self.monitor = monitor
+        self._ready = False
+
+    def broken(self) -> bool:
+        """Whether a link to a peer of ours broke since this was last asked; does not wait.
+
+        A connection that ends before the other side has said who it is, at a port without a host say, is none.
+        """
+        broken = False
+        while self.monitor.poll(0):
+            kind = read_event(self.monitor).kind
+            broken |= self._ready and kind == "disconnected"
+            self._ready = kind == "ready" or (self._ready and kind != "disconnected")
+        return broken
 
 
 def is_loopback(host: str) -> bool:

@@ -1,24 +1,25 @@
-"""The head's end of a tunnel: a loopback port that leads to the TVM RPC server behind an agent's gateway."""
+"""The head's end of tunnels: loopback ports that lead to the TVM RPC servers behind agents' gateways.
+
+The bytes are carried by a process of their own. TVM's client holds Python's global lock while it frees a remote
+object, which takes an answer from the device: threads of this process could not carry that answer.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import functools
+import json
 import os
 import socket
-import ssl
-import stat
+import subprocess
+import sys
 import threading
-import time
 
 from tvmpipe.errors import DeviceError
-from tvmpipe.runtime.keys import ALPN, ClusterKey
-from tvmpipe.runtime.relay import hang_up, relay, tune
+from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.relay import hang_up
 
-logger = logging.getLogger(__name__)
-
-READY = b"\x01"  # what a gateway says once its RPC server has answered
-_LOOPBACK = "127.0.0.1"
+_START_S = 30.0  # for a small board to start a Python process
 
 
 class UnreachableError(DeviceError):
@@ -33,19 +34,17 @@ class WrongKeyError(DeviceError):
     """The other end holds another cluster key."""
 
 
+_ERRORS: dict[str, type[DeviceError]] = {
+    error.__name__: error for error in (UnreachableError, NotAGatewayError, WrongKeyError)
+}
+
+
 class Tunnel:
     """Connect to `port` on 127.0.0.1 once, from this process; a context manager."""
 
-    def __init__(self, tls: ssl.SSLSocket, timeout_s: float) -> None:
-        self._tls = tls
-        self._local: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._closed = False
-        self._listener = socket.create_server((_LOOPBACK, 0), backlog=4)
-        self.port: int = self._listener.getsockname()[1]
-        self._deadline = time.monotonic() + timeout_s
-        self._thread = threading.Thread(target=self._serve, name=f"tvmpipe-tunnel-{self.port}", daemon=True)
-        self._thread.start()
+    def __init__(self, control: socket.socket, port: int) -> None:
+        self._control = control
+        self.port = port
 
     def __enter__(self) -> Tunnel:
         return self
@@ -56,102 +55,86 @@ class Tunnel:
     @property
     def address(self) -> tuple[str, int]:
         """What to connect to."""
-        return _LOOPBACK, self.port
+        return "127.0.0.1", self.port
 
     def close(self) -> None:
         """End the tunnel and whatever goes through it."""
-        with self._lock:
-            self._closed = True
-            for connection in (self._listener, self._tls, self._local):
-                if connection is not None:
-                    hang_up(connection)
-        self._thread.join(5.0)
+        hang_up(self._control)  # closing alone would not do: a forked process may have a copy
+        self._control.close()
 
-    def _serve(self) -> None:
-        with self._tls:
-            with self._listener:
-                local = self._accept()
-            if local is None:
-                return
-            with local:
-                with self._lock:
-                    if self._closed:
-                        return
-                    self._local = local
-                tune(local)
-                relay(self._tls, local)
 
-    def _accept(self) -> socket.socket | None:
-        """The one connection that this process makes. None when it does not come in time."""
-        while not self._closed and (remaining_s := self._deadline - time.monotonic()) > 0:
-            self._listener.settimeout(remaining_s)
+class Tunnels:
+    """Opens tunnels with one cluster key, from any thread; a context manager. Its process starts with the first."""
+
+    def __init__(self, key: ClusterKey) -> None:
+        self._key = key
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+
+    def __enter__(self) -> Tunnels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self, address: tuple[str, int], timeout_s: float) -> Tunnel:
+        """Connect to the gateway at (host, port) and prove that both ends hold the key.
+
+        The tunnel then waits `timeout_s` for its one connection, which must come from this process. Raises
+        UnreachableError, NotAGatewayError or WrongKeyError within about `timeout_s`.
+        """
+        where = f"{address[0]}:{address[1]}"
+        control, other = socket.socketpair()
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(control.close)
+            with other, self._lock:
+                requests, started = self._started()
+                try:
+                    socket.send_fds(requests, [b"+"], [other.fileno()])
+                except OSError:
+                    raise DeviceError(f"the process that carries tunnels ended, the one to {where} with it") from None
+            control.settimeout(timeout_s + (_START_S if started else 5.0))
+            request = {"host": address[0], "port": address[1], "timeout_s": timeout_s}
             try:
-                connection, peer = self._listener.accept()
-            except OSError:  # no one came, or `close` was called
-                return None
-            if _is_own(peer, self._listener.getsockname()):
-                return connection
-            connection.close()
-            logger.warning("another process of this machine connected to the tunnel at port %d; refused", self.port)
-        return None
+                control.sendall(json.dumps(request).encode() + b"\n")
+                with control.makefile("rb") as replies:
+                    reply = json.loads(replies.readline())
+            except (OSError, ValueError):
+                raise DeviceError(f"the process that carries tunnels did not open the one to {where}") from None
+            if "error" in reply:
+                raise _ERRORS.get(reply["error"], DeviceError)(reply["message"])
+            cleanup.pop_all()
+            return Tunnel(control, reply["port"])
+
+    def close(self) -> None:
+        """End every tunnel, and the process."""
+        with self._lock:
+            if self._process is not None and self._requests is not None:
+                self._requests.close()
+                self._process.kill()
+                self._process.wait()
+            self._process = self._requests = None
+
+    def _started(self) -> tuple[socket.socket, bool]:
+        """Where requests go, and whether the process was started just now."""
+        if self._process is not None and self._requests is not None and self._process.poll() is None:
+            return self._requests, False
+        if self._requests is not None:
+            self._requests.close()
+        self._requests, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tvmpipe.runtime.tunnel_process", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._requests.sendall(self._key.secret)  # not as an argument, which every user of the machine could read
+        return self._requests, True
 
 
-def open_tunnel(address: tuple[str, int], key: ClusterKey, timeout_s: float) -> Tunnel:
-    """Connect to the gateway at (host, port) and prove that both ends hold `key`.
-
-    The returned tunnel waits `timeout_s` for its one connection. Raises UnreachableError, NotAGatewayError or
-    WrongKeyError within `timeout_s`.
-    """
-    host, port = address
-    where = f"{host}:{port}"
-    deadline = time.monotonic() + timeout_s
-    try:
-        connection = socket.create_connection(address, timeout=timeout_s)
-    except OSError as error:
-        raise UnreachableError(f"nothing answers at {where}: {error.strerror or error}") from None
-    tls: ssl.SSLSocket | None = None
-    try:
-        tune(connection)
-        tls = key.client_context().wrap_socket(connection, do_handshake_on_connect=False)
-        tls.settimeout(max(0.001, deadline - time.monotonic()))
-        tls.do_handshake()
-        if tls.selected_alpn_protocol() != ALPN:
-            raise NotAGatewayError(f"what answers at {where} is not a tvmpipe gateway of this version")
-        tls.settimeout(max(0.001, deadline - time.monotonic()))
-        answer = tls.recv(1)
-        if answer != READY:
-            raise UnreachableError(f"the agent at {where} has no RPC server running, or too many connections")
-        return Tunnel(tls, timeout_s)
-    except DeviceError:
-        (tls or connection).close()
-        raise
-    except ssl.SSLCertVerificationError:
-        (tls or connection).close()
-        raise WrongKeyError(f"the agent at {where} holds another cluster key than this one") from None
-    except TimeoutError:
-        (tls or connection).close()
-        raise UnreachableError(f"what listens at {where} did not answer within {timeout_s:g} s") from None
-    except OSError as error:
-        (tls or connection).close()
-        if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "") and "CA" in (error.reason or ""):
-            raise WrongKeyError(f"the agent at {where} does not accept this cluster key") from None
-        raise NotAGatewayError(
-            f"what answers at {where} is not a tvmpipe gateway; does its agent have a key?"
-        ) from None
-
-
-def _is_own(peer: tuple[str, int], listener: tuple[str, int]) -> bool:
-    """Whether a socket of this process is at the other end of a connection from `peer` to `listener`."""
-    for name in os.listdir("/dev/fd"):
-        descriptor = int(name)
-        with contextlib.suppress(OSError):  # closed in the meantime, not a socket, or not connected
-            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                continue
-            with socket.socket(fileno=os.dup(descriptor)) as candidate:
-                if (
-                    candidate.family == socket.AF_INET
-                    and candidate.getsockname() == peer
-                    and candidate.getpeername() == listener
-                ):
-                    return True
-    return False
+@functools.cache
+def shared_tunnels(key: ClusterKey) -> Tunnels:
+    """This process's tunnels with a key: one process carries them all, and ends with this one."""
+    return Tunnels(key)

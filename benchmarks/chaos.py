@@ -1,0 +1,230 @@
+"""Agents are killed, stopped and cut off while samples stream; every answer is checked.
+
+    python -m benchmarks.chaos [--samples 1000] [--every 100] [--seed 0] [--without-failover]
+
+Every `--every` samples a random agent is killed with SIGKILL, stopped with SIGSTOP, or has its stage link cut, and
+comes back a little later. With failover every sample must be answered, once, in order, and as ONNX Runtime answers it.
+Without it, a stream must end with an error that names sample and device, after which the devices are connected anew.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import tvmpipe
+from tests.runtime.cable import Cable
+from tvmpipe.bundle import Bundle
+from tvmpipe.commands.progress import count_progress
+from tvmpipe.commands.samples import random_samples
+from tvmpipe.errors import DeviceError, DeviceLostError
+from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.pipeline import Pipeline
+from tvmpipe.seeded import light_model
+
+KEYS = ("alpha", "beta", "gamma", "delta")
+DISTINCT = 8  # samples that are told apart; ONNX Runtime answers each once
+HARMED_S = 3.0  # how long an agent stays as it is after it was harmed: longer than it takes to find out
+
+Harm = tuple[str, str]
+"""What was done, and to whom."""
+
+
+class Gremlin:
+    """Harms one agent at a time and mends it again, in a thread of its own."""
+
+    def __init__(self, cluster: LocalCluster, cables: dict[str, Cable], seed: int) -> None:
+        self.done: Counter[str] = Counter()
+        self._cluster = cluster
+        self._cables = cables
+        self._choose = random.Random(seed)
+        self._wanted = threading.Semaphore(0)
+        self.idle = threading.Event()
+        self.idle.set()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def strike(self) -> None:
+        """Harm somebody soon, unless somebody is harmed still."""
+        if self.idle.is_set():
+            self.idle.clear()
+            self._wanted.release()
+
+    def _work(self) -> None:
+        while True:
+            self._wanted.acquire()
+            time.sleep(self._choose.random() * 0.2)
+            key = self._choose.choice(KEYS)
+            kind = self._choose.choice(("kill", "stop", "cut"))
+            harm, mend = self._ways(kind, key)
+            harm()
+            self.done[kind] += 1
+            time.sleep(HARMED_S)
+            mend()
+            self.idle.set()
+
+    def _ways(self, kind: str, key: str) -> tuple[Callable[[], None], Callable[[], None]]:
+        cluster, cable = self._cluster, self._cables[key]
+        return {
+            "kill": (lambda: cluster.kill(key), lambda: cluster.restart(key)),
+            "stop": (lambda: cluster.pause(key), lambda: cluster.resume(key)),
+            "cut": (cable.cut, cable.mend),
+        }[kind]
+
+
+def chaos_bundle(folder: Path) -> Bundle:
+    """SqueezeNet in four stages, with a plan for the loss of each device."""
+    cluster = folder / "cluster.toml"
+    # Slow on paper, so that the best plan uses all four.
+    cluster.write_text("".join(f'[[device]]\nname = "{key}"\nthreads = 1\nslowdown = 50\n' for key in KEYS))
+    bundle = tvmpipe.build(light_model("squeezenet"), cluster, failover=True)
+    assert set(bundle.manifest.plan.devices) == set(KEYS)
+    return bundle
+
+
+def wait_until_whole(pipe: Pipeline) -> None:
+    """Until the pipeline runs on all devices again."""
+    deadline = time.monotonic() + 60
+    while pipe.lost or set(pipe.devices) != set(KEYS):
+        if time.monotonic() > deadline:
+            raise DeviceError(f"after a minute still without {', '.join(pipe.lost)}")
+        time.sleep(0.05)
+
+
+def with_failover(
+    bundle: Bundle,
+    tracker: str,
+    gremlin: Gremlin,
+    samples: int,
+    every: int,
+    pool: list[Any],
+    wanted: list[Any],
+    log: Path | None,
+) -> dict[str, Any]:
+    """Stream through all of it. Raises when a result is wrong, missing, or out of order."""
+    worst, slowest = 0.0, 0.0
+    with bundle.connect(tracker, failover=True, event_log=log) as pipe:
+        pipe.warm_up()
+        numbers = [number % DISTINCT for number in range(samples)]
+        before = time.monotonic()
+        stream = pipe.stream(pool[number] for number in numbers)
+        for position, result in enumerate(count_progress(stream, "with failover", samples)):
+            now = time.monotonic()
+            slowest, before = max(slowest, now - before), now
+            worst = max(worst, relative_error(result, wanted[numbers[position]]))
+            if worst > TOLERANCE:
+                raise DeviceError(f"result {position} differs by {worst:.1e}")
+            if position % every == every // 2:
+                gremlin.strike()
+            elif position % every == every - 1:
+                gremlin.idle.wait()
+                wait_until_whole(pipe)
+                before = time.monotonic()
+    return {"answered": position + 1, "relative_error": worst, "longest_wait_s": slowest}
+
+
+def without_failover(
+    bundle: Bundle,
+    tracker: str,
+    gremlin: Gremlin,
+    samples: int,
+    every: int,
+    pool: list[Any],
+    wanted: list[Any],
+    log: Path | None,
+) -> dict[str, Any]:
+    """Submit, count answers and errors; connect anew after a loss. Every sample gets one of both."""
+    answered = failed = 0
+    worst = 0.0
+    named: Counter[str] = Counter()
+    left = list(range(samples))
+    while left:
+        gremlin.idle.wait()
+        with bundle.connect(tracker, wait_s=30, connect_timeout_s=30, event_log=log) as pipe:
+            part, left = left[: 2 * every], left[2 * every :]
+            futures = []
+            for number in part:
+                if number % every == every // 2:
+                    gremlin.strike()
+                try:
+                    futures.append((number, pipe.submit(pool[number % DISTINCT])))
+                except DeviceLostError:
+                    left = [one for one in part if one >= number] + left
+                    break
+            for number, future in futures:
+                try:
+                    error = relative_error(future.result(timeout=120), wanted[number % DISTINCT])
+                    worst = max(worst, error)
+                    answered += 1
+                except DeviceLostError as lost:
+                    if lost.sample is None or lost.stage is None:
+                        raise
+                    failed += 1
+                    named[lost.device] += 1
+    assert answered + failed == samples
+    assert worst <= TOLERANCE
+    return {"answered": answered, "named_errors": failed, "relative_error": worst, "by_device": dict(named)}
+
+
+@click.command()
+@click.option("--samples", default=1000)
+@click.option("--every", default=100)
+@click.option("--seed", default=0)
+@click.option("--without-failover", "bare", is_flag=True)
+@click.option("--log", type=click.Path(path_type=Path), help="Where to write the executor's events.")
+@click.option("--json", "as_json", is_flag=True)
+def main(samples: int, every: int, seed: int, bare: bool, log: Path | None, as_json: bool) -> None:
+    """Run it and print what was done and what was answered."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        bundle = chaos_bundle(folder)
+        reference = Reference(light_model("squeezenet").SerializeToString())
+        pool = random_samples(bundle.manifest, DISTINCT, seed=0)
+        wanted: list[dict[str, NDArray[np.float32]]] = [reference.run(sample) for sample in pool]
+        ports = dict(zip(KEYS, free_ports(len(KEYS)), strict=True))
+        cables = {key: Cable(port) for key, port in ports.items()}
+        agents = [
+            LocalAgent(key, options=("--link-port", str(ports[key]), "--advertise", f"127.0.0.1:{cables[key].port}"))
+            for key in KEYS
+        ]
+        cluster = stack.enter_context(local_cluster(agents, store=folder))
+        gremlin = Gremlin(cluster, cables, seed)
+        started = time.monotonic()
+        work = without_failover if bare else with_failover
+        facts = work(bundle, cluster.tracker, gremlin, samples, every, pool, wanted, log)
+        facts |= {"samples": samples, "seconds": time.monotonic() - started, "harms": dict(gremlin.done)}
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    table = Table(title=f"{samples} samples {'without' if bare else 'with'} failover")
+    table.add_column("what")
+    table.add_column("figure", justify="right")
+    for name, value in facts.items():
+        table.add_row(name, f"{value:.2g}" if isinstance(value, float) else str(value))
+    Console(width=100).print(table)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nothing listens on at the moment."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+if __name__ == "__main__":
+    main()
