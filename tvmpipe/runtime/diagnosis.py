@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from tvmpipe.errors import DeviceLostError, DeviceUnavailableError, TrackerError, TvmpipeError
 from tvmpipe.runtime.address import format_address, is_loopback, parse_address
@@ -28,10 +28,8 @@ from tvmpipe.units import format_duration, format_size
 Result = Literal["ok", "warning", "failed", "skipped"]
 
 TRACKER_STEPS = ("tracker address", "tracker connection", "tracker handshake", "keys")
-DEVICE_STEPS = (
-    "registration", "address", "connection", "tls", "rpc", "agent", "versions", "machine", "holder", "dial back",
-    "link",
-)  # fmt: skip
+_REACHING = ("registration", "address", "connection", "tls", "rpc")
+DEVICE_STEPS = (*_REACHING, "agent", "versions", "machine", "holder", "dial back", "link")
 _WAIT_S = 5.0
 _FREE_S = 10.0  # a device that was given out and not used registers anew after 8 s
 _SLOW_LINK_BPS = 1e6
@@ -68,7 +66,7 @@ class _Course:
     def skip(self, name: str, message: str) -> None:
         self.steps.append(Step(self.device, name, "skipped", message))
 
-    def fail(self, name: str, error: object, remedy: str) -> None:
+    def fail(self, name: str, error: object, remedy: str) -> NoReturn:
         self.steps.append(Step(self.device, name, "failed", str(error), remedy))
         raise _Stopped
 
@@ -199,8 +197,8 @@ def _reach(visit: _Visit, seen: set[str]) -> RpcSession:
     raise AssertionError("not reached")
 
 
-def _explain(visit: _Visit, grant: DeviceAddress, error: TvmpipeError) -> None:
-    """Find the layer that failed. Raises _Stopped."""
+def _explain(visit: _Visit, grant: DeviceAddress, error: TvmpipeError) -> NoReturn:
+    """Find the layer that failed."""
     course = visit.course
     course.ok("registration", "registered and free")
     numeric = _resolve(course, "address", grant.host, grant.port)
@@ -288,7 +286,6 @@ def _resolve(course: _Course, name: str, host: str, port: int) -> str:
         return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
     except OSError:
         course.fail(name, f"{host!r} is a name that cannot be resolved here", "give a numeric address, or add the name")
-    raise AssertionError("not reached")
 
 
 def _dial(course: _Course, name: str, host: str, port: int, remedy: str) -> None:

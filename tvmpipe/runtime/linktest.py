@@ -78,13 +78,15 @@ def measure_link(agent: AgentControl, key: ClusterKey | None) -> LinkSpeed:
         inbox, port = sockets.pull(host, max_frame_bytes=LONGEST_MESSAGE_BYTES)
         outbox, monitor = sockets.push(parse_address(agent.link_address, "link"), queue=0)
         with _running(agent, call, format_address(host, port)) as failures:
-            outbox.send(bytes(_SMALL_BYTES))
-            if not inbox.poll(int(DIAL_S * 2e3)):
-                raise DeviceError(failures[0] if failures else _why(agent, monitor, format_address(host, port)))
-            inbox.recv()
-            trips = [_exchange(inbox, outbox, _SMALL_BYTES, 1, DIAL_S) for _ in range(_SMALL_MESSAGES)]
-            took = _exchange(inbox, outbox, _LARGE_BYTES, _LARGE_MESSAGES, _TRANSFER_S)
-            outbox.send(END)
+            try:
+                outbox.send(bytes(_SMALL_BYTES))
+                if not inbox.poll(int(DIAL_S * 2e3)):
+                    raise DeviceError(failures[0] if failures else _why(agent, monitor, format_address(host, port)))
+                inbox.recv()
+                trips = [_exchange(inbox, outbox, _SMALL_BYTES, 1, DIAL_S) for _ in range(_SMALL_MESSAGES)]
+                took = _exchange(inbox, outbox, _LARGE_BYTES, _LARGE_MESSAGES, _TRANSFER_S)
+            finally:
+                outbox.send(END)
     return LinkSpeed(statistics.median(trips), _LARGE_BYTES * _LARGE_MESSAGES / took)
 
 
@@ -105,11 +107,10 @@ def _running(agent: AgentControl, call: Any, address: str) -> Iterator[list[str]
     thread.start()
     try:
         yield failures
-    except BaseException:
-        agent.session.close()  # it would go on waiting for messages
-        raise
     finally:
         thread.join(DIAL_S)
+        if thread.is_alive():
+            agent.session.close()  # the end did not reach it
 
 
 def _exchange(inbox: Any, outbox: Any, size: int, messages: int, limit_s: float) -> float:

@@ -19,6 +19,7 @@ from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.sockets import Sockets
 
 DIAL_S = 3.0
+_IDLE_S = 10.0  # without a word from the head for so long an echo ends: the stage link is wanted for stages
 LONGEST_MESSAGE_BYTES = 2 << 20
 END = b""
 """What ends an echo."""
@@ -56,7 +57,7 @@ class LinkProbes:
                 inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
                 outbox, _ = sockets.push(parse_address(address, "head"), queue=0)
                 while (left := deadline - time.monotonic()) > 0:
-                    if not inbox.poll(max(1, int(left * 1e3))):
+                    if not inbox.poll(max(1, int(min(left, _IDLE_S) * 1e3))):
                         break
                     message = inbox.recv()
                     if message == END:

@@ -58,7 +58,7 @@ class RpcSession:
         """A function that the device's server has registered; None when it has not.
 
         It lives as long as the session: TVM asks the device to free one and waits for the answer without letting
-        other threads run, the tunnel's among them, through which the answer would come.
+        other threads run, the watchdog's among them.
         """
         if name not in self._functions:
             try:
