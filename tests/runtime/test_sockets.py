@@ -13,8 +13,9 @@ import pytest
 import zmq
 
 from tvmpipe.errors import InputError
+from tvmpipe.runtime.address import is_loopback
 from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.sockets import Sockets, is_loopback, read_event
+from tvmpipe.runtime.sockets import Sockets, read_event
 
 ONE = ClusterKey(b"1" * 32)
 OTHER = ClusterKey(b"2" * 32)

@@ -31,7 +31,7 @@ class Cost:
         for device in state.cluster.devices:
             estimates = [
                 state.options.cost_model.estimate(
-                    Work(p.flops, p.input_bytes + p.output_bytes + p.weight_bytes), device
+                    Work(p.flops, p.input_bytes + p.output_bytes + p.weight_bytes, p.operators), device
                 )
                 for p in graph.primitives
             ]

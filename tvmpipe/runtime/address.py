@@ -16,14 +16,17 @@ def parse_address(text: str, what: str = "tracker") -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`, which is a name or a numeric address."""
-    if host == "localhost":
-        return True
+def resolve(host: str) -> str:
+    """The numeric address of a name, or of itself. Raises InputError."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError:
+        raise InputError(f"{host!r} is a name that cannot be resolved here") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, is this machine's own loopback. Raises InputError for an unknown name."""
+    return ipaddress.ip_address(resolve(host).partition("%")[0]).is_loopback
 
 
 def address_towards(host: str, port: int) -> str:

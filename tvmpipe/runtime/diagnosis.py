@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal, NoReturn
 
-from tvmpipe.errors import DeviceLostError, DeviceUnavailableError, TrackerError, TvmpipeError
-from tvmpipe.runtime.address import format_address, is_loopback, parse_address
+from tvmpipe.errors import DeviceLostError, DeviceUnavailableError, InputError, TrackerError, TvmpipeError
+from tvmpipe.runtime.address import format_address, is_loopback, parse_address, resolve
 from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.linktest import dial_back, measure_link
@@ -118,7 +118,7 @@ def _complete(course: _Course, names: tuple[str, ...]) -> Iterator[Step]:
 def _tracker(address: str, key: str | None, course: _Course) -> dict[str, int]:
     """How many devices each wanted key has."""
     host, port = parse_address(address)
-    numeric = _resolve(course, "tracker address", host, port)
+    numeric = _resolve(course, "tracker address", host)
     course.ok("tracker address", f"{host} is {numeric}" if host != numeric else numeric)
     _dial(course, "tracker connection", numeric, port, f"`python -m tvm.exec.rpc_tracker --port {port}` starts one")
     course.ok("tracker connection", f"something listens at {address}")
@@ -201,7 +201,7 @@ def _explain(visit: _Visit, grant: DeviceAddress, error: TvmpipeError) -> NoRetu
     """Find the layer that failed."""
     course = visit.course
     course.ok("registration", "registered and free")
-    numeric = _resolve(course, "address", grant.host, grant.port)
+    numeric = _resolve(course, "address", grant.host)
     where = format_address(grant.host, grant.port)
     course.ok("address", where)
     remedy = f"start its agent again, and let TCP port {grant.port} through its firewall"
@@ -281,11 +281,11 @@ def _link(agent: AgentControl, cluster_key: ClusterKey | None, course: _Course) 
         course.ok("link", text)
 
 
-def _resolve(course: _Course, name: str, host: str, port: int) -> str:
+def _resolve(course: _Course, name: str, host: str) -> str:
     try:
-        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError:
-        course.fail(name, f"{host!r} is a name that cannot be resolved here", "give a numeric address, or add the name")
+        return resolve(host)
+    except InputError as error:
+        course.fail(name, str(error), "give a numeric address, or add the name")
 
 
 def _dial(course: _Course, name: str, host: str, port: int, remedy: str) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+_RUNS = 15
 
 
 @dataclass(frozen=True)
@@ -32,24 +36,28 @@ class Emulation:
 
 
 class Stopwatch:
-    """How long a piece of work would have taken on a machine `slowdown` times slower.
+    """How long a stage would take on a machine `slowdown` times slower.
 
-    Processor time is what is multiplied, so that emulated devices which share a core do not slow each other down by
-    waiting for it. A stage on one thread runs in the caller; on several, the process's time is divided by them.
+    Processor time is what is multiplied, and of the latest runs their median: emulated devices that share a core then
+    do not slow each other down by waiting for it, and what disturbs this machine for a moment is not made `slowdown`
+    times longer. A stage on one thread runs in the caller; on several, the process's time is divided by them.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, slowdown: float, threads: int) -> None:
+        self._slowdown = slowdown
         self._threads = threads
         self._clock = time.thread_time if threads == 1 else time.process_time
-        self._began = self._clock()
-        self._wall = time.perf_counter()
+        self._latest: deque[float] = deque(maxlen=_RUNS)
+        self._began = self._wall = 0.0
 
-    def remaining_s(self, slowdown: float) -> float:
-        """Seconds still to wait after the work itself."""
-        if slowdown <= 1.0:
-            return 0.0
-        busy = (self._clock() - self._began) / self._threads
-        return max(0.0, busy * slowdown - (time.perf_counter() - self._wall))
+    def start(self) -> None:
+        """The stage begins to run."""
+        self._began, self._wall = self._clock(), time.perf_counter()
+
+    def remaining_s(self) -> float:
+        """The stage has run. Seconds still to wait."""
+        self._latest.append((self._clock() - self._began) / self._threads)
+        return max(0.0, statistics.median(self._latest) * self._slowdown - (time.perf_counter() - self._wall))
 
 
 class ShapedSender:

@@ -85,7 +85,8 @@ class StageHost:
         self._runner = runner
         self._inbox = inbox
         self._outboxes = outboxes
-        self._emulation = emulation
+        slowdown = emulation.slowdown
+        self._watches = {s.name: Stopwatch(slowdown, spec.threads) for s in spec.stages} if slowdown > 1 else {}
         self._encodings = {peer.name: peer.encoding for peer in spec.peers}
         self._session = bytes.fromhex(spec.session)
         self._router = Router(spec.stages, spec.routes, spec.max_batches)
@@ -191,12 +192,14 @@ class StageHost:
     def _compute_one(self, stage: StageEntry, batch: int, sample: wire.Values) -> float:
         """Run a stage on a sample, adding its outputs to it. Returns seconds."""
         started = time.perf_counter()
-        watch = Stopwatch(self.spec.threads) if self._emulation.slowdown > 1 else None
+        watch = self._watches.get(stage.name)
+        if watch is not None:
+            watch.start()
         outputs = self._runner.run(stage.name, batch, [sample[tensor.value] for tensor in stage.inputs])
         for tensor, array in zip(stage.outputs, outputs, strict=True):
             sample[tensor.value] = np.asarray(array)
         if watch is not None:
-            self._stopped.wait(watch.remaining_s(self._emulation.slowdown))
+            self._stopped.wait(watch.remaining_s())
         return time.perf_counter() - started
 
     def _finish(self, task: Task, samples: list[wire.Values]) -> None:

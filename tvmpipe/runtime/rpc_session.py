@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from typing import Any
 
 from tvm import rpc
 
-from tvmpipe.errors import DeviceError, DeviceLostError
+from tvmpipe.errors import DeviceError, DeviceLostError, InputError
 from tvmpipe.manifest import DeviceEntry
+from tvmpipe.runtime.address import resolve
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.tracker import DeviceAddress, Tracker
 from tvmpipe.runtime.tunnel import Tunnel, shared_tunnels
@@ -125,11 +125,9 @@ def open_session(
 def _resolve(address: DeviceAddress, device: str) -> DeviceAddress:
     """The same with a numeric host, under which the connection can be found again."""
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError:
-        message = f"device {device} registered as {address.host!r}, a name that cannot be resolved here"
-        raise DeviceError(message) from None
-    return replace(address, host=str(found[0][4][0]))
+        return replace(address, host=resolve(address.host))
+    except InputError as error:
+        raise DeviceError(f"device {device} registered as {error}") from None
 
 
 def _connect(address: DeviceAddress, timeout_s: float) -> Any:

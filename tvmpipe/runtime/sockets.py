@@ -8,8 +8,6 @@ by the ZAP handler (RFC 27). Without a handler nobody is let in.
 from __future__ import annotations
 
 import errno
-import ipaddress
-import socket as system
 import threading
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,6 +16,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from tvmpipe.errors import InputError
+from tvmpipe.runtime.address import format_address, is_loopback, resolve
 from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper
 from tvmpipe.runtime.keys import ClusterKey
 
@@ -101,7 +100,7 @@ class Sockets:
     def _listen(
         self, kind: int, host: str, port: int | None, queue: int, max_frame_bytes: int
     ) -> tuple[zmq.Socket[bytes], int]:
-        numeric = _resolve(host)
+        numeric = resolve(host)
         if self._key is None and not is_loopback(numeric):
             raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
         socket = self._socket(kind, numeric)
@@ -115,7 +114,7 @@ class Sockets:
             socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
         self._doorkeeper.watch(socket)
         try:
-            socket.bind(f"tcp://{_quoted(numeric)}:{'*' if port is None else port}")
+            socket.bind(f"tcp://{format_address(numeric, port or 0)}")
         except zmq.ZMQError as error:
             socket.close()
             reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
@@ -165,7 +164,7 @@ class Sockets:
 
     def _towards(self, kind: int, address: tuple[str, int]) -> tuple[zmq.Socket[bytes], str]:
         """A socket that may connect to an address, and the address as ZeroMQ writes it."""
-        host, port = _resolve(address[0]), address[1]
+        host, port = resolve(address[0]), address[1]
         if self._key is None and not is_loopback(host):
             raise InputError(f"sending to {address[0]} needs a cluster key: without one anybody could read the tensors")
         socket = self._socket(kind, host)
@@ -173,7 +172,7 @@ class Sockets:
             socket.curve_serverkey = self._key.curve_public
             socket.curve_publickey = self._key.curve_public
             socket.curve_secretkey = self._key.curve_secret
-        return socket, f"tcp://{_quoted(host)}:{port}"
+        return socket, f"tcp://{format_address(host, port)}"
 
     def _socket(self, kind: int, host: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -214,20 +213,3 @@ class LinkWatch:
             broken |= self._ready and kind == "disconnected"
             self._ready = kind == "ready" or (self._ready and kind != "disconnected")
         return broken
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is this machine's own loopback. Raises InputError for an unknown name."""
-    return ipaddress.ip_address(_resolve(host).partition("%")[0]).is_loopback
-
-
-def _resolve(host: str) -> str:
-    """A numeric address: ZeroMQ cannot listen on a name, and must know which of IPv4 and IPv6 is meant."""
-    try:
-        return str(system.getaddrinfo(host, None, type=system.SOCK_STREAM)[0][4][0])
-    except OSError:
-        raise InputError(f"{host!r} is a name that cannot be resolved here") from None
-
-
-def _quoted(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
