@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import statistics
 import threading
 import time
 from collections import deque
@@ -38,9 +37,9 @@ class Emulation:
 class Stopwatch:
     """How long a stage would take on a machine `slowdown` times slower.
 
-    Processor time is what is multiplied, and of the latest runs their median: emulated devices that share a core then
-    do not slow each other down by waiting for it, and what disturbs this machine for a moment is not made `slowdown`
-    times longer. A stage on one thread runs in the caller; on several, the process's time is divided by them.
+    Processor time is what is multiplied, and of the latest runs the least: emulated devices that share a core then do
+    not slow each other down by waiting for it, and what disturbs this machine is not made `slowdown` times longer.
+    A stage on one thread runs in the caller; on several, the process's time is divided by them.
     """
 
     def __init__(self, slowdown: float, threads: int) -> None:
@@ -57,7 +56,7 @@ class Stopwatch:
     def remaining_s(self) -> float:
         """The stage has run. Seconds still to wait."""
         self._latest.append((self._clock() - self._began) / self._threads)
-        return max(0.0, statistics.median(self._latest) * self._slowdown - (time.perf_counter() - self._wall))
+        return max(0.0, min(self._latest) * self._slowdown - (time.perf_counter() - self._wall))
 
 
 class ShapedSender:
