@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 import tempfile
 import threading
 import time
@@ -28,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tvmpipe
-from tests.runtime.cable import Cable
+from tests.runtime.cable import Cable, lasting_ports
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.commands.samples import random_samples
@@ -138,6 +137,18 @@ def with_failover(
     return {"answered": position + 1, "relative_error": worst, "longest_wait_s": slowest}
 
 
+def connect_again(bundle: Bundle, tracker: str, log: Path | None) -> Pipeline:
+    """Connect as soon as every device is there again."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return bundle.connect(tracker, wait_s=30, connect_timeout_s=30, event_log=log)
+        except DeviceError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
 def without_failover(
     bundle: Bundle,
     tracker: str,
@@ -155,7 +166,7 @@ def without_failover(
     left = list(range(samples))
     while left:
         gremlin.idle.wait()
-        with bundle.connect(tracker, wait_s=30, connect_timeout_s=30, event_log=log) as pipe:
+        with connect_again(bundle, tracker, log) as pipe:
             part, left = left[: 2 * every], left[2 * every :]
             futures = []
             for number in part:
@@ -196,7 +207,7 @@ def main(samples: int, every: int, seed: int, bare: bool, log: Path | None, as_j
         reference = Reference(light_model("squeezenet").SerializeToString())
         pool = random_samples(bundle.manifest, DISTINCT, seed=0)
         wanted: list[dict[str, NDArray[np.float32]]] = [reference.run(sample) for sample in pool]
-        ports = dict(zip(KEYS, free_ports(len(KEYS)), strict=True))
+        ports = dict(zip(KEYS, lasting_ports(len(KEYS)), strict=True))
         cables = {key: Cable(port) for key, port in ports.items()}
         agents = [
             LocalAgent(key, options=("--link-port", str(ports[key]), "--advertise", f"127.0.0.1:{cables[key].port}"))
@@ -217,13 +228,6 @@ def main(samples: int, every: int, seed: int, bare: bool, log: Path | None, as_j
     for name, value in facts.items():
         table.add_row(name, f"{value:.2g}" if isinstance(value, float) else str(value))
     Console(width=100).print(table)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nothing listens on at the moment."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
 
@@ -64,3 +65,14 @@ def _shut(pair: tuple[socket.socket, socket.socket]) -> None:
     for one in pair:
         with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
+
+
+def lasting_ports(count: int) -> list[int]:
+    """Ports nothing listens on, of those that the system does not give to outgoing connections meanwhile."""
+    found = []
+    for port in random.sample(range(20000, 32000), 12000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            break
+    return found

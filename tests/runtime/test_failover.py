@@ -14,7 +14,7 @@ import pytest
 import tvmpipe
 from tests.conftest import THREE
 from tests.models import chain
-from tests.runtime.cable import Cable
+from tests.runtime.cable import Cable, lasting_ports
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.errors import DeviceError, DeviceLostError
@@ -127,11 +127,7 @@ def test_without_failover_a_cut_link_is_an_error_by_name(
 @pytest.fixture
 def cabled(tmp_path: Path) -> Iterator[tuple[LocalCluster, Cable]]:
     """Agents of which beta's link goes through a cable."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = lasting_ports(1)
     cable = Cable(port)
     options = ("--link-port", str(port), "--advertise", f"127.0.0.1:{cable.port}")
     agents = [LocalAgent("alpha"), LocalAgent("beta", options=options), LocalAgent("gamma")]
