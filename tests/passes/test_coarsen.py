@@ -30,7 +30,7 @@ class RandomCost:
     largest_s: float
 
     def estimate(self, work: Work, device: Device) -> Estimate:
-        key = f"{self.seed} {work} {device.name}"
+        key = f"{self.seed} Work(flops={work.flops!r}, bytes_touched={work.bytes_touched!r}) {device.name}"
         return Estimate(random.Random(key).uniform(0, self.largest_s), "random")
 
 
