@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEASE_S = 10.0
-_RELAY_PORTS = range(9400, 9600)
+_STOCK_PORTS = range(9400, 9600)
 _RELEASE_S = 3.0
 _LOAD_BPS = 20e6  # a device that loads weights from its own store more slowly than this counts as lost
 
@@ -99,14 +99,14 @@ class Opener:
     def __post_init__(self) -> None:
         self._watchdog = Watchdog()
         self._claim = Claim(token=secrets.token_hex(8), owner=_owner())
-        self._relays: list[tuple[StockServer, RpcSession]] = []
-        self._relay_ports = contextlib.ExitStack()
+        self._stock: list[tuple[StockServer, RpcSession]] = []
+        self._stock_ports = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._closed = False
 
     def open(self, plan: PlanEntry) -> Opened:
         """Have every stage of `plan` hosted. What was hosted before on these devices ends. Raises OpenError."""
-        self._end_relays()
+        self._end_stock()
         manifest = self.bundle.manifest
         devices = [manifest.device(name) for name in plan.devices]
         reached: dict[str, _Reached] = {}
@@ -142,7 +142,7 @@ class Opener:
     def close(self) -> None:
         """Give every device back that still answers."""
         self._closed = True
-        self._end_relays()
+        self._end_stock()
         agents = [self.bundle.manifest.device(name) for name in self.agents]
         with contextlib.suppress(OpenError):
             _for_each(agents, self._release)
@@ -163,7 +163,7 @@ class Opener:
                     "uses its own number of threads",
                     device.name,
                 )
-                port = self._relay_ports.enter_context(hold_port("127.0.0.1", _RELAY_PORTS))
+                port = self._stock_ports.enter_context(hold_port("127.0.0.1", _STOCK_PORTS))
                 host = "127.0.0.1" if self.key is None else _address_towards(session)
                 return _Reached(session, None, f"{host}:{port}")
             if self.key is None and not is_loopback(session.address.host):
@@ -194,7 +194,7 @@ class Opener:
         )
         spec = host_spec(self.bundle.manifest, plan, device.name, opening)
         if reached.agent is None:
-            self._relay(spec, reached)
+            self._host_here(spec, reached)
             return
         reached.agent.check(spec.stages)
         self._count(reached.agent.send(self.bundle, [*spec.stages, *self._spare(device.name)]))
@@ -206,23 +206,23 @@ class Opener:
         plans = self.bundle.manifest.plans if self.failover else ()
         return (stage for plan in plans for stage in plan.stages if stage.device == device)
 
-    def _relay(self, spec: Any, reached: _Reached) -> None:
+    def _host_here(self, spec: Any, reached: _Reached) -> None:
         runner = RemoteStages(reached.session, self.bundle, spec.stages)
         self._count(runner.sent_bytes)
         host, _, port = reached.link.rpartition(":")
-        relay = StockServer(spec, runner, lambda: Sockets(self.key), (host.strip("[]"), int(port)))
-        self._relays.append((relay, reached.session))
+        server = StockServer(spec, runner, lambda: Sockets(self.key), (host.strip("[]"), int(port)))
+        self._stock.append((server, reached.session))
 
     def _count(self, sent_bytes: int) -> None:
         with self._lock:
             self.sent_bytes += sent_bytes
 
-    def _end_relays(self) -> None:
-        for relay, session in self._relays:
+    def _end_stock(self) -> None:
+        for server, session in self._stock:
             session.close()
-            relay.stop()
-        self._relays.clear()
-        self._relay_ports.close()
+            server.stop()
+        self._stock.clear()
+        self._stock_ports.close()
 
     def _release(self, device: DeviceEntry) -> None:
         with contextlib.suppress(DeviceError):  # it is gone, and with it what it held for us
