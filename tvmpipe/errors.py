@@ -14,6 +14,7 @@
     +-- DeviceError                   4   something on the other end of a wire
         +-- TrackerError                  the tracker cannot be reached
         +-- DeviceUnavailableError        no free device with that key
+        |   +-- DeviceHeldError               another head has it
         +-- DeviceLostError               a device died, hung or refused in the middle of work
         +-- QueueFullError                the pipeline holds as many samples as it may
 
@@ -75,6 +76,10 @@ class TrackerError(DeviceError):
 
 class DeviceUnavailableError(DeviceError):
     """The tracker has no free device with the key that the bundle asks for."""
+
+
+class DeviceHeldError(DeviceUnavailableError):
+    """Another head has the device."""
 
 
 class DeviceLostError(DeviceError):

@@ -120,7 +120,7 @@ def test_a_device_that_is_held(agents: LocalCluster) -> None:
         return control
 
     control = agent()
-    control.reserve(claim, time.monotonic())
+    control.reserve(claim)
     control.session.close()
     try:
         found = steps_of(agents.tracker, "gamma")

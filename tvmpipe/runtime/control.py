@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from tvmpipe.errors import DeviceError, DeviceUnavailableError
+from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
 from tvmpipe.manifest import FileEntry, StageEntry
 from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keeper import Claim
@@ -63,28 +63,16 @@ class AgentControl:
                 f"its stages need {format_size(need)}"
             )
 
-    def reserve(self, claim: Claim, deadline: float) -> None:
-        """Get the device for this head, waiting until `deadline` (monotonic) for one that has it.
-
-        Raises DeviceUnavailableError naming the holder.
-        """
-        told = False
-        while True:
-            with self.session.guard("asking for it"):
-                answer = _ask(self._keeper, {"do": "reserve", "claim": claim.model_dump()})
-            if "held_by" not in answer:
-                return
+    def reserve(self, claim: Claim) -> None:
+        """Get the device for this head. Raises DeviceHeldError naming who has it."""
+        with self.session.guard("asking for it"):
+            answer = _ask(self._keeper, {"do": "reserve", "claim": claim.model_dump()})
+        if "held_by" in answer:
             device = self.session.device
-            sentence = (
+            raise DeviceHeldError(
                 f"device {device.name} (key {device.key}) is in use by {answer['held_by']}, "
                 f"for {format_duration(answer['held_s'])} so far"
             )
-            if time.monotonic() + _POLL_S > deadline:
-                raise DeviceUnavailableError(sentence)
-            if not told:
-                logger.warning("%s; waiting", sentence)
-                told = True
-            time.sleep(_POLL_S)
 
     def send(self, bundle: Bundle, stages: Iterable[StageEntry]) -> int:
         """Send the libraries and weights that the device's store lacks. Returns the bytes sent."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tvmpipe.errors import DeviceError, TvmpipeError
+from tvmpipe.errors import DeviceError, DeviceHeldError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
 from tvmpipe.runtime.address import address_towards, is_loopback
 from tvmpipe.runtime.control import AgentControl
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 LEASE_S = 10.0
 _STOCK_PORTS = range(9400, 9600)
 _RELEASE_S = 3.0
+_ASK_AGAIN_S = 0.5
 _LOAD_BPS = 20e6  # a device that loads weights from its own store more slowly than this counts as lost
 
 
@@ -132,7 +133,7 @@ class Opener:
         try:
             agent = AgentControl.of(session)
             if agent is not None:
-                agent.reserve(self._claim, time.monotonic())
+                agent.reserve(self._claim)
         except DeviceError:
             return False
         finally:
@@ -149,6 +150,24 @@ class Opener:
         self._watchdog.stop()
 
     def _reach(self, device: DeviceEntry) -> _Reached:
+        """A claimed device, waited for while another head has it.
+
+        Between attempts there is no session: a device has one at a time, and its holder needs one to give it back.
+        """
+        deadline = time.monotonic() + self.limits.wait_s
+        told = False
+        while True:
+            try:
+                return self._reach_now(device)
+            except DeviceHeldError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not told:
+                    logger.warning("%s; waiting", error)
+                told = True
+            time.sleep(_ASK_AGAIN_S)
+
+    def _reach_now(self, device: DeviceEntry) -> _Reached:
         if self._closed:
             raise DeviceError("the pipeline was closed")
         with Tracker(self.tracker, timeout_s=min(5.0, self.limits.connect_s)) as tracker:
@@ -171,7 +190,7 @@ class Opener:
                     f"device {device.name} is at {session.address.host}, off loopback, where tensors travel only with "
                     "a cluster key; give the one that its agent has"
                 )
-            agent.reserve(self._claim, time.monotonic() + self.limits.wait_s)
+            agent.reserve(self._claim)
             self.agents[device.name] = agent.facts
             return _Reached(session, agent, agent.link_address)
         except BaseException:
