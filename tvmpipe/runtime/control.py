@@ -12,7 +12,7 @@ from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
 from tvmpipe.manifest import FileEntry, StageEntry
 from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keeper import Claim
-from tvmpipe.runtime.rpc_session import RpcSession
+from tvmpipe.runtime.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.spec import HostSpec
 from tvmpipe.units import format_duration, format_size
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 4 << 20
-_SLOWEST_UPLOAD_BPS = 1e6  # a device that takes files more slowly than this counts as lost
 _MACHINES = {"x86_64": ("x86_64", "amd64"), "aarch64": ("aarch64", "arm64")}
 _POLL_S = 0.05
 
@@ -83,7 +82,7 @@ class AgentControl:
             files |= {(file.sha256, ".safetensors"): file for file in stage.weight_files}
         for (_, suffix), file in files.items():
             size = bundle.path_of(file).stat().st_size
-            with self.session.guard(f"sending {file.path}", more_s=size / _SLOWEST_UPLOAD_BPS):
+            with self.session.guard(f"sending {file.path}", more_s=size / SLOWEST_UPLOAD_BPS):
                 sent += self._send(bundle, file, suffix)
         return sent
 

@@ -18,7 +18,7 @@ import zmq
 from pydantic import ValidationError
 
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.manifest import HEAD, Manifest
+from tvmpipe.manifest import HEAD, Encoding, Manifest
 from tvmpipe.runtime import events, wire
 from tvmpipe.runtime.address import parse_address
 from tvmpipe.runtime.beat import Status
@@ -76,6 +76,7 @@ class Head:
         self._opened: Opened | None = None
         self._outboxes: dict[str, tuple[zmq.Socket[bytes], LinkWatch]] = {}
         self._feeds: dict[str, tuple[str, ...]] = {}
+        self._encodings: dict[str, Encoding] = {}
         self._wanted: tuple[str, ...] = ()
         self._specs = {
             value: (spec.shape, np.dtype(spec.dtype))
@@ -216,6 +217,7 @@ class Head:
         """Sockets to the devices that read the model's inputs, and to those with a stage that reads nothing."""
         self._opened = opened
         self._epoch_of = {opened.session: epoch}
+        self._encodings = {link.receiver: link.encoding for link in opened.plan.links if link.sender == HEAD}
         receivers = receivers_of(self._manifest, opened.plan)
         self._feeds = {name: receivers[value] for name, value in self._manifest.model_inputs.items()}
         fed = {device for devices in self._feeds.values() for device in devices}
@@ -235,8 +237,7 @@ class Head:
         self._batches[one.batch] = one.samples
         samples = [self._inputs[number] for number in one.samples]
         plain = any(asked for _, asked in samples)
-        given = {value: name for name, value in self._manifest.model_outputs.items()}
-        encodings = {link.receiver: link.encoding for link in self._opened.plan.links if link.sender == HEAD}
+        given = self._manifest.model_outputs.values()
         self._arrived[one.batch] = [
             {v: inputs[n] for n, v in self._manifest.model_inputs.items() if v in given} for inputs, _ in samples
         ]
@@ -247,7 +248,7 @@ class Head:
                 for inputs, _ in samples
             )
             batch = wire.Batch(session, one.batch, parts, plain, time.time())
-            wire.send(outbox, wire.pack(batch, encodings.get(device, "none")))
+            wire.send(outbox, wire.pack(batch, self._encodings.get(device, "none")))
 
     def _answer(self, one: events.Answer) -> None:
         values = self._arrived[one.batch][one.place]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
-from tvmpipe.runtime.address import address_towards, is_loopback
+from tvmpipe.runtime.address import address_towards, format_address, is_loopback, parse_address
 from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.keys import ClusterKey
@@ -183,8 +183,8 @@ class Opener:
                     device.name,
                 )
                 port = self._stock_ports.enter_context(hold_port("127.0.0.1", _STOCK_PORTS))
-                host = "127.0.0.1" if self.key is None else _address_towards(session)
-                return _Reached(session, None, f"{host}:{port}")
+                host = "127.0.0.1" if self.key is None else _here(session)
+                return _Reached(session, None, format_address(host, port))
             if self.key is None and not is_loopback(session.address.host):
                 raise DeviceError(
                     f"device {device.name} is at {session.address.host}, off loopback, where tensors travel only with "
@@ -200,13 +200,13 @@ class Opener:
     def _host(
         self, plan: PlanEntry, device: DeviceEntry, reached: _Reached, session: str, links: Mapping[str, str]
     ) -> None:
-        here = _address_towards(reached.session)
+        here = _here(reached.session)
         opening = Opening(
             session=session,
             owner=self._claim.owner,
             links=dict(links),
-            head_link=f"{here}:{self.ports[0]}",
-            head_status=f"{here}:{self.ports[1]}",
+            head_link=format_address(here, self.ports[0]),
+            head_status=format_address(here, self.ports[1]),
             lease_s=LEASE_S,
             max_batches=self.max_batches,
             trace=self.trace,
@@ -228,8 +228,7 @@ class Opener:
     def _host_here(self, spec: Any, reached: _Reached) -> None:
         runner = RemoteStages(reached.session, self.bundle, spec.stages)
         self._count(runner.sent_bytes)
-        host, _, port = reached.link.rpartition(":")
-        server = StockServer(spec, runner, lambda: Sockets(self.key), (host.strip("[]"), int(port)))
+        server = StockServer(spec, runner, lambda: Sockets(self.key), parse_address(reached.link, "link"))
         self._stock.append((server, reached.session))
 
     def _count(self, sent_bytes: int) -> None:
@@ -280,10 +279,9 @@ def _for_each(devices: Iterable[DeviceEntry], work: Callable[[DeviceEntry], None
         raise error
 
 
-def _address_towards(session: RpcSession) -> str:
-    """This machine's address as the device reaches it: the one that packets to the device leave from."""
-    mine = address_towards(session.address.host, session.address.port)
-    return f"[{mine}]" if ":" in mine else mine
+def _here(session: RpcSession) -> str:
+    """This machine's address as the device reaches it."""
+    return address_towards(session.address.host, session.address.port)
 
 
 def _owner() -> str:

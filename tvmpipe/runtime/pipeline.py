@@ -299,7 +299,7 @@ def connect(
         recover_s=recover_s,
     )
     key = None if cluster_key is None else ClusterKey.load(Path(cluster_key))
-    log = None if event_log is None else open(event_log, "w", encoding="utf-8")  # noqa: SIM115  # the head closes it
+    log = None if event_log is None else _open_log(Path(event_log))
     return Pipeline(
         bundle,
         tracker,
@@ -310,3 +310,11 @@ def connect(
         trace=trace,
         log=log,
     )
+
+
+def _open_log(path: Path) -> TextIO:
+    """The file that the head writes events to, and closes. Raises InputError."""
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"event log {path} cannot be written: {error.strerror}") from None

@@ -19,6 +19,8 @@ from tvmpipe.runtime.tracker import DeviceAddress, Tracker
 from tvmpipe.runtime.tunnel import Tunnel, shared_tunnels
 from tvmpipe.runtime.watchdog import Expired, Watchdog, close_connections
 
+SLOWEST_UPLOAD_BPS = 1e6  # a device that takes files more slowly than this counts as lost
+
 
 class RpcSession:
     """A connection to a device, for use by one thread at a time. With a cluster key it goes through a TLS tunnel.

@@ -19,7 +19,7 @@ from tvm import relax
 from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.hosting import HostedSession
-from tvmpipe.runtime.rpc_session import RpcSession
+from tvmpipe.runtime.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.spec import HostSpec
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
 
 logger = logging.getLogger(__name__)
-
-_SLOWEST_UPLOAD_BPS = 1e6
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class RemoteStages:
         self._stages: dict[str, _RemoteStage] = {}
         self.sent_bytes = 0
         for stage in stages:
-            more_s = stage.weight_bytes / _SLOWEST_UPLOAD_BPS
+            more_s = stage.weight_bytes / SLOWEST_UPLOAD_BPS
             with session.guard(f"loading stage {stage.name}", stage=stage.name, more_s=more_s):
                 self._stages[stage.name] = self._load(bundle, stage)
 

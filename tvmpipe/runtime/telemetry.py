@@ -6,21 +6,10 @@ import functools
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.counts import Span, StageCount
-
-
-@dataclass(frozen=True)
-class DeviceState:
-    """The latest of one device: memory its stage host takes, whether it is emulated, what it is busy with."""
-
-    memory_bytes: int
-    emulated: bool
-    busy: tuple[str, int, float] | None
-    heard_s: float
 
 
 class Telemetry:
@@ -34,7 +23,6 @@ class Telemetry:
         self._baseline: dict[str, StageCount] = {}
         self._latest: dict[str, tuple[str, float]] = {}
         self._spans: list[tuple[str, Span]] = []
-        self.devices: dict[str, DeviceState] = {}
 
     def take(self, status: Status, *, current: bool) -> None:
         """A device has said how it is; before its opening is `current`, only that it was heard counts."""
@@ -50,9 +38,6 @@ class Telemetry:
                     self._ended[name] = self._ended.get(name, StageCount()).plus(before)
                 self._current[name] = (status.session, count)
             self._spans += [(status.device, span) for span in status.spans]
-            self.devices[status.device] = DeviceState(
-                status.memory_bytes, status.emulated, status.busy, time.monotonic()
-            )
 
     def heard(self, session: str, device: str) -> bool:
         """Whether a device has been heard of in this session."""
