@@ -38,7 +38,7 @@ def _cyclic(problem: Problem, every: Placements) -> NDArray[np.bool_]:
             reach[np.arange(len(every)), a, b] |= a != b
     for via in range(devices):
         reach |= reach[:, :, via, None] & reach[:, None, via, :]
-    return reach[:, np.arange(devices), np.arange(devices)].any(axis=1)
+    return np.asarray(reach[:, np.arange(devices), np.arange(devices)].any(axis=1))
 
 
 def _moves(problem: Problem, tensor: Tensor, a: int, b: int) -> tuple[float, float]:
@@ -71,13 +71,13 @@ def periods(problem: Problem, every: Placements) -> Vector:
     if problem.model == "summed":
         pays = np.array([not (device < len(problem.free) and problem.free[device]) for device in range(devices)])
         load[:, :devices] += (links.sum(axis=2) + links.sum(axis=1))[:, :devices] * pays
-        return load[:, :devices].max(axis=1)
+        return np.asarray(load[:, :devices].max(axis=1))
     busiest = links.max(axis=(1, 2)) if problem.contention == "pair" else _ports(links)
-    return np.maximum(load.max(axis=1), busiest)
+    return np.asarray(np.maximum(load.max(axis=1), busiest))
 
 
 def _ports(links: Matrix) -> Vector:
-    return np.maximum(links.sum(axis=2).max(axis=1), links.sum(axis=1).max(axis=1))
+    return np.asarray(np.maximum(links.sum(axis=2).max(axis=1), links.sum(axis=1).max(axis=1)))
 
 
 def least_period(problem: Problem) -> float | None:
