@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.placement.problem import Matrix, Problem, Tensor, Vector
+from tvmpipe.passes.placement.problem import Matrix, Problem, Schedule, Solution, Tensor, Transfer, Vector
 
 Placements = NDArray[np.int64]
 """[placements, nodes] devices."""
@@ -80,19 +80,27 @@ def _ports(links: Matrix) -> Vector:
     return np.asarray(np.maximum(links.sum(axis=2).max(axis=1), links.sum(axis=1).max(axis=1)))
 
 
-def least_period(problem: Problem) -> float | None:
-    """The least period of all placements; None where nothing fits."""
+def least_period(problem: Problem) -> Solution | None:
+    """A placement of the least period of all; None where nothing fits."""
     every = placements(problem)
-    return float(periods(problem, every).min()) if len(every) else None
+    if not len(every):
+        return None
+    figures = periods(problem, every)
+    best = int(figures.argmin())
+    return Solution(tuple(every[best].tolist()), float(figures[best]), float(figures[best]), "brute force")
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Something that takes time: a node on its device, or a transfer. `after`: activities that end before."""
+    """Something that takes time: a node on its device, or a transfer. `after`: activities that end before.
+
+    `moves`: tensor, sender and receiver of a transfer.
+    """
 
     seconds: float
     resources: tuple[tuple[str, int, int], ...]
     after: tuple[int, ...]
+    moves: tuple[int, int, int] | None = None
 
 
 def activities(problem: Problem, device_of: Sequence[int]) -> list[Activity]:
@@ -100,7 +108,7 @@ def activities(problem: Problem, device_of: Sequence[int]) -> list[Activity]:
     head = len(problem.devices)
     transfers: list[Activity] = []
     after: list[list[int]] = [[] for _ in device_of]
-    for tensor in problem.tensors:
+    for index, tensor in enumerate(problem.tensors):
         sender = head if tensor.producer is None else device_of[tensor.producer]
         before = () if tensor.producer is None else (tensor.producer,)
         for receiver in sorted({*(device_of[reader] for reader in tensor.consumers), *([head] * tensor.to_head)}):
@@ -114,7 +122,7 @@ def activities(problem: Problem, device_of: Sequence[int]) -> list[Activity]:
             used = ports if problem.contention == "port" else (("link", sender, receiver),)
             for reader in readers:
                 after[reader].append(len(device_of) + len(transfers))
-            transfers.append(Activity(seconds, used if seconds else (), before))
+            transfers.append(Activity(seconds, used if seconds else (), before, (index, sender, receiver)))
     nodes = [
         Activity(float(problem.time_s[node, device]), (("device", device, 0),), tuple(after[node]))
         for node, device in enumerate(device_of)
@@ -146,18 +154,18 @@ def _floor(work: Sequence[Activity], tails: Sequence[float]) -> float:
     return max((*tails, *busy.values()))
 
 
-def least_order(work: Sequence[Activity], known: float = np.inf) -> float:
-    """The least makespan of activities over all orders of them, if it is below `known`; else `known`.
+def least_order(work: Sequence[Activity], known: float = np.inf) -> tuple[float, tuple[float, ...]] | None:
+    """The least makespan of activities over all orders of them and the end of each; None if not below `known`.
 
     Some best schedule is active and each activity in it starts as soon as those that started before it allow. So
     activities are tried in the order of their starts, and only those that start before the earliest possible end.
     """
     tails = _tails(work)
-    best = known
+    best, best_ends = known, None
     seen: set[tuple[tuple[float, ...], tuple[tuple[tuple[str, int, int], float], ...]]] = set()
 
     def extend(ends: tuple[float, ...], free: dict[tuple[str, int, int], float], last: float) -> None:
-        nonlocal best
+        nonlocal best, best_ends
         state = ends, tuple(sorted(free.items()))
         if state in seen:
             return
@@ -168,7 +176,8 @@ def least_order(work: Sequence[Activity], known: float = np.inf) -> float:
                 needs = (*(ends[before] for before in one.after), *(free.get(used, 0.0) for used in one.resources))
                 ready.append((max((0.0, *needs)), number))
         if not ready:
-            best = min(best, max(ends, default=0.0))
+            if max(ends) < best:
+                best, best_ends = max(ends), ends
             return
         if any(start + tails[number] >= best for start, number in ready):
             return
@@ -181,20 +190,29 @@ def least_order(work: Sequence[Activity], known: float = np.inf) -> float:
 
     if _floor(work, tails) < best:
         extend((-1.0,) * len(work), {}, 0.0)
+    return None if best_ends is None else (best, best_ends)
+
+
+def least_makespan(problem: Problem) -> Solution | None:
+    """A schedule of the least makespan over all placements and orders; None where nothing fits."""
+    every = [(device_of, activities(problem, device_of)) for device_of in placements(problem).tolist()]
+    every.sort(key=lambda one: _floor(one[1], _tails(one[1])))
+    best = None
+    for device_of, work in every:
+        found = least_order(work, np.inf if best is None else best.figure_s)
+        if found is not None:
+            best = Solution(tuple(device_of), found[0], found[0], "brute force", _schedule(work, found[1]))
     return best
 
 
-def least_makespan(problem: Problem) -> float | None:
-    """The least makespan of all placements and orders; None where nothing fits."""
-    every = [activities(problem, device_of) for device_of in placements(problem).tolist()]
-    if not every:
-        return None
-    best = np.inf
-    for work in sorted(every, key=lambda work: _floor(work, _tails(work))):
-        best = least_order(work, best)
-    return float(best)
+def _schedule(work: Sequence[Activity], ends: Sequence[float]) -> Schedule:
+    starts = tuple(end - one.seconds for one, end in zip(work, ends, strict=True) if one.moves is None)
+    transfers = tuple(
+        Transfer(*one.moves, end - one.seconds, end) for one, end in zip(work, ends, strict=True) if one.moves
+    )
+    return Schedule(starts, transfers)
 
 
-def least(problem: Problem) -> float | None:
-    """The least figure of the problem's model; None where no placement fits."""
+def least(problem: Problem) -> Solution | None:
+    """The best solution in the problem's model; None where no placement fits."""
     return least_makespan(problem) if problem.model == "makespan" else least_period(problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given, settings
 
@@ -33,16 +34,16 @@ def test_least_order_is_the_best_of_all_permutations(problem: Problem) -> None:
         work = activities(problem, device_of)
         if len(work) <= 6:
             best = min(_one_by_one(work, order) for order in itertools.permutations(range(len(work))))
-            assert least_order(work) == best
+            found = least_order(work)
+            assert found is not None
+            assert found[0] == best
             checked += 1
         if checked == 3:
             break
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(problems(models=("makespan",), max_nodes=5, contiguous=False))
 def test_contiguity_never_lowers_a_makespan(problem: Problem) -> None:
-    from dataclasses import replace
-
     free, bound = least_makespan(problem), least_makespan(replace(problem, contiguous=True))
-    assert bound is None or (free is not None and free <= bound)
+    assert bound is None or (free is not None and free.figure_s <= bound.figure_s)
