@@ -83,7 +83,7 @@ ROWS = (
     *_msr("resnet50", 33.7747),
     *_msr("bert_l-3", 27.9186),
     # The issue asks for 1.46 ms; the workloads' README knows 1.478 ms and a bound of 0.877 ms.
-    Row("moirai GoogLeNet", "moirai/GoogLeNet.json", "moirai", 1.46, 2, 60.0, optimal=False, floor=0.877),
+    Row("moirai GoogLeNet", "moirai/GoogLeNet.json", "moirai", 1.46, 9, 60.0, optimal=False, floor=0.877),
 )
 
 
@@ -91,11 +91,10 @@ def run(row: Row, root: Path, time_limit_s: float | None = None) -> dict[str, An
     """Solve a row; what was found, and whether it is what is known. Raises TvmpipeError."""
     named = read(root / row.file, row.kind, row.options)
     found = answer(named, Limits(time_limit_s or row.time_limit_s)).facts()
-    slack = 0.5 * 10.0**-row.digits if row.optimal else 0.0
-    # A figure of the file to the last digit, plus what floating point sums differ by.
-    holds = found["objective"] <= row.known + slack + 1e-9
+    slack = 0.5 * 10.0**-row.digits
+    holds = found["objective"] <= row.known + slack
     if row.optimal:
-        holds = holds and found["proven"] and found["objective"] >= row.known - slack - 1e-9
+        holds = holds and found["proven"] and found["objective"] >= row.known - slack
     facts = {
         name: found[name] for name in ("objective", "bound", "gap", "proven", "seconds", "checked", "origin", "unit")
     }
@@ -125,7 +124,7 @@ def main(root: Path, only: str, time_limit_s: float | None, as_json: bool) -> No
             continue
         try:
             rows.append(run(row, root, time_limit_s))
-        except (TvmpipeError, ModuleNotFoundError) as error:
+        except TvmpipeError as error:
             rows.append({"row": row.name, "known": row.known, "error": str(error), "ok": False})
         stderr.print(f"{row.name}: {'ok' if rows[-1]['ok'] else 'does not hold'}")
     if as_json:

@@ -84,8 +84,8 @@ class Answer:
             where = {"from": self._place(moved.sender), "to": self._place(moved.receiver)}
             source = None if tensor.producer is None else self.named.tasks[tensor.producer]
             # A tensor that several tasks of a device read travels there once: a line for each of them says so.
-            read_by = [self.named.tasks[reader] for reader in readers] or [None]
-            found += [{"src": source, "dst": task, **where, **ends} for task in read_by]
+            read_by: list[int | str | None] = [self.named.tasks[reader] for reader in readers]
+            found += [{"src": source, "dst": task, **where, **ends} for task in read_by or [None]]
         return found
 
     def _place(self, device: int) -> int | str:
