@@ -1,0 +1,42 @@
+"""The primitives of a model that are worth measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvmpipe.build import prepare
+from tvmpipe.passes.pipeline import FRONT, run_passes
+from tvmpipe.passes.work import function_of, works_of
+from tvmpipe.targets.cluster import Cluster
+from tvmpipe.targets.cost import Work
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A primitive to measure: what it does, its unscheduled TIR function, and the model it was first seen in."""
+
+    work: Work
+    function: Any
+    origin: str
+
+
+def subjects_of(source: Any, origin: str, shapes: Mapping[str, Sequence[int]] | None = None) -> list[Subject]:
+    """Each distinct primitive of a model (a path or an `onnx.ModelProto`) that runs as compiled code, in order.
+
+    Raises ModelError.
+    """
+    state = run_passes(prepare(source, Cluster((), {}), shapes=shapes), FRONT)
+    assert state.graph is not None
+    subjects: dict[str, Subject] = {}
+    for primitive, work in zip(state.graph.primitives, works_of(state.graph, state.module), strict=True):
+        function = function_of(primitive, state.module)
+        if function is not None and not work.view and not primitive.constant:
+            subjects.setdefault(work.key, Subject(work, function, origin))
+    return list(subjects.values())
+
+
+def distinct(subjects: Sequence[Subject]) -> list[Subject]:
+    """The first subject of each key."""
+    return list({subject.work.key: subject for subject in reversed(subjects)}.values())[::-1]

@@ -1,0 +1,223 @@
+"""What was measured on devices: one append-only file of JSON lines per target and number of threads.
+
+A line is appended with one `write`, under a lock, so that several profilers may share a folder; a line that a crash
+tore is skipped when reading and closed before the next one is written, so that it costs nothing but itself. Files may
+be copied, concatenated and shared. Of several measurements of a primitive the last that was not disturbed counts.
+"""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tvmpipe.errors import InputError
+from tvmpipe.targets.cost import Work
+from tvmpipe.targets.target import TargetDescription
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "profiles"
+"""Measurements that come with tvmpipe."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds of one call of a primitive.
+
+    Attributes: `seconds` the median with warm caches, `low_s` and `high_s` its 95 % interval, `runs` how many timings
+    it is of, each of one call or of several on end; `cold_s` the median with all but the first operand out of the
+    caches, None where that was not measured; `busy` whether the device had other work meanwhile, so that it is an
+    upper bound at best; `schedule` and `tvm` the versions of what made the code; `when` in UTC; `origin` the model
+    that the primitive came from.
+    """
+
+    work: Work
+    seconds: float
+    low_s: float
+    high_s: float
+    runs: int
+    cold_s: float | None
+    busy: bool
+    schedule: str
+    tvm: str
+    when: str
+    origin: str
+
+    @property
+    def key(self) -> str:
+        """What it is valid for, besides the target: the primitive and the versions."""
+        return identity(self.work.key, self.schedule, self.tvm)
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a device reaches at best: fp32 FLOP/s of multiply-adds, bytes/s read from memory, what it says it is."""
+
+    peak_flops: float
+    memory_bandwidth_bps: float
+    processor: str
+    when: str
+
+
+def identity(primitive: str, schedule: str, tvm: str) -> str:
+    """One string for a primitive compiled by certain versions."""
+    return f"{primitive}.{schedule}.{tvm}"
+
+
+def store_key(target: TargetDescription, threads: int) -> str:
+    """The name of a target's file: what its measurements are valid for."""
+    return f"{target.triple}-{target.cpu}-{threads}"
+
+
+def default_store() -> Path:
+    """Where measurements are kept unless told otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "tvmpipe" / "profiles"
+
+
+class ProfileStore:
+    """A folder of measurements; reading needs no permission to write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, target: TargetDescription, threads: int) -> Path:
+        """The file of a target."""
+        return self.folder / f"{store_key(target, threads)}.jsonl"
+
+    def keys(self) -> list[str]:
+        """Of which targets there are files."""
+        return sorted(path.stem for path in self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
+
+    def add(self, target: TargetDescription, threads: int, row: Measurement | DeviceFacts) -> None:
+        """Append a measurement; it is on disk when this returns. Raises InputError where that is not possible."""
+        self.add_all(target, threads, [row])
+
+    def add_all(self, target: TargetDescription, threads: int, rows: Iterable[Measurement | DeviceFacts]) -> None:
+        """Append several, all of them or, after a crash, the first ones."""
+        text = "".join(json.dumps(_to_json(row), separators=(",", ":")) + "\n" for row in rows).encode()
+        path = self.path(target, threads)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(f"profile {path} cannot be written: {error.strerror}") from None
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                text = b"\n" + text  # a torn line must not swallow this one
+            file.write(text)
+            os.fsync(descriptor)
+
+    def read(self, target: TargetDescription, threads: int) -> list[Measurement]:
+        """Measurements of a target, oldest first. Lines that are damaged or of another format are skipped."""
+        return [row for row in _read(self.path(target, threads)) if isinstance(row, Measurement)]
+
+    def device(self, target: TargetDescription, threads: int) -> DeviceFacts | None:
+        """The last facts about a device of the target."""
+        found = [row for row in _read(self.path(target, threads)) if isinstance(row, DeviceFacts)]
+        return found[-1] if found else None
+
+
+def latest(rows: Iterable[Measurement]) -> dict[str, Measurement]:
+    """The measurement that counts for each `Measurement.key`: the last undisturbed one, else the fastest."""
+    best: dict[str, Measurement] = {}
+    for row in rows:
+        known = best.get(row.key)
+        if known is None or not row.busy or (known.busy and row.seconds < known.seconds):
+            best[row.key] = row
+    return best
+
+
+def tvm_version() -> str:
+    """The TVM that compiles here."""
+    return version("apache-tvm")
+
+
+@functools.cache
+def schedule_version() -> str:
+    """12 hex digits that change with the code that decides what a primitive is compiled to.
+
+    They are a hash of the syntax trees of `passes.kernels`, `passes.schedule` and `passes.lower`, so that comments,
+    docstrings and layout do not count.
+    """
+    passes = Path(__file__).parent.parent / "passes"
+    files = [*passes.glob("kernels/*.py"), *passes.glob("schedule/*.py"), passes / "lower.py"]
+    digest = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.relative_to(passes).as_posix()):
+        digest.update(_code(path.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:12]
+
+
+def _code(text: str) -> str:
+    """Names and structure of a module, without docstrings; the same for every version of Python that parses it."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and _is_text(body[0].value):
+            body[:] = body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+_WORK = {field.name: field.default for field in fields(Work)}
+
+
+def _to_json(row: Measurement | DeviceFacts) -> dict[str, Any]:
+    if isinstance(row, DeviceFacts):
+        return {"v": FORMAT, "device": asdict(row)}
+    values = asdict(row)
+    # What is as usual is left out; times to four digits, which is more than they are worth.
+    work = {name: value for name, value in values.pop("work").items() if value != _WORK[name]}
+    rounded = {name: float(f"{v:.4g}") if isinstance(v, float) else v for name, v in values.items()}
+    return {"v": FORMAT, "work": work, **rounded}
+
+
+def _read(path: Path) -> Iterator[Measurement | DeviceFacts]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"profile {path} cannot be read: {error.strerror}") from None
+    damaged = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            row = _from_json(json.loads(line))
+        except (ValueError, TypeError, KeyError):
+            damaged += 1
+            continue
+        if row is not None:
+            yield row
+    if damaged:
+        logger.warning("%s: %d damaged lines skipped", path, damaged)
+
+
+def _from_json(values: dict[str, Any]) -> Measurement | DeviceFacts | None:
+    if values.pop("v") != FORMAT:
+        return None
+    if "device" in values:
+        return DeviceFacts(**values["device"])
+    work = {name: tuple(value) if isinstance(value, list) else value for name, value in values.pop("work").items()}
+    row = Measurement(work=Work(**work), **values)
+    if not (row.seconds > 0 and re.fullmatch(r"[0-9a-f]{32}", row.work.key)):
+        raise ValueError("no measurement")
+    return row
