@@ -59,7 +59,7 @@ def function_of(primitive: Primitive, module: Any) -> Any:
 def _work(primitive: Primitive, graph: PrimitiveGraph, function: Any) -> Work:
     from tvm import relax
 
-    sizes = {
+    sizes: dict[str, Any] = {
         "flops": primitive.flops,
         "input_bytes": primitive.input_bytes,
         "weight_bytes": primitive.weight_bytes,
@@ -82,7 +82,8 @@ def _loops(function: Any) -> dict[str, Any]:
     from tvm import s_tir
 
     schedule = s_tir.Schedule(function)
-    kernel, domain, largest = "", ((), ()), 0
+    kernel, largest = "", 0
+    domain: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
     inner_bytes, special, arithmetic = 0, 0, 0.0
     for block in blocks_of(schedule):
         node = schedule.get(block)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from tvmpipe.errors import DeviceError, DeviceUnavailableError
 from tvmpipe.runtime.tracker import Tracker
@@ -48,8 +50,30 @@ class RemoteTimer:
 
     def seconds(self, module: Any, tensors: list[Any]) -> float:
         """Median time of one call."""
-        timer = module.time_evaluator("main", self._remote.cpu(), number=1, repeat=_REPEATS, min_repeat_ms=10)
-        return float(statistics.median(timer(*tensors).results))
+        return statistics.median(self.samples(module, tensors, _REPEATS, min_repeat_s=0.01))
+
+    def samples(
+        self, module: Any, tensors: list[Any], repeats: int, *, min_repeat_s: float = 0.0, cold: bool = False
+    ) -> list[float]:
+        """Seconds of one call, `repeats` times; each the mean of calls that last `min_repeat_s` together.
+
+        With `cold`, each is of one call, before which all tensors but the first are driven out of the caches.
+        """
+        timer = module.time_evaluator(
+            "main",
+            self._remote.cpu(),
+            number=1,
+            repeat=repeats,
+            min_repeat_ms=0 if cold else round(min_repeat_s * 1e3),
+            f_preproc="cache_flush_cpu_non_first_arg" if cold else "",
+        )
+        return [float(seconds) for seconds in timer(*tensors).results]
+
+    def send(self, arrays: Sequence[NDArray[Any]]) -> list[Any]:
+        """Copies of arrays on the device."""
+        import tvm
+
+        return [tvm.runtime.tensor(array, self._remote.cpu()) for array in arrays]
 
 
 @contextmanager

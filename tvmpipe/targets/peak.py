@@ -1,4 +1,4 @@
-"""The arithmetic a machine really reaches: a loop of nothing but multiply-adds in registers.
+"""What a machine really reaches: a loop of nothing but multiply-adds in registers, one of nothing but reads.
 
 What a kernel's GFLOP/s are a share of. The nominal figures of `targets.target` are estimates of vendors' manuals;
 clocks under vector load, shared hosts and emulators make the real ceiling another number.
@@ -6,40 +6,93 @@ clocks under vector load, shared hosts and emulators make the real ceiling anoth
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tvmpipe.targets.target import TargetDescription
 
 _ITERATIONS = 1 << 19  # a few milliseconds on a fast core: short enough to repeat, long enough to time
 _REPEATS = 30
+_READ_BYTES = 64 << 20
+_STREAMS = 8
 _SPARE_REGISTERS = 4  # for the factor, the addend and what the compiler needs
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """A loop that reaches one of a machine's ceilings.
+
+    `function` is a TIR function, `arrays` what it is called with, `amount` the operations or bytes of one call.
+    """
+
+    function: Any
+    arrays: tuple[NDArray[np.float32], ...]
+    amount: float
+
+
+def multiply_adds(target: TargetDescription, threads: int) -> Ceiling:
+    """A few milliseconds of multiply-adds; each counts as two operations, whatever instructions a target needs."""
+    lanes = max(target.vector_bits // 32, 1)
+    accumulators = target.vector_registers - _SPARE_REGISTERS
+    # Every accumulator settles near addend / (1 - factor) = 2: no denormals, no overflow.
+    start = np.random.default_rng(0).uniform(1.0, 2.0, (accumulators, lanes)).astype(np.float32)
+    operands = np.repeat(np.array([[0.999], [0.002]], dtype=np.float32), lanes, axis=1)
+    result = np.zeros((threads, accumulators, lanes), dtype=np.float32)
+    function = _kernel(threads, accumulators, lanes)
+    return Ceiling(function, (start, operands, result), 2.0 * threads * accumulators * lanes * _ITERATIONS)
+
+
+def memory_reads(target: TargetDescription, threads: int) -> Ceiling:
+    """Sums over 64 MiB, more than the caches of most machines hold."""
+    lanes = max(target.vector_bits // 32, 1)
+    steps = _READ_BYTES // (threads * _STREAMS * lanes * 4)
+    data = np.ones((threads, steps, _STREAMS, lanes), dtype=np.float32)
+    result = np.zeros((threads, _STREAMS, lanes), dtype=np.float32)
+    return Ceiling(_sums(threads, steps, lanes), (data, result), float(data.nbytes))
 
 
 def measure_peak_flops(target: TargetDescription, threads: int) -> float:
     """fp32 FLOP/s that `threads` threads of this process reach with `target`'s instructions, the median of some tries.
 
-    A multiply-add counts as two operations, also on a target that needs two instructions for it. TVM's pool must
-    have `threads` threads (`TVM_NUM_THREADS`, read when it starts).
+    TVM's pool must have `threads` threads (`TVM_NUM_THREADS`, read when it starts).
     """
     import tvm
 
-    lanes = max(target.vector_bits // 32, 1)
-    accumulators = target.vector_registers - _SPARE_REGISTERS
+    ceiling = multiply_adds(target, threads)
     with tvm.transform.PassContext(opt_level=3):
-        library = tvm.compile(
-            tvm.IRModule({"multiply_add": _kernel(threads, accumulators, lanes)}), target.tvm_target(threads)
-        )
-    # Every accumulator settles near addend / (1 - factor) = 2: no denormals, no overflow.
-    start = np.random.default_rng(0).uniform(1.0, 2.0, (accumulators, lanes)).astype(np.float32)
-    operands = np.repeat(np.array([[0.999], [0.002]], dtype=np.float32), lanes, axis=1)
-    result = np.zeros((threads, accumulators, lanes), dtype=np.float32)
-    arguments = [tvm.runtime.tensor(array) for array in (start, operands, result)]
+        library = tvm.compile(tvm.IRModule({"multiply_add": ceiling.function}), target.tvm_target(threads))
+    arguments = [tvm.runtime.tensor(array) for array in ceiling.arrays]
     timer = library.jit().time_evaluator("multiply_add", tvm.cpu(), number=1, repeat=_REPEATS)
-    flops = 2.0 * threads * accumulators * lanes * _ITERATIONS
     # The median, as for kernels: a shared host's clock rises for moments that no kernel could keep up with.
-    return flops / float(timer(*arguments).median)
+    return ceiling.amount / float(timer(*arguments).median)
+
+
+def _sums(threads: int, steps: int, lanes: int) -> Any:
+    """Each thread adds up its part of an array, in several streams of whole vectors."""
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def sums(data: T.handle, result: T.handle) -> None:
+        T.func_attr({"tirx.noalias": True})
+        read = T.match_buffer(data, (threads, steps, _STREAMS, lanes), "float32")
+        out = T.match_buffer(result, (threads, _STREAMS, lanes), "float32")
+        for thread in T.parallel(threads):
+            total = T.decl_buffer((_STREAMS, lanes), "float32", scope="local")
+            for a in T.unroll(_STREAMS):
+                for lane in T.vectorized(lanes):
+                    total[a, lane] = T.float32(0)
+            for step in T.serial(steps):
+                for a in T.unroll(_STREAMS):
+                    for lane in T.vectorized(lanes):
+                        total[a, lane] = total[a, lane] + read[thread, step, a, lane]
+            for a in T.unroll(_STREAMS):
+                for lane in T.vectorized(lanes):
+                    out[thread, a, lane] = total[a, lane]
+
+    return sums
 
 
 def _kernel(threads: int, accumulators: int, lanes: int) -> Any:

@@ -216,7 +216,9 @@ def _from_json(values: dict[str, Any]) -> Measurement | DeviceFacts | None:
         return None
     if "device" in values:
         return DeviceFacts(**values["device"])
-    work = {name: tuple(value) if isinstance(value, list) else value for name, value in values.pop("work").items()}
+    work: dict[str, Any] = {}
+    for name, value in values.pop("work").items():
+        work[name] = tuple(value) if isinstance(value, list) else value
     row = Measurement(work=Work(**work), **values)
     if not (row.seconds > 0 and re.fullmatch(r"[0-9a-f]{32}", row.work.key)):
         raise ValueError("no measurement")

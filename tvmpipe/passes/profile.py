@@ -1,0 +1,278 @@
+"""Measure primitives on the devices of a cluster, several devices at once, and keep what was measured.
+
+Primitives go in groups: one is compiled on this host, then timed on the devices, so that compiling never disturbs a
+device that is this host. Libraries are kept beside the measurements. What is in the store is not measured again, so a
+run that was ended goes on where it was; at most the primitives in hand are lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tvmpipe.errors import TvmpipeError
+from tvmpipe.passes.lower import compile_function
+from tvmpipe.passes.schedule import schedule_module
+from tvmpipe.passes.subjects import Subject
+from tvmpipe.targets.cluster import Cluster, Device
+from tvmpipe.targets.measure import RemoteTimer, remote_timer
+from tvmpipe.targets.peak import Ceiling, memory_reads, multiply_adds
+from tvmpipe.targets.profile_store import (
+    DeviceFacts,
+    Measurement,
+    ProfileStore,
+    identity,
+    latest,
+    schedule_version,
+    store_key,
+    tvm_version,
+)
+from tvmpipe.targets.target import TargetDescription
+from tvmpipe.targets.timing import Patience, Timing, Watch
+
+logger = logging.getLogger(__name__)
+
+_GROUP = 24  # primitives of a target that are compiled before they are timed
+_MIN_REPEAT_S = 4e-3  # short functions are called so long on end
+_COLD_RUNS = 7
+
+Notice = Callable[[str, int, int], None]
+"""Called with what is being done, how many measurements are done, and how many there will be."""
+
+
+@dataclass
+class Outcome:
+    """What a profiling run did: measurements made, found in the store, of a busy device; what failed, in sentences."""
+
+    measured: int = 0
+    known: int = 0
+    busy: int = 0
+    left: int = 0
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Devices of one target with equally many threads share measurements, and the work of making them."""
+
+    target: TargetDescription
+    threads: int
+    devices: tuple[Device, ...]
+
+    @property
+    def key(self) -> str:
+        return store_key(self.target, self.threads)
+
+
+def profile(
+    subjects: Sequence[Subject],
+    cluster: Cluster,
+    tracker: str,
+    store: ProfileStore,
+    *,
+    budget_s: float | None = None,
+    patience: Patience | None = None,
+    notice: Notice | None = None,
+) -> Outcome:
+    """Measure each subject on each target of `cluster`, in order, until all are or `budget_s` has passed.
+
+    A device that fails ends its own work, not that of others. Raises DeviceUnavailableError when no device could
+    be reached, InputError when the store cannot be written.
+    """
+    started = time.monotonic()
+    run = _Run(cluster, tracker, store, patience or Patience(), notice or (lambda *_: None))
+    pending = {kind.key: run.pending(kind, subjects) for kind in run.kinds}
+    run.total = sum(map(len, pending.values()))
+    run.outcome.known = len(subjects) * len(run.kinds) - run.total
+    while any(pending.values()):
+        if budget_s is not None and time.monotonic() - started > budget_s:
+            break
+        group = {
+            kind.key: [pending[kind.key].popleft() for _ in range(_GROUP) if pending[kind.key]] for kind in run.kinds
+        }
+        run.compile(group)
+        deadline = None if budget_s is None else started + budget_s
+        run.measure(group, deadline)
+        for kind in run.kinds:
+            if not run.alive(kind):
+                pending[kind.key].clear()
+    run.outcome.left = run.total - run.done
+    run.outcome.seconds = time.monotonic() - started
+    if run.total and not run.done and run.lost:
+        raise next(iter(run.lost.values()))
+    return run.outcome
+
+
+class _Run:
+    """A run of the profiler: what is shared between the threads that speak to the devices."""
+
+    def __init__(self, cluster: Cluster, tracker: str, store: ProfileStore, patience: Patience, notice: Notice) -> None:
+        self.tracker, self.store, self.patience, self.notice = tracker, store, patience, notice
+        kinds: dict[str, list[Device]] = {}
+        for device in cluster.devices:
+            kinds.setdefault(store_key(device.target, device.threads), []).append(device)
+        self.kinds = [_Kind(found[0].target, found[0].threads, tuple(found)) for found in kinds.values()]
+        self.outcome = Outcome()
+        self.lost: dict[str, TvmpipeError] = {}
+        self.total = self.done = 0
+        self._lock = threading.Lock()
+        self._ceilings: dict[str, tuple[tuple[Ceiling, bytes], ...]] = {}
+
+    def alive(self, kind: _Kind) -> bool:
+        """Whether a device of the kind is left."""
+        return any(device.name not in self.lost for device in kind.devices)
+
+    def pending(self, kind: _Kind, subjects: Sequence[Subject]) -> deque[Subject]:
+        """What has not been measured without disturbance."""
+        known = latest(self.store.read(kind.target, kind.threads))
+        return deque(subject for subject in subjects if (row := known.get(_identity(subject))) is None or row.busy)
+
+    def compile(self, group: dict[str, list[Subject]]) -> None:
+        """Make the libraries that are not there yet, as many at a time as this host has processors."""
+        import tvm
+        from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
+
+        jobs = []
+        for kind in self.kinds:
+            for subject in group[kind.key]:
+                path = self.library(kind, subject)
+                if not path.exists():
+                    jobs.append((path, tvm.ir.save_json(subject.function), kind.target, kind.threads))
+            if kind.key not in self._ceilings:
+                made = (multiply_adds(kind.target, kind.threads), memory_reads(kind.target, kind.threads))
+                self._ceilings[kind.key] = tuple(
+                    (one, compile_function(one.function, kind.target, kind.threads)) for one in made
+                )
+        if not jobs:
+            return
+        self.notice(f"compiling {len(jobs)}", self.done, self.total)
+        pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=600)
+        for job, result in zip(jobs, pool.map_with_error_catching(_compile, [job[1:] for job in jobs]), strict=True):
+            if result.status == StatusKind.COMPLETE:
+                _write(job[0], bytes(result.value))
+            else:
+                lines = str(result.value).strip().splitlines() or ["no reason given"]
+                logger.info("a primitive cannot be compiled for %s: %s", job[2].name, lines[-1])
+
+    def library(self, kind: _Kind, subject: Subject) -> Path:
+        """Where the compiled primitive is kept."""
+        return self.store.folder / "libraries" / kind.key / f"{_identity(subject)}.so"
+
+    def measure(self, group: dict[str, list[Subject]], deadline: float | None) -> None:
+        """Time a group on all devices at once."""
+        threads = []
+        for kind in self.kinds:
+            queue = deque(group[kind.key])
+            for device in kind.devices:
+                if device.name not in self.lost and queue:
+                    work = (kind, device, queue, deadline)
+                    threads.append(threading.Thread(target=self._serve, args=work, name=f"profile {device.name}"))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _serve(self, kind: _Kind, device: Device, queue: deque[Subject], deadline: float | None) -> None:
+        try:
+            with remote_timer(self.tracker, device) as timer, self._watch(kind, device, timer) as watch:
+                while queue and (deadline is None or time.monotonic() < deadline):
+                    try:
+                        subject = queue.popleft()
+                    except IndexError:  # another device of the kind took the last one
+                        return
+                    self._one(kind, device, subject, timer, watch)
+        except TvmpipeError as error:
+            self._lose(device, error)
+        except Exception as error:  # noqa: BLE001  # TVM reports a lost device with many exception types
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self._lose(device, TvmpipeError(f"device {device.name} failed: {lines[-1]}"))
+
+    def _lose(self, device: Device, error: TvmpipeError) -> None:
+        with self._lock:
+            self.lost[device.name] = error
+            self.outcome.failures.append(str(error))
+
+    @contextmanager
+    def _watch(self, kind: _Kind, device: Device, timer: RemoteTimer) -> Iterator[Watch]:
+        """A watch over the device; on its first use its ceilings are measured as well."""
+        (adds, adds_library), (reads, reads_library) = self._ceilings[kind.key]
+        adds_module, adds_arrays = timer.load(adds_library), timer.send(adds.arrays)
+        watch = Watch(lambda count: timer.samples(adds_module, adds_arrays, count), self.patience)
+        with self._lock:
+            missing = self.store.device(kind.target, kind.threads) is None
+        if missing:
+            reads_module, reads_arrays = timer.load(reads_library), timer.send(reads.arrays)
+            read = watch.time(lambda count: timer.samples(reads_module, reads_arrays, count))
+            added = watch.time(lambda count: timer.samples(adds_module, adds_arrays, count))
+            facts = DeviceFacts(adds.amount / added.seconds, reads.amount / read.seconds, device.key, _now())
+            with self._lock:
+                self.store.add(kind.target, kind.threads, facts)
+        yield watch
+
+    def _one(self, kind: _Kind, device: Device, subject: Subject, timer: RemoteTimer, watch: Watch) -> None:
+        path = self.library(kind, subject)
+        if not path.exists():
+            with self._lock:
+                self.done += 1
+                self.outcome.failures.append(f"{'+'.join(subject.work.operators)} cannot be compiled for {kind.key}")
+            return
+        module = timer.load(path.read_bytes())
+        tensors = timer.tensors([(tuple(map(int, p.shape)), str(p.dtype)) for p in subject.function.params])
+        timing = watch.time(lambda count: timer.samples(module, tensors, count, min_repeat_s=_MIN_REPEAT_S))
+        cold = sorted(timer.samples(module, tensors, _COLD_RUNS, cold=True))[_COLD_RUNS // 2]
+        row = _row(subject, timing, cold)
+        with self._lock:
+            self.store.add(kind.target, kind.threads, row)
+            self.done += 1
+            self.outcome.measured += 1
+            self.outcome.busy += row.busy
+            self.notice(f"{device.name}: {'+'.join(subject.work.operators)}", self.done, self.total)
+
+
+def _row(subject: Subject, timing: Timing, cold_s: float) -> Measurement:
+    return Measurement(
+        work=subject.work,
+        seconds=timing.seconds,
+        low_s=timing.low_s,
+        high_s=timing.high_s,
+        runs=timing.runs,
+        cold_s=cold_s,
+        busy=timing.busy,
+        schedule=schedule_version(),
+        tvm=tvm_version(),
+        when=_now(),
+        origin=subject.origin,
+    )
+
+
+def _identity(subject: Subject) -> str:
+    return identity(subject.work.key, schedule_version(), tvm_version())
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _compile(job: tuple[str, TargetDescription, int]) -> bytes:
+    """A scheduled function as a library; runs in a worker process."""
+    import tvm
+
+    text, target, threads = job
+    module = schedule_module(tvm.IRModule({"main": tvm.ir.load_json(text)}), target, threads)
+    return compile_function(module["main"], target, threads)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_bytes(content)
+    partial.replace(path)
