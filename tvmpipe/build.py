@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tvmpipe.passes.base import Objective
     from tvmpipe.passes.pipeline import Progress
     from tvmpipe.targets.cluster import Cluster
+    from tvmpipe.targets.cost import CostModel
 
 
 def build(
@@ -31,6 +32,8 @@ def build(
     tracker: str | None = None,
     failover: bool = False,
     compress: Encoding = "none",
+    profiles: str | Path | None = None,
+    cost_model: CostModel | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile an ONNX model for the devices of a cluster.
@@ -42,6 +45,8 @@ def build(
     instead of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
     first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
+    Costs are those of `cost_model`; by default of the measurements that come with tvmpipe and those in the folder
+    `profiles`, which is the user's own unless it is given (`tvmpipe profile` writes there).
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
 
@@ -59,6 +64,8 @@ def build(
         plan=plan,
         failover=failover,
         compress=compress,
+        profiles=profiles,
+        cost_model=cost_model,
     )
     tuning = {"records": None if records is None else Path(records), "tune": tune, "tracker": tracker}
     state = replace(state, options=replace(state.options, **tuning))
@@ -78,10 +85,13 @@ def prepare(
     plan: str | Path | None = None,
     failover: bool = False,
     compress: Encoding = "none",
+    profiles: str | Path | None = None,
+    cost_model: CostModel | None = None,
 ) -> Any:
     """The `CompileState` that the passes start from; parameters as for `build`."""
     from tvmpipe.passes.base import CompileState, Options
     from tvmpipe.targets.cluster import Cluster, load_cluster
+    from tvmpipe.targets.estimates import default_cost
 
     return CompileState(
         source=model,
@@ -94,5 +104,6 @@ def prepare(
             plan_file=None if plan is None else Path(plan),
             failover=failover,
             compress=compress,
+            cost_model=cost_model or default_cost(None if profiles is None else Path(profiles)),
         ),
     )

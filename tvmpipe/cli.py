@@ -65,6 +65,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="none",
             help="What links that are slower than every device may send float32 tensors as.",
         ),
+        click.option("--profiles", type=click.Path(path_type=Path), help="Folder that `profile` wrote to."),
         click.option("--dump", type=click.Path(path_type=Path), help="Write the module after each pass here."),
     ]
     return functools.reduce(lambda inner, option: option(inner), reversed(options), function)
@@ -144,6 +145,22 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
     from tvmpipe.commands.bench import run_bench
 
     return run_bench(model, shapes=dict(shapes), **options)
+
+
+@cli.command()
+@click.argument("models", metavar="[MODEL]...", type=click.Path(path_type=Path), nargs=-1)
+@click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices to measure (TOML).")
+@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
+@click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder to keep measurements in; default: your cache.")
+@click.option("--budget", "budget_s", type=click.FloatRange(min=1), help="Seconds to measure; default: 600, or all.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of what is measured when no MODEL is given.")
+@_command
+def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
+    """Measure what primitives cost on devices: those of each MODEL, or a sample of what models consist of."""
+    from tvmpipe.commands.profile import run_profile
+
+    return run_profile(models, shapes=dict(shapes), **options)
 
 
 @cli.command()

@@ -45,7 +45,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert store.read(TARGET, 2) == [row(1)]
     assert store.device(TARGET, 1) == facts
     assert store.device(TARGET, 2) is None
-    assert len(store.keys()) == 2
+    assert len(store.targets()) == 2
 
 
 @pytest.mark.parametrize("kept", [1, 40, 200])

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tvmpipe.units import format_duration
 
 Item = TypeVar("Item")
+
+_LINE_S = 20.0  # between lines where there is no terminal
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -42,13 +56,37 @@ def count_progress(items: Iterable[Item], title: str, total: int) -> Iterator[It
             yield item
 
 
-def _bar() -> Progress:
+@contextlib.contextmanager
+def work_progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for what is being done, how much is done and how much there is: a bar, or now and then a line."""
+    if not stderr.is_terminal:
+        last = started = time.monotonic()
+
+        def say(name: str, number: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _LINE_S and number:
+                last = now
+                left = (now - started) / number * (total - number)
+                stderr.print(f"[{number}/{total}] {title}: {name}; about {format_duration(left)} left")
+
+        yield say
+        return
+    with _bar(TimeRemainingColumn()) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda name, number, total: bar.update(
+            task, description=f"{title}: {name}", completed=number, total=total
+        )
+
+
+def _bar(*more: ProgressColumn) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        *more,
         console=stderr,
         transient=True,
     )

@@ -113,6 +113,7 @@ def render(facts: dict[str, Any]) -> RenderableType:
         )
     else:
         lines.append(f"from {facts['origin']}")
+    lines += [f"costs of {device['name']}: {device['cost_source']}" for device in facts["devices"]]
     lines += [f"note: {note}" for note in facts["notes"]]
     tables = [_device_table(facts), _stage_table(facts), _link_table(facts)]
     if facts["spares"]:

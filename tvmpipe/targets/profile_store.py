@@ -97,8 +97,8 @@ class ProfileStore:
         """The file of a target."""
         return self.folder / f"{store_key(target, threads)}.jsonl"
 
-    def keys(self) -> list[str]:
-        """Of which targets there are files."""
+    def targets(self) -> list[str]:
+        """The `store_key` of each target that there is a file of."""
         return sorted(path.stem for path in self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
 
     def add(self, target: TargetDescription, threads: int, row: Measurement | DeviceFacts) -> None:

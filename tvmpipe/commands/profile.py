@@ -1,0 +1,107 @@
+"""`profile`: what primitives cost on the devices of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from tvmpipe.commands.outcome import Outcome
+from tvmpipe.commands.progress import pass_progress, work_progress
+from tvmpipe.errors import InputError
+from tvmpipe.passes.profile import profile
+from tvmpipe.passes.subjects import Subject, distinct, subjects_of
+from tvmpipe.targets.cluster import Cluster, load_cluster
+from tvmpipe.targets.experiments import experiments
+from tvmpipe.targets.profile_store import ProfileStore, default_store, store_key
+from tvmpipe.units import format_duration
+
+_EXPERIMENTS = 50
+_BUDGET_S = 600.0
+
+
+def run_profile(
+    models: Sequence[Path],
+    cluster: Path,
+    tracker: str,
+    *,
+    shapes: Mapping[str, Sequence[int]],
+    store: Path | None,
+    budget_s: float | None,
+    seed: int,
+) -> Outcome:
+    """Measure the primitives of some models, or of experiments; facts and a table of what there is then.
+
+    Raises InputError, ModelError, ClusterError, and DeviceError when no device could be reached.
+    """
+    devices = load_cluster(cluster)
+    folder = store or default_store()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"store {folder} is no folder")
+    subjects = distinct(list(_subjects(models, shapes, seed)))
+    if budget_s is None and not models:
+        budget_s = _BUDGET_S
+    kept = ProfileStore(folder)
+    with work_progress("measuring") as notice:
+        outcome = profile(subjects, devices, tracker, kept, budget_s=budget_s, notice=notice)
+    targets = _targets(devices, kept)
+    facts = {
+        "store": str(folder),
+        "primitives": len(subjects),
+        "measured": outcome.measured,
+        "known": outcome.known,
+        "busy": outcome.busy,
+        "left": outcome.left,
+        "seconds": outcome.seconds,
+        "failures": outcome.failures,
+        "targets": targets,
+    }
+    lines = [
+        f"measured {outcome.measured} in {format_duration(outcome.seconds)}, {outcome.known} were known, "
+        f"{outcome.busy} on a busy device, {outcome.left} left; kept in {folder}",
+        *(f"failed: {failure}" for failure in outcome.failures),
+    ]
+    return Outcome(facts, Group(_table(targets), *(Text(line) for line in lines)))
+
+
+def _subjects(models: Sequence[Path], shapes: Mapping[str, Sequence[int]], seed: int) -> Iterator[Subject]:
+    sources: list[tuple[str, Any]] = [(path.stem, path) for path in models]
+    if not models:
+        sources = [(one.name, one.model) for one in islice(experiments(seed), _EXPERIMENTS)]
+    with pass_progress("reading") as progress:
+        for number, (name, source) in enumerate(sources):
+            progress(name, number, len(sources), 0.0)
+            yield from subjects_of(source, name, shapes)
+
+
+def _targets(cluster: Cluster, store: ProfileStore) -> list[dict[str, object]]:
+    """What there is of each target of the cluster."""
+    found = {}
+    for device in cluster.devices:
+        rows = store.read(device.target, device.threads)
+        facts = store.device(device.target, device.threads)
+        found[store_key(device.target, device.threads)] = {
+            "target": device.target.name,
+            "threads": device.threads,
+            "measurements": len(rows),
+            "busy": sum(row.busy for row in rows),
+            "peak_flops": None if facts is None else facts.peak_flops,
+            "memory_bandwidth_bps": None if facts is None else facts.memory_bandwidth_bps,
+        }
+    return list(found.values())
+
+
+def _table(targets: list[dict[str, object]]) -> Table:
+    table = Table(title="Measurements")
+    for column in ("target", "threads", "measurements", "busy", "GFLOP/s", "GB/s"):
+        table.add_column(column, justify="left" if column == "target" else "right")
+    for one in targets:
+        rates = (one["peak_flops"], one["memory_bandwidth_bps"])
+        shown = (f"{rate / 1e9:.1f}" if isinstance(rate, float) else "-" for rate in rates)
+        table.add_row(*(str(one[name]) for name in ("target", "threads", "measurements", "busy")), *shown)
+    return table

@@ -1,0 +1,182 @@
+"""The cost model that plans are made with: measured where something was measured, learned elsewhere, else a roofline.
+
+For a primitive on a device, the first of these that there is:
+
+1. its own measurement on this target, with as many threads, made from the code that would be made now;
+2. trees fitted to the target's measurements, at least `learned.ENOUGH`;
+3. trees of the nearest target that has as many, corrected by what the target's own few measurements say;
+4. the roofline.
+
+The nearest target is of the same architecture; width of vectors counts before threads. No measurement of one
+architecture says anything of another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmpipe.targets.cluster import Device
+from tvmpipe.targets.cost import CALL_S, Estimate, Roofline, Work
+from tvmpipe.targets.features import family
+from tvmpipe.targets.learned import ENOUGH, Prediction, TargetModel, data_hash, fit, from_json
+from tvmpipe.targets.profile_store import (
+    SHIPPED,
+    Measurement,
+    ProfileStore,
+    default_store,
+    identity,
+    latest,
+    schedule_version,
+    store_key,
+    tvm_version,
+)
+from tvmpipe.targets.target import TargetDescription, find_target, target_names
+
+logger = logging.getLogger(__name__)
+
+_TRUST = 5  # measurements of a family that weigh as much as all others together when trees are corrected
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a device's target: measurements by identity, trees, whose they are, corrections of them."""
+
+    measured: Mapping[str, Measurement]
+    model: TargetModel | None
+    based_on: str
+    shifts: Mapping[str, float]
+
+
+class LearnedCost:
+    """Prices from the measurements in some folders; the last folder's count where several have one.
+
+    Fitted trees are kept in `cache`, so that they are fitted once; None keeps them nowhere.
+    """
+
+    def __init__(self, stores: Sequence[ProfileStore], cache: Path | None = None) -> None:
+        self._stores = tuple(stores)
+        self._cache = cache
+        self._known: dict[tuple[TargetDescription, int], _Known] = {}
+        self._models: dict[str, TargetModel] = {}
+        self._roofline = Roofline()
+
+    def estimate(self, work: Work, device: Device) -> Estimate:
+        """Seconds of one call, with an interval of 90 % where measurements of any kind are there."""
+        if not work.key:
+            return self._roofline.estimate(work, device)
+        place = device.target, device.threads
+        if place not in self._known:
+            self._known[place] = self._look_up(*place)
+        known = self._known[place]
+        row = known.measured.get(identity(work.key, schedule_version(), tvm_version()))
+        if row is not None:
+            return Estimate(row.seconds + CALL_S, "profile", row.low_s + CALL_S, row.high_s + CALL_S)
+        if known.model is None:
+            return self._roofline.estimate(work, device)
+        found = _shifted(known.model.predict(work, *place), known.shifts.get(family(work), known.shifts.get("", 0.0)))
+        return Estimate(found.seconds + CALL_S, "xgboost", found.low_s + CALL_S, found.high_s + CALL_S, known.based_on)
+
+    def _look_up(self, target: TargetDescription, threads: int) -> _Known:
+        rows = self._rows(target, threads)
+        if len(rows) >= ENOUGH:
+            return _Known(rows, self._model(target, threads), "", {})
+        nearest = self._nearest(target, threads)
+        if nearest is None:
+            return _Known(rows, None, "", {})
+        model = self._model(*nearest)
+        return _Known(rows, model, _name(*nearest, threads), corrections(model, rows.values(), target, threads))
+
+    def _rows(self, target: TargetDescription, threads: int) -> dict[str, Measurement]:
+        """What counts of all folders' measurements of a target."""
+        return latest(row for store in self._stores for row in store.read(target, threads))
+
+    def _nearest(self, target: TargetDescription, threads: int) -> tuple[TargetDescription, int] | None:
+        """The most alike target with enough measurements."""
+        keys = {key for store in self._stores for key in store.targets()}
+        found: list[tuple[float, str, TargetDescription, int]] = []
+        for name in target_names():
+            other = find_target(name)
+            if other.architecture != target.architecture:
+                continue
+            for count in range(1, 65):
+                key = store_key(other, count)
+                if key in keys and len(self._rows(other, count)) >= ENOUGH:
+                    wide = abs(math.log2(other.vector_bits / target.vector_bits))
+                    found.append((100 * wide + abs(math.log2(count / threads)), key, other, count))
+        return min(found, key=lambda one: one[:2])[2:] if found else None
+
+    def _model(self, target: TargetDescription, threads: int) -> TargetModel:
+        key = store_key(target, threads)
+        if key not in self._models:
+            rows = [row for row in self._rows(target, threads).values() if not row.busy]
+            self._models[key] = self._kept(key, rows, target, threads) or self._fitted(key, rows, target, threads)
+        return self._models[key]
+
+    def _kept(
+        self, key: str, rows: Sequence[Measurement], target: TargetDescription, threads: int
+    ) -> TargetModel | None:
+        """Trees that were fitted to the same rows before."""
+        data = data_hash(rows)
+        for folder in (self._cache, SHIPPED):
+            if folder is not None and (path := folder / f"{key}.model.json").is_file():
+                try:
+                    model = from_json(path.read_text(encoding="utf-8"), target, threads, data)
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    logger.info("fitted trees in %s are not used: %s", path, error)
+                    continue
+                if model is not None:
+                    return model
+        return None
+
+    def _fitted(self, key: str, rows: Sequence[Measurement], target: TargetDescription, threads: int) -> TargetModel:
+        logger.info("fitting trees to %d measurements of %s", len(rows), key)
+        model = fit(rows, target, threads)
+        if self._cache is not None:
+            # Whoever cannot keep them fits them again.
+            with contextlib.suppress(OSError):
+                self._cache.mkdir(parents=True, exist_ok=True)
+                partial = self._cache / f"{key}.{os.getpid()}.part"
+                partial.write_text(model.to_json(), encoding="utf-8")
+                partial.replace(self._cache / f"{key}.model.json")
+        return model
+
+
+def default_cost(folder: Path | None = None) -> LearnedCost:
+    """Prices from the measurements that come with tvmpipe and those in `folder`, by default the user's own."""
+    folder = folder or default_store()
+    return LearnedCost([ProfileStore(SHIPPED), ProfileStore(folder)], folder / "models")
+
+
+def corrections(
+    model: TargetModel, rows: Iterable[Measurement], target: TargetDescription, threads: int
+) -> dict[str, float]:
+    """log2 of measured over predicted, the median of each family drawn towards that of all; "" for all."""
+    rows = [row for row in rows if not row.busy]
+    if not rows:
+        return {}
+    by_family: dict[str, list[float]] = {}
+    for row in rows:
+        error = math.log2(row.seconds / model.predict(row.work, target, threads).seconds)
+        by_family.setdefault(family(row.work), []).append(error)
+    middle = statistics.median(error for errors in by_family.values() for error in errors)
+    shifts = {
+        name: (len(errors) * statistics.median(errors) + _TRUST * middle) / (len(errors) + _TRUST)
+        for name, errors in by_family.items()
+    }
+    return {"": middle, **shifts}
+
+
+def _shifted(prediction: Prediction, shift: float) -> Prediction:
+    factor = 2.0**shift
+    return Prediction(prediction.seconds * factor, prediction.low_s * factor, prediction.high_s * factor)
+
+
+def _name(target: TargetDescription, threads: int, wanted: int) -> str:
+    return target.cpu if threads == wanted else f"{target.cpu} with {threads} threads"
