@@ -132,14 +132,13 @@ class _Draw:
         usual = [side for side in (7, 14, 28, 56, 112) if least <= side <= most]
         if self.random.random() < 0.6:
             return int(self.random.choice(usual))
-        return round(least * float(most / least) ** float(self.random.random()))
+        return round(least * math.pow(most / least, self.random.random()))
 
     def channels(self, side: int, most: int = 1024) -> int:
         """Channels of an image with `side` pixels along it, mostly a multiple of 16."""
-        middle = 64 * 56 / side * 3 ** float(self.random.uniform(-1, 1))
+        middle = 64 * 56 / side * math.pow(3, self.random.uniform(-1, 1))
         step = 16 if self.random.random() < 0.75 else 8
-        channels: int = min(max(round(middle / step), 1) * step, most)
-        return channels
+        return min(max(round(middle / step), 1) * step, most)
 
     def of(self, *values: int) -> int:
         return int(self.random.choice(values))
