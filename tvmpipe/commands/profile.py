@@ -16,6 +16,7 @@ from tvmpipe.commands.progress import pass_progress, work_progress
 from tvmpipe.errors import InputError
 from tvmpipe.passes.profile import profile
 from tvmpipe.passes.subjects import Subject, distinct, subjects_of
+from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.targets.cluster import Cluster, load_cluster
 from tvmpipe.targets.experiments import experiments
 from tvmpipe.targets.profile_store import ProfileStore, default_store, store_key
@@ -43,6 +44,8 @@ def run_profile(
     folder = store or default_store()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"store {folder} is no folder")
+    with Tracker(tracker):
+        pass  # whether there is one, before anything takes time
     subjects = distinct(list(_subjects(models, shapes, seed)))
     if budget_s is None and not models:
         budget_s = _BUDGET_S

@@ -30,15 +30,14 @@ ENOUGH = 60
 """Measurements from which a target gets trees of its own."""
 
 _COVERAGE = 0.9
-_FOLDS = 8
+_FOLDS = 5
 _FAMILY = 25  # errors of a family that its own quantiles need
 _UNKNOWN = 1.0  # log2 of the factor an estimate may be off where too few origins are known to measure it
-_ROUNDS = 400
+_ROUNDS = 300
 _SETTINGS: tuple[dict[str, float], ...] = (
     {"max_depth": 3, "min_child_weight": 2, "eta": 0.08},
-    {"max_depth": 4, "min_child_weight": 2, "eta": 0.06},
-    {"max_depth": 5, "min_child_weight": 4, "eta": 0.06},
-    {"max_depth": 6, "min_child_weight": 2, "eta": 0.05},
+    {"max_depth": 4, "min_child_weight": 2, "eta": 0.08},
+    {"max_depth": 6, "min_child_weight": 2, "eta": 0.06},
 )
 
 

@@ -1,0 +1,273 @@
+"""How right learned costs are for models that were never seen: leave one model out, and errors over measurements.
+
+    python -m benchmarks.cost_model --store FOLDER [--measure] [--curve]
+
+With `--measure`, agents are started on this machine and every primitive of the suite and of the experiments is timed
+for each target first, into FOLDER (what is there already is not timed again). Then each model in turn is left out:
+trees are fitted to the other models' primitives and the experiments, less those that the model has as well, and price
+the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model.txt`, and with
+`--curve` (needs matplotlib) `results/cost_model.svg`: errors for the suite by trees that saw only experiments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.kernels import model_file, processor
+from tvmpipe.build import prepare
+from tvmpipe.passes.pipeline import FRONT, run_passes
+from tvmpipe.passes.profile import profile
+from tvmpipe.passes.subjects import Subject, distinct, subjects_of
+from tvmpipe.passes.work import works_of
+from tvmpipe.runtime.local import LocalAgent, local_cluster
+from tvmpipe.targets.cluster import Cluster, Device
+from tvmpipe.targets.cost import Roofline, Work
+from tvmpipe.targets.experiments import experiments
+from tvmpipe.targets.features import as_row, features
+from tvmpipe.targets.learned import fit
+from tvmpipe.targets.profile_store import Measurement, ProfileStore, latest
+from tvmpipe.targets.target import TargetDescription, find_target
+
+SUITE = (
+    *("vit_base", "bert_base", "resnet18", "resnet50", "mobilenet_v2"),
+    *("light_densenet121", "light_inception_v2", "light_squeezenet", "light_vgg19"),
+)
+TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
+EXPERIMENTS = 50
+SIZES = (25, 50, 75, 100, 150, 200, 250, 300)
+_COLUMNS = ("primitive", "model", "Spearman", "in 90 %")
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What a method said of a model's distinct primitives, in seconds, with an interval; what was measured."""
+
+    model: str
+    said: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    measured: NDArray[np.float64]
+    calls: NDArray[np.float64]
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """Relative error of each primitive."""
+        return np.abs(self.said / self.measured - 1)
+
+    @property
+    def whole(self) -> float:
+        """Relative error of the sum over all calls."""
+        return float(self.said @ self.calls / (self.measured @ self.calls) - 1)
+
+    @property
+    def spearman(self) -> float:
+        """Rank correlation of said and measured."""
+        ranks = [np.argsort(np.argsort(values)) for values in (self.said, self.measured)]
+        return float(np.corrcoef(*ranks)[0, 1])
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """Which measurements lie in their intervals."""
+        return (self.low <= self.measured) & (self.measured <= self.high)
+
+
+Method = Callable[[Sequence[Measurement], Sequence[Work], TargetDescription], NDArray[np.float64]]
+"""(what may be learned from, what to price, target) -> low, middle and high seconds, an array of three rows."""
+
+
+def by_roofline(_: Sequence[Measurement], works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
+    """The roofline knows no interval."""
+    device = Device("d", "d", target, 1, None)
+    found = [Roofline().estimate(work, device) for work in works]
+    return np.array([[one.low_s for one in found], [one.latency_s for one in found], [one.high_s for one in found]])
+
+
+def by_line(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
+    """Ridge regression of log seconds on the same features; 90 % intervals from its residuals."""
+    table, wanted = _table([row.work for row in rows], target), np.log2([row.seconds for row in rows])
+    middle, spread = table.mean(0), table.std(0) + 1e-9
+    scaled, mean = (table - middle) / spread, wanted.mean()
+    weights = np.linalg.solve(scaled.T @ scaled + np.eye(table.shape[1]), scaled.T @ (wanted - mean))
+    low, high = np.quantile(wanted - mean - scaled @ weights, [0.05, 0.95])
+    said = (_table(works, target) - middle) / spread @ weights + mean
+    return 2.0 ** np.array([said + low, said, said + high])  # type: ignore[no-any-return]
+
+
+def by_trees(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
+    """What tvmpipe plans with."""
+    model = fit(rows, target, 1)
+    found = [model.predict(work) for work in works]
+    return np.array([[one.low_s for one in found], [one.seconds for one in found], [one.high_s for one in found]])
+
+
+METHODS: dict[str, Method] = {"roofline": by_roofline, "linear": by_line, "trees": by_trees}
+
+
+def _table(works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
+    return np.array([as_row(features(work, target, 1)) for work in works])
+
+
+def suite_works(folder: Path) -> dict[str, dict[Work, int]]:
+    """Distinct compiled primitives of each model and how often one inference calls them; kept in `folder`."""
+    kept = folder / "suite.json"
+    if not kept.exists():
+        found: dict[str, list[tuple[dict[str, Any], int]]] = {}
+        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as models:
+            for name in SUITE:
+                state = run_passes(prepare(model_file(name, Path(models)), Cluster((), {})), FRONT)
+                assert state.graph is not None
+                calls: dict[Work, int] = {}
+                for primitive, work in zip(state.graph.primitives, works_of(state.graph, state.module), strict=True):
+                    if work.key and not work.view and not primitive.constant:
+                        calls[work] = calls.get(work, 0) + 1
+                found[name] = [(asdict(work), count) for work, count in calls.items()]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(found), encoding="utf-8")
+    read = json.loads(kept.read_text(encoding="utf-8"))
+    return {name: {_work(values): count for values, count in works} for name, works in read.items()}
+
+
+def _work(values: dict[str, Any]) -> Work:
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return Work(**fields)
+
+
+def measure(store: ProfileStore) -> None:
+    """Time everything on this machine, one target after the other, since agents would disturb each other."""
+    subjects: list[Subject] = []
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+        for name in SUITE:
+            subjects += subjects_of(model_file(name, Path(folder)), name)
+    for one in islice(experiments(), EXPERIMENTS):
+        subjects += subjects_of(one.model, one.name)
+    subjects = distinct(subjects)
+    for name in TARGETS:
+        device = Device("d", "d", find_target(name), 1, None)
+        with (
+            tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder,
+            local_cluster([LocalAgent("d")], store=Path(folder)) as local,
+        ):
+            print(name, profile(subjects, Cluster((device,), {}), local.tracker, store), flush=True)
+
+
+def leave_one_out(
+    rows: Sequence[Measurement], suite: Mapping[str, Mapping[Work, int]], target: TargetDescription, method: Method
+) -> list[Priced]:
+    """Price each model by what is known from the others and the experiments."""
+    seconds = {row.work.key: row.seconds for row in rows}
+    priced = []
+    for name, calls in suite.items():
+        works = [work for work in calls if work.key in seconds]
+        own = {work.key for work in works}
+        low, said, high = method([row for row in rows if row.work.key not in own], works, target)
+        measured = np.array([seconds[work.key] for work in works])
+        priced.append(Priced(name, said, low, high, measured, np.array([float(calls[work]) for work in works])))
+    return priced
+
+
+def lines_of(target: str, method: str, priced: Sequence[Priced]) -> list[str]:
+    """A row for all models together, and for the trees one for each."""
+    errors = np.concatenate([one.errors for one in priced])
+    covered = np.concatenate([one.covered for one in priced])
+    wholes = [abs(one.whole) for one in priced]
+    ranks = [one.spearman for one in priced]
+    coverage = "-" if method == "roofline" else f"{covered.mean():.1%}"
+    lines = [
+        f"{target:<10} {method:<9} {'all':<20}{len(errors):>6}{np.median(errors):>10.1%}{np.median(wholes):>10.1%}"
+        f"{np.median(ranks):>10.3f}{coverage:>10}"
+    ]
+    if method == "trees":
+        lines += [
+            f"{'':<20} {one.model:<20}{len(one.errors):>6}{np.median(one.errors):>10.1%}{one.whole:>+10.1%}"
+            f"{one.spearman:>10.3f}{one.covered.mean():>10.1%}"
+            for one in priced
+        ]
+    return lines
+
+
+def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Path) -> list[str]:
+    """Draw errors for the suite over how many primitives of the experiments were measured; the figures as lines."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "tvmpipe"
+    from matplotlib import pyplot
+
+    lines = [f"{'target':<10}{'measured':>10}{'primitive':>11}{'model':>9}   by trees that saw experiments only"]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), sharex=True)
+    for name in TARGETS:
+        target = find_target(name)
+        rows = list(latest(store.read(target, 1)).values())
+        order = {f"{one.name}": place for place, one in enumerate(islice(experiments(), EXPERIMENTS))}
+        drawn = sorted((row for row in rows if row.origin in order), key=lambda row: order[row.origin])
+        seconds = {row.work.key: row.seconds for row in rows}
+        primitive_errors, model_errors, sizes = [], [], [size for size in SIZES if size <= len(drawn)]
+        for size in sizes:
+            model = fit(drawn[:size], target, 1)
+            priced = []
+            for one, calls in suite.items():
+                works = [work for work in calls if work.key in seconds]
+                said = np.array([model.predict(work).seconds for work in works])
+                measured = np.array([seconds[work.key] for work in works])
+                priced.append(Priced(one, said, said, said, measured, np.array([float(calls[work]) for work in works])))
+            primitive_errors.append(float(np.median(np.concatenate([one.errors for one in priced]))))
+            model_errors.append(float(np.median([abs(one.whole) for one in priced])))
+            lines.append(f"{name:<10}{size:>10}{primitive_errors[-1]:>11.1%}{model_errors[-1]:>9.1%}")
+        left.plot(sizes, [100 * error for error in primitive_errors], "o-", label=name)
+        right.plot(sizes, [100 * error for error in model_errors], "o-", label=name)
+    for axes, title in ((left, "a primitive"), (right, "a whole model")):
+        axes.set_title(f"Median error of {title} in %")
+        axes.set_xlabel("primitives measured, none of the models'")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    left.legend()
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    return lines
+
+
+def main() -> None:
+    """Measure if asked to, judge, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--curve", action="store_true")
+    arguments = parser.parse_args()
+    store = ProfileStore(arguments.store)
+    if arguments.measure:
+        measure(store)
+    suite = suite_works(arguments.store)
+    lines = [
+        f"{processor()}, 1 thread; {date.today().isoformat()}; each model left out in turn, medians",
+        "",
+        f"{'target':<10} {'method':<9} {'model':<20}{'count':>6}" + "".join(f"{name:>10}" for name in _COLUMNS),
+    ]
+    for name in TARGETS:
+        target = find_target(name)
+        rows = list(latest(store.read(target, 1)).values())
+        busy = sum(row.busy for row in rows)
+        lines.append(f"{name}: {len(rows)} primitives measured, {busy} of them while the machine was busy")
+        for method, price in METHODS.items():
+            lines += lines_of(name, method, leave_one_out(rows, suite, target, price))
+            print("\n".join(lines[-(1 if method != "trees" else 1 + len(suite)) :]), flush=True)
+    if arguments.curve:
+        lines += ["", *curve(store, suite, RESULTS / "cost_model.svg")]
+    (RESULTS / "cost_model.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
