@@ -74,8 +74,8 @@ class Priced:
     @property
     def spearman(self) -> float:
         """Rank correlation of said and measured."""
-        ranks = [np.argsort(np.argsort(values)) for values in (self.said, self.measured)]
-        return float(np.corrcoef(*ranks)[0, 1])
+        said, measured = (np.argsort(np.argsort(values)) for values in (self.said, self.measured))
+        return float(np.corrcoef(said, measured)[0, 1])
 
     @property
     def covered(self) -> NDArray[np.bool_]:
@@ -102,7 +102,7 @@ def by_line(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDe
     weights = np.linalg.solve(scaled.T @ scaled + np.eye(table.shape[1]), scaled.T @ (wanted - mean))
     low, high = np.quantile(wanted - mean - scaled @ weights, [0.05, 0.95])
     said = (_table(works, target) - middle) / spread @ weights + mean
-    return 2.0 ** np.array([said + low, said, said + high])  # type: ignore[no-any-return]
+    return 2.0 ** np.array([said + low, said, said + high])
 
 
 def by_trees(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:

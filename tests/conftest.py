@@ -17,6 +17,14 @@ from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 THREE = "".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in ("alpha", "beta", "gamma"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that this machine's user has measured or kept gets into a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def cluster_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three equal devices: alpha, beta, gamma."""

@@ -34,10 +34,10 @@ TWO = '[[device]]\nname = "alpha"\nthreads = 1\n[[device]]\nname = "beta"\nthrea
 
 
 class FakeTimer:
-    """A device on which everything takes a millisecond, until it dies."""
+    """A device on which everything takes a millisecond, until it dies; `large` is a shape it has no memory for."""
 
-    def __init__(self, lives: int) -> None:
-        self.lives = lives
+    def __init__(self, lives: int, large: tuple[int, ...] = ()) -> None:
+        self.lives, self.large = lives, large
 
     def load(self, library: bytes) -> bytes:
         return library
@@ -49,9 +49,13 @@ class FakeTimer:
         self.lives -= 1
         if self.lives < 0:
             raise RuntimeError("Socket closed")
+        if any(shape == self.large for shape, _ in shapes):
+            raise RuntimeError("\nout of memory")
         return []
 
     def samples(self, module: Any, tensors: Any, repeats: int, **_: Any) -> list[float]:
+        if self.lives < 0:
+            raise RuntimeError("Socket closed")
         return [1e-3] * repeats
 
 
@@ -115,6 +119,23 @@ def test_equal_devices_share_the_work_and_one_may_fail(
 def test_no_device_is_an_error(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:
     with pytest.raises(DeviceUnavailableError, match="alpha"):
         profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path))
+
+
+def test_what_a_device_cannot_hold_costs_only_itself(
+    tmp_path: Path, subjects: list[Subject], lives: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tuple(int(extent) for extent in subjects[0].function.params[0].shape)
+
+    @contextmanager
+    def connect(tracker: str, device: Device) -> Iterator[FakeTimer]:
+        yield FakeTimer(100, large)
+
+    monkeypatch.setattr(profiling, "remote_timer", connect)
+    outcome = profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path))
+    assert outcome.left == 0
+    assert 0 < outcome.measured < len(subjects)
+    assert outcome.measured + len(outcome.failures) == len(subjects)
+    assert all("out of memory" in failure for failure in outcome.failures)
 
 
 def test_a_budget_ends_it(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tvmpipe.errors import TvmpipeError
+from tvmpipe.errors import DeviceError, TvmpipeError
 from tvmpipe.passes.lower import compile_function
 from tvmpipe.passes.schedule import schedule_module
 from tvmpipe.passes.subjects import Subject
@@ -189,12 +189,21 @@ class _Run:
                         subject = queue.popleft()
                     except IndexError:  # another device of the kind took the last one
                         return
-                    self._one(kind, device, subject, timer, watch)
+                    try:
+                        self._one(kind, device, subject, timer, watch)
+                    except Exception as error:  # noqa: BLE001  # no memory for its tensors, say; or the device is gone
+                        watch.check()
+                        self._fail(f"{_operators(subject)} cannot be timed on {device.name}: {_last_line(error)}")
         except TvmpipeError as error:
             self._lose(device, error)
         except Exception as error:  # noqa: BLE001  # TVM reports a lost device with many exception types
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            self._lose(device, TvmpipeError(f"device {device.name} failed: {lines[-1]}"))
+            self._lose(device, DeviceError(f"device {device.name} failed: {_last_line(error)}"))
+
+    def _fail(self, sentence: str) -> None:
+        """Count a primitive as done that cannot be measured."""
+        with self._lock:
+            self.done += 1
+            self.outcome.failures.append(sentence)
 
     def _lose(self, device: Device, error: TvmpipeError) -> None:
         with self._lock:
@@ -221,9 +230,7 @@ class _Run:
     def _one(self, kind: _Kind, device: Device, subject: Subject, timer: RemoteTimer, watch: Watch) -> None:
         path = self.library(kind, subject)
         if not path.exists():
-            with self._lock:
-                self.done += 1
-                self.outcome.failures.append(f"{'+'.join(subject.work.operators)} cannot be compiled for {kind.key}")
+            self._fail(f"{_operators(subject)} cannot be compiled for {kind.key}")
             return
         module = timer.load(path.read_bytes())
         tensors = timer.tensors([(tuple(map(int, p.shape)), str(p.dtype)) for p in subject.function.params])
@@ -235,7 +242,7 @@ class _Run:
             self.done += 1
             self.outcome.measured += 1
             self.outcome.busy += row.busy
-            self.notice(f"{device.name}: {'+'.join(subject.work.operators)}", self.done, self.total)
+            self.notice(f"{device.name}: {_operators(subject)}", self.done, self.total)
 
 
 def _row(subject: Subject, timing: Timing, cold_s: float) -> Measurement:
@@ -252,6 +259,15 @@ def _row(subject: Subject, timing: Timing, cold_s: float) -> Measurement:
         when=_now(),
         origin=subject.origin,
     )
+
+
+def _operators(subject: Subject) -> str:
+    return "+".join(subject.work.operators)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _identity(subject: Subject) -> str:

@@ -59,6 +59,10 @@ class Watch:
         # The fastest of a few: whatever disturbs makes slower.
         self.usual_s = min(statistics.median(reference(3)) for _ in range(5))
 
+    def check(self) -> None:
+        """Raise what the device raises when it is no longer there."""
+        self._reference(1)
+
     def time(self, samples: Samples) -> Timing:
         """Time a function; of several attempts on a busy device the fastest, marked as busy."""
         best: Timing | None = None
