@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, work_progress
-from tvmpipe.errors import InputError
+from tvmpipe.errors import InputError, ModelError
 from tvmpipe.passes.profile import profile
 from tvmpipe.passes.subjects import Subject, distinct, subjects_of
 from tvmpipe.runtime.tracker import Tracker
@@ -44,8 +44,12 @@ def run_profile(
     folder = store or default_store()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"store {folder} is no folder")
+    # What can be known at once is said before anything takes time.
+    for model in models:
+        if not model.is_file():
+            raise ModelError(f"model {model} does not exist")
     with Tracker(tracker):
-        pass  # whether there is one, before anything takes time
+        pass
     subjects = distinct(list(_subjects(models, shapes, seed)))
     if budget_s is None and not models:
         budget_s = _BUDGET_S
