@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tvmpipe.manifest import (
+    FORMAT_VERSION,
     HEAD,
     DeviceEntry,
     FileEntry,
@@ -53,7 +54,7 @@ def manifest(plans: Sequence[PlanEntry], inputs: Mapping[str, int], outputs: Map
     """A manifest with these plans; `inputs` and `outputs` map names of the model to value ids."""
     names = dict.fromkeys(name for one in plans for name in one.devices if name != HEAD)
     return Manifest(
-        format=2,
+        format=FORMAT_VERSION,
         tools={},
         model=ModelEntry(
             name="made",

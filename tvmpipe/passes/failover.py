@@ -10,14 +10,17 @@ from tvmpipe.passes.coarsen import Coarsen
 from tvmpipe.passes.compress import Compress
 from tvmpipe.passes.place import Place
 from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.price import price
+from tvmpipe.passes.turns import without
 
 
 @dataclass(frozen=True)
 class Failover:
     """With `options.failover`, place again without each device that the plan uses; fill in `spares`.
 
-    Pins to the lost device and a plan file do not hold without it. Together these searches get as much time as the
-    plan's own. A loss that no plan survives becomes a note.
+    Pins to the lost device and a plan file do not hold without it. Where others can take the lost device's turns, that
+    is the spare plan unless the search finds a better one. Together these searches get as much time as the plan's own.
+    A loss that no plan survives becomes a note.
     """
 
     name: str = "failover"
@@ -55,6 +58,28 @@ def _without(state: CompileState, lost: str, time_limit_s: float) -> CompileStat
         time_limit_s=time_limit_s,
     )
     after = replace(state, cluster=state.cluster.without(lost), options=options, notes=(), coarse=None, plan=None)
-    for one in (Coarsen(), Place(), Compress()):
+    for one in (Coarsen(), Place()):
         after = one.apply(after)
-    return after
+    return Compress().apply(replace(after, plan=_or_fewer_turns(state, after, lost)))
+
+
+def _or_fewer_turns(state: CompileState, after: CompileState, lost: str) -> Plan:
+    """The plan that was found without a device, or the old one with its turns taken by others if that is as good."""
+    found: Plan = required(after.plan, "plan")
+    rest = without(required(state.plan, "plan").placement, lost)
+    if rest is None:
+        return found
+    priced = price(required(after.graph, "graph"), required(after.costs, "costs"), after.cluster, rest, found.objective)
+    if priced.missing_bytes or priced.figure(found.objective) > found.value_s:
+        return found
+    return replace(
+        found,
+        placement=rest,
+        stages=priced.stages,
+        period_s=priced.period_s,
+        latency_s=priced.latency_s,
+        loads=priced.loads,
+        links=priced.links,
+        bound_s=None,
+        origin="fewer turns",
+    )
