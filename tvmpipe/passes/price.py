@@ -83,10 +83,7 @@ def price_stages(
     """
     encodings = encodings or {}
     seconds_on = [
-        {
-            device: sum(costs.latency_s[device][i] for i in (*stage.primitives, *stage.repeated))
-            for device in stage.devices
-        }
+        {name: sum(costs.latency_s[name][i] for i in (*stage.primitives, *stage.repeated)) for name in stage.devices}
         for stage in stages
     ]
     messages = messages_of(graph, stages)
@@ -94,13 +91,13 @@ def price_stages(
     loads = {}
     for device in cluster.devices:
         mine = [number for number, stage in enumerate(stages) if device.name in stage.devices]
+        received = sum(link.size_bytes * link.share for link in links if link.receiver == device.name)
+        sent = sum(link.size_bytes * link.share for link in links if link.sender == device.name)
         if mine:
             loads[device.name] = DeviceLoad(
                 compute_s=sum(seconds_on[number][device.name] / len(stages[number].devices) for number in mine),
-                receive_bytes=round(
-                    sum(link.size_bytes * link.share for link in links if link.receiver == device.name)
-                ),
-                send_bytes=round(sum(link.size_bytes * link.share for link in links if link.sender == device.name)),
+                receive_bytes=round(received),
+                send_bytes=round(sent),
                 weight_bytes=sum(
                     graph.primitives[index].weight_bytes
                     for number in mine

@@ -31,9 +31,7 @@ def conflict(placement: Mapping[str, str]) -> str | None:
                 return f"{device} cannot take turns with itself in {show(place)}"
             other = place_of.setdefault(device, place)
             if other != place:
-                return (
-                    f"{device} cannot be in both {show(other)} and {show(place)}; a group shares its devices with none"
-                )
+                return f"{device} cannot be in both {show(other)} and {show(place)}; no device is in two places"
     return None
 
 

@@ -24,10 +24,10 @@ class HostSpec(_Frozen):
     """One device's part of an opened pipeline.
 
     Attributes: `session` 16 hex digits that every message carries; `owner` who opened it, for people; `turn` the
-    batches that come here; `routes` value id -> peers that are sent it; `status_address` where the head hears how the device is; `lease_s` seconds
-    without a word from the head after which the device is free again; `max_batches` how many batches may be under
-    way; `limit_bytes` the most that the tensors of one sample in a message may claim; `trace` whether to note when
-    what was done.
+    batches that come here; `routes` value id -> peers that are sent it; `status_address` where the head hears how the
+    device is; `lease_s` seconds without a word from the head after which the device is free again; `max_batches` how
+    many batches may be under way; `limit_bytes` the most that the tensors of one sample in a message may claim;
+    `trace` whether to note when what was done.
     """
 
     session: str
