@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import random
@@ -262,6 +263,10 @@ def test_a_bundle_has_an_entry_for_each_device(bundle: Bundle) -> None:
     assert 3 * WEIGHTS < size < 3.2 * WEIGHTS, "weights are stored once"
     assert yaml.safe_load((bundle.root / "plan.yaml").read_text())["placement"].popitem()[1] == "d0"
     assert plan.round == 3
+    facts = json.loads((bundle.root / "report.json").read_text())
+    assert [stage["devices"] for stage in facts["stages"]] == [["d0"], ["d1", "d2", "d3"], ["d0"]]
+    assert facts["stages"][1]["compute_s"] == pytest.approx(other.predicted_compute_s), "the slowest of them"
+    assert "[d1, d2, d3]" in (bundle.root / "report.html").read_text()
 
 
 def test_every_plan_of_a_bundle_computes_the_same(bundle: Bundle) -> None:

@@ -157,7 +157,7 @@ def _stage_table(facts: dict[str, Any]) -> Table:
     table = _table("Stages", ("stage", "device", "first", "last"), ("primitives", "GFLOP", "compute"))
     for stage in facts["stages"]:
         table.add_row(
-            *(stage[key] for key in ("name", "device", "first", "last")),
+            *(Text(stage[key]) for key in ("name", "device", "first", "last")),
             str(stage["primitives"]),
             f"{stage['flops'] / 1e9:.3f}",
             format_duration(stage["compute_s"]),
@@ -182,7 +182,7 @@ def _spare_table(facts: dict[str, Any]) -> Table:
     for spare in facts["spares"]:
         table.add_row(
             spare["lost"],
-            " ".join(spare["stages"]),
+            Text(" ".join(spare["stages"])),
             _name(spare["bottleneck"]),
             format_duration(spare["period_s"]),
             format_duration(spare["latency_s"]),
