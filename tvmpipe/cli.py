@@ -111,6 +111,17 @@ def plan(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@_planning_options
+@_command
+def explain(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
+    """Say why the plan is as it is: what bounds it, what is left over, and what would change it."""
+    from tvmpipe.commands.explain import explain_model
+
+    return explain_model(model, shapes=dict(shapes), pins=dict(pins), **options)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
 @click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
 @_command
 def show(model: Path, shapes: Any) -> Outcome:
@@ -145,7 +156,7 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write results here (.npz, .npy).")
 @click.option("--inflight", type=click.IntRange(min=1), help="Samples in the pipeline at once.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.01), default=60.0, help="Seconds a stage may take.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, help="Samples that travel together.")
+@click.option("--batch", type=click.IntRange(min=1), help="Samples that travel together; default: as periods ask.")
 @click.option("--failover", is_flag=True, help="Go on without a device that is lost.")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use."

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.base import CompileState, Spare, required
-from tvmpipe.passes.coarsen import Coarsen
 from tvmpipe.passes.compress import Compress
-from tvmpipe.passes.place import Place
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.price import price
+from tvmpipe.passes.replan import replan
 from tvmpipe.passes.turns import without
 
 
@@ -35,7 +34,9 @@ class Failover:
                 notes.append(f"without {lost} no device is left")
                 continue
             try:
-                after = _without(state, lost, state.options.time_limit_s / len(plan.loads))
+                pins = {pattern: device for pattern, device in state.options.pins.items() if device != lost}
+                share_s = state.options.time_limit_s / len(plan.loads)
+                after = _or_fewer_turns(state, replan(state, state.cluster.without(lost), pins, share_s), lost)
             except InfeasibleError as error:
                 notes.append(f"without {lost} the model cannot run: {error}")
                 continue
@@ -49,30 +50,16 @@ class Failover:
         return f"plans without each of {', '.join(plan.loads)}" if state.options.failover else ""
 
 
-def _without(state: CompileState, lost: str, time_limit_s: float) -> CompileState:
-    """The state with the plan of a cluster that lacks a device, and the notes about that plan alone."""
-    options = replace(
-        state.options,
-        pins={pattern: device for pattern, device in state.options.pins.items() if device != lost},
-        plan_file=None,
-        time_limit_s=time_limit_s,
-    )
-    after = replace(state, cluster=state.cluster.without(lost), options=options, notes=(), coarse=None, plan=None)
-    for one in (Coarsen(), Place()):
-        after = one.apply(after)
-    return Compress().apply(replace(after, plan=_or_fewer_turns(state, after, lost)))
-
-
-def _or_fewer_turns(state: CompileState, after: CompileState, lost: str) -> Plan:
-    """The plan that was found without a device, or the old one with its turns taken by others if that is as good."""
+def _or_fewer_turns(state: CompileState, after: CompileState, lost: str) -> CompileState:
+    """What was found without a device, or the old plan with its turns taken by others where that is as good."""
     found: Plan = required(after.plan, "plan")
     rest = without(required(state.plan, "plan").placement, lost)
     if rest is None:
-        return found
+        return after
     priced = price(required(after.graph, "graph"), required(after.costs, "costs"), after.cluster, rest, found.objective)
-    if priced.missing_bytes or priced.figure(found.objective) > found.value_s:
-        return found
-    return replace(
+    if priced.missing_bytes:
+        return after
+    fewer = replace(
         found,
         placement=rest,
         stages=priced.stages,
@@ -83,3 +70,5 @@ def _or_fewer_turns(state: CompileState, after: CompileState, lost: str) -> Plan
         bound_s=None,
         origin="fewer turns",
     )
+    tried = Compress().apply(replace(after, plan=fewer, notes=()))
+    return tried if required(tried.plan, "plan").value_s <= found.value_s else after
