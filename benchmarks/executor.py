@@ -19,6 +19,7 @@ from rich.table import Table
 import tvmpipe
 from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.local import LocalAgent, local_cluster
+from tvmpipe.runtime.pipeline import default_batch
 from tvmpipe.targets.cluster import parse_cluster
 
 STAGES = 8
@@ -63,7 +64,7 @@ def main(samples: int) -> None:
     inputs = [{"x0": np.array([float(i)], np.float32)} for i in range(samples)]
     agents = [LocalAgent(device.key) for device in bundle.manifest.devices]
     with tempfile.TemporaryDirectory() as store, local_cluster(agents, store=Path(store)) as cluster:
-        for batch, inflight in ((1, 32), (4, 128), (16, 512)):
+        for batch, inflight in ((None, None), (1, 32), (4, 128), (16, 512)):
             with bundle.connect(cluster.tracker, inflight=inflight, batch=batch) as pipe:
                 pipe.warm_up(20)
                 alone = []
@@ -76,7 +77,10 @@ def main(samples: int) -> None:
                 rate = samples / (time.perf_counter() - started)
                 name = f"x{STAGES}"
                 assert all(result[name][0] == sample["x0"][0] for result, sample in zip(results, inputs, strict=True))
-            table.add_row(str(batch), str(inflight), f"{rate:.0f}", f"{1e3 * float(np.median(alone)):.2f}")
+            together = (
+                f"{default_batch(bundle.manifest.plan.predicted.period_s)}, the default" if batch is None else batch
+            )
+            table.add_row(str(together), str(pipe.inflight), f"{rate:.0f}", f"{1e3 * float(np.median(alone)):.2f}")
     Console(width=120).print(table)
 
 

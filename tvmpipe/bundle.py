@@ -75,7 +75,7 @@ class Bundle:
         tracker: str,
         *,
         inflight: int | None = None,
-        batch: int = 1,
+        batch: int | None = None,
         failover: bool = False,
         wait_s: float = 10.0,
         timeout_s: float = 60.0,
@@ -87,9 +87,10 @@ class Bundle:
     ) -> Pipeline:
         """Request the bundle's devices from a tracker ("host:port"), have the stages hosted, return the pipeline.
 
-        `inflight` samples at most are in it at once, by default what the plan says keeps
-        every device busy; `batch` samples travel together. `wait_s` is how long to wait for a device that somebody
-        else has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may.
+        `inflight` samples at most are in it at once, by default what the plan says keeps every device busy; `batch`
+        samples travel together, by default more than one where periods are so short that each message would count (a
+        sample that comes alone never waits for others). `wait_s` is how long to wait for a device that somebody else
+        has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may.
         With `failover`, which the bundle must have been compiled for, the loss of a device moves the work to those
         that are left; when no plan can do without what is lost, devices may take `recover_s` to come back.
         `cluster_key` is the file that the agents have too, needed off loopback. `trace` has devices note what they

@@ -145,7 +145,7 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write results here (.npz, .npy).")
 @click.option("--inflight", type=click.IntRange(min=1), help="Samples in the pipeline at once.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.01), default=60.0, help="Seconds a stage may take.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, help="Samples that travel together.")
+@click.option("--batch", type=click.IntRange(min=1), help="Samples that travel together; default: as periods ask.")
 @click.option("--failover", is_flag=True, help="Go on without a device that is lost.")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use."

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.runtime import manifests
 from tvmpipe.runtime import events
 from tvmpipe.runtime.events import Event, Instruction
-from tvmpipe.runtime.machine import LINGER_S, RETURN_S, SILENCE_S, Machine, Settings, replay
+from tvmpipe.runtime.machine import LINGER_S, LONGEST_RETURN_S, RETURN_S, SILENCE_S, Machine, Settings, replay
 
 CHAIN = manifests.chain("a", "b", "c")
 
@@ -39,16 +39,17 @@ def test_samples_are_fed_while_there_is_room_and_answered_once() -> None:
 
 
 def test_batches_fill_up_or_linger() -> None:
-    machine = running(batch=3, max_batches=2)
-    for sample in range(2):
+    machine = running(batch=3, max_batches=3)
+    assert machine.handle(events.Submitted(0, 0.0)) == [events.Feed(1, 0, (0,))], "nothing is under way to wait for"
+    for sample in (1, 2):
         assert machine.handle(events.Submitted(sample, 0.0)) == []
     assert machine.lingers
-    assert machine.handle(events.Submitted(2, 0.0)) == [events.Feed(1, 0, (0, 1, 2))]
-    assert machine.handle(events.Submitted(3, 0.0)) == []
+    assert machine.handle(events.Submitted(3, 0.0)) == [events.Feed(1, 1, (1, 2, 3))]
+    assert machine.handle(events.Submitted(4, 0.0)) == []
     assert machine.handle(events.Tick(LINGER_S / 2)) == []
-    assert machine.handle(events.Tick(LINGER_S)) == [events.Feed(1, 1, (3,))]
-    answers = machine.handle(events.Arrived(1, 0, (3,), 0.1))
-    assert answers == [events.Answer(sample, 0, sample) for sample in range(3)]
+    assert machine.handle(events.Tick(LINGER_S)) == [events.Feed(1, 2, (4,))]
+    answers = machine.handle(events.Arrived(1, 1, (3,), 0.1))
+    assert answers == [events.Answer(sample, 1, sample - 1) for sample in (1, 2, 3)]
 
 
 def test_without_failover_a_loss_fails_everything_by_name() -> None:
@@ -85,6 +86,27 @@ def test_a_device_that_is_back_is_used_again() -> None:
         machine.handle(events.Seen(2, name, None, 1.5 + RETURN_S))
     assert machine.handle(events.Tick(1.5 + RETURN_S)) == [], "not before it has been back for a while"
     assert machine.handle(events.Tick(1.6 + RETURN_S)) == [events.Open(3, 0)]
+
+
+def test_a_device_that_comes_and_goes_has_to_stay_longer_each_time() -> None:
+    machine = running(failover=True)
+    now, epoch, waits = 0.0, 1, []
+    for _ in range(7):
+        machine.handle(events.DeviceLost(epoch, "b", "it is gone", now))
+        machine.handle(events.Opened(epoch + 1, now))
+        machine.handle(events.Returned("b", now))
+        back = now
+        while machine.epoch == epoch + 1:
+            now += 0.5
+            for name in ("a", "c"):
+                machine.handle(events.Seen(epoch + 1, name, None, now))
+            machine.handle(events.Tick(now))
+        machine.handle(events.Opened(epoch + 2, now))
+        waits.append(now - back - 0.5)
+        epoch += 2
+    doubled = [RETURN_S * 2**times for times in range(7)]
+    assert waits == [min(seconds, LONGEST_RETURN_S) for seconds in doubled]
+    assert waits[-1] == LONGEST_RETURN_S
 
 
 def test_two_losses_wait_for_a_return_and_then_give_up() -> None:

@@ -36,6 +36,8 @@ from tvmpipe.runtime.events import (
 LINGER_S = 0.002
 SILENCE_S = 1.6  # a device that has not been heard for so long is lost
 RETURN_S = 2.0  # how long a device must have been back before the better plan is taken up again
+LONGEST_RETURN_S = 60.0  # twice as long after each further loss, but at most this
+_FORGIVEN_S = 2 * LONGEST_RETURN_S  # losses further apart than this do not count as one after another
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Machine:
         self.phase = "new"  # new, opening, running, waiting, failed, closed
         self.failure: Failure | None = None
         self.lost: dict[str, tuple[float, Failure]] = {}
+        self._losses: dict[str, tuple[float, int]] = {}  # when a device was last lost, and how often in a row
         self._devices = [plan.devices for plan in manifest.plans]
         self._first_stage = [{s.device: s.name for s in reversed(plan.stages)} for plan in manifest.plans]
         self._stages = [len(plan.stages) for plan in manifest.plans]
@@ -129,11 +132,15 @@ class Machine:
         return self._feed(event.now_s)
 
     def _feed(self, now_s: float, *, linger: bool = True) -> list[Instruction]:
-        """Batches for what waits, as far as there is room; an incomplete one only after it has lingered."""
+        """Batches for what waits, as far as there is room.
+
+        An incomplete one lingers while others are under way: a sample that comes alone need not wait for company.
+        """
         instructions: list[Instruction] = []
         size = self.settings.batch
         while self._pending and self.phase == "running" and len(self._batches) < self.settings.max_batches:
-            if len(self._pending) < size and linger and now_s - self._pending[0][1] < LINGER_S:
+            lingers = linger and self._batches and now_s - self._pending[0][1] < LINGER_S
+            if len(self._pending) < size and lingers:
                 break
             samples = tuple(self._pending.popleft()[0] for _ in range(min(size, len(self._pending))))
             number, self._next_batch = self._next_batch, self._next_batch + 1
@@ -178,6 +185,8 @@ class Machine:
         if not self.settings.failover:
             return self._fail(failure)
         self.lost[event.device] = (event.now_s, failure)
+        last_s, losses = self._losses.get(event.device, (event.now_s, 0))
+        self._losses[event.device] = event.now_s, losses + 1 if event.now_s - last_s < _FORGIVEN_S else 1
         self._back.pop(event.device, None)
         self._waiting_since = event.now_s
         return [*self._choose(), Probe(tuple(sorted(self.lost)))]
@@ -224,10 +233,14 @@ class Machine:
                 why = f"the results of a batch did not arrive within {patience_s:g} s"
                 return self._device_lost(DeviceLost(self.epoch, device, why, event.now_s, None, number))
         better = self.plan and not set(self._devices[0]) & self.lost.keys()
-        if better and all(event.now_s - since > RETURN_S for since in self._back.values()):
+        if better and all(event.now_s - since > self._probation_s(name) for name, since in self._back.items()):
             self._back.clear()
             return self._open(0)
         return self._feed(event.now_s)
+
+    def _probation_s(self, device: str) -> float:
+        """How long a device must have been back: longer for one that was lost again and again."""
+        return float(min(RETURN_S * 2 ** (self._losses[device][1] - 1), LONGEST_RETURN_S))
 
     def _fail(self, failure: Failure) -> list[Instruction]:
         self.phase, self.failure = "failed", failure

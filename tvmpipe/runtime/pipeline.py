@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MESSAGE_S = 60e-6  # what receiving a batch, handing it on and sending it costs a host (`benchmarks.executor`)
+_MESSAGE_SHARE = 0.04  # of a period
+_LARGEST_BATCH = 16
+
 
 class Pipeline:
     """A bundle on its devices. Made by `Bundle.connect`; a context manager; safe to use from several threads.
@@ -272,12 +276,18 @@ async def _asynchronous(samples: Iterable[Sample] | AsyncIterable[Sample]) -> As
             yield sample
 
 
+def default_batch(period_s: float) -> int:
+    """Samples that travel together so that a host spends little of each period on messages, however short it is."""
+    wanted = _MESSAGE_S / (_MESSAGE_SHARE * period_s) if period_s > 0 else math.inf
+    return int(min(_LARGEST_BATCH, max(1, math.ceil(wanted))))
+
+
 def connect(
     bundle: Bundle,
     tracker: str,
     *,
     inflight: int | None = None,
-    batch: int = 1,
+    batch: int | None = None,
     failover: bool = False,
     wait_s: float = 10.0,
     timeout_s: float = 60.0,
@@ -290,6 +300,7 @@ def connect(
     """Put a bundle on its devices; see `Bundle.connect`."""
     if failover and len(bundle.manifest.plans) == 1:
         raise InputError("this bundle has no plan for the loss of a device; compile it with --failover")
+    batch = batch or default_batch(bundle.manifest.plan.predicted.period_s)
     samples = inflight or bundle.manifest.plan.inflight * batch
     settings = Settings(
         batch=batch,

@@ -1,0 +1,98 @@
+"""Whether anything fits: against all placements there are, and what is said when nothing does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.feasible import first_fit
+from tvmpipe.passes.placement.problem import Problem
+
+MIB = 2**20
+
+
+def problem_of(weights: Sequence[float], memories: Sequence[float], working: Sequence[float] | None = None) -> Problem:
+    """Nodes without edges, which all take a second."""
+    count = len(memories)
+    return Problem(
+        names=tuple(f"n{i}" for i in range(len(weights))),
+        devices=tuple(f"d{i}" for i in range(count)),
+        time_s=np.ones((len(weights), count)),
+        weight_bytes=np.array(weights, float) * MIB,
+        working_bytes=np.array(working or [0.0] * len(weights), float) * MIB,
+        memory_bytes=np.array(memories, float) * MIB,
+        tensors=(),
+        bandwidth_bps=np.ones((count + 1, count + 1)),
+        latency_s=np.zeros((count + 1, count + 1)),
+        model="overlapped",
+    )
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    nodes, devices = draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    sizes = st.integers(0, 8)
+    problem = problem_of(
+        draw(st.lists(sizes, min_size=nodes, max_size=nodes)),
+        draw(st.lists(st.one_of(st.integers(0, 20), st.just(np.inf)), min_size=devices, max_size=devices)),
+        draw(st.lists(sizes, min_size=nodes, max_size=nodes)),
+    )
+    for node, device in draw(st.lists(st.tuples(st.integers(0, nodes - 1), st.integers(0, devices - 1)), max_size=4)):
+        problem.time_s[node, device] = np.inf
+    group = draw(st.lists(st.integers(0, nodes - 1), unique=True, max_size=3))
+    return replace(problem, groups=(tuple(group),) if len(group) > 1 else ())
+
+
+def fits(problem: Problem, device_of: Sequence[int]) -> bool:
+    """By the definition, without the module's help."""
+    for device in range(len(problem.devices)):
+        inside = [node for node in range(len(device_of)) if device_of[node] == device]
+        held = sum(problem.weight_bytes[node] for node in inside)
+        held += max((problem.working_bytes[node] for node in inside), default=0)
+        if held > problem.memory_bytes[device]:
+            return False
+    return all(np.isfinite(problem.time_s[node, device]) for node, device in enumerate(device_of)) and all(
+        len({device_of[node] for node in group}) == 1 for group in problem.groups
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_a_placement_is_found_whenever_there_is_one(problem: Problem) -> None:
+    everything = itertools.product(range(problem.device_count), repeat=problem.node_count)
+    if any(fits(problem, one) for one in everything):
+        assert fits(problem, first_fit(problem))
+    else:
+        with pytest.raises(InfeasibleError):
+            first_fit(problem)
+
+
+def test_the_bytes_that_are_missing_are_named() -> None:
+    with pytest.raises(InfeasibleError, match=rf"; {2 * MIB} bytes are missing: .* on d[01]$"):
+        first_fit(problem_of([4, 4, 4], [6, 4]))
+
+
+def test_a_node_that_fits_nowhere_is_named() -> None:
+    with pytest.raises(InfeasibleError, match=rf"n1 needs 9\.0 MiB, and the largest device is d0 .*{3 * MIB} bytes"):
+        first_fit(problem_of([1, 8], [6, 4], working=[0, 1]))
+
+
+def test_pins_that_conflict_within_a_group_are_named() -> None:
+    problem = replace(problem_of([1, 1], [9, 9]), groups=((0, 1),))
+    problem.time_s[0, 1] = problem.time_s[1, 0] = np.inf
+    with pytest.raises(InfeasibleError, match="n0 and n1 must share a device, but the first may only be on d0 and"):
+        first_fit(problem)
+
+
+def test_a_node_without_a_device_is_named() -> None:
+    problem = problem_of([1, 1], [9, 9])
+    problem.time_s[1] = np.inf
+    with pytest.raises(InfeasibleError, match="n1 may run on no device"):
+        first_fit(problem)

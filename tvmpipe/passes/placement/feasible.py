@@ -1,0 +1,165 @@
+"""Whether a problem has a placement at all: any one that fits, or the smallest statement of why none does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.units import format_size
+
+_MIB = 2.0**20
+_TIME_LIMIT_S = 10.0
+
+
+def first_fit(problem: Problem) -> tuple[int, ...]:
+    """Some placement that keeps memories, forbidden devices and groups (contiguity aside).
+
+    Raises InfeasibleError that names what conflicts: a node that may run nowhere, a group that shares no device, a
+    node larger than every memory it may go to, or the bytes that are missing in all and where.
+    """
+    blocks = blocks_of(problem)
+    allowed = [_allowed(problem, block) for block in blocks]
+    for block, devices in zip(blocks, allowed, strict=True):
+        _check_alone(problem, block, devices)
+    filled = _fill(problem, blocks, allowed)
+    if filled is not None:
+        return filled
+    device_of, missing = least_shortage(problem)
+    if missing.sum() > 0:
+        raise InfeasibleError(_shortage(problem, missing))
+    return device_of
+
+
+def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
+    """The placement that exceeds memories by the fewest bytes in all that is found, and [D] by how many.
+
+    Groups and forbidden devices hold; a linear program over groups says which go where.
+    """
+    import pulp
+
+    blocks = blocks_of(problem)
+    program = pulp.LpProblem("fit", pulp.LpMinimize)
+    limited = [d for d in range(problem.device_count) if np.isfinite(problem.memory_bytes[d])]
+    slack = {d: pulp.LpVariable(f"missing_{d}", lowBound=0) for d in limited}
+    place: dict[tuple[int, int], Any] = {}
+    for b, block in enumerate(blocks):
+        for d in _allowed(problem, block):
+            place[b, d] = pulp.LpVariable(f"x_{b}_{d}", cat=pulp.LpBinary)
+        program += pulp.lpSum(place[b, d] for d in range(problem.device_count) if (b, d) in place) == 1
+    for d in limited:
+        working = pulp.LpVariable(f"working_{d}", lowBound=0)
+        weights = []
+        for b, block in enumerate(blocks):
+            if (b, d) in place:
+                program += working >= problem.working_bytes[list(block)].max() / _MIB * place[b, d]
+                weights.append(problem.weight_bytes[list(block)].sum() / _MIB * place[b, d])
+        program += pulp.lpSum(weights) + working <= problem.memory_bytes[d] / _MIB + slack[d]
+    program.setObjective(pulp.lpSum(slack.values()))
+    highs = pulp.HiGHS(msg=False, timeLimit=_TIME_LIMIT_S, threads=1, random_seed=1)
+    solver = highs if highs.available() else pulp.PULP_CBC_CMD(msg=False, timeLimit=_TIME_LIMIT_S, threads=1)
+    program.solve(solver)
+    device_of = [0] * problem.node_count
+    for b, block in enumerate(blocks):
+        # Where time ran out before a first solution, variables have no value: any allowed device will do.
+        here = max(_allowed(problem, block), key=lambda d, b=b: place[b, d].value() or 0.0)  # type: ignore[misc]
+        for node in block:
+            device_of[node] = here
+    return tuple(device_of), problem.shortage_bytes(device_of)
+
+
+def blocks_of(problem: Problem) -> list[tuple[int, ...]]:
+    """Nodes that must share a device, in the order of their first; nodes of no group alone."""
+    import networkx as nx
+
+    together = nx.Graph()
+    together.add_nodes_from(range(problem.node_count))
+    for group in problem.groups:
+        nx.add_path(together, group)
+    return sorted(tuple(sorted(block)) for block in nx.connected_components(together))
+
+
+def _allowed(problem: Problem, block: Sequence[int]) -> list[int]:
+    return [int(d) for d in np.flatnonzero(np.isfinite(problem.time_s[list(block)]).all(axis=0))]
+
+
+def _check_alone(problem: Problem, block: Sequence[int], devices: Sequence[int]) -> None:
+    """Raise where one block by itself has no device. The smallest statement: a node, or two that conflict."""
+    if not devices:
+        for node in block:
+            if not np.isfinite(problem.time_s[node]).any():
+                raise InfeasibleError(f"{problem.names[node]} may run on no device")
+        first = block[0]
+        here = {int(d) for d in np.flatnonzero(np.isfinite(problem.time_s[first]))}
+        for node in block[1:]:
+            there = {int(d) for d in np.flatnonzero(np.isfinite(problem.time_s[node]))}
+            if not here & there:
+                raise InfeasibleError(
+                    f"{problem.names[first]} and {problem.names[node]} must share a device, but the first may only be "
+                    f"on {_names(problem, here)} and the second only on {_names(problem, there)}"
+                )
+        names = ", ".join(problem.names[node] for node in block)
+        raise InfeasibleError(f"{names} must share a device, and no device is allowed for all of them")
+    need = float(problem.weight_bytes[list(block)].sum() + problem.working_bytes[list(block)].max())
+    largest = max(devices, key=lambda d: float(problem.memory_bytes[d]))
+    if need > problem.memory_bytes[largest]:
+        what = problem.names[block[0]] + (f" and {len(block) - 1} that share its device" if len(block) > 1 else "")
+        only = "" if len(devices) == problem.device_count else f", of those allowed ({_names(problem, devices)}),"
+        missing = int(np.ceil(need - problem.memory_bytes[largest]))
+        raise InfeasibleError(
+            f"no placement fits: {what} needs {format_size(int(need))}, and the largest device{only} is "
+            f"{problem.devices[largest]} with {format_size(int(problem.memory_bytes[largest]))}; "
+            f"{missing} bytes are missing: {missing} bytes ({format_size(missing)}) on {problem.devices[largest]}"
+        )
+
+
+def _fill(
+    problem: Problem, blocks: Sequence[Sequence[int]], allowed: Sequence[Sequence[int]]
+) -> tuple[int, ...] | None:
+    """Devices filled one after another in running order, then the largest blocks first; None where neither fits."""
+    position = {node: place for place, node in enumerate(problem.order)}
+    size = [float(problem.weight_bytes[list(block)].sum()) for block in blocks]
+    running = sorted(range(len(blocks)), key=lambda b: min(position[node] for node in blocks[b]))
+    largest = sorted(range(len(blocks)), key=lambda b: (len(allowed[b]), -size[b]))
+    for order, first in ((running, True), (largest, False)):
+        room = problem.memory_bytes.copy()
+        working = np.zeros(problem.device_count)
+        device_of = [0] * problem.node_count
+        for b in order:
+            most = float(problem.working_bytes[list(blocks[b])].max())
+            fitting = [d for d in allowed[b] if size[b] + max(working[d], most) <= room[d]]
+            if not fitting:
+                break
+            here = fitting[0] if first else max(fitting, key=lambda d: float(room[d]))
+            room[here] -= size[b]
+            working[here] = max(working[here], most)
+            for node in blocks[b]:
+                device_of[node] = here
+        else:
+            return tuple(device_of)
+    return None
+
+
+def _shortage(problem: Problem, missing: Any) -> str:
+    """Where the fewest missing bytes are: the memories that would have to grow, and by how much."""
+    sizes = {problem.devices[d]: int(np.ceil(missing[d])) for d in np.flatnonzero(missing > 0)}
+    where = ", ".join(f"{size} bytes ({format_size(size)}) on {name}" for name, size in sizes.items())
+    held = ", ".join(
+        f"{name} {format_size(int(memory))}"
+        for name, memory in zip(problem.devices, problem.memory_bytes, strict=True)
+        if np.isfinite(memory)
+    )
+    restricted = not np.isfinite(problem.time_s).all()
+    return (
+        f"no placement fits{' with these pins' if restricted else ''}: "
+        f"{format_size(int(problem.weight_bytes.sum()))} of weights and at least "
+        f"{format_size(int(problem.working_bytes.max(initial=0)))} of activations on {held}; "
+        f"{sum(sizes.values())} bytes are missing: {where}"
+    )
+
+
+def _names(problem: Problem, devices: Any) -> str:
+    return ", ".join(problem.devices[d] for d in sorted(devices))

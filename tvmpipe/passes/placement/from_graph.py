@@ -1,0 +1,58 @@
+"""A model and a cluster as a placement problem: one node a primitive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tvmpipe.passes.base import Objective
+from tvmpipe.passes.cost import CostTable
+from tvmpipe.passes.placement.problem import Problem, Tensor
+from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.targets.cluster import HEAD, Cluster
+
+
+def problem_from_graph(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, objective: Objective, pins: Mapping[str, str]
+) -> Problem:
+    """The problem whose node i is the i-th primitive of `graph.by_name()`, with devices in the cluster's order.
+
+    Primitives that depend on no input are no nodes: whoever reads them computes them again. `pins` maps names of
+    primitives to the device that they must be on. Memory of a node is what it reads and writes; a stage holds more
+    than its largest node does, which only `price` knows, so that what does not fit here fits nowhere.
+    """
+    primitives = list(graph.by_name().values())
+    number = {primitive.index: node for node, primitive in enumerate(primitives)}
+    devices = [device.name for device in cluster.devices]
+    times = np.array([[costs.latency_s[name][p.index] for name in devices] for p in primitives]).reshape(
+        -1, len(devices)
+    )
+    for name, device in pins.items():
+        others = [d for d, other in enumerate(devices) if other != device]
+        times[number[graph.by_name()[name].index], others] = np.inf
+    ends = [*devices, HEAD]
+    links = [[cluster.link(a, b) for b in ends] for a in ends]
+    results = set(graph.model_outputs.values())
+    tensors = []
+    for value in graph.values:
+        if value.producer is not None and value.producer not in number:
+            continue
+        producer = None if value.producer is None else number[value.producer]
+        consumers = tuple(sorted({number[reader] for reader in graph.readers[value.id]}))
+        if consumers or value.id in results:
+            tensors.append(Tensor(producer, consumers, float(value.spec.size_bytes), value.id in results))
+    memories = [device.memory_bytes for device in cluster.devices]
+    return Problem(
+        names=tuple(primitive.name for primitive in primitives),
+        devices=tuple(devices),
+        time_s=times,
+        weight_bytes=np.array([float(p.weight_bytes) for p in primitives]),
+        working_bytes=np.array([float(p.input_bytes + p.output_bytes) for p in primitives]),
+        memory_bytes=np.array([np.inf if memory is None else float(memory) for memory in memories]),
+        tensors=tuple(tensors),
+        bandwidth_bps=np.array([[link.bandwidth_bps for link in row] for row in links]),
+        latency_s=np.array([[link.latency_s for link in row] for row in links]),
+        model="overlapped" if objective == "throughput" else "makespan",
+        contention="pair",
+    )
