@@ -38,6 +38,7 @@ def solve_program(
     gap: float = 1e-6,
     better: Better | None = None,
     seed: int = 0,
+    nodes: int | None = None,
 ) -> tuple[tuple[int, ...] | None, float]:
     """The best placement found with a period of at most `high_s` and the bound proven for all of those.
 
@@ -51,7 +52,7 @@ def solve_program(
         if better is not None:
             better(objective / scale, max(low_s, bound / scale))
 
-    outcome = run(program.model, seconds, gap, first, tell, seed)
+    outcome = run(program.model, seconds, gap, first, tell, seed, nodes)
     bound_s = min(high_s, max(low_s, outcome.bound / scale))
     if not outcome.solved:
         return None, bound_s

@@ -29,10 +29,11 @@ def run(
     start: Mapping[Any, float] | None = None,
     better: Better | None = None,
     seed: int = 0,
+    nodes: int | None = None,
 ) -> Outcome:
     """Minimise within a time limit. One thread and a fixed seed, so that the same program gives the same answer.
 
-    `start` are values of some variables of a known solution.
+    `start` are values of some variables of a known solution; `nodes` ends the search at a size, whatever the clock says.
     """
     if importlib.util.find_spec("highspy") is None:
         return _run_cbc(program, seconds, gap)
@@ -50,6 +51,7 @@ def run(
         gapRel=gap,
         gapAbs=0.0,
         random_seed=seed,
+        **({} if nodes is None else {"mip_max_nodes": nodes}),
         callbackTuple=(tell, None),
         callbacksToActivate=[improving],
     )

@@ -20,6 +20,8 @@ from tvmpipe.passes.placement.problem import Problem
 
 _NODES = 36
 _DEVICES = 4
+_TREE = 300
+_SECONDS = 10.0
 
 
 def improve_windows(
@@ -43,7 +45,14 @@ def improve_windows(
         small = window(problem, best, nodes, devices)
         start = small.lower(best)
         placed, _ = solve_program(
-            small.problem, low_s, best_s, min(4.0, deadline.left_s), start=start, gap=1e-4, seed=rng.randrange(1 << 20)
+            small.problem,
+            low_s,
+            best_s,
+            min(_SECONDS, deadline.left_s),
+            start=start,
+            gap=1e-4,
+            seed=rng.randrange(1 << 20),
+            nodes=_TREE,
         )
         if placed is None:
             continue
