@@ -12,6 +12,8 @@ import numpy as np
 from tvmpipe.passes.placement.period import loads
 from tvmpipe.passes.placement.problem import Problem, Tensor
 
+MIB = 2.0**20
+
 
 def keeps(problem: Problem, device_of: Sequence[int]) -> bool:
     """Whether a placement keeps pins, groups, memories and, where asked for, an order of stages."""
@@ -57,9 +59,9 @@ def random_problem(random: np.random.Generator, nodes: int = 8, devices: int = 3
         names=tuple(f"n{i}" for i in range(n)),
         devices=tuple(f"d{i}" for i in range(d)),
         time_s=np.where(closed, np.inf, times),
-        weight_bytes=random.integers(0, 5, n).astype(float),
-        working_bytes=random.integers(0, 3, n).astype(float),
-        memory_bytes=np.array([random.choice([np.inf, float(random.integers(4, 20))]) for _ in range(d)]),
+        weight_bytes=random.integers(0, 5, n) * MIB,
+        working_bytes=random.integers(0, 3, n) * MIB,
+        memory_bytes=np.array([random.choice([np.inf, random.integers(4, 20) * MIB]) for _ in range(d)]),
         tensors=tuple(_tensors(random, n, d)),
         bandwidth_bps=bandwidth,
         latency_s=latency,

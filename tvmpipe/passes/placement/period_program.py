@@ -24,6 +24,7 @@ from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.program import Better, run
 
 _UNIT = 100.0  # what the incumbent is scaled to: tolerances of solvers are absolute
+_LOOSE = 1e-4  # HiGHS finds programs infeasible whose upper bound is met too exactly
 _ORDERED = 40  # nodes that open equal devices one after another
 
 _Term = tuple[Any, float]
@@ -70,7 +71,7 @@ class _Program:
         self.scale = _UNIT / high_s if 0 < high_s < math.inf else 1.0
         self.model = pulp.LpProblem("period", pulp.LpMinimize)
         self.devices = range(problem.device_count)
-        upper = high_s * self.scale * (1 + 1e-7) if high_s < math.inf else None
+        upper = high_s * self.scale * (1 + _LOOSE) if high_s < math.inf else None
         self.goal = pulp.LpVariable("goal", low_s * self.scale, upper)
         self.model.setObjective(self.goal)
         self.loads: dict[tuple[str, int, int], list[_Term]] = defaultdict(list)

@@ -25,7 +25,7 @@ from tvmpipe.passes.placement.windows import improve_windows
 
 _MOST_SETS = 6000
 _COARSE = (400, 250, 150, 80, 40)
-_STEPS = 2_000
+_STEPS = 10_000
 _STEPS_A_NODE = 60
 _WINDOWS = 12
 _IDLE_ROUNDS = 4
