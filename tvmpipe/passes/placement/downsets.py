@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.presolve import move_s
-from tvmpipe.passes.placement.problem import Matrix, Problem, Vector
+from tvmpipe.passes.placement.problem import Matrix, Problem, Tensor, Vector
 
 _BLOCK = 256
 _MOST_PAIRS = 12_000_000
@@ -34,21 +34,23 @@ def all_downsets(problem: Problem, most: int) -> Inside | None:
     """[sets, N] every downset, smaller ones first; None if there are more than `most` or the graph has a cycle."""
     if not nx.is_directed_acyclic_graph(problem.graph):
         return None
-    needs = [0] * problem.node_count
-    for producer, reader in problem.graph.edges:
-        needs[reader] |= 1 << producer
-    found, last = {0}, [0]
+    graph = problem.graph
+    needs = [sum(1 << other for other in graph.predecessors(node)) for node in range(problem.node_count)]
+    after = [list(graph.successors(node)) for node in range(problem.node_count)]
+    first = frozenset(node for node in range(problem.node_count) if not needs[node])
+    found, last = {0}, {0: first}
     while last:
-        level = {
-            inside | 1 << node
-            for inside in last
-            for node in range(problem.node_count)
-            if not inside >> node & 1 and not needs[node] & ~inside
-        }
+        level: dict[int, frozenset[int]] = {}
+        for inside, ready in last.items():
+            for node in ready:
+                grown = inside | 1 << node
+                if grown not in level:
+                    opened = [other for other in after[node] if not needs[other] & ~grown]
+                    level[grown] = (ready - {node}).union(opened)
         if len(found) + len(level) > most:
             return None
-        found |= level
-        last = sorted(level)
+        found |= level.keys()
+        last = level
     ordered = sorted(found, key=lambda inside: (inside.bit_count(), inside))
     width = max(1, (problem.node_count + 7) // 8)
     packed = np.frombuffer(b"".join(one.to_bytes(width, "little") for one in ordered), np.uint8)
@@ -271,11 +273,11 @@ class _Costs:
             return [([*received, *given], "most"), ([*sent, *results], "most")]
         return [(received, "most"), (sent, "most"), (given, "most"), (results, "most")]
 
-    def _received(self, tensors: Sequence[object], seconds: Iterable[float]) -> list[tuple[Matrix, Matrix]]:
+    def _received(self, tensors: Sequence[Tensor], seconds: Iterable[float]) -> list[tuple[Matrix, Matrix]]:
         """Tensors made before a stage (or by the head) of which it has a reader: the k-th to read is in the stage."""
         begins, ends = [], []
         for tensor, cost in zip(tensors, seconds, strict=True):
-            producer, consumers = tensor.producer, list(tensor.consumers)  # type: ignore[attr-defined]
+            producer, consumers = tensor.producer, list(tensor.consumers)
             if not np.isfinite(cost) or cost <= 0:
                 continue
             made = np.ones(len(self.sets)) if producer is None else self.sets[:, producer].astype(float)
@@ -285,11 +287,11 @@ class _Costs:
                 ends.append(cost * (read > already))
         return [(np.array(begins).T, np.array(ends).T)] if begins else []
 
-    def _sent(self, tensors: Sequence[object], seconds: Iterable[float]) -> list[tuple[Matrix, Matrix]]:
+    def _sent(self, tensors: Sequence[Tensor], seconds: Iterable[float]) -> list[tuple[Matrix, Matrix]]:
         """Tensors that a stage makes and of which a later one has a reader."""
         begins, ends = [], []
         for tensor, cost in zip(tensors, seconds, strict=True):
-            producer, consumers = tensor.producer, list(tensor.consumers)  # type: ignore[attr-defined]
+            producer, consumers = tensor.producer, list(tensor.consumers)
             if np.isfinite(cost) and cost > 0:
                 made = self.sets[:, producer]
                 begins.append((~made).astype(float))

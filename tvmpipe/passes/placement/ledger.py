@@ -49,6 +49,7 @@ class Ledger:
         self.readers: list[dict[int, int]] = [defaultdict(int) for _ in problem.tensors]
         self.on: list[set[int]] = [set() for _ in range(self.count)]
         self.held = [0.0] * self.count
+        self.peak: list[float | None] = [None] * self.count
         self._fill()
 
     def _fill(self) -> None:
@@ -144,10 +145,19 @@ class Ledger:
         """Whether a device may run a node and has the memory for it next to what it holds."""
         if self.times[node][target] == float("inf"):
             return False
-        if self.memory[target] == float("inf"):
-            return True
-        peak = max((self.working[n] for n in self.on[target]), default=0.0)
-        return self.held[target] + self.weight[node] + max(peak, self.working[node]) <= self.memory[target]
+        peak = max(self.peak_bytes(target), self.working[node])
+        return bool(self.held[target] + self.weight[node] + peak <= self.memory[target])
+
+    def holds(self, device: int) -> bool:
+        """Whether what is on a device fits its memory."""
+        return bool(self.held[device] + self.peak_bytes(device) <= self.memory[device])
+
+    def peak_bytes(self, device: int) -> float:
+        """The largest working bytes on a device."""
+        peak = self.peak[device]
+        if peak is None:
+            peak = self.peak[device] = max((self.working[n] for n in self.on[device]), default=0.0)
+        return peak
 
     def commit(self, change: Change) -> None:
         """Move the node."""
@@ -165,6 +175,11 @@ class Ledger:
         self.on[target].add(node)
         self.held[origin] -= self.weight[node]
         self.held[target] += self.weight[node]
+        if self.peak[origin] == self.working[node]:
+            self.peak[origin] = None
+        peak = self.peak[target]
+        if peak is not None and peak < self.working[node]:
+            self.peak[target] = self.working[node]
 
     @property
     def period_s(self) -> float:

@@ -18,21 +18,32 @@ from tvmpipe.passes.placement.problem import Problem
 _ROUNDS = 20
 
 
-def coarsened(problem: Problem, most: int, heaviest: float = 1.0) -> Reduced:
-    """At most about `most` nodes, none much larger than `heaviest` times an even share of the work."""
+def coarsened(problem: Problem, most: int, device_of: Sequence[int] | None = None, seed: int = 0) -> Reduced:
+    """About `most` nodes, none much larger than an even share of the work.
+
+    Nodes that `device_of` has on different devices stay apart. The seed says which of equally good pairs join.
+    """
     found = unreduced(problem)
-    limit = heaviest * float(work_s(problem).sum()) / max(most, 1)
+    limit = float(work_s(problem).sum()) / max(most, 1)
+    rng = np.random.default_rng(seed)
     for _ in range(_ROUNDS):
         small = found.problem
         if small.node_count <= most:
             return found
-        joined = _matching(small, limit, small.node_count - most)
+        apart = _apart(found, device_of)
+        joined = _matching(small, limit, small.node_count - most, apart, rng)
         if len(joined) < small.node_count // 50:
             break
         found = found.then(reduced(small, joined))
     if found.problem.node_count > most:
-        found = found.then(reduced(found.problem, _runs(found.problem, most)))
+        found = found.then(reduced(found.problem, _runs(found.problem, most, _apart(found, device_of))))
     return found
+
+
+def _apart(small: Reduced, device_of: Sequence[int] | None) -> list[tuple[int, bytes]]:
+    """What nodes must have in common to become one: their device, and where they may run at all."""
+    here = [0 if device_of is None else device_of[part[0]] for part in small.parts]
+    return list(zip(here, (row.tobytes() for row in np.isfinite(small.problem.time_s)), strict=True))
 
 
 def steady_order(problem: Problem) -> tuple[int, ...]:
@@ -57,7 +68,9 @@ def steady_order(problem: Problem) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _matching(problem: Problem, limit: float, wanted: int) -> list[tuple[int, int]]:
+def _matching(
+    problem: Problem, limit: float, wanted: int, apart: Sequence[object], rng: np.random.Generator
+) -> list[tuple[int, int]]:
     """Pairs to join, heavy tensors first; no node twice."""
     work = work_s(problem)
     graph = problem.graph
@@ -67,13 +80,13 @@ def _matching(problem: Problem, limit: float, wanted: int) -> list[tuple[int, in
             for reader in tensor.consumers:
                 size = tensor.size_bytes if tensor.seconds is None else float(np.mean(tensor.seconds))
                 weight[tensor.producer, reader] = weight.get((tensor.producer, reader), 0.0) + size
-    open_to = np.isfinite(problem.time_s)
     taken: set[int] = set()
     pairs = []
-    for (u, v), _ in sorted(weight.items(), key=lambda item: (-item[1], item[0])):
+    noise = dict(zip(weight, rng.uniform(0.5, 1.5, len(weight)).tolist(), strict=True))
+    for (u, v), _ in sorted(weight.items(), key=lambda item: (-item[1] * noise[item[0]], item[0])):
         if len(pairs) == wanted:
             break
-        if u in taken or v in taken or work[u] + work[v] > limit or not np.array_equal(open_to[u], open_to[v]):
+        if u in taken or v in taken or work[u] + work[v] > limit or apart[u] != apart[v]:
             continue
         if graph.in_degree(v) == 1 or graph.out_degree(u) == 1:
             pairs.append((u, v))
@@ -81,19 +94,18 @@ def _matching(problem: Problem, limit: float, wanted: int) -> list[tuple[int, in
     return pairs
 
 
-def _runs(problem: Problem, most: int) -> list[tuple[int, int]]:
+def _runs(problem: Problem, most: int, apart: Sequence[object]) -> list[tuple[int, int]]:
     order = steady_order(problem)
     work = work_s(problem)
     share = float(work.sum()) / max(most, 1)
     crossing = cut_sizes(problem, order)
-    open_to = np.isfinite(problem.time_s)
     pairs: list[tuple[int, int]] = []
     begin, inside = 0, 0.0
     for at in range(1, len(order)):
         inside += work[order[at - 1]]
         full = inside + work[order[at]] > share * 1.3
         calm = inside > share * 0.7 and crossing[at] <= crossing[max(begin + 1, at - 3) : at + 4].min()
-        if full or calm or not np.array_equal(open_to[order[at]], open_to[order[at - 1]]):
+        if full or calm or apart[order[at]] != apart[order[at - 1]]:
             begin, inside = at, 0.0
         else:
             pairs.append((order[at - 1], order[at]))

@@ -24,10 +24,12 @@ from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.windows import improve_windows
 
 _MOST_SETS = 6000
-_COARSE = (400, 250, 150, 80, 40)
-_STEPS = 10_000
-_STEPS_A_NODE = 60
-_WINDOWS = 12
+_COARSE = (40, 120, 400)
+_LEVELS = (60, 250)
+_STEPS = 20_000
+_STEPS_A_NODE = 50
+_WINDOWS = 8
+_HEAT = 1.0
 _IDLE_ROUNDS = 4
 _PROGRAM_SIZE = 25_000  # variables of a program that is worth a try as a whole
 
@@ -136,11 +138,13 @@ class _Search:
         sets = all_downsets(small.problem, _MOST_SETS)
         if sets is not None and self.program(small, sets, exact=True):
             return
+        size = small.problem.node_count
         for most in _COARSE:
-            if most > 2 * small.problem.node_count or self.done():
-                continue
+            if self.done():
+                break
             coarse = small.then(coarsened(small.problem, most))
-            if self.program(coarse, prefixes(steady_order(coarse.problem)), exact=False):
+            possible = self.program(coarse, prefixes(steady_order(coarse.problem)), exact=False)
+            if not possible or most >= size:
                 break
 
     def program(self, small: Reduced, sets: np.ndarray[tuple[int, int], np.dtype[np.bool_]], exact: bool) -> bool:
@@ -157,39 +161,36 @@ class _Search:
         return True
 
     def refine(self) -> None:
-        """Local search, then the program as a whole or windows of it."""
+        """Local search, then the program as a whole; where that is too large, searches at all sizes in turn."""
         small = self.reduced()
-        size = small.problem.node_count
         seed = self.limits.seed
-        if self.best is not None:
-            coarse = small.then(coarsened(small.problem, _COARSE[1]))
-            if coarse.problem.node_count < size:
-                self.search(coarse, _STEPS, seed)
-            self.search(small, max(_STEPS, _STEPS_A_NODE * size), seed)
-        if self.done():
+        self.search(small, max(_STEPS, _STEPS_A_NODE * small.problem.node_count), seed)
+        if program_size(self.reduced().problem) <= _PROGRAM_SIZE:
+            if not self.done():
+                self.whole(self.reduced())
             return
-        small = self.reduced()
-        if program_size(small.problem) <= _PROGRAM_SIZE:
-            self.whole(small)
-            return
-        idle = 0
+        idle, steps = 0, _STEPS
         while not self.done() and idle < _IDLE_ROUNDS and self.best is not None:
             before = self.best_s
             seed += 1
             start = small.lower(self.best)
-            assert start is not None
-            if not self.problem.contiguous:
+            if start is not None and not self.problem.contiguous:
                 placed = improve_windows(small.problem, start, _WINDOWS, self.deadline, seed, self.bound_s)
                 self.offer("windows", small.lift(placed))
-            self.search(small, max(_STEPS, _STEPS_A_NODE // 2 * size), seed)
+            for most in _LEVELS:
+                start = small.lower(self.best)
+                if most < small.problem.node_count and start is not None:
+                    self.search(small.then(coarsened(small.problem, most, start, seed)), steps, seed)
+            self.search(small, steps + _STEPS_A_NODE * small.problem.node_count, seed)
             idle = 0 if self.best_s < before * (1 - 1e-4) else idle + 1
+            steps *= 2
 
     def search(self, small: Reduced, steps: int, seed: int) -> None:
         """Local search from the best placement, where the smaller problem can express it."""
         start = None if self.best is None else small.lower(self.best)
         if start is None or self.done():
             return
-        placed = local_search(small.problem, start, steps, self.deadline, seed, self.bound_s)
+        placed = local_search(small.problem, start, steps, self.deadline, seed, self.bound_s, heat=_HEAT)
         self.offer("local search", small.lift(placed))
 
     def whole(self, small: Reduced) -> None:
