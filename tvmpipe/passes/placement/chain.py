@@ -206,9 +206,7 @@ class _Chain:
                     return self._stages(found, may, used, kind)
         return None
 
-    def _stages(
-        self, found: _Found, may: dict[tuple[int, int], Flags], used: tuple[int, ...], kind: int
-    ) -> Placement:
+    def _stages(self, found: _Found, may: dict[tuple[int, int], Flags], used: tuple[int, ...], kind: int) -> Placement:
         """Back from the end: the latest place where the last stage can have begun, and so on."""
         end, stages = self.length, []
         while True:
@@ -240,8 +238,11 @@ class _Chain:
             if full is not None:
                 stages, state = [], full
                 while place[state] > 0:
-                    kind = next(k for k, s in enumerate(self._strides) if self._uses(state, k)
-                                and step[k][place[state - s]] == place[state])
+                    kind = next(
+                        k
+                        for k, s in enumerate(self._strides)
+                        if self._uses(state, k) and step[k][place[state - s]] == place[state]
+                    )
                     before = state - self._strides[kind]
                     if place[before] < place[state]:
                         stages.append((int(place[before]), int(place[state]), kind))
@@ -366,4 +367,3 @@ def _memory_reach(problem: Problem, order: list[int], device: int) -> Places:
         if largest and largest[0] == begin:
             largest.pop(0)
     return far
-

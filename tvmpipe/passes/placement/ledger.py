@@ -206,5 +206,3 @@ class Ledger:
                 if not arriving[device]:
                     ready.append(device)
         return seen == self.count
-
-

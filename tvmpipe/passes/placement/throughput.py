@@ -240,5 +240,3 @@ def program_size(problem: Problem) -> int:
 
 def _finite_max(seconds: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> float:
     return float(np.where(np.isfinite(seconds), seconds, 0.0).max(initial=0.0))
-
-
