@@ -28,6 +28,7 @@ _MOST_PAIRS = 12_000_000
 _BELOW = 1 - 3e-7  # pairs keep their seconds in single precision
 
 Inside = NDArray[np.bool_]
+Single = NDArray[np.float32]
 
 
 def all_downsets(problem: Problem, most: int) -> Inside | None:
@@ -101,7 +102,7 @@ def best_stages(
         kinds.append(kind)
     if pairs * states > most_work:
         return Stages(None, 0.0)
-    best: dict[tuple[int, ...], Vector] = {}
+    best: dict[tuple[int, ...], Single] = {}
     none = tuple(0 for _ in classes)
     best[none] = np.full(len(sets), np.inf, np.float32)
     best[none][0] = 0.0
@@ -133,7 +134,7 @@ def _trace(
     sets: Inside,
     classes: Sequence[Sequence[int]],
     kinds: Sequence[_Pairs],
-    best: dict[tuple[int, ...], Vector],
+    best: dict[tuple[int, ...], Single],
     used: tuple[int, ...],
 ) -> tuple[int, ...]:
     """Back from all nodes to none, the last stage first."""
@@ -206,19 +207,19 @@ class _Costs:
             allowed = common[:, later] == self.size[here, None].astype(np.float32)
             allowed &= self.size[None, later] > self.size[here, None]
             allowed &= blocked[None, later] == blocked[here, None]
-            seconds = compute[None, later] - compute[here, None]
+            seconds: Matrix = compute[None, later] - compute[here, None]
             allowed &= seconds <= high_s * (1 + 1e-9)
             allowed &= self._fits(device, weights, here, later)
             row, column = np.nonzero(allowed)
             if not len(row):
                 continue
-            cost = seconds[row, column]
+            cost: Vector = seconds[row, column]
             for sums, side in moves:
-                extra = np.zeros(len(row))
+                extra: Vector = np.zeros(len(row))
                 for from_begin, from_end in sums:
                     extra += (from_begin[here] @ from_end[later].T)[row, column]
                 cost = cost + extra if side == "add" else np.maximum(cost, extra)
-            keep = cost <= high_s * (1 + 1e-9)
+            keep: Inside = cost <= high_s * (1 + 1e-9)
             total += int(keep.sum())
             if total > most:
                 return None

@@ -81,7 +81,7 @@ def _matching(
                 size = tensor.size_bytes if tensor.seconds is None else float(np.mean(tensor.seconds))
                 weight[tensor.producer, reader] = weight.get((tensor.producer, reader), 0.0) + size
     taken: set[int] = set()
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     noise = dict(zip(weight, rng.uniform(0.5, 1.5, len(weight)).tolist(), strict=True))
     for (u, v), _ in sorted(weight.items(), key=lambda item: (-item[1] * noise[item[0]], item[0])):
         if len(pairs) == wanted:

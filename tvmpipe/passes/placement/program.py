@@ -33,7 +33,7 @@ def run(
 ) -> Outcome:
     """Minimise within a time limit. One thread and a fixed seed, so that the same program gives the same answer.
 
-    `start` are values of some variables of a known solution; `nodes` ends the search at a size, whatever the clock says.
+    `start` are values of some variables of a known solution; `nodes` ends the search at a size and not at a time.
     """
     if importlib.util.find_spec("highspy") is None:
         return _run_cbc(program, seconds, gap)

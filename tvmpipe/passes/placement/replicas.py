@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener
 from tvmpipe.passes.placement.period import loads
@@ -117,12 +118,15 @@ class _Groupings:
             return False
         self.tried.add(groups)
         problem = grouped(self.problem, groups)
-        fits = (problem.weight_bytes.max() <= problem.memory_bytes).any()
+        fits = problem.weight_bytes.sum() <= problem.memory_bytes.sum()
         promising = self.solution.figure_s * (1 - _LEAST_GAIN)
         if not fits or period_bound(problem, Deadline(self.deadline.left_s)).bound_s >= promising:
             return False
         part = replace(self.limits, time_limit_s=max(0.05, self.deadline.left_s * _SHARE))
-        solution = least_period(problem, part, self.listener)
+        try:
+            solution = least_period(problem, part, self.listener)
+        except InfeasibleError:  # members hold the same weights: larger groups may have too little memory in all
+            return False
         if solution.figure_s >= promising:
             return False
         self.solution, self.groups = solution, groups

@@ -164,7 +164,8 @@ class _Search:
         """Local search, then the program as a whole; where that is too large, searches at all sizes in turn."""
         small = self.reduced()
         seed = self.limits.seed
-        self.search(small, max(_STEPS, _STEPS_A_NODE * small.problem.node_count), seed)
+        size = small.problem.node_count
+        self.search(small, min(_STEPS, _STEPS_A_NODE * size * len(small.kept)) + _STEPS_A_NODE * size, seed)
         if program_size(self.reduced().problem) <= _PROGRAM_SIZE:
             if not self.done():
                 self.whole(self.reduced())
@@ -226,7 +227,7 @@ def valid(problem: Problem, device_of: Sequence[int]) -> bool:
         return False
     if problem.contiguous:
         crossing = ((device_of[u], device_of[v]) for u, v in problem.graph.edges)
-        return nx.is_directed_acyclic_graph(nx.DiGraph((a, b) for a, b in crossing if a != b))
+        return bool(nx.is_directed_acyclic_graph(nx.DiGraph((a, b) for a, b in crossing if a != b)))
     return True
 
 
