@@ -188,22 +188,26 @@ class _Chain(ChainCosts):
         step = self._steps(period_s, self.cut_most)
         work = np.min([sums / max(sums[-1], 1e-300) for sums in self.compute], axis=0)
         power = np.array([1 / max(sums[-1], 1e-300) for sums in self.compute])
+        names = np.random.default_rng(0).integers(1 << 62, size=len(self.classes))  # sums name multisets of kinds
         used = np.zeros((1, len(self.classes)), np.int64)
-        place = np.zeros(1, np.int64)
+        place, name, spent = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1)
         trail: list[tuple[Places, Places, Places]] = []
+        ahead = np.array(step)
         for _ in range(sum(self.counts)):
             rows, kinds = np.nonzero(used < np.array(self.counts))
             if not len(rows):
                 return None
-            ends = np.array([step[k][p] for k, p in zip(kinds, place[rows], strict=True)])
-            after = used[rows].copy()
-            after[np.arange(len(rows)), kinds] += 1
-            score = work[ends] - period_s * (after @ power)
-            keep = np.lexsort((np.arange(len(rows)), -score))
-            _, unique = np.unique(after[keep], axis=0, return_index=True)
-            keep = keep[np.sort(unique)[:_BEAM]]
+            ends = ahead[kinds, place[rows]]
+            score = work[ends] - period_s * (spent[rows] + power[kinds])
+            after = name[rows] + names[kinds]
+            order = np.argsort(-score, kind="stable")
+            _, first = np.unique(after[order], return_index=True)
+            keep = order[np.sort(first)[:_BEAM]]
             trail.append((place, rows[keep], kinds[keep]))
-            used, place = after[keep], ends[keep]
+            used = used[rows[keep]]
+            used[np.arange(len(keep)), kinds[keep]] += 1
+            spent = spent[rows[keep]] + power[kinds[keep]]
+            place, name = ends[keep], after[keep]
             if (place == self.length).any():
                 row, end = int(np.flatnonzero(place == self.length)[0]), self.length
                 stages: list[tuple[int, int, int]] = []

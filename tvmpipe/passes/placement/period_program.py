@@ -51,7 +51,8 @@ def solve_program(
 
     def tell(objective: float, bound: float) -> None:
         if better is not None:
-            better(objective / scale, max(low_s, bound / scale))
+            # HiGHS tells of a solution that it was given before it has a bound of its own.
+            better(objective / scale, max(low_s, bound / scale) if bound < objective else low_s)
 
     outcome = run(program.model, seconds, gap, first, tell, seed, nodes)
     bound_s = min(high_s, max(low_s, outcome.bound / scale))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
 
 from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.assign import reassigned, rounded_kinds
 from tvmpipe.passes.placement.chain import best_chain, chain_order
-from tvmpipe.passes.placement.classes import uniform_links
+from tvmpipe.passes.placement.classes import device_classes, uniform_links
 from tvmpipe.passes.placement.downsets import all_downsets, best_stages, prefixes
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener, Progress
@@ -29,6 +31,9 @@ _LEVELS = (60, 250)
 _STEPS = 20_000
 _STEPS_A_NODE = 50
 _WINDOWS = 8
+_KINDS = 4
+_MOST_MULTISETS = 5_000
+_ROUNDED = 1.5  # stages on devices that stand for faster ones may look slower than they are
 _HEAT = 1.0
 _IDLE_ROUNDS = 4
 _PROGRAM_SIZE = 25_000  # variables of a program that is worth a try as a whole
@@ -126,9 +131,11 @@ class _Search:
     def runs_of_chain(self) -> None:
         """The dynamic program for chains."""
         base = self.base
-        placed, _, bound_s = best_chain(base.problem, self.bound_s, self.ceiling_s(), self.share(0.6))
+        part = 0.6 if self.problem.contiguous else 0.3
+        placed, _, bound_s = best_chain(base.problem, self.bound_s, self.ceiling_s(), self.share(part))
         if placed is not None:
             self.offer("chain", base.lift(placed))
+            self.offer("chain, stages reassigned", base.lift(reassigned(base.problem, placed)))
         if self.problem.contiguous:
             self.prove(bound_s)
 
@@ -138,11 +145,16 @@ class _Search:
         sets = all_downsets(small.problem, _MOST_SETS)
         if sets is not None and self.program(small, sets, exact=True):
             return
+        many = _many_kinds(self.base.problem)
+        if many:  # what presolve has closed to some devices would be closed to all of a kind
+            small = self.base
         size = small.problem.node_count
         for most in _COARSE:
             if self.done():
                 break
             coarse = small.then(coarsened(small.problem, most))
+            if many:
+                coarse = replace(coarse, problem=rounded_kinds(coarse.problem, _KINDS))
             possible = self.program(coarse, prefixes(steady_order(coarse.problem)), exact=False)
             if not possible or most >= size:
                 break
@@ -151,11 +163,14 @@ class _Search:
         """The best stages over some downsets; False if that would be too much work."""
         crowds = (False, True) if self.problem.model == "overlapped" else (False,)
         for crowded in crowds:
-            found = best_stages(small.problem, sets, self.ceiling_s(), self.share(0.4), crowded=crowded)
+            ceiling_s = self.ceiling_s() * (1.0 if exact else _ROUNDED)
+            found = best_stages(small.problem, sets, ceiling_s, self.share(0.4), crowded=crowded)
             if found.bound_s <= 0 and found.device_of is None:
                 return False
             if found.device_of is not None:
-                self.offer("stages", small.lift(found.device_of))
+                placed = small.lift(found.device_of)
+                self.offer("stages", placed)
+                self.offer("stages, reassigned", reassigned(self.problem, placed))
             if exact and not crowded and self.problem.contiguous:
                 self.prove(found.bound_s)
         return True
@@ -229,6 +244,11 @@ def valid(problem: Problem, device_of: Sequence[int]) -> bool:
         crossing = ((device_of[u], device_of[v]) for u, v in problem.graph.edges)
         return bool(nx.is_directed_acyclic_graph(nx.DiGraph((a, b) for a, b in crossing if a != b)))
     return True
+
+
+def _many_kinds(problem: Problem) -> bool:
+    """Whether there are more multisets of devices than the dynamic programs go through."""
+    return float(np.prod([len(same) + 1.0 for same in device_classes(problem)])) > _MOST_MULTISETS
 
 
 def program_size(problem: Problem) -> int:

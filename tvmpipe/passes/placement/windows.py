@@ -22,6 +22,7 @@ _NODES = 36
 _DEVICES = 4
 _TREE = 300
 _SECONDS = 10.0
+_LEAST_S = 0.5
 
 
 def improve_windows(
@@ -38,7 +39,7 @@ def improve_windows(
     best = tuple(map(int, device_of))
     best_s = loads(problem, best).period_s
     for _ in range(rounds):
-        if deadline.over or best_s <= low_s * (1 + 1e-6):
+        if deadline.left_s < _LEAST_S or best_s <= low_s * (1 + 1e-6):
             break
         devices = _devices(problem, best, rng)
         nodes = _nodes(problem, best, devices, rng)
