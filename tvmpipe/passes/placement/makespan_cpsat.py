@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tvmpipe.passes.placement.makespan_bounds import Windows, windows
-from tvmpipe.passes.placement.makespan_exact import Exact
+from tvmpipe.passes.placement.makespan_exact import Exact, Task
 from tvmpipe.passes.placement.makespan_instance import Instance
 from tvmpipe.passes.placement.makespan_schedule import Timetable, in_order, replay
 
@@ -23,36 +23,22 @@ _RESOLUTION = 2.0**33
 _LARGEST = 2.0**40
 
 
-def solve(
-    inst: Instance,
-    cutoff_s: float,
-    limit_s: float,
-    *,
-    hint: tuple[Sequence[int], Timetable] | None = None,
-    free: Collection[int] | None = None,
-    workers: int = 1,
-    seed: int = 0,
-    reach: Windows | None = None,
-) -> Exact:
-    """The best schedule of at most `cutoff_s` that is found within `limit_s`.
-
-    `hint` is a schedule to start from. With `free`, only those nodes may change device or order; the others keep the
-    hint's devices and their order among themselves, and the bound holds for that only. Where nothing of at most
-    `cutoff_s` exists, `bound_s` is above it.
-    """
+def solve(task: Task) -> Exact:
+    """The answer to a task; see `Task`. Wants OR-tools."""
     from ortools.sat.python import cp_model
 
-    model = _Model(inst, cutoff_s, reach or windows(inst))
+    inst, cutoff_s = task.inst, task.cutoff_s
+    model = _Model(inst, cutoff_s, windows(inst))
     if model.impossible:
         return Exact(None, None, math.nextafter(cutoff_s, math.inf))
-    if hint is not None:
-        model.hint(*hint)
-        if free is not None:
-            model.keep(*hint, set(free))
+    if task.hint is not None:
+        model.hint(*task.hint)
+        if task.free is not None:
+            model.keep(*task.hint, task.free)
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.01, limit_s)
-    solver.parameters.num_workers = workers
-    solver.parameters.random_seed = seed
+    solver.parameters.max_time_in_seconds = max(0.01, task.limit_s)
+    solver.parameters.num_workers = task.threads
+    solver.parameters.random_seed = task.seed
     status = solver.solve(model.model)
     if status == cp_model.INFEASIBLE:
         return Exact(None, None, max(math.nextafter(cutoff_s, math.inf), (model.most + 1) / model.scale))
@@ -252,7 +238,7 @@ class _Model:
         for node, begin in enumerate(table.start):
             self.model.add_hint(self.start[node], min(self.most, self.ticks(begin)))
 
-    def keep(self, device_of: Sequence[int], table: Timetable, free: set[int]) -> None:
+    def keep(self, device_of: Sequence[int], table: Timetable, free: Collection[int]) -> None:
         """Everything but `free` stays on its device and in its order."""
         inst, model = self.inst, self.model
         order: dict[tuple[str, int, int], list[tuple[float, float, Any, int]]] = {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-import networkx as nx
 import numpy as np
 
+from tvmpipe.passes.placement.feasible import blocks_of
 from tvmpipe.passes.placement.problem import Problem
 
 
@@ -67,6 +67,14 @@ class Instance:
         weights, working, memory = self.loads
         return sum(weights) + max(working, default=0.0) > min(memory)
 
+    def pinned(self, pins: Mapping[int, int]) -> Instance:
+        """The same with nodes, and what must share their devices, held to devices."""
+        allowed = list(self.allowed)
+        for node, device in pins.items():
+            unit = self.unit_of[node]
+            allowed[unit] = [device] if device in allowed[unit] else []
+        return replace(self, allowed=allowed)
+
     def fits(self, device_of: Sequence[int]) -> bool:
         """Whether every device can hold what a placement gives it."""
         return not self.limited or not self.problem.shortage_bytes(device_of).any()
@@ -79,7 +87,7 @@ def read(problem: Problem) -> Instance:
     # What the head makes and takes itself moves nowhere.
     results = [n for n, tensor in enumerate(problem.tensors) if tensor.to_head and tensor.producer is not None]
     inputs = [sorted(set(tensors)) for tensors in problem.inputs]
-    units = _units(problem)
+    units = blocks_of(problem)
     unit_of = [0] * count
     for number, unit in enumerate(units):
         for node in unit:
@@ -109,15 +117,6 @@ def read(problem: Problem) -> Instance:
     return Instance(
         problem, times, _seconds(problem), producer, inputs, results, units, unit_of, allowed, before, after, order, tail
     )
-
-
-def _units(problem: Problem) -> list[tuple[int, ...]]:
-    """Groups, joined where they share nodes, and single nodes; by their lowest number."""
-    together = nx.Graph()
-    together.add_nodes_from(range(problem.node_count))
-    for group in problem.groups:
-        nx.add_path(together, group)
-    return sorted(tuple(sorted(unit)) for unit in nx.connected_components(together))
 
 
 def _seconds(problem: Problem) -> list[list[list[float]]]:

@@ -18,41 +18,30 @@ import networkx as nx
 import pulp
 
 from tvmpipe.passes.placement.makespan_bounds import Windows, windows
-from tvmpipe.passes.placement.makespan_exact import Exact
+from tvmpipe.passes.placement.makespan_exact import Exact, Task
 from tvmpipe.passes.placement.makespan_instance import Instance
 from tvmpipe.passes.placement.makespan_schedule import Timetable, in_order, replay
 
 _TOLERANCE = 1e-6  # what solvers take for satisfied, in a program whose cutoff is 1
 
 
-def solve(
-    inst: Instance,
-    cutoff_s: float,
-    limit_s: float,
-    *,
-    hint: tuple[Sequence[int], Timetable] | None = None,
-    free: Collection[int] | None = None,
-    workers: int = 1,
-    seed: int = 0,
-    reach: Windows | None = None,
-) -> Exact:
-    """The best schedule of at most `cutoff_s` that is found within `limit_s`; see `makespan_exact.Engine`."""
-    ends = time.monotonic() + limit_s
-    if cutoff_s <= 0:
-        # Everything that takes no time at all is one answer; the relaxation is not needed for it.
-        cutoff_s = 1e-12
-    program = _Program(inst, cutoff_s, reach or windows(inst))
+def solve(task: Task) -> Exact:
+    """The answer to a task; see `Task`."""
+    ends = time.monotonic() + task.limit_s
+    # The program counts in cutoffs, which must not be nothing.
+    inst, cutoff_s = task.inst, max(task.cutoff_s, 1e-12)
+    program = _Program(inst, cutoff_s, windows(inst))
     if program.impossible:
         return Exact(None, None, math.nextafter(cutoff_s, math.inf))
-    if hint is not None and free is not None:
-        program.keep(*hint, set(free))
+    if task.hint is not None and task.free is not None:
+        program.keep(*task.hint, task.free)
     best: tuple[list[int], Timetable] | None = None
     bound = 0.0
     while True:
         left = ends - time.monotonic()
         if left <= 0:
             break
-        state, dual = program.run(left, workers, seed)
+        state, dual = program.run(left, task.threads, task.seed)
         if state == "infeasible":
             bound = best[1].makespan if best else math.nextafter(cutoff_s, math.inf)
             break
@@ -233,7 +222,7 @@ class _Program:
                         self.program += most >= working[node] / scale * x
             self.program += pulp.lpSum(held) + most <= room / scale
 
-    def keep(self, device_of: Sequence[int], table: Timetable, free: set[int]) -> None:
+    def keep(self, device_of: Sequence[int], table: Timetable, free: Collection[int]) -> None:
         """Everything but `free` stays on its device; nodes there keep their order."""
         for node, device in enumerate(device_of):
             if node not in free and (node, device) in self.place:

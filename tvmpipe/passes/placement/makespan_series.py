@@ -10,7 +10,6 @@ a lower bound in any case, and the optimum where the joined schedule is as short
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,9 +54,10 @@ def cuts(inst: Instance) -> list[int]:
 
 
 def pieces(inst: Instance) -> list[Piece]:
-    """The pieces between cuts, in order. One piece, without entry and exit, where nothing narrows.
+    """The pieces from cut to cut, in order: up to the first, between two, from the last on.
 
-    A cut that follows a cut directly makes a piece of two nodes.
+    One piece, without entry and exit, where nothing narrows. The first may be one node, that has no other before it;
+    so may the last, which then only delivers.
     """
     nodes = [job for job in inst.order if job < inst.node_count]
     marked = set(cuts(inst))
@@ -65,26 +65,24 @@ def pieces(inst: Instance) -> list[Piece]:
     begin = 0
     for index, node in enumerate(nodes):
         if node in marked:
-            if index > 0 or begin < index:
-                found.append(Piece(tuple(nodes[begin : index + 1]), begin > 0 or nodes[begin] in marked, True))
+            found.append(Piece(tuple(nodes[begin : index + 1]), bool(found), True))
             begin = index
-    if begin < len(nodes) - 1 or not found:
-        found.append(Piece(tuple(nodes[begin:]), nodes[begin] in marked, False))
-    return found
+    return [*found, Piece(tuple(nodes[begin:]), bool(found), False)]
 
 
-def part(problem: Problem, piece: Piece, first: bool, last: bool) -> Problem:
+def part(problem: Problem, piece: Piece, first: bool, last: bool) -> tuple[Problem, list[int]]:
     """The problem of a piece, whose time counts from the end of its entry; the entry itself lasts no time.
 
     `first` and `last` say which piece may deal with the head: it alone knows when its inputs and results move.
+    Also which tensor of the whole each of the piece's tensors is.
     """
     nodes = list(piece.nodes)
     number = {node: index for index, node in enumerate(nodes)}
     times = problem.time_s[nodes].copy()
     if piece.entry:
         times[0] = np.where(np.isfinite(times[0]), 0.0, math.inf)
-    tensors = []
-    for tensor in problem.tensors:
+    tensors, origins = [], []
+    for index, tensor in enumerate(problem.tensors):
         if tensor.producer is None:
             if not first:
                 continue
@@ -98,8 +96,9 @@ def part(problem: Problem, piece: Piece, first: bool, last: bool) -> Problem:
         result = tensor.to_head and last
         if readers or result:
             tensors.append(replace(tensor, producer=made, consumers=readers, to_head=result))
+            origins.append(index)
     groups = [tuple(number[node] for node in group if node in number) for group in problem.groups]
-    return replace(
+    short = replace(
         problem,
         names=tuple(problem.names[node] for node in nodes),
         time_s=times,
@@ -108,13 +107,4 @@ def part(problem: Problem, piece: Piece, first: bool, last: bool) -> Problem:
         tensors=tuple(tensors),
         groups=tuple(group for group in groups if len(group) > 1),
     )
-
-
-def pinned(problem: Problem, pins: Sequence[tuple[int, int]]) -> Problem:
-    """The same problem with nodes held to devices."""
-    times = problem.time_s.copy()
-    for node, device in pins:
-        here = times[node, device]
-        times[node] = math.inf
-        times[node, device] = here
-    return replace(problem, time_s=times)
+    return short, origins
