@@ -10,6 +10,7 @@ stays a bound. The schedule itself is built again from the order found, with the
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -28,6 +29,9 @@ def solve(task: Task) -> Exact:
     from ortools.sat.python import cp_model
 
     inst, cutoff_s = task.inst, task.cutoff_s
+    if task.hint is not None and task.free is not None:
+        placed = task.hint[0]
+        inst = inst.pinned({node: placed[node] for node in range(inst.node_count) if node not in task.free})
     model = _Model(inst, cutoff_s, windows(inst))
     if model.impossible:
         return Exact(None, None, math.nextafter(cutoff_s, math.inf))
@@ -38,6 +42,8 @@ def solve(task: Task) -> Exact:
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = max(0.01, task.limit_s)
     solver.parameters.num_workers = task.threads
+    # Several threads that take turns in a fixed order give the same answer every time.
+    solver.parameters.interleave_search = task.threads > 1
     solver.parameters.random_seed = task.seed
     status = solver.solve(model.model)
     if status == cp_model.INFEASIBLE:
@@ -90,6 +96,9 @@ class _Model:
         self.goal = self.model.new_int_var(self.ticks(reach.bound_s), self.most, "goal")
         for node in range(inst.node_count):
             self.model.add(self.goal >= self.end[node])
+        for device in range(inst.problem.device_count):
+            work = [self.ticks(inst.times[n][d]) * x for (n, d), x in self.place.items() if d == device]
+            self.model.add(self.goal >= sum(work))
         self._transfers()
         for intervals in self.busy.values():
             if len(intervals) > 1:
@@ -239,12 +248,11 @@ class _Model:
             self.model.add_hint(self.start[node], min(self.most, self.ticks(begin)))
 
     def keep(self, device_of: Sequence[int], table: Timetable, free: Collection[int]) -> None:
-        """Everything but `free` stays on its device and in its order."""
+        """Everything but `free` stays in its order."""
         inst, model = self.inst, self.model
         order: dict[tuple[str, int, int], list[tuple[float, float, Any, int]]] = {}
         for node, device in enumerate(device_of):
             if node not in free and (node, device) in self.place:
-                model.add(self.place[node, device] == 1)
                 lasts = self.ticks(inst.times[node][device])
                 row = (table.start[node], table.end[node], self.start[node], lasts)
                 order.setdefault(("node", device, 0), []).append(row)
@@ -259,7 +267,7 @@ class _Model:
                 order.setdefault(port, []).append(row)
         for rows in order.values():
             rows.sort(key=lambda row: row[:2])
-            for first, second in zip(rows, rows[1:], strict=False):
+            for first, second in itertools.pairwise(rows):
                 model.add(second[2] >= first[2] + first[3])
 
     def read(self, solver: Any) -> tuple[list[int], Timetable]:

@@ -14,15 +14,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import cast
 
+from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.makespan_instance import Instance
 from tvmpipe.passes.placement.makespan_schedule import Timetable
 
 _GRACE_S = 5.0
+_SHORTEST_S = 0.02
 _MOST_WORKERS = 8
 
 
@@ -87,11 +89,18 @@ class Engine:
                 if pipe is not None:
                     pipe.close()
 
-    def solve(self, tasks: Sequence[Task]) -> list[Exact]:
-        """The answers, in the order of the tasks."""
-        return list(self._threads.map(self._one, tasks))
+    def submit(self, tasks: Sequence[Task], deadline: Deadline) -> list[Future[Exact]]:
+        """Starts tasks, one for every worker at a time; none goes on after the deadline."""
+        return [self._threads.submit(self._one, task, deadline) for task in tasks]
 
-    def _one(self, task: Task) -> Exact:
+    def solve(self, tasks: Sequence[Task], deadline: Deadline) -> list[Exact]:
+        """The answers, in the order of the tasks."""
+        return [future.result() for future in self.submit(tasks, deadline)]
+
+    def _one(self, task: Task, deadline: Deadline) -> Exact:
+        if deadline.left_s < _SHORTEST_S:
+            return Exact(None, None, 0.0)
+        task = replace(task, limit_s=min(task.limit_s, deadline.left_s))
         if self.name == "cpsat":
             answer = self._ask(task)
             if answer is not None:

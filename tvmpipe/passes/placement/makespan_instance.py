@@ -115,7 +115,19 @@ def read(problem: Problem) -> Instance:
             ]
         )
     return Instance(
-        problem, times, _seconds(problem), producer, inputs, results, units, unit_of, allowed, before, after, order, tail
+        problem,
+        times,
+        _seconds(problem),
+        producer,
+        inputs,
+        results,
+        units,
+        unit_of,
+        allowed,
+        before,
+        after,
+        order,
+        tail,
     )
 
 

@@ -61,9 +61,7 @@ class _Room:
         weights, working, memory = self.inst.loads
         inside = self.inst.units[unit]
         need, most = sum(weights[n] for n in inside), max(working[n] for n in inside)
-        return [
-            d for d in self.inst.allowed[unit] if self.held[d] + need + max(self.working[d], most) <= memory[d]
-        ]
+        return [d for d in self.inst.allowed[unit] if self.held[d] + need + max(self.working[d], most) <= memory[d]]
 
     def take(self, unit: int, device: int) -> None:
         """Gives a unit to a device."""
@@ -87,7 +85,8 @@ class _Partial:
         """(start, end) of a node on a device; `keep` makes it so."""
         inst = self.inst
         head = inst.problem.device_count
-        ready, sent = 0.0, []
+        ready = 0.0
+        sent: list[tuple[tuple[str, int, int], float, float]] = []
         for tensor in sorted(inst.inputs[node], key=lambda t: self._made(t)):
             source = inst.producer[tensor]
             made = self._made(tensor)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -22,7 +22,9 @@ from tvmpipe.passes.placement.makespan_exact import Exact, Task
 from tvmpipe.passes.placement.makespan_instance import Instance
 from tvmpipe.passes.placement.makespan_schedule import Timetable, in_order, replay
 
-_TOLERANCE = 1e-6  # what solvers take for satisfied, in a program whose cutoff is 1
+# In a program whose cutoff is 1: what HiGHS takes for satisfied, and what a bound gives up for rounding.
+_TOLERANCE = 1e-9
+_MARGIN = 2e-7
 
 
 def solve(task: Task) -> Exact:
@@ -30,6 +32,9 @@ def solve(task: Task) -> Exact:
     ends = time.monotonic() + task.limit_s
     # The program counts in cutoffs, which must not be nothing.
     inst, cutoff_s = task.inst, max(task.cutoff_s, 1e-12)
+    if task.hint is not None and task.free is not None:
+        placed = task.hint[0]
+        inst = inst.pinned({node: placed[node] for node in range(inst.node_count) if node not in task.free})
     program = _Program(inst, cutoff_s, windows(inst))
     if program.impossible:
         return Exact(None, None, math.nextafter(cutoff_s, math.inf))
@@ -78,15 +83,21 @@ class _Program:
         for node, here in enumerate(self.devices):
             self.early.append(min(reach.until[node][d] - inst.times[node][d] for d in here) / cutoff_s)
             self.late.append(1.0 - min(reach.onward[node][d] for d in here) / cutoff_s)
-        self.start = [pulp.LpVariable(f"s_{n}", lowBound=max(0.0, low - _TOLERANCE)) for n, low in enumerate(self.early)]
+        lowest = [max(0.0, early - _TOLERANCE) for early in self.early]
+        self.start = [pulp.LpVariable(f"s_{n}", lowBound=low) for n, low in enumerate(lowest)]
         self.end = [self.start[n] + self._sum(inst.times[n], n) for n in range(inst.node_count)]
         self.first: dict[tuple[int, int], Any] = {}
+        # A transfer is (tensor, receiver), or (tensor, -1) where only one node reads the tensor.
         self.sent: dict[tuple[int, int], Any] = {}
-        self.lasts: dict[tuple[int, int], Any] = {}
-        self.moves: dict[tuple[int, int, int], Any] = {}
+        self.arrived: dict[tuple[int, int], Any] = {}
+        self.ways: dict[tuple[int, int], Mapping[tuple[int, int], Any]] = {}  # (tensor, label) -> way -> 1 if taken
         self.parted: set[tuple[tuple[int, int], tuple[int, int]]] = set()
         for node in range(inst.node_count):
             self.program += self.goal >= self.end[node] + self._sum(reach.onward[node], node) - _TOLERANCE
+        for device in range(head):
+            inside = [node for node, here in enumerate(self.devices) if device in here]
+            work = [inst.times[node][device] / cutoff_s * self.place[node, device] for node in inside]
+            self.program += self.goal >= pulp.lpSum(work)
         self._tensors()
         self._pairs()
         self._memory()
@@ -112,80 +123,79 @@ class _Program:
 
     def _tensors(self) -> None:
         inst, head = self.inst, self.inst.problem.device_count
+        readers: list[list[int]] = [[] for _ in inst.producer]
+        for node, tensors in enumerate(inst.inputs):
+            for tensor in tensors:
+                readers[tensor].append(node)
         for tensor, source in enumerate(inst.producer):
-            readers = [node for node, tensors in enumerate(inst.inputs) if tensor in tensors]
-            for node in readers:
-                if source >= 0:
-                    self.program += self.start[node] >= self.end[source]
-            targets: dict[int, list[int]] = {}
-            for node in readers:
-                for device in self.devices[node]:
-                    targets.setdefault(device, []).append(node)
+            ways = {node: self._flow(tensor, source, node) for node in readers[tensor]}
+            if len(ways) == 1:
+                ((node, flow),) = ways.items()
+                moved = self._send(tensor, -1, {way: flow[way] for way in flow if way[0] != way[1]})
+                self.program += self.start[node] >= moved
+            else:
+                for device in sorted({b for flow in ways.values() for _, b in flow}):
+                    self._share(tensor, device, ways)
             if tensor in inst.results:
-                targets[head] = []
-            for device, nodes in sorted(targets.items()):
-                self._move(tensor, source, device, nodes)
-            for node in readers:
-                self._flow(tensor, source, node)
+                way = {(a, head): self.place[source, a] for a in self.devices[source]}
+                self.program += self.goal >= self._send(tensor, head, self._short(tensor, way))
 
-    def _move(self, tensor: int, source: int, device: int, nodes: Sequence[int]) -> None:
-        """The transfer of a tensor to one device, from wherever it is made: when it starts, how long it lasts."""
-        inst, head, unit = self.inst, self.inst.problem.device_count, self.unit
-        table = inst.seconds[tensor]
-        lasts = []
-        for sender in self.devices[source] if source >= 0 else [head]:
-            if sender == device:
-                continue
-            sends = self.place[source, sender] if source >= 0 else 1
-            gets = [self.place[node, device] for node in nodes] if nodes else [1]
-            if table[sender][device] > unit * (1 + 1e-9):
-                for get in gets:
-                    self.program += sends + get <= 1
-                continue
-            moved = pulp.LpVariable(f"y_{tensor}_{sender}_{device}", 0, 1)
-            for get in gets:
-                self.program += moved >= sends + get - 1
-            self.moves[tensor, sender, device] = moved
-            lasts.append(table[sender][device] / unit * moved)
-        start = pulp.LpVariable(f"t_{tensor}_{device}", lowBound=0)
-        self.sent[tensor, device] = start
-        self.lasts[tensor, device] = pulp.lpSum(lasts)
+    def _send(self, tensor: int, label: int, ways: Mapping[tuple[int, int], Any]) -> Any:
+        """A transfer that goes one of these ways, if any: when it has arrived."""
+        start = pulp.LpVariable(f"t_{tensor}_{label}", lowBound=0)
+        source, table = self.inst.producer[tensor], self.inst.seconds[tensor]
         if source >= 0:
             self.program += start >= self.end[source]
-        if not nodes:
-            self.program += self.goal >= start + pulp.lpSum(lasts)
-        for node in nodes:
-            # Away from this device the tensor is made at the latest when the node starts, and lasts is at most this.
-            slack = max([table[a][device] for a in range(head) if (tensor, a, device) in self.moves], default=0.0) / unit
-            if source < 0:
-                slack = table[head][device] / unit
-            late = self.late[node] + slack
-            self.program += self.start[node] >= start + pulp.lpSum(lasts) - late * (1 - self.place[node, device])
+        self.sent[tensor, label] = start
+        self.ways[tensor, label] = ways
+        self.arrived[tensor, label] = start + pulp.lpSum(table[a][b] / self.unit * y for (a, b), y in ways.items())
+        return self.arrived[tensor, label]
 
-    def _flow(self, tensor: int, source: int, node: int) -> None:
-        """The delay of one reader as a flow from where the tensor is made to where it is read."""
+    def _share(self, tensor: int, device: int, flows: Mapping[int, Mapping[tuple[int, int], Any]]) -> None:
+        """The one transfer of a tensor to a device on which several may read it."""
+        senders = sorted({a for flow in flows.values() for a, b in flow if b == device and a != device})
+        ways = {(a, device): pulp.LpVariable(f"y_{tensor}_{a}_{device}", 0, 1) for a in senders}
+        arrived = self._send(tensor, device, ways)
+        for node, flow in flows.items():
+            if device not in self.devices[node]:
+                continue
+            for way, moved in ways.items():
+                if way in flow:
+                    self.program += moved >= flow[way]
+            # Nothing that counts arrives after the cutoff.
+            self.program += self.start[node] >= arrived - (1 - self.place[node, device])
+
+    def _short(self, tensor: int, ways: Mapping[tuple[int, int], Any]) -> dict[tuple[int, int], Any]:
+        """Those ways that are short enough; the others are closed."""
+        table, kept = self.inst.seconds[tensor], {}
+        for (a, b), way in ways.items():
+            if table[a][b] <= self.unit * (1 + 1e-9):
+                kept[a, b] = way
+            else:
+                self.program += way <= 0
+        return kept
+
+    def _flow(self, tensor: int, source: int, node: int) -> dict[tuple[int, int], Any]:
+        """A reader's delay as a flow from where the tensor is made to where it is read; the ways it can take."""
         head, table = self.inst.problem.device_count, self.inst.seconds[tensor]
         if source < 0:
-            delay = pulp.lpSum(
-                table[head][d] / self.unit * self.place[node, d] for d in self.devices[node] if table[head][d] <= self.unit
-            )
+            ways = self._short(tensor, {(head, b): self.place[node, b] for b in self.devices[node]})
+            delay = pulp.lpSum(table[a][b] / self.unit * way for (a, b), way in ways.items())
             self.program += self.start[node] >= delay
-            return
+            return ways
         ways = {
             (a, b): pulp.LpVariable(f"z_{tensor}_{node}_{a}_{b}", 0, 1)
             for a in self.devices[source]
             for b in self.devices[node]
-            if a == b or (tensor, a, b) in self.moves
+            if table[a][b] <= self.unit * (1 + 1e-9)
         }
         for a in self.devices[source]:
             self.program += pulp.lpSum(way for (x, _), way in ways.items() if x == a) == self.place[source, a]
         for b in self.devices[node]:
             self.program += pulp.lpSum(way for (_, x), way in ways.items() if x == b) == self.place[node, b]
-        for (a, b), way in ways.items():
-            if a != b:
-                self.program += self.moves[tensor, a, b] >= way
         delay = pulp.lpSum(table[a][b] / self.unit * way for (a, b), way in ways.items() if a != b)
         self.program += self.start[node] >= self.end[source] + delay
+        return ways
 
     def _pairs(self) -> None:
         """Nodes that no path orders and that may meet on a device: one comes first if they do."""
@@ -223,40 +233,30 @@ class _Program:
             self.program += pulp.lpSum(held) + most <= room / scale
 
     def keep(self, device_of: Sequence[int], table: Timetable, free: Collection[int]) -> None:
-        """Everything but `free` stays on its device; nodes there keep their order."""
-        for node, device in enumerate(device_of):
-            if node not in free and (node, device) in self.place:
-                self.program += self.place[node, device] == 1
+        """Nodes that are not `free` keep their order."""
         for (i, j), before in self.first.items():
             if i not in free and j not in free and device_of[i] == device_of[j]:
                 self.program += before == (1 if (table.start[i], table.end[i]) < (table.start[j], table.end[j]) else 0)
 
     def part(self, one: tuple[int, int], other: tuple[int, int]) -> None:
-        """Keeps two transfers apart on every port, or link, that they may share."""
+        """Keeps two transfers, (tensor, label), apart on every port, or link, that they may share."""
         if (one, other) in self.parted:
             return
         self.parted.add((one, other))
         both: Any = 0
         for first, second in ((one, other), (other, one)):
-            name = f"q_{first[0]}_{first[1]}_{second[0]}_{second[1]}"
+            name = f"q_{first[0]}_{first[1]}_{second[0]}_{second[1]}".replace("-", "m")
             before = pulp.LpVariable(name, cat=pulp.LpBinary)
             both = both + before
-            made = self.sent[first] + self.lasts[first]
-            self.program += self.sent[second] >= made - 2.0 * (1 - before)
-        ways = [{key[1:]: y for key, y in self.moves.items() if key[0] == m[0] and key[2] == m[1]} for m in (one, other)]
-        senders = {a for a, _ in ways[0]} & {a for a, _ in ways[1]}
-        if one[1] == other[1]:
-            if self.inst.problem.contention == "port":
-                self.program += both >= pulp.lpSum(ways[0].values()) + pulp.lpSum(ways[1].values()) - 1
-                return
-        elif self.inst.problem.contention == "pair":
-            return
-        for a in senders:
-            self.program += both >= ways[0][a, one[1]] + ways[1][a, other[1]] - 1
+            self.program += self.sent[second] >= self.arrived[first] - (1 - before)
+        shares = [_shares(self.ways[transfer], self.inst.problem.contention == "port") for transfer in (one, other)]
+        for resource in shares[0].keys() & shares[1].keys():
+            self.program += both >= pulp.lpSum(shares[0][resource]) + pulp.lpSum(shares[1][resource]) - 1
 
     def run(self, limit_s: float, workers: int, seed: int) -> tuple[str, float]:
         """("optimal", "stopped", "none" or "infeasible", bound in units of the cutoff)."""
-        solver = pulp.HiGHS(msg=False, timeLimit=limit_s, threads=workers, gapRel=1e-7, random_seed=seed)
+        strict = {f"{part}_feasibility_tolerance": _TOLERANCE for part in ("primal", "dual", "mip")}
+        solver = pulp.HiGHS(msg=False, timeLimit=limit_s, threads=workers, gapRel=1e-7, random_seed=seed, **strict)
         highs = solver.available()
         if not highs:
             solver = pulp.PULP_CBC_CMD(msg=False, timeLimit=limit_s, threads=workers, gapRel=1e-7)
@@ -268,7 +268,7 @@ class _Program:
         dual = pulp.value(self.goal) if proven and not highs else 0.0
         if highs:
             dual = float(self.program.solverModel.getInfo().mip_dual_bound)
-        bound = max(0.0, dual - _TOLERANCE) if math.isfinite(dual) else 0.0
+        bound = max(0.0, dual - _MARGIN) if math.isfinite(dual) else 0.0
         if found not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
             return "none", bound
         return ("optimal" if proven else "stopped"), bound
@@ -280,21 +280,30 @@ class _Program:
         device_of = [max(here, key=lambda d, n=n: self.place[n, d].value()) for n, here in enumerate(self.devices)]  # type: ignore[misc]
         start = [variable.value() for variable in self.start]
         moves = []
-        wanted = {(t, device_of[n]) for n, tensors in enumerate(inst.inputs) for t in tensors}
-        wanted |= {(t, head) for t in inst.results}
-        for tensor, device in sorted(wanted):
+        for tensor, label in self.ways:
             source = inst.producer[tensor]
             sender = device_of[source] if source >= 0 else head
-            if sender != device:
-                begin = self.sent[tensor, device].value()
-                moves.append((tensor, sender, device, begin, begin + inst.seconds[tensor][sender][device] / self.unit))
+            receivers = {device_of[node] for node, tensors in enumerate(inst.inputs) if tensor in tensors}
+            for receiver in receivers if label < 0 else receivers & {label} if label < head else {head}:
+                if sender != receiver:
+                    begin = self.sent[tensor, label].value()
+                    lasts = inst.seconds[tensor][sender][receiver] / self.unit
+                    moves.append((tensor, sender, receiver, begin, begin + lasts, label))
         sent = {(move[0], move[2]): move[3] for move in moves}
         table = replay(inst, device_of, in_order(inst, device_of, start, sent))
         clashes = []
         for one, other in itertools.combinations(moves, 2):
             shared = (one[1] == other[1] or one[2] == other[2]) if ports else one[1:3] == other[1:3]
             apart = min(one[4], other[4]) - max(one[3], other[3])
-            if shared and apart > 2 * _TOLERANCE and one[4] > one[3] and other[4] > other[3]:
-                clashes.append(((one[0], one[2]), (other[0], other[2])))
+            if shared and apart > _MARGIN and one[4] > one[3] and other[4] > other[3]:
+                clashes.append(((one[0], one[5]), (other[0], other[5])))
         return device_of, table, clashes
 
+
+def _shares(ways: Mapping[tuple[int, int], Any], ports: bool) -> dict[tuple[str, int, int], list[Any]]:
+    """What a transfer takes on each port, or link."""
+    found: dict[tuple[str, int, int], list[Any]] = {}
+    for (a, b), way in ways.items():
+        for resource in [("out", a, 0), ("in", b, 0)] if ports else [("link", a, b)]:
+            found.setdefault(resource, []).append(way)
+    return found

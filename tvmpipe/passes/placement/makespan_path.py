@@ -97,10 +97,9 @@ def shortest_path(
             around = forward[i][ends[0]] + backward[i][ends[1]]
             # Longer than this and no path through here is better than what there is.
             cutoff = min(edge.high, best[1].makespan - around) * (1 - _STRICTLY)
-            limit = min(edge.limit_s, deadline.left_s)
+            tasks.append(Task(sections[i].pinned(ends), max(cutoff, 0.0), edge.limit_s, edge.best, seed=seed))
             edge.limit_s *= 2
-            tasks.append(Task(sections[i].pinned(ends), max(cutoff, 0.0), limit, edge.best, seed=seed))
-        for (i, ends), answer in zip(todo, engine.solve(tasks), strict=True):
+        for (i, ends), answer in zip(todo, engine.solve(tasks, deadline), strict=True):
             edge = sections[i].edges[ends]
             edge.low = max(edge.low, answer.bound_s)
             if answer.table is not None and answer.device_of is not None and answer.table.makespan < edge.high:
@@ -148,9 +147,7 @@ def _sweep(
     return forward, backward[-2::-1]
 
 
-def _walk(
-    sections: list[_Section], forward: list[dict[int, float]], length: Callable[[_Edge], float]
-) -> list[Ends]:
+def _walk(sections: list[_Section], forward: list[dict[int, float]], length: Callable[[_Edge], float]) -> list[Ends]:
     """A shortest path, by the ends of every piece."""
     path = []
     at = min(forward[-1], key=lambda b: (forward[-1][b], b))

@@ -10,6 +10,7 @@ a lower bound in any case, and the optimum where the joined schedule is as short
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from tvmpipe.passes.placement.problem import Problem
 
 @dataclass(frozen=True)
 class Piece:
-    """Nodes of one piece in topological order; the first is the `entry` cut and the last the `exit`, where it has one."""
+    """Nodes in topological order. `entry`: the first is the cut it starts at; `exit`: the last is where it ends."""
 
     nodes: tuple[int, ...]
     entry: bool
@@ -91,7 +92,9 @@ def part(problem: Problem, piece: Piece, first: bool, last: bool) -> tuple[Probl
         made = None if tensor.producer is None else number[tensor.producer]
         # What the entry made has been there since before: only its readers after it count.
         readers = tuple(
-            number[reader] for reader in tensor.consumers if reader in number and not (piece.entry and reader == nodes[0])
+            number[reader]
+            for reader in tensor.consumers
+            if reader in number and not (piece.entry and reader == nodes[0])
         )
         result = tensor.to_head and last
         if readers or result:
@@ -108,3 +111,16 @@ def part(problem: Problem, piece: Piece, first: bool, last: bool) -> tuple[Probl
         groups=tuple(group for group in groups if len(group) > 1),
     )
     return short, origins
+
+
+def joined(parts: Sequence[Piece], most: int) -> list[Piece]:
+    """At most `most` pieces, neighbours joined where there are more."""
+    each = -(-len(parts) // most)
+    found = []
+    for begin in range(0, len(parts), each):
+        together = parts[begin : begin + each]
+        nodes = list(together[0].nodes)
+        for piece in together[1:]:
+            nodes += piece.nodes[1:]
+        found.append(Piece(tuple(nodes), together[0].entry, together[-1].exit))
+    return found
