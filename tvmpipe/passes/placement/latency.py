@@ -66,7 +66,8 @@ class _Search:
     ) -> None:
         self.inst, self.limits, self.listener = inst, limits, listener
         self.stack, self._engine = stack, engine
-        self.deadline = Deadline(limits.time_limit_s)
+        # Engines and the last building of a schedule end a little after they should.
+        self.deadline = Deadline(limits.time_limit_s - min(1.0, 0.03 * limits.time_limit_s))
         self.best: Found | None = None
         self.origin = ""
         self.bound = 0.0
@@ -85,6 +86,8 @@ class _Search:
         best = self._found()
         if inst.node_count == 0:
             return solution(best[0], best[1], 0.0, self.origin)
+        if inst.node_count > _TINY:
+            self.engine.warm()
         self._bounds()
         size = inst.node_count + len(inst.producer)
         if not self.done:
@@ -190,7 +193,7 @@ class _Search:
             parts,
             self._found(),
             self.engine,
-            self._share(0.7),
+            self._share(0.9),
             self.limits.seed,
             lambda found, bound: self._take(found, "pieces", min(bound, self._found()[1].makespan)),
         )

@@ -71,6 +71,7 @@ class Engine:
         self.name = name or ("cpsat" if importlib.util.find_spec("ortools") is not None else "milp")
         self._local = threading.local()
         self._started: list[subprocess.Popen[bytes]] = []
+        self._spare: list[subprocess.Popen[bytes]] = []
         self.workers = cores() if self.name == "cpsat" else 1
         self._threads = ThreadPoolExecutor(self.workers)
 
@@ -88,6 +89,12 @@ class Engine:
             for pipe in (worker.stdin, worker.stdout):
                 if pipe is not None:
                     pipe.close()
+
+    def warm(self) -> None:
+        """Lets workers start while others still compute."""
+        if self.name == "cpsat" and not self._started:
+            for _ in range(self.workers):
+                self._spare.append(self._launch())
 
     def submit(self, tasks: Sequence[Task], deadline: Deadline) -> list[Future[Exact]]:
         """Starts tasks, one for every worker at a time; none goes on after the deadline."""
@@ -109,14 +116,21 @@ class Engine:
 
         return makespan_milp.solve(task)
 
+    def _launch(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tvmpipe.passes.placement.makespan_worker"]
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._started.append(worker)
+        return worker
+
     def _ask(self, task: Task) -> Exact | None:
         """A worker's answer; None where it died, so that the MILP takes over."""
         worker: subprocess.Popen[bytes] | None = getattr(self._local, "worker", None)
         if worker is None or worker.poll() is not None:
-            command = [sys.executable, "-m", "tvmpipe.passes.placement.makespan_worker"]
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            try:
+                worker = self._spare.pop()
+            except IndexError:
+                worker = self._launch()
             self._local.worker = worker
-            self._started.append(worker)
         assert worker.stdin is not None
         assert worker.stdout is not None
         # A worker that does not keep its limit is ended, which ends the read below.
