@@ -33,6 +33,7 @@ _MIDDLE = 250
 _MOST_EDGES = 100_000
 _ETF_TRIALS = 400_000
 _FIRST_STEPS = 1_500_000
+_STEPS_PER_NODE = 200
 _ROUND_STEPS = 3_000_000
 _WINDOW = 16
 _WINDOW_LIMIT_S = 3.0
@@ -89,14 +90,10 @@ class _Search:
         if inst.node_count > _TINY:
             self.engine.warm()
         self._bounds()
-        size = inst.node_count + len(inst.producer)
+        steps = min(_STEPS_PER_NODE * inst.node_count, _FIRST_STEPS // (inst.node_count + len(inst.producer)))
         if not self.done:
-            self._take(
-                anneal(
-                    inst, best, self._share(0.1), steps=_FIRST_STEPS // size, seed=self.limits.seed, goal_s=self.bound
-                ),
-                "annealing",
-            )
+            found = anneal(inst, self._found(), self._share(0.1), steps=steps, seed=self.limits.seed, goal_s=self.bound)
+            self._take(found, "annealing")
         stages = [self._tiny, self._series, self._whole, self._rounds]
         for stage in stages:
             if not self.done:
