@@ -35,7 +35,7 @@ def test_periods_are_the_least(problem: Problem) -> None:
     agrees(problem)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(problems(models=("makespan",), max_nodes=6))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(problems(models=("makespan",)))
 def test_makespans_are_the_least(problem: Problem) -> None:
     agrees(problem)
