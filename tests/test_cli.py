@@ -226,6 +226,7 @@ def test_mistakes_of_a_run(tmp_path: Path, branchy_bundle: Bundle, agents: Local
     fails(1, "cut.npz is no .npy or .npz file", "-i", tmp_path / "cut.npz")
     fails(1, "the model has 2 outputs", "--random", 1, "-o", tmp_path / "out.npy")
     fails(1, "must end in .npz", "--random", 1, "-o", tmp_path / "out.txt")
+    fails(1, "is not a file in a folder that exists", "--random", 1, "--trace", tmp_path / "nowhere" / "out.json")
     fails(1, "is not of the form HOST:PORT", "--random", 1, tracker="localhost")
     fails(4, "no tracker answers at 127.0.0.1:1", "--random", 1, tracker="127.0.0.1:1")
     library = good / branchy_bundle.manifest.plan.stages[0].library.path

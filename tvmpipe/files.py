@@ -1,9 +1,12 @@
-"""Hashes of files."""
+"""Hashes of files, and whether one can be written."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
+
+from tvmpipe.errors import InputError
 
 
 def hash_file(path: Path) -> str:
@@ -13,3 +16,9 @@ def hash_file(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_writable(path: Path, what: str) -> None:
+    """Refuse before long work what could not be written after it. Raises InputError."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{what} {path} is not a file in a folder that exists and may be written to")

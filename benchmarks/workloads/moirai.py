@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, Field
 
-from benchmarks.workloads.named import Named, read_json
+from benchmarks.workloads.named import Named, read_json, refuse_cycles
 from tvmpipe.errors import InputError
 from tvmpipe.passes.placement.problem import Problem, Tensor
 
@@ -71,6 +71,5 @@ def read(path: Path) -> Named:
         model="makespan",
         contention="port",
     )
-    return Named(
-        file.name or path.stem, problem, tuple(task.id for task in file.tasks), tuple(range(count)), file.time_unit
-    )
+    tasks = tuple(task.id for task in file.tasks)
+    return refuse_cycles(path, Named(file.name or path.stem, problem, tasks, tuple(range(count)), file.time_unit))

@@ -9,11 +9,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, Field
 
-from benchmarks.workloads.named import Named, read_json
+from benchmarks.workloads.named import Named, read_json, refuse_cycles
 from tvmpipe.errors import InputError
 from tvmpipe.passes.placement.problem import Problem, Tensor
 
 _Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class _Node(BaseModel):
@@ -34,8 +35,8 @@ class _Edge(BaseModel):
 
 class _File(BaseModel):
     maxSizePerFPGA: _Number
-    maxFPGAs: Annotated[int, Field(ge=0)]
-    maxCPUs: Annotated[int, Field(ge=0)]
+    maxFPGAs: _Count
+    maxCPUs: _Count
     nodes: Annotated[list[_Node], Field(min_length=1)]
     edges: list[_Edge]
 
@@ -88,4 +89,5 @@ def read(path: Path, *, contiguous: bool = False) -> Named:
         groups=tuple(tuple(inside) for inside in colours.values() if len(inside) > 1),
         contiguous=contiguous,
     )
-    return Named(path.stem, problem, tuple(node.id for node in file.nodes), tuple(names), "ms")
+    tasks = tuple(node.id for node in file.nodes)
+    return refuse_cycles(path, Named(path.stem, problem, tasks, tuple(names), "ms"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import networkx as nx
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -27,6 +28,16 @@ class Named:
     unit: str
 
 
+def refuse_cycles(path: Path, named: Named) -> Named:
+    """The same, if tasks can be put in an order in which they can run. Raises InputError."""
+    try:
+        found = nx.find_cycle(named.problem.graph)
+    except nx.NetworkXNoCycle:
+        return named
+    circle = [str(named.tasks[before]) for before, _ in found]
+    raise InputError(f"workload {path}: tasks wait for each other in a circle: {' -> '.join([*circle, circle[0]])}")
+
+
 def read_json(path: Path, kind: type[T]) -> T:
     """A JSON file as a type that pydantic knows. Raises InputError."""
     return _checked(path, json.loads, kind)
@@ -42,6 +53,8 @@ def _checked(path: Path, parse: Any, kind: type[T]) -> T:
         raw = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"workload {path} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise InputError(f"workload {path} is no file of this format: it is nested too deep") from None
     except (ValueError, yaml.YAMLError) as error:
         raise InputError(f"workload {path} is no file of this format: {' '.join(str(error).split())}") from None
     try:

@@ -36,7 +36,7 @@ class _Model(BaseModel):
     layers: Annotated[int, Field(ge=0)]
     mem_MB: list[_Number]
     parameters_in: Annotated[int, Field(ge=0)]
-    parameters_out: list[int]
+    parameters_out: list[Annotated[int, Field(ge=0)]]
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,20 @@ def read(
     if not (len(layers.mem_MB) == len(layers.parameters_out) == layers.layers):
         raise InputError(f"workload {files.root}: {chosen} has {layers.layers} layers and lists of another length")
     if boards:
-        hosts = {_type(files, kind): [f"{kind}-{i}" for i in range(count)] for kind, count in boards}
+        hosts: dict[str, list[str]] = {}
+        for kind, count in boards:
+            names = hosts.setdefault(_type(files, kind), [])
+            names += [f"{kind}-{i}" for i in range(len(names), len(names) + count)]
     else:
         hosts = {_type(files, kind): names for kind, names in files.hosts.items() if names}
     devices = [(host, files.types[kind], kind) for kind, names in hosts.items() for host in names]
     if not devices:
         raise InputError(f"workload {files.root}: there are no boards")
+    if len({host for host, _, _ in devices}) < len(devices):
+        raise InputError(f"workload {files.root}: two boards have the same name")
+    for host, one, _ in devices:
+        if not one.bw_Mbps:
+            raise InputError(f"workload {files.root}: {host} has no bandwidth")
     profiles = [_profile(files, kind, one, chosen, batch) for _, one, kind in devices]
     if len({(p.batch_size, p.dtype) for p in profiles}) > 1:
         raise InputError(f"workload {files.root}: profiles of {chosen} differ in batch or type; choose with --batch")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import select
 import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from tests.runtime.rpc_server import KEY, guarded_server, use
+from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.keys import ALPN, ClusterKey
+from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.tunnel import Tunnels
 
@@ -74,10 +80,11 @@ def frames(count: int, seed: int) -> Iterator[bytes]:
         yield bytes(start) + rng.randbytes(rng.choice(_LENGTHS))
 
 
-def throw(port: int, seed: int) -> None:
+def throw(port: int, seed: int, count: int = FRAMES, pause_s: float = 0.0) -> None:
     """Send each frame over a connection of its own, some of which stay open for a while."""
     connections: list[socket.socket] = []
-    for number, frame in enumerate(frames(FRAMES, seed)):
+    for number, frame in enumerate(frames(count, seed)):
+        time.sleep(pause_s)
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)
         connections.append(connection)
         with contextlib.suppress(OSError):  # closed by the other end, as it should be
@@ -118,7 +125,9 @@ def throw_closing(port: int, seed: int) -> None:
 
 _RECEIVER = """
 import sys
+from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.runtime.sockets import Sockets
 secret = bytes.fromhex(sys.argv[1])
 with Sockets(ClusterKey(secret) if secret else None) as sockets:
@@ -155,6 +164,30 @@ def test_stage_link(key: ClusterKey | None, tmp_path: Path) -> None:
         process.wait()
     assert (got > 0) == (key is None)
     assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+def listening(process: int) -> list[int]:
+    """The TCP ports that a process listens on."""
+    connections = psutil.Process(process).net_connections("tcp")
+    return [one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN]
+
+
+def test_head_and_tracker_of_a_running_pipeline(chain_bundle: Bundle, agents: LocalCluster) -> None:
+    """What the head listens on for results and heartbeats, and the stock tracker's port."""
+    sample = {"x": np.ones((4, 256), np.float32)}
+    before = set(listening(os.getpid()))
+    with chain_bundle.connect(agents.tracker) as pipe:
+        expected = pipe.run(sample)
+        own = set(listening(os.getpid())) - before
+        assert own
+        for number, port in enumerate(own):
+            throw(port, seed=10 + number)
+        (tracker,) = listening(agents.process("tracker").pid)
+        # TVM's tracker lets two connections wait; a third one's client tries again a second later.
+        throw(tracker, seed=20, count=FRAMES // 20, pause_s=0.003)
+        np.testing.assert_array_equal(pipe.run(sample)["y"], expected["y"])
+    with chain_bundle.connect(agents.tracker) as pipe:
+        np.testing.assert_array_equal(pipe.run(sample)["y"], expected["y"])
 
 
 def test_frames_are_many_and_various() -> None:

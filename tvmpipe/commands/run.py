@@ -17,6 +17,7 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import count_progress, stderr
 from tvmpipe.commands.samples import check_output, random_samples, read_sample, write_results
 from tvmpipe.errors import InputError
+from tvmpipe.files import check_writable
 from tvmpipe.runtime.pipeline import Pipeline
 from tvmpipe.runtime.trace import write_trace
 from tvmpipe.units import format_duration, format_size
@@ -45,6 +46,8 @@ def run_bundle(
     if not samples:
         raise InputError("there is nothing to run: give --input FILE, or --random N for random tensors")
     check_output(output, bundle.manifest)
+    if trace is not None:
+        check_writable(trace, "trace")
     with bundle.connect(tracker, trace=trace is not None, **options) as pipe:
         stderr.print(f"connected to {len(pipe.devices)} devices, sent {format_size(pipe.sent_bytes)}")
         facts: dict[str, Any] = {"bundle": str(path)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.errors import InputError, SampleError
+from tvmpipe.files import check_writable
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.sample import check_sample
 from tvmpipe.tensors import random_tensor
@@ -58,8 +58,7 @@ def check_output(output: Path | None, manifest: Manifest) -> None:
     names = [spec.name for spec in manifest.model.outputs]
     if output.suffix == ".npy" and len(names) > 1:
         raise InputError(f"the model has {len(names)} outputs ({', '.join(names)}); write them to an .npz file")
-    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise InputError(f"output {output} is not a file in a folder that exists and may be written to")
+    check_writable(output, "output")
 
 
 def write_results(output: Path, results: list[dict[str, NDArray[Any]]]) -> Path:

@@ -1,0 +1,41 @@
+"""What the planners find is what trying everything finds, proven, and accepted by the checker."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from benchmarks.checker import check
+from tests.passes.placement.brute import least
+from tests.passes.placement.problems import problems
+from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.limits import Limits
+from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.passes.placement.solve import solve
+
+_LIMITS = Limits(time_limit_s=30.0)
+
+
+def agrees(problem: Problem) -> None:
+    best = least(problem)
+    if best is None:
+        with pytest.raises(InfeasibleError):
+            solve(problem, _LIMITS)
+        return
+    found = solve(problem, _LIMITS)
+    verdict = check(problem, found)
+    assert verdict.faults == ()
+    assert found.figure_s == pytest.approx(best.figure_s, rel=1e-6, abs=1e-9)
+    assert found.proven, (found.figure_s, found.bound_s)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(problems(models=("overlapped", "summed")))
+def test_periods_are_the_least(problem: Problem) -> None:
+    agrees(problem)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(problems(models=("makespan",), max_nodes=6))
+def test_makespans_are_the_least(problem: Problem) -> None:
+    agrees(problem)
