@@ -25,7 +25,7 @@ def gpt2(name: str = "gpt2", layers: int = 12, width: int = 768, heads: int = 12
 
 
 def swin_tiny(name: str = "swin_tiny") -> onnx.ModelProto:
-    """Swin-T (Liu et al., 2021) on 224 x 224 images, 1000 classes; windows of 7 x 7, every second block shifted by 3."""
+    """Swin-T (Liu et al., 2021) on 224 x 224 images; windows of 7 x 7, every second block shifted by 3."""
     g = GraphWriter(name, 0)
     width, side = 96, 56
     x = g.input("pixels", [1, 3, 224, 224])
