@@ -43,31 +43,29 @@ class Fused:
     owner: tuple[int, ...]
 
 
-def fused_problem(name: str, cluster: Cluster, objective: Objective) -> Problem:
+def fused_problem(model: Fused, cluster: Cluster, objective: Objective) -> Problem:
     """The problem of a model whose nodes are fused primitives."""
-    graph = fused(name).graph
-    return problem_from_graph(graph, _costs(graph, cluster), cluster, objective, {})
+    return problem_from_graph(model.graph, _costs(model.graph, cluster), cluster, objective, {})
 
 
-def operator_problem(name: str, cluster: Cluster, objective: Objective) -> Problem:
+def operator_problem(model: Fused, cluster: Cluster, objective: Objective) -> Problem:
     """The same with operators for nodes. Those of a primitive share its time by what each would take alone, so that
     every placement of primitives is one of operators that computes as long."""
-    both = fused(name)
-    whole = _costs(both.graph, cluster)
+    whole = _costs(model.graph, cluster)
     roofline = Roofline(call_s=0.0)
     shares = {}
     for device in cluster.devices:
-        alone = [roofline.estimate(_work(operator), device).latency_s for operator in both.operators.primitives]
-        total = [0.0] * len(both.graph.primitives)
-        for owner, seconds in zip(both.owner, alone, strict=True):
+        alone = [roofline.estimate(_work(operator), device).latency_s for operator in model.operators.primitives]
+        total = [0.0] * len(model.graph.primitives)
+        for owner, seconds in zip(model.owner, alone, strict=True):
             total[owner] += seconds
         latency = whole.latency_s[device.name]
-        count = [both.owner.count(owner) for owner in range(len(total))]
+        count = [model.owner.count(owner) for owner in range(len(total))]
         shares[device.name] = tuple(
             latency[owner] * (seconds / total[owner] if total[owner] else 1 / count[owner])
-            for owner, seconds in zip(both.owner, alone, strict=True)
+            for owner, seconds in zip(model.owner, alone, strict=True)
         )
-    return problem_from_graph(both.operators, CostTable(shares, whole.sources), cluster, objective, {})
+    return problem_from_graph(model.operators, CostTable(shares, whole.sources), cluster, objective, {})
 
 
 def _work(primitive: Primitive) -> Work:
@@ -91,7 +89,7 @@ def fused(name: str) -> Fused:
     if path.is_file():
         found: Fused = pickle.loads(path.read_bytes())
         return found
-    made = _through_front(_model(name))
+    made = fuse(_model(name))
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(made))
     return made
@@ -112,7 +110,8 @@ def _sources() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
-def _through_front(model: onnx.ModelProto) -> Fused:
+def fuse(model: onnx.ModelProto) -> Fused:
+    """Run the front end on a model, and note what `FuseOps` made of which operators."""
     import tvm
 
     from tvmpipe.build import prepare
