@@ -83,12 +83,9 @@ def _described() -> Iterator[tuple[str, str, Cluster, Sequence[str]]]:
     apart = described([Kind("pi5", 3), Kind("jetson-orin", 3)], GIGABIT, islands)
     yield "slow links", "pi5 x3 / 20 Mbit/s / jetson-orin x3", apart, ("vit_base", "bert_base")
     strong = [Kind("pi4", 2), Kind("pi5", 2), Kind("x86-64-v3", 2)]
-    yield (
-        "strongly mixed",
-        "busy pi4 x2 + pi5 x2 + x86-64-v4 x2",
-        described(strong, TEN_GIGABIT),
-        ("vit_base", "bert_base"),
-    )
+    near = described(strong, TEN_GIGABIT, head_at=2)
+    models = ("vit_base", "bert_base", "densenet121")
+    yield "strongly mixed", "pi4 x2 + pi5 x2 + x86-64-v3 x2, 10 gigabit", near, models
     far = {(0, 0): WIFI, (0, 1): WIFI, (0, 2): WIFI}
     weak = described(strong, TEN_GIGABIT, far, head_at=2)
     yield "strongly mixed", "the same with the pi4 at 20 Mbit/s", weak, ("vit_base", "bert_base", "resnet50")
