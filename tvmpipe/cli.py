@@ -111,6 +111,17 @@ def plan(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@_planning_options
+@_command
+def explain(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
+    """Say why the plan is as it is: what bounds it, what is left over, and what would change it."""
+    from tvmpipe.commands.explain import explain_model
+
+    return explain_model(model, shapes=dict(shapes), pins=dict(pins), **options)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
 @click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
 @_command
 def show(model: Path, shapes: Any) -> Outcome:

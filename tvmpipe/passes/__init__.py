@@ -1,1 +1,1 @@
-"""Compile time: ONNX -> Relax -> fused primitives -> coarse graph -> plan -> stages -> libraries -> bundle."""
+"""Compile time: ONNX -> Relax -> fused primitives -> plan -> stages -> libraries -> bundle."""

@@ -14,7 +14,6 @@ from tvmpipe.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
-    from tvmpipe.passes.coarsen import CoarseGraph
     from tvmpipe.passes.cost import CostTable
     from tvmpipe.passes.lower import StageLibrary
     from tvmpipe.passes.partition import Stage
@@ -29,10 +28,10 @@ class Options:
     """What a user may ask of a compilation.
 
     Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node
-    name -> device name; `plan_file` an edited plan to follow instead of searching one; `max_nodes` the size
-    to which the coarse graph is cut down, None for the objective's default; `records` a folder of measured schedules
-    to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of `tracker`;
-    `failover` whether to plan for the loss of each device; `compress` how links that bound the plan may encode.
+    name -> device name; `plan_file` an edited plan to follow instead of searching one; `records` a folder of measured
+    schedules to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of
+    `tracker`; `failover` whether to plan for the loss of each device; `compress` how links that bound the plan may
+    encode.
     """
 
     objective: Objective = "throughput"
@@ -40,7 +39,6 @@ class Options:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     pins: Mapping[str, str] = field(default_factory=dict)
     plan_file: Path | None = None
-    max_nodes: int | None = None
     records: Path | None = None
     tune: int = 0
     tracker: str | None = None
@@ -84,7 +82,6 @@ class CompileState:
     signature: Signature | None = None
     graph: PrimitiveGraph | None = None
     costs: CostTable | None = None
-    coarse: CoarseGraph | None = None
     plan: Plan | None = None
     spares: tuple[Spare, ...] = ()
     stages: tuple[Stage, ...] = ()

@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.base import CompileState, Spare, required
-from tvmpipe.passes.coarsen import Coarsen
-from tvmpipe.passes.compress import Compress
-from tvmpipe.passes.place import Place
 from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.replan import replan
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,9 @@ class Failover:
                 notes.append(f"without {lost} no device is left")
                 continue
             try:
-                after = _without(state, lost, state.options.time_limit_s / len(plan.loads))
+                pins = {pattern: device for pattern, device in state.options.pins.items() if device != lost}
+                share_s = state.options.time_limit_s / len(plan.loads)
+                after = replan(state, state.cluster.without(lost), pins, share_s)
             except InfeasibleError as error:
                 notes.append(f"without {lost} the model cannot run: {error}")
                 continue
@@ -44,17 +44,3 @@ class Failover:
         """What progress says of the work to come."""
         plan: Plan = required(state.plan, "plan")
         return f"plans without each of {', '.join(plan.loads)}" if state.options.failover else ""
-
-
-def _without(state: CompileState, lost: str, time_limit_s: float) -> CompileState:
-    """The state with the plan of a cluster that lacks a device, and the notes about that plan alone."""
-    options = replace(
-        state.options,
-        pins={pattern: device for pattern, device in state.options.pins.items() if device != lost},
-        plan_file=None,
-        time_limit_s=time_limit_s,
-    )
-    after = replace(state, cluster=state.cluster.without(lost), options=options, notes=(), coarse=None, plan=None)
-    for one in (Coarsen(), Place(), Compress()):
-        after = one.apply(after)
-    return after

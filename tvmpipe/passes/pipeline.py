@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tvmpipe.errors import InputError
 from tvmpipe.passes.base import CompileState, Detailed, Pass
-from tvmpipe.passes.coarsen import Coarsen
 from tvmpipe.passes.compress import Compress
 from tvmpipe.passes.cost import Cost
 from tvmpipe.passes.failover import Failover
@@ -20,9 +19,8 @@ from tvmpipe.passes.place import Place
 from tvmpipe.passes.tune import Tune
 from tvmpipe.passes.write_bundle import WriteBundle
 
-# Costs come before coarsening: which merges are safe depends on what a device and a link cost.
 FRONT: tuple[Pass, ...] = (ImportOnnx(), Fuse())
-PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Coarsen(), Place(), Compress(), Failover())
+PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Place(), Compress(), Failover())
 COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Tune(), Lower(), WriteBundle())
 
 Progress = Callable[[str, int, int, float], None]

@@ -37,7 +37,6 @@ def report(state: CompileState) -> dict[str, Any]:
         "best_single_device": None if single is None else {"device": single[0], "seconds": single[1]},
         "single_device_s": dict(plan.single_device_s),
         "primitives": len(graph.by_name()),
-        "coarse_nodes": None if state.coarse is None else len(state.coarse.nodes),
         "devices": [
             {
                 "name": device.name,

@@ -128,12 +128,17 @@ def _fill(
         room = problem.memory_bytes.copy()
         working = np.zeros(problem.device_count)
         device_of = [0] * problem.node_count
+        current = 0
         for b in order:
             most = float(problem.working_bytes[list(blocks[b])].max())
             fitting = [d for d in allowed[b] if size[b] + max(working[d], most) <= room[d]]
             if not fitting:
                 break
-            here = fitting[0] if first else max(fitting, key=lambda d: float(room[d]))
+            # A device that was left stays left while others do: each return would be a stage more.
+            here = next((d for d in fitting if d >= current), fitting[0])
+            if not first:
+                here = max(fitting, key=lambda d: float(room[d]))
+            current = max(current, here)
             room[here] -= size[b]
             working[here] = max(working[here], most)
             for node in blocks[b]:

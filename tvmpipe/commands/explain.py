@@ -1,0 +1,57 @@
+"""`explain`: why a plan is as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tvmpipe.build import prepare
+from tvmpipe.commands.outcome import Outcome
+from tvmpipe.commands.progress import pass_progress
+from tvmpipe.units import format_duration, format_size
+
+
+def explain_model(model: Path, cluster: Path, time_limit_s: float, **options: Any) -> Outcome:
+    """Plan, or follow a plan file, and explain what came out; the what-ifs search as long again as the plan did."""
+    from tvmpipe.passes.explain import explain
+    from tvmpipe.passes.pipeline import PLAN, run_passes
+    from tvmpipe.passes.report import render, report
+
+    dump = options.pop("dump", None)
+    with pass_progress(f"planning {model.name}") as progress:
+        state = prepare(model, cluster, time_limit_s=time_limit_s, **options)
+        state = run_passes(state, PLAN, progress=progress, dump=dump)
+    with pass_progress("what if") as progress:
+        facts = explain(state, time_limit_s, lambda name, number, total: progress(name, number, total, 0.0))
+    plan = report(state)
+    return Outcome({**plan, "explanation": facts}, Group(render(plan), *_render(facts)))
+
+
+def _render(facts: dict[str, Any]) -> list[RenderableType]:
+    used = Table(title="What is left over, per sample")
+    for column in ("device or link", "busy", "free", "free memory"):
+        used.add_column(column, justify="left" if column == "device or link" else "right")
+    for device in facts["devices"]:
+        if device["used"]:
+            spare = device["spare_bytes"]
+            memory = "-" if spare is None else format_size(spare)
+            used.add_row(device["name"], format_duration(device["busy_s"]), format_duration(device["spare_s"]), memory)
+    for link in facts["links"]:
+        ends = f"{link['sender']} -> {link['receiver']}"
+        used.add_row(ends, format_duration(link["busy_s"]), format_duration(link["spare_s"]), "")
+    changes = Table(title="What would change it")
+    for column in ("change", "latency" if facts["objective"] == "latency" else "period", "faster by"):
+        changes.add_column(column, justify="left" if column == "change" else "right")
+    for change in facts["what_if"]:
+        if change["figure_s"] is None:
+            changes.add_row(change["change"], "-", "no plan")
+        else:
+            changes.add_row(change["change"], format_duration(change["figure_s"]), f"{change['speedup']:.2f}x")
+    lines = [f"{d['name']} got nothing: {d['why_unused']}" for d in facts["devices"] if not d["used"]]
+    if facts["balance"] is not None:
+        lines.insert(0, f"balance (mean over most busy device): {facts['balance']:.2f}")
+    return [used, changes, *(Text(line) for line in lines)]
