@@ -54,9 +54,11 @@ def four_unequal(model: str, memory: float | None) -> Cluster:
     """Devices of about 140, 90, 90 and 30 GFLOP/s; with `memory`, each holds that share of the model's weights."""
     room = None
     if memory is not None:
-        primitives = fused(model).graph.primitives
+        made = fused(model)
+        primitives = made.graph.primitives
         largest = max(primitive.weight_bytes for primitive in primitives)
-        working = max(primitive.input_bytes + primitive.output_bytes for primitive in primitives)
+        # What an operator reads and writes may never be in memory when it is fused.
+        working = max(one.input_bytes + one.output_bytes for one in (*primitives, *made.operators.primitives))
         room = max(int(memory * sum(primitive.weight_bytes for primitive in primitives)), largest) + working
     kinds = [Kind("x86-64-v3", memory_bytes=room, threads=2), Kind("pi5", memory_bytes=room)]
     kinds += [Kind("x86-64-v2", memory_bytes=room), Kind("pi4", memory_bytes=room)]
