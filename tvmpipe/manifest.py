@@ -115,6 +115,7 @@ class LinkEntry(_Frozen):
     """What travels from one device (or the head) to another for a sample that goes this way, and in which encoding.
 
     `share` of all samples do, fewer than all only where devices take turns; `predicted_s` is the mean over all.
+    `bandwidth_bps` is the rate that the plan counts on.
     """
 
     sender: str
@@ -123,6 +124,7 @@ class LinkEntry(_Frozen):
     size_bytes: int
     share: float = 1.0
     predicted_s: float
+    bandwidth_bps: float
 
 
 class Predicted(_Frozen):

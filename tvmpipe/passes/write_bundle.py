@@ -69,6 +69,7 @@ class _Writer:
 
     def __init__(self, root: Path, state: CompileState) -> None:
         self.root = root
+        self.cluster = state.cluster
         self.graph: PrimitiveGraph = required(state.graph, "graph")
         self.costs: CostTable = required(state.costs, "costs")
         self.names = {v: n for n, v in (*self.graph.model_outputs.items(), *self.graph.model_inputs.items())}
@@ -90,6 +91,7 @@ class _Writer:
                     size_bytes=link.size_bytes,
                     share=link.share,
                     predicted_s=link.busy_s,
+                    bandwidth_bps=self.cluster.link(link.sender, link.receiver).bandwidth_bps,
                 )
                 for link in plan.links
             ),

@@ -218,14 +218,17 @@ class Head:
         """Sockets to the devices that read the model's inputs, and to those with a stage that reads nothing."""
         self._opened = opened
         self._epoch_of = {opened.session: epoch}
-        self._encodings = {link.receiver: link.encoding for link in opened.plan.links if link.sender == HEAD}
+        links = {link.receiver: link for link in opened.plan.links if link.sender == HEAD}
+        self._encodings = {name: link.encoding for name, link in links.items()}
         self._turns = opened.plan.turns
         receivers = receivers_of(self._manifest, opened.plan)
         self._feeds = {name: receivers[value] for name, value in self._manifest.model_inputs.items()}
         fed = {device for devices in self._feeds.values() for device in devices}
         fed |= {stage.device for stage in opened.plan.stages if not stage.inputs}
         for device in sorted(fed - {HEAD}):
-            outbox, monitor = self._sockets.push(parse_address(opened.links[device], "link"), queue=0)
+            rate = links[device].bandwidth_bps if device in links else None
+            address = parse_address(opened.links[device], "link")
+            outbox, monitor = self._sockets.push(address, queue=0, bandwidth_bps=rate)
             self._outboxes[device] = (outbox, LinkWatch(monitor))
 
     def _disconnect(self) -> None:

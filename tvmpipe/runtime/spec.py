@@ -12,12 +12,16 @@ class _Frozen(BaseModel):
 
 
 class Peer(_Frozen):
-    """Somebody who is sent tensors, of the batches that are its turn: a device by name, or the head."""
+    """Somebody who is sent tensors, of the batches that are its turn: a device by name, or the head.
+
+    `bandwidth_bps` is what the plan counts on for the link there; None where it knows nothing.
+    """
 
     name: str
     address: str
     encoding: Encoding
     turn: Turn = Turn()
+    bandwidth_bps: float | None = None
 
 
 class HostSpec(_Frozen):
@@ -85,7 +89,7 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
     met = {value: tuple(name for name in receivers[value] if turns[device].meets(turns[name])) for value in made}
     routes = {value: names for value, names in met.items() if names}
     names = dict.fromkeys(name for names in routes.values() for name in names)
-    encodings = {link.receiver: link.encoding for link in plan.links if link.sender == device}
+    links = {link.receiver: link for link in plan.links if link.sender == device}
     sizes = {t.value: t.spec.size_bytes for stage in plan.stages for t in (*stage.inputs, *stage.outputs)}
     model = sum(spec.size_bytes for spec in (*manifest.model.inputs, *manifest.model.outputs))
     return HostSpec(
@@ -100,8 +104,9 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
             Peer(
                 name=name,
                 address=opening.head_link if name == HEAD else opening.links[name],
-                encoding=encodings.get(name, "none"),
+                encoding=links[name].encoding if name in links else "none",
                 turn=turns[name],
+                bandwidth_bps=links[name].bandwidth_bps if name in links else None,
             )
             for name in names
         ),
