@@ -30,6 +30,7 @@ def build(
     records: str | Path | None = None,
     tune: int = 0,
     tracker: str | None = None,
+    replicate: bool = False,
     failover: bool = False,
     compress: Encoding = "none",
     profiles: str | Path | None = None,
@@ -47,6 +48,7 @@ def build(
     first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
     Costs are those of `cost_model`; by default of the measurements that come with tvmpipe and those in the folder
     `profiles`, which is the user's own unless it is given (`tvmpipe profile` writes there).
+    With `replicate`, equal devices may take samples in turn where that lowers the period.
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
 
@@ -62,6 +64,7 @@ def build(
         time_limit_s=time_limit_s,
         pins=pins,
         plan=plan,
+        replicate=replicate,
         failover=failover,
         compress=compress,
         profiles=profiles,
@@ -83,6 +86,7 @@ def prepare(
     time_limit_s: float = 60.0,
     pins: Mapping[str, str] | None = None,
     plan: str | Path | None = None,
+    replicate: bool = False,
     failover: bool = False,
     compress: Encoding = "none",
     profiles: str | Path | None = None,
@@ -102,6 +106,7 @@ def prepare(
             shapes={name: tuple(int(d) for d in dims) for name, dims in (shapes or {}).items()},
             pins=dict(pins or {}),
             plan_file=None if plan is None else Path(plan),
+            replicate=replicate,
             failover=failover,
             compress=compress,
             cost_model=cost_model or default_cost(None if profiles is None else Path(profiles)),
