@@ -69,8 +69,9 @@ def operator_problem(model: Fused, cluster: Cluster, objective: Objective) -> Pr
 
 
 def _work(primitive: Primitive) -> Work:
-    touched = primitive.input_bytes + primitive.output_bytes + primitive.weight_bytes
-    return Work(primitive.flops, touched, primitive.operators)
+    return Work(
+        primitive.flops, primitive.input_bytes, primitive.weight_bytes, primitive.output_bytes, primitive.operators
+    )
 
 
 def _costs(graph: PrimitiveGraph, cluster: Cluster) -> CostTable:

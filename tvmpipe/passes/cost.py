@@ -34,7 +34,7 @@ class Cost:
 
     def apply(self, state: CompileState) -> CompileState:
         graph: PrimitiveGraph = required(state.graph, "graph")
-        works = works_of(graph, required(state.module, "module"))
+        works = works_of(graph, state.module)
         devices = state.cluster.devices
         found = {device.name: _estimates(state.options.cost_model, works, device) for device in devices}
         table = CostTable(

@@ -33,7 +33,10 @@ def primitive_key(function: Any) -> str:
 
 
 def works_of(graph: PrimitiveGraph, module: Any) -> list[Work]:
-    """The work of each primitive of a fused module, in order; equal functions are looked at once."""
+    """The work of each primitive of a fused module, in order; equal functions are looked at once.
+
+    Without a module (None) nothing is known of the loops, and no work has a key.
+    """
     seen: dict[str, Work] = {}
     works = []
     for primitive in graph.primitives:
@@ -51,7 +54,9 @@ def works_of(graph: PrimitiveGraph, module: Any) -> list[Work]:
 
 
 def function_of(primitive: Primitive, module: Any) -> Any:
-    """The TIR function that a primitive calls, or None where it calls something else."""
+    """The TIR function that a primitive calls, or None where it calls something else or there is no module."""
+    if module is None:
+        return None
     called = primitive.call
     return module[called.args[0]] if getattr(called.op, "name", "") == "relax.call_tir" else None
 
