@@ -25,7 +25,7 @@ from tvmpipe.targets.profile_store import Measurement
 from tvmpipe.targets.target import TargetDescription
 
 VERSION = 1  # of what is fitted and how
-SLOPE = 0.7
+SLOPE = 0.85
 ENOUGH = 60
 """Measurements from which a target gets trees of its own."""
 
@@ -169,7 +169,7 @@ def _train(table: NDArray[np.float32], wanted: NDArray[np.float64], setting: Map
     parameters = {
         **setting,
         "max_depth": int(setting["max_depth"]),
-        "objective": "reg:absoluteerror",
+        "objective": "reg:squarederror",
         "tree_method": "exact",
         "subsample": 0.8,
         "colsample_bytree": 0.7,
