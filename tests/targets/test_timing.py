@@ -30,7 +30,7 @@ class Machine:
         return samples
 
     def watch(self) -> Watch:
-        return Watch(self.loop(2e-3), PATIENCE, self.sleep)
+        return Watch(self.loop(2e-3), PATIENCE, sleep=self.sleep)
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
@@ -49,12 +49,12 @@ def test_a_quiet_device_is_timed_once_and_well() -> None:
 def test_noise_takes_more_samples() -> None:
     machine = Machine(lambda _: 1.0, noise=0.05)
     patient = Patience(limit_s=60, slower=2.0)
-    timing = Watch(machine.loop(2e-3), patient, machine.sleep).time(machine.loop(1e-4))
+    timing = Watch(machine.loop(2e-3), patient, sleep=machine.sleep).time(machine.loop(1e-4))
     assert timing.runs > PATIENCE.batch
 
 
 def test_a_load_that_passes_is_waited_for() -> None:
-    machine = Machine(lambda call: 1.8 if 5 <= call < 10 else 1.0)
+    machine = Machine(lambda call: 1.8 if 6 <= call < 10 else 1.0)
     timing = machine.watch().time(machine.loop(1e-4))
     assert not timing.busy
     assert timing.seconds == pytest.approx(1e-4, rel=0.02)
@@ -62,8 +62,16 @@ def test_a_load_that_passes_is_waited_for() -> None:
 
 
 def test_a_load_that_stays_is_marked() -> None:
-    machine = Machine(lambda call: 1.5 if call >= 5 else 1.0)
+    machine = Machine(lambda call: 1.5 if call >= 6 else 1.0)
     assert machine.watch().time(machine.loop(1e-4)).busy
+
+
+def test_a_load_that_was_there_before_is_known_from_the_last_time() -> None:
+    machine = Machine(lambda _: 1.5)
+    watch = Watch(machine.loop(2e-3), PATIENCE, known_s=2e-3, sleep=machine.sleep)
+    assert watch.time(machine.loop(1e-4)).busy
+    calm = Machine(lambda _: 1.05)
+    assert not Watch(calm.loop(2e-3), PATIENCE, known_s=2e-3, sleep=calm.sleep).time(calm.loop(1e-4)).busy
 
 
 def test_samples_that_scatter_mark_a_device_as_busy() -> None:

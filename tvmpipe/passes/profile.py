@@ -215,10 +215,14 @@ class _Run:
         """A watch over the device; on its first use its ceilings are measured as well."""
         (adds, adds_library), (reads, reads_library) = self._ceilings[kind.key]
         adds_module, adds_arrays = timer.load(adds_library), timer.send(adds.arrays)
-        watch = Watch(lambda count: timer.samples(adds_module, adds_arrays, count), self.patience)
         with self._lock:
-            missing = self.store.device(kind.target, kind.threads) is None
-        if missing:
+            known = self.store.device(kind.target, kind.threads)
+        watch = Watch(
+            lambda count: timer.samples(adds_module, adds_arrays, count),
+            self.patience,
+            known_s=None if known is None else adds.amount / known.peak_flops,
+        )
+        if known is None:
             reads_module, reads_arrays = timer.load(reads_library), timer.send(reads.arrays)
             read = watch.time(lambda count: timer.samples(reads_module, reads_arrays, count))
             added = watch.time(lambda count: timer.samples(adds_module, adds_arrays, count))

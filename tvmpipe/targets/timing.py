@@ -13,6 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+_REFERENCE = 5  # samples whose median tells whether a device is slower than usual
+_HISTORY = 200
+_DRIFT = 1.1  # how much slower a device may be than the last time, by its clock or its temperature
+
 Samples = Callable[[int], list[float]]
 """So many timings of a function, in seconds."""
 
@@ -30,7 +34,7 @@ class Patience:
     most: int = 36
     tight: float = 0.015
     limit_s: float = 1.5
-    slower: float = 1.08
+    slower: float = 1.15
     spread: float = 0.25
     attempts: int = 3
     pause_s: float = 0.3
@@ -51,13 +55,25 @@ class Watch:
     """Times functions on a device whose `reference` loop says whether it is disturbed."""
 
     def __init__(
-        self, reference: Samples, patience: Patience | None = None, sleep: Callable[[float], None] = time.sleep
+        self,
+        reference: Samples,
+        patience: Patience | None = None,
+        *,
+        known_s: float | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """`known_s` is what the reference loop took on this device before: a load may be there from the start."""
         self.patience = patience or Patience()
         self._reference = reference
         self._sleep = sleep
-        # The fastest of a few: whatever disturbs makes slower.
-        self.usual_s = min(statistics.median(reference(3)) for _ in range(5))
+        self._known_s = known_s
+        # Whatever disturbs makes slower, but the very fastest are a clock's moments.
+        self._quiet = [statistics.median(reference(_REFERENCE)) for _ in range(6)]
+
+    @property
+    def usual_s(self) -> float:
+        """What the reference loop takes on the undisturbed device: the lower quartile."""
+        return float(statistics.quantiles(self._quiet, n=4)[0])
 
     def check(self) -> None:
         """Raise what the device raises when it is no longer there."""
@@ -82,9 +98,13 @@ class Watch:
 
     def _slowness(self) -> float:
         """The reference loop's time over the usual one."""
-        seconds = statistics.median(self._reference(3))
-        self.usual_s = min(self.usual_s, seconds)
-        return seconds / self.usual_s
+        seconds = statistics.median(self._reference(_REFERENCE))
+        slowness = seconds / self.usual_s
+        if slowness <= self.patience.slower:
+            self._quiet = [*self._quiet[-_HISTORY:], seconds]
+        if self._known_s is not None:
+            slowness = max(slowness, seconds / (self._known_s * _DRIFT))
+        return slowness
 
     def _once(self, samples: Samples) -> Timing:
         started = time.monotonic()
