@@ -36,7 +36,7 @@ from tvmpipe.targets.cost import Roofline, Work
 from tvmpipe.targets.experiments import experiments
 from tvmpipe.targets.features import as_row, features
 from tvmpipe.targets.learned import fit
-from tvmpipe.targets.profile_store import Measurement, ProfileStore, latest
+from tvmpipe.targets.profile_store import Measurement, ProfileStore, counting
 from tvmpipe.targets.target import TargetDescription, find_target
 
 SUITE = (
@@ -211,7 +211,7 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), sharex=True)
     for name in TARGETS:
         target = find_target(name)
-        rows = list(latest(store.read(target, 1)).values())
+        rows = list(counting(store.read(target, 1)).values())
         order = {f"{one.name}": place for place, one in enumerate(islice(experiments(), EXPERIMENTS))}
         drawn = sorted((row for row in rows if row.origin in order), key=lambda row: order[row.origin])
         seconds = {row.work.key: row.seconds for row in rows}
@@ -258,7 +258,7 @@ def main() -> None:
     ]
     for name in TARGETS:
         target = find_target(name)
-        rows = list(latest(store.read(target, 1)).values())
+        rows = list(counting(store.read(target, 1)).values())
         busy = sum(row.busy for row in rows)
         lines.append(f"{name}: {len(rows)} primitives measured, {busy} of them while the machine was busy")
         for method, price in METHODS.items():

@@ -105,6 +105,7 @@ def test_it_goes_on_where_it_was_ended(tmp_path: Path, subjects: list[Subject], 
     assert [row.work for row in rows] == [subject.work for subject in subjects]
     assert {row.origin for row in rows} == {"branchy"}
     assert profile(subjects, one, "", store).measured == 0
+    assert profile(subjects, one, "", store, again=True).measured == len(subjects)
 
 
 def test_equal_devices_share_the_work_and_one_may_fail(

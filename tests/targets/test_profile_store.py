@@ -20,7 +20,7 @@ from tvmpipe.targets.profile_store import (
     Measurement,
     ProfileStore,
     _code,
-    latest,
+    counting,
     schedule_version,
 )
 from tvmpipe.targets.target import find_target
@@ -83,12 +83,12 @@ def test_several_writers_at_once(tmp_path: Path) -> None:
     assert keys == sorted(f"{1000 * writer + number:032x}" for writer in range(3) for number in range(40))
 
 
-def test_an_undisturbed_measurement_counts_before_a_later_disturbed_one() -> None:
-    quiet, busy, newer = row(1, seconds=2.0), row(1, seconds=1.0, busy=True), row(1, seconds=3.0)
-    assert latest([quiet, busy]) == {quiet.key: quiet}
-    assert latest([busy, quiet, newer]) == {quiet.key: newer}
-    assert latest([row(1, seconds=2.0, busy=True), busy]) == {busy.key: busy}
-    assert len(latest([quiet, row(1, schedule="other"), row(1, tvm="0.28.0")])) == 3
+def test_the_fastest_undisturbed_measurement_counts() -> None:
+    quiet, busy, slower = row(1, seconds=2.0), row(1, seconds=1.0, busy=True), row(1, seconds=3.0)
+    for rows in ([quiet, busy, slower], [slower, busy, quiet], [busy, quiet]):
+        assert counting(rows) == {quiet.key: quiet}
+    assert counting([row(1, seconds=2.0, busy=True), busy]) == {busy.key: busy}
+    assert len(counting([quiet, row(1, schedule="other"), row(1, tvm="0.28.0")])) == 3
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

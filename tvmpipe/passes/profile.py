@@ -30,7 +30,7 @@ from tvmpipe.targets.profile_store import (
     Measurement,
     ProfileStore,
     identity,
-    latest,
+    counting,
     schedule_version,
     store_key,
     tvm_version,
@@ -80,17 +80,19 @@ def profile(
     store: ProfileStore,
     *,
     budget_s: float | None = None,
+    again: bool = False,
     patience: Patience | None = None,
     notice: Notice | None = None,
 ) -> Outcome:
     """Measure each subject on each target of `cluster`, in order, until all are or `budget_s` has passed.
 
+    With `again`, also what was measured before: on hosts whose other users come and go the fastest of several counts.
     A device that fails ends its own work, not that of others. Raises DeviceUnavailableError when no device could
     be reached, InputError when the store cannot be written.
     """
     started = time.monotonic()
     run = _Run(cluster, tracker, store, patience or Patience(), notice or (lambda *_: None))
-    pending = {kind.key: run.pending(kind, subjects) for kind in run.kinds}
+    pending = {kind.key: deque(subjects) if again else run.pending(kind, subjects) for kind in run.kinds}
     run.total = sum(map(len, pending.values()))
     run.outcome.known = len(subjects) * len(run.kinds) - run.total
     while any(pending.values()):
@@ -133,7 +135,7 @@ class _Run:
 
     def pending(self, kind: _Kind, subjects: Sequence[Subject]) -> deque[Subject]:
         """What has not been measured without disturbance."""
-        known = latest(self.store.read(kind.target, kind.threads))
+        known = counting(self.store.read(kind.target, kind.threads))
         return deque(subject for subject in subjects if (row := known.get(_identity(subject))) is None or row.busy)
 
     def compile(self, group: dict[str, list[Subject]]) -> None:

@@ -32,7 +32,7 @@ from tvmpipe.targets.profile_store import (
     ProfileStore,
     default_store,
     identity,
-    latest,
+    counting,
     schedule_version,
     store_key,
     tvm_version,
@@ -95,7 +95,7 @@ class LearnedCost:
 
     def _rows(self, target: TargetDescription, threads: int) -> dict[str, Measurement]:
         """What counts of all folders' measurements of a target."""
-        return latest(row for store in self._stores for row in store.read(target, threads))
+        return counting(row for store in self._stores for row in store.read(target, threads))
 
     def _nearest(self, target: TargetDescription, threads: int) -> tuple[TargetDescription, int] | None:
         """The most alike target with enough measurements."""

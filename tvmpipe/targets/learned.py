@@ -1,16 +1,23 @@
-"""What primitives cost on one target, learned from measurements with gradient-boosted trees.
+"""What primitives cost on one target, learned from its measurements.
 
-Chen, Guestrin: "XGBoost: a scalable tree boosting system", KDD 2016. The trees see `targets.features` and give log2 of
-the seconds over `SLOPE` powers of the target's roofline; they may only rise with operations and bytes, so that more
-work never costs less, and sizes beyond those measured still cost more. Intervals are conformal (Vovk, Gammerman,
-Shafer: "Algorithmic learning in a random world", 2005): quantiles of the errors for origins that were left out of the
-fit, within each family of primitives where it has enough of them.
+Two estimates are blended. One is a roofline whose rates are fitted: seconds are a sum of operations, bytes of each
+kind and a constant, each at a rate that is fitted for each family of primitives by least squares without negative rates
+(Lawson, Hanson: "Solving least squares problems", 1974), reweighted so that relative errors count alike. The other adds
+gradient-boosted trees (Chen, Guestrin: "XGBoost: a scalable tree boosting system", KDD 2016) that see
+`targets.features` and give log2 of the seconds over `SLOPE` powers of the first. The trees may only rise with
+operations and bytes, so that more work never costs less and sizes beyond those measured still cost more. How much the
+trees count in a family is what was best for origins that were left out of the fit: trees know what no rate says, and
+guess wildly where little is like what they saw.
+
+Intervals are conformal (Vovk, Gammerman, Shafer: "Algorithmic learning in a random world", 2005): quantiles of
+the errors for origins that were left out, within each family that has enough of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +31,8 @@ from tvmpipe.targets.features import as_row, base_seconds, family
 from tvmpipe.targets.profile_store import Measurement
 from tvmpipe.targets.target import TargetDescription
 
-VERSION = 1  # of what is fitted and how
-SLOPE = 0.85
+VERSION = 2  # of what is fitted and how
+SLOPE = 0.9
 ENOUGH = 60
 """Measurements from which a target gets trees of its own."""
 
@@ -34,6 +41,10 @@ _FOLDS = 5
 _FAMILY = 25  # errors of a family that its own quantiles need
 _UNKNOWN = 1.0  # log2 of the factor an estimate may be off where too few origins are known to measure it
 _ROUNDS = 300
+_RATES = 8  # measurements of a family that rates of its own need
+_WEIGHTS = 15  # errors of a family that a weight of its own needs
+_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)  # what the trees may count
+_FLOOR_S = 1e-9
 _SETTINGS: tuple[dict[str, float], ...] = (
     {"max_depth": 3, "min_child_weight": 2, "eta": 0.08},
     {"max_depth": 4, "min_child_weight": 2, "eta": 0.08},
@@ -52,31 +63,34 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TargetModel:
-    """Fitted trees of one target and number of threads.
+    """What was fitted to the measurements of one target and number of threads.
 
-    `errors` are quantiles of log2(measured / predicted), low and high, by family; "" those of all. `data` is a hash
-    of what it was fitted to.
+    All by family, "" for those without their own: `rates` seconds per unit of `resources`, `weights` what the trees
+    count (0 to 1), `errors` quantiles of log2(measured / predicted), low and high. `data` is a hash of what it was
+    fitted to.
     """
 
     target: TargetDescription
     threads: int
+    rates: Mapping[str, tuple[float, ...]]
     booster: Any
+    weights: Mapping[str, float]
     setting: Mapping[str, float]
     errors: Mapping[str, tuple[float, float]]
     data: str
 
     def predict(self, work: Work, target: TargetDescription | None = None, threads: int | None = None) -> Prediction:
         """Seconds of a primitive; on another target, as its roofline differs from this one's."""
+        kind = family(work)
         row = np.array([as_row(features.features(work, self.target, self.threads))], dtype=np.float32)
-        other = base_seconds(work, target or self.target, threads or self.threads)
-        own = base_seconds(work, self.target, self.threads)
-        log_s = float(self._trees(row)[0]) + SLOPE * np.log2(own) + np.log2(other / own)
-        low, high = self.errors.get(family(work), self.errors[""])
+        used = np.array([resources(work, self.target, self.threads)])
+        base, trees = _both(self.rates, self.booster, used, row, [kind])
+        weight = self.weights.get(kind, self.weights[""])
+        log_s = float((1 - weight) * base[0] + weight * trees[0])
+        if target is not None and (target, threads) != (self.target, self.threads):
+            log_s += math.log2(base_seconds(work, target, threads or 1) / base_seconds(work, self.target, self.threads))
+        low, high = self.errors.get(kind, self.errors[""])
         return Prediction(2.0**log_s, 2.0 ** (log_s + low), 2.0 ** (log_s + high))
-
-    def _trees(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = self.booster.inplace_predict(rows)
-        return result
 
     def to_json(self) -> str:
         """The model as text: XGBoost's own JSON, and what is needed to use it."""
@@ -86,8 +100,10 @@ class TargetModel:
                 "features_version": features.VERSION,
                 "features": list(features.NAMES),
                 "data": self.data,
-                "setting": dict(self.setting),
-                "errors": {name: list(pair) for name, pair in self.errors.items()},
+                "rates": self.rates,
+                "weights": self.weights,
+                "setting": self.setting,
+                "errors": self.errors,
                 "booster": json.loads(bytes(self.booster.save_raw("json"))),
             },
             separators=(",", ":"),
@@ -104,8 +120,17 @@ def from_json(text: str, target: TargetDescription, threads: int, data: str) -> 
         return None
     booster = xgboost.Booster({"nthread": 1})
     booster.load_model(bytearray(json.dumps(values["booster"]).encode()))
+    rates = {name: tuple(map(float, found)) for name, found in values["rates"].items()}
     errors = {name: (float(low), float(high)) for name, (low, high) in values["errors"].items()}
-    return TargetModel(target, threads, booster, values["setting"], errors, data)
+    return TargetModel(target, threads, rates, booster, values["weights"], values["setting"], errors, data)
+
+
+def resources(work: Work, target: TargetDescription, threads: int) -> list[float]:
+    """What a primitive uses, in seconds at the target's nominal rates: operations, bytes, special functions, a call."""
+    rate, bandwidth = target.peak_flops(threads), target.memory_bandwidth_bps
+    between = max(work.inner_bytes - work.output_bytes, 0)
+    moved = (work.input_bytes, work.weight_bytes, work.output_bytes, between)
+    return [work.arithmetic / rate, *(size / bandwidth for size in moved), work.special / rate, 1e-8]
 
 
 def data_hash(rows: Sequence[Measurement]) -> str:
@@ -119,21 +144,50 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
     if not rows:
         raise ValueError("nothing was measured")
     rows = sorted(rows, key=lambda row: (row.key, row.origin))
-    table = np.array([as_row(features.features(row.work, target, threads)) for row in rows], dtype=np.float32)
-    base = np.array([base_seconds(row.work, target, threads) for row in rows])
-    wanted = np.log2([row.seconds for row in rows]) - SLOPE * np.log2(base)
-    folds = _folds([row.origin for row in rows])
-    best: tuple[float, int, NDArray[np.float64]] | None = None
-    if len(set(folds)) > 1:
-        for place, setting in enumerate(_SETTINGS):
-            errors = _left_out(table, wanted, folds, setting)
-            score = float(np.mean(np.abs(errors)))
-            if best is None or score < best[0]:
-                best = score, place, errors
-    setting = _SETTINGS[best[1] if best else 1]
-    families = [family(row.work) for row in rows]
-    quantiles = _quantiles(best[2], families) if best else {"": (-_UNKNOWN, _UNKNOWN)}
-    return TargetModel(target, threads, _train(table, wanted, setting), setting, quantiles, data_hash(rows))
+    data = _Data(
+        table=np.array([as_row(features.features(row.work, target, threads)) for row in rows], dtype=np.float32),
+        used=np.array([resources(row.work, target, threads) for row in rows]),
+        logs=np.log2([row.seconds for row in rows]),
+        families=[family(row.work) for row in rows],
+    )
+    folds = np.array(_folds([row.origin for row in rows]))
+    setting, weights, errors = _SETTINGS[1], {"": 0.5}, None
+    if folds.any():
+        tried = []
+        for place, candidate in enumerate(_SETTINGS):
+            base, trees = _left_out(data, folds, candidate)
+            found = _best_weights(data, base, trees)
+            counts = np.array([found.get(name, found[""]) for name in data.families])
+            left = data.logs - (1 - counts) * base - counts * trees
+            tried.append((float(np.mean(np.abs(left))), place, found, left))
+        _, best, weights, errors = min(tried, key=lambda one: one[:2])
+        setting = _SETTINGS[best]
+    rates = _rates(data)
+    return TargetModel(
+        target=target,
+        threads=threads,
+        rates=rates,
+        booster=_train(data, rates, setting),
+        weights=weights,
+        setting=setting,
+        errors={"": (-_UNKNOWN, _UNKNOWN)} if errors is None else _quantiles(errors, data.families),
+        data=data_hash(rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Measurements as arrays: features, `resources`, log2 of the seconds, families."""
+
+    table: NDArray[np.float32]
+    used: NDArray[np.float64]
+    logs: NDArray[np.float64]
+    families: Sequence[str]
+
+    def where(self, chosen: NDArray[np.bool_]) -> _Data:
+        """Some of them."""
+        families = [name for name, taken in zip(self.families, chosen, strict=True) if taken]
+        return _Data(self.table[chosen], self.used[chosen], self.logs[chosen], families)
 
 
 def _folds(origins: Sequence[str]) -> list[int]:
@@ -150,19 +204,82 @@ def _folds(origins: Sequence[str]) -> list[int]:
 
 
 def _left_out(
-    table: NDArray[np.float32], wanted: NDArray[np.float64], folds: Sequence[int], setting: Mapping[str, float]
+    data: _Data, folds: NDArray[Any], setting: Mapping[str, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both estimates of each row by a fit without its fold."""
+    base, trees = np.zeros(len(folds)), np.zeros(len(folds))
+    for fold in sorted(set(folds.tolist())):
+        out = folds == fold
+        inside, outside = data.where(~out), data.where(out)
+        rates = _rates(inside)
+        booster = _train(inside, rates, setting)
+        base[out], trees[out] = _both(rates, booster, outside.used, outside.table, outside.families)
+    return base, trees
+
+
+def _both(
+    rates: Mapping[str, tuple[float, ...]],
+    booster: Any,
+    used: NDArray[np.float64],
+    table: NDArray[np.float32],
+    families: Sequence[str],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """log2 seconds by the rates alone, and with the trees."""
+    base = _by_rates(rates, used, families)
+    return base, SLOPE * base + booster.inplace_predict(table)
+
+
+def _by_rates(
+    rates: Mapping[str, tuple[float, ...]], used: NDArray[np.float64], families: Sequence[str]
 ) -> NDArray[np.float64]:
-    """wanted - predicted of each row by a fit without its fold."""
-    errors = np.zeros(len(wanted))
-    place = np.array(folds)
-    for fold in sorted(set(folds)):
-        out = place == fold
-        booster = _train(table[~out], wanted[~out], setting)
-        errors[out] = wanted[out] - booster.inplace_predict(table[out])
-    return errors
+    own = np.array([rates.get(name, rates[""]) for name in families])
+    return np.log2(np.sum(used * own, axis=1) + _FLOOR_S)
 
 
-def _train(table: NDArray[np.float32], wanted: NDArray[np.float64], setting: Mapping[str, float]) -> Any:
+def _rates(data: _Data) -> dict[str, tuple[float, ...]]:
+    """Rates for all, and for each family that has enough."""
+    every = np.ones(len(data.logs), dtype=bool)
+    chosen = {"": every}
+    for name in sorted(set(data.families)):
+        own = np.array([one == name for one in data.families])
+        if own.sum() >= _RATES:
+            chosen[name] = own
+    return {name: _nonnegative(data.used[own], np.exp2(data.logs[own])) for name, own in chosen.items()}
+
+
+def _nonnegative(used: NDArray[np.float64], seconds: NDArray[np.float64]) -> tuple[float, ...]:
+    """Least squares of relative errors, reweighted towards least absolute ones."""
+    from scipy.optimize import nnls
+
+    relative = used / seconds[:, None]
+    weights = np.ones(len(seconds))
+    rates = np.zeros(used.shape[1])
+    for _ in range(5):
+        rates, _ = nnls(relative * weights[:, None], weights)
+        weights = 1 / np.sqrt(np.maximum(np.abs(relative @ rates - 1), 0.05))
+    return tuple(float(rate) for rate in rates)
+
+
+def _best_weights(data: _Data, base: NDArray[np.float64], trees: NDArray[np.float64]) -> dict[str, float]:
+    """What the trees should count, for all and for each family that has enough left-out errors."""
+
+    def best(chosen: NDArray[np.bool_]) -> float:
+        def score(weight: float) -> float:
+            mixed = (1 - weight) * base[chosen] + weight * trees[chosen]
+            return float(np.mean(np.abs(mixed - data.logs[chosen])))
+
+        return min(_GRID, key=score)
+
+    weights = {"": best(np.ones(len(base), dtype=bool))}
+    for name in sorted(set(data.families)):
+        own = np.array([one == name for one in data.families])
+        if own.sum() >= _WEIGHTS:
+            weights[name] = best(own)
+    return weights
+
+
+def _train(data: _Data, rates: Mapping[str, tuple[float, ...]], setting: Mapping[str, float]) -> Any:
+    """Trees for what the rates leave over."""
     import xgboost
 
     rising = ["1" if name in features.MONOTONE else "0" for name in features.NAMES]
@@ -177,7 +294,8 @@ def _train(table: NDArray[np.float32], wanted: NDArray[np.float64], setting: Map
         "seed": 0,
         "nthread": 1,
     }
-    return xgboost.train(parameters, xgboost.DMatrix(table, label=wanted, nthread=1), num_boost_round=_ROUNDS)
+    wanted = data.logs - SLOPE * _by_rates(rates, data.used, data.families)
+    return xgboost.train(parameters, xgboost.DMatrix(data.table, label=wanted, nthread=1), num_boost_round=_ROUNDS)
 
 
 def _quantiles(errors: NDArray[np.float64], families: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -2,7 +2,7 @@
 
 A line is appended with one `write`, under a lock, so that several profilers may share a folder; a line that a crash
 tore is skipped when reading and closed before the next one is written, so that it costs nothing but itself. Files may
-be copied, concatenated and shared. Of several measurements of a primitive the last that was not disturbed counts.
+be copied, concatenated and shared. Of several measurements of a primitive one counts (`counting`).
 """
 
 from __future__ import annotations
@@ -132,12 +132,16 @@ class ProfileStore:
         return found[-1] if found else None
 
 
-def latest(rows: Iterable[Measurement]) -> dict[str, Measurement]:
-    """The measurement that counts for each `Measurement.key`: the last undisturbed one, else the fastest."""
+def counting(rows: Iterable[Measurement]) -> dict[str, Measurement]:
+    """The measurement that counts for each `Measurement.key`: the fastest undisturbed one, else the fastest.
+
+    Whatever disturbs a device makes it slower, and not all of it is noticed: neighbours on a shared host take caches
+    and memory bandwidth for minutes.
+    """
     best: dict[str, Measurement] = {}
     for row in rows:
         known = best.get(row.key)
-        if known is None or not row.busy or (known.busy and row.seconds < known.seconds):
+        if known is None or (row.busy, row.seconds) < (known.busy, known.seconds):
             best[row.key] = row
     return best
 
