@@ -4,9 +4,9 @@
 
 With `--measure`, agents are started on this machine and every primitive of the suite and of the experiments is timed
 for each target first, into FOLDER (what is there already is not timed again). Then each model in turn is left out:
-trees are fitted to the other models' primitives and the experiments, less those that the model has as well, and price
-the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model.txt`, and with
-`--curve` (needs matplotlib) `results/cost_model.svg`: errors for the suite by trees that saw only experiments.
+costs are learned from the other models' primitives and the experiments, less those that the model has as well, and
+price the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model.txt`, and
+with `--curve` (needs matplotlib) `results/cost_model.svg`: errors for the suite by what was learned from experiments.
 """
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ def by_line(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDe
     return 2.0 ** np.array([said + low, said, said + high])
 
 
-def by_trees(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
+def by_tvmpipe(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
     """What tvmpipe plans with."""
     model = fit(rows, target, 1)
     found = [model.predict(work) for work in works]
     return np.array([[one.low_s for one in found], [one.seconds for one in found], [one.high_s for one in found]])
 
 
-METHODS: dict[str, Method] = {"roofline": by_roofline, "linear": by_line, "trees": by_trees}
+METHODS: dict[str, Method] = {"roofline": by_roofline, "linear": by_line, "tvmpipe": by_tvmpipe}
 
 
 def _table(works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
@@ -180,7 +180,7 @@ def leave_one_out(
 
 
 def lines_of(target: str, method: str, priced: Sequence[Priced]) -> list[str]:
-    """A row for all models together, and for the trees one for each."""
+    """A row for all models together, and for tvmpipe one for each."""
     errors = np.concatenate([one.errors for one in priced])
     covered = np.concatenate([one.covered for one in priced])
     wholes = [abs(one.whole) for one in priced]
@@ -190,7 +190,7 @@ def lines_of(target: str, method: str, priced: Sequence[Priced]) -> list[str]:
         f"{target:<10} {method:<9} {'all':<20}{len(errors):>6}{np.median(errors):>10.1%}{np.median(wholes):>10.1%}"
         f"{np.median(ranks):>10.3f}{coverage:>10}"
     ]
-    if method == "trees":
+    if method == "tvmpipe":
         lines += [
             f"{'':<20} {one.model:<20}{len(one.errors):>6}{np.median(one.errors):>10.1%}{one.whole:>+10.1%}"
             f"{one.spearman:>10.3f}{one.covered.mean():>10.1%}"
@@ -207,7 +207,7 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
     matplotlib.rcParams["svg.hashsalt"] = "tvmpipe"
     from matplotlib import pyplot
 
-    lines = [f"{'target':<10}{'measured':>10}{'primitive':>11}{'model':>9}   by trees that saw experiments only"]
+    lines = [f"{'target':<10}{'measured':>10}{'primitive':>11}{'model':>9}   learned from experiments only"]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), sharex=True)
     for name in TARGETS:
         target = find_target(name)
@@ -263,7 +263,7 @@ def main() -> None:
         lines.append(f"{name}: {len(rows)} primitives measured, {busy} of them while the machine was busy")
         for method, price in METHODS.items():
             lines += lines_of(name, method, leave_one_out(rows, suite, target, price))
-            print("\n".join(lines[-(1 if method != "trees" else 1 + len(suite)) :]), flush=True)
+            print("\n".join(lines[-(1 if method != "tvmpipe" else 1 + len(suite)) :]), flush=True)
     if arguments.curve:
         lines += ["", *curve(store, suite, RESULTS / "cost_model.svg")]
     (RESULTS / "cost_model.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -2,9 +2,10 @@
 
 For a primitive on a device, the first of these that there is:
 
-1. its own measurement on this target, with as many threads, made from the code that would be made now;
-2. trees fitted to the target's measurements, at least `learned.ENOUGH`;
-3. trees of the nearest target that has as many, corrected by what the target's own few measurements say;
+1. its own measurement on this target, with as many threads, made from the code that would be made now while the
+   device was not busy;
+2. what was learned from the target's measurements, at least `learned.ENOUGH`;
+3. what was learned of the nearest target that has as many, corrected by what the target's own few measurements say;
 4. the roofline.
 
 The nearest target is of the same architecture; width of vectors counts before threads. No measurement of one
@@ -76,7 +77,7 @@ class LearnedCost:
             self._known[place] = self._look_up(*place)
         known = self._known[place]
         row = known.measured.get(identity(work.key, schedule_version(), tvm_version()))
-        if row is not None:
+        if row is not None and (not row.busy or known.model is None):
             return Estimate(row.seconds + CALL_S, "profile", row.low_s + CALL_S, row.high_s + CALL_S)
         if known.model is None:
             return self._roofline.estimate(work, device)

@@ -5,9 +5,9 @@ kind and a constant, each at a rate that is fitted for each family of primitives
 (Lawson, Hanson: "Solving least squares problems", 1974), reweighted so that relative errors count alike. The other adds
 gradient-boosted trees (Chen, Guestrin: "XGBoost: a scalable tree boosting system", KDD 2016) that see
 `targets.features` and give log2 of the seconds over `SLOPE` powers of the first. The trees may only rise with
-operations and bytes, so that more work never costs less and sizes beyond those measured still cost more. How much the
-trees count in a family is what was best for origins that were left out of the fit: trees know what no rate says, and
-guess wildly where little is like what they saw.
+operations and bytes, so that more work never costs less and sizes beyond those measured still cost more. They know
+what no rate says, such as tiles that fit badly, but guess wildly where little is like what they saw. With a share of
+`TREES` in log seconds whole models are priced better than by rates or by trees alone (`benchmarks/cost_model.py`).
 
 Intervals are conformal (Vovk, Gammerman, Shafer: "Algorithmic learning in a random world", 2005): quantiles of
 the errors for origins that were left out, within each family that has enough of them.
@@ -33,6 +33,7 @@ from tvmpipe.targets.target import TargetDescription
 
 VERSION = 2  # of what is fitted and how
 SLOPE = 0.9
+TREES = 0.25
 ENOUGH = 60
 """Measurements from which a target gets trees of its own."""
 
@@ -40,10 +41,8 @@ _COVERAGE = 0.9
 _FOLDS = 5
 _FAMILY = 25  # errors of a family that its own quantiles need
 _UNKNOWN = 1.0  # log2 of the factor an estimate may be off where too few origins are known to measure it
-_ROUNDS = 300
+_ROUNDS = 150
 _RATES = 8  # measurements of a family that rates of its own need
-_WEIGHTS = 15  # errors of a family that a weight of its own needs
-_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)  # what the trees may count
 _FLOOR_S = 1e-9
 _SETTINGS: tuple[dict[str, float], ...] = (
     {"max_depth": 3, "min_child_weight": 2, "eta": 0.08},
@@ -65,16 +64,14 @@ class Prediction:
 class TargetModel:
     """What was fitted to the measurements of one target and number of threads.
 
-    All by family, "" for those without their own: `rates` seconds per unit of `resources`, `weights` what the trees
-    count (0 to 1), `errors` quantiles of log2(measured / predicted), low and high. `data` is a hash of what it was
-    fitted to.
+    By family, "" for those without their own: `rates` seconds per unit of `resources`, `errors` quantiles of
+    log2(measured / predicted), low and high. `setting` is that of the trees, `data` a hash of what was fitted to.
     """
 
     target: TargetDescription
     threads: int
     rates: Mapping[str, tuple[float, ...]]
     booster: Any
-    weights: Mapping[str, float]
     setting: Mapping[str, float]
     errors: Mapping[str, tuple[float, float]]
     data: str
@@ -84,9 +81,7 @@ class TargetModel:
         kind = family(work)
         row = np.array([as_row(features.features(work, self.target, self.threads))], dtype=np.float32)
         used = np.array([resources(work, self.target, self.threads)])
-        base, trees = _both(self.rates, self.booster, used, row, [kind])
-        weight = self.weights.get(kind, self.weights[""])
-        log_s = float((1 - weight) * base[0] + weight * trees[0])
+        log_s = float(_blend(self.rates, self.booster, used, row, [kind])[0])
         if target is not None and (target, threads) != (self.target, self.threads):
             log_s += math.log2(base_seconds(work, target, threads or 1) / base_seconds(work, self.target, self.threads))
         low, high = self.errors.get(kind, self.errors[""])
@@ -101,7 +96,6 @@ class TargetModel:
                 "features": list(features.NAMES),
                 "data": self.data,
                 "rates": self.rates,
-                "weights": self.weights,
                 "setting": self.setting,
                 "errors": self.errors,
                 "booster": json.loads(bytes(self.booster.save_raw("json"))),
@@ -122,7 +116,7 @@ def from_json(text: str, target: TargetDescription, threads: int, data: str) -> 
     booster.load_model(bytearray(json.dumps(values["booster"]).encode()))
     rates = {name: tuple(map(float, found)) for name, found in values["rates"].items()}
     errors = {name: (float(low), float(high)) for name, (low, high) in values["errors"].items()}
-    return TargetModel(target, threads, rates, booster, values["weights"], values["setting"], errors, data)
+    return TargetModel(target, threads, rates, booster, values["setting"], errors, data)
 
 
 def resources(work: Work, target: TargetDescription, threads: int) -> list[float]:
@@ -151,16 +145,14 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
         families=[family(row.work) for row in rows],
     )
     folds = np.array(_folds([row.origin for row in rows]))
-    setting, weights, errors = _SETTINGS[1], {"": 0.5}, None
+    setting = _SETTINGS[0]
+    errors: NDArray[np.float64] | None = None
     if folds.any():
         tried = []
         for place, candidate in enumerate(_SETTINGS):
-            base, trees = _left_out(data, folds, candidate)
-            found = _best_weights(data, base, trees)
-            counts = np.array([found.get(name, found[""]) for name in data.families])
-            left = data.logs - (1 - counts) * base - counts * trees
-            tried.append((float(np.mean(np.abs(left))), place, found, left))
-        _, best, weights, errors = min(tried, key=lambda one: one[:2])
+            left = data.logs - _left_out(data, folds, candidate)
+            tried.append((float(np.mean(np.abs(left))), place, left))
+        _, best, errors = min(tried, key=lambda one: one[:2])
         setting = _SETTINGS[best]
     rates = _rates(data)
     return TargetModel(
@@ -168,7 +160,6 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
         threads=threads,
         rates=rates,
         booster=_train(data, rates, setting),
-        weights=weights,
         setting=setting,
         errors={"": (-_UNKNOWN, _UNKNOWN)} if errors is None else _quantiles(errors, data.families),
         data=data_hash(rows),
@@ -203,37 +194,37 @@ def _folds(origins: Sequence[str]) -> list[int]:
     return [fold_of[origin] for origin in origins]
 
 
-def _left_out(
-    data: _Data, folds: NDArray[Any], setting: Mapping[str, float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both estimates of each row by a fit without its fold."""
-    base, trees = np.zeros(len(folds)), np.zeros(len(folds))
+def _left_out(data: _Data, folds: NDArray[Any], setting: Mapping[str, float]) -> NDArray[np.float64]:
+    """log2 seconds of each row by a fit without its fold."""
+    said = np.zeros(len(folds))
     for fold in sorted(set(folds.tolist())):
         out = folds == fold
         inside, outside = data.where(~out), data.where(out)
         rates = _rates(inside)
         booster = _train(inside, rates, setting)
-        base[out], trees[out] = _both(rates, booster, outside.used, outside.table, outside.families)
-    return base, trees
+        said[out] = _blend(rates, booster, outside.used, outside.table, outside.families)
+    return said
 
 
-def _both(
+def _blend(
     rates: Mapping[str, tuple[float, ...]],
     booster: Any,
     used: NDArray[np.float64],
     table: NDArray[np.float32],
     families: Sequence[str],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """log2 seconds by the rates alone, and with the trees."""
+) -> NDArray[np.float64]:
+    """log2 seconds by rates and trees."""
     base = _by_rates(rates, used, families)
-    return base, SLOPE * base + booster.inplace_predict(table)
+    trees: NDArray[np.float64] = SLOPE * base + booster.inplace_predict(table)
+    return (1 - TREES) * base + TREES * trees
 
 
 def _by_rates(
     rates: Mapping[str, tuple[float, ...]], used: NDArray[np.float64], families: Sequence[str]
 ) -> NDArray[np.float64]:
     own = np.array([rates.get(name, rates[""]) for name in families])
-    return np.log2(np.sum(used * own, axis=1) + _FLOOR_S)
+    logs: NDArray[np.float64] = np.log2(np.sum(used * own, axis=1) + _FLOOR_S)
+    return logs
 
 
 def _rates(data: _Data) -> dict[str, tuple[float, ...]]:
@@ -258,24 +249,6 @@ def _nonnegative(used: NDArray[np.float64], seconds: NDArray[np.float64]) -> tup
         rates, _ = nnls(relative * weights[:, None], weights)
         weights = 1 / np.sqrt(np.maximum(np.abs(relative @ rates - 1), 0.05))
     return tuple(float(rate) for rate in rates)
-
-
-def _best_weights(data: _Data, base: NDArray[np.float64], trees: NDArray[np.float64]) -> dict[str, float]:
-    """What the trees should count, for all and for each family that has enough left-out errors."""
-
-    def best(chosen: NDArray[np.bool_]) -> float:
-        def score(weight: float) -> float:
-            mixed = (1 - weight) * base[chosen] + weight * trees[chosen]
-            return float(np.mean(np.abs(mixed - data.logs[chosen])))
-
-        return min(_GRID, key=score)
-
-    weights = {"": best(np.ones(len(base), dtype=bool))}
-    for name in sorted(set(data.families)):
-        own = np.array([one == name for one in data.families])
-        if own.sum() >= _WEIGHTS:
-            weights[name] = best(own)
-    return weights
 
 
 def _train(data: _Data, rates: Mapping[str, tuple[float, ...]], setting: Mapping[str, float]) -> Any:

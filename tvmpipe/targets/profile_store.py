@@ -188,9 +188,14 @@ def _to_json(row: Measurement | DeviceFacts) -> dict[str, Any]:
         return {"v": FORMAT, "device": asdict(row)}
     values = asdict(row)
     # What is as usual is left out; times to four digits, which is more than they are worth.
-    work = {name: value for name, value in values.pop("work").items() if value != _WORK[name]}
+    work = {name: _short(value) for name, value in values.pop("work").items() if value != _WORK[name]}
     rounded = {name: float(f"{v:.4g}") if isinstance(v, float) else v for name, v in values.items()}
     return {"v": FORMAT, "work": work, **rounded}
+
+
+def _short(value: Any) -> Any:
+    """Whole numbers without a fraction."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _read(path: Path) -> Iterator[Measurement | DeviceFacts]:
