@@ -67,7 +67,7 @@ def batches_of(pipe: Pipeline) -> dict[str, set[int]]:
 
 def test_a_middle_stage_in_turn(middle: Bundle, four: LocalCluster) -> None:
     checked = Checked(middle, 60)
-    with middle.connect(four.tracker, trace=True) as pipe:
+    with middle.connect(four.tracker, batch=1, trace=True) as pipe:
         pipe.warm_up()
         assert checked.run(pipe) == 60
         counts = {name: count.samples for name, count in pipe.counts().items() if name in ("s0", "s2") or "@" in name}
@@ -102,7 +102,7 @@ def test_first_and_last_stages_in_turn(build: Build, four: LocalCluster) -> None
 
 def test_one_that_is_lost_is_done_without_and_takes_its_turn_again(middle: Bundle, four: LocalCluster) -> None:
     checked = Checked(middle, 240)
-    with middle.connect(four.tracker, failover=True) as pipe:
+    with middle.connect(four.tracker, batch=1, failover=True) as pipe:
 
         def restart() -> None:
             assert pipe.lost == ("gamma",)
