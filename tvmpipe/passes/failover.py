@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.base import CompileState, Spare, required
-from tvmpipe.passes.compress import Compress
 from tvmpipe.passes.plan import Plan
-from tvmpipe.passes.price import price
 from tvmpipe.passes.replan import replan
 from tvmpipe.passes.turns import without
 
@@ -36,7 +34,8 @@ class Failover:
             try:
                 pins = {pattern: device for pattern, device in state.options.pins.items() if device != lost}
                 share_s = state.options.time_limit_s / len(plan.loads)
-                after = _or_fewer_turns(state, replan(state, state.cluster.without(lost), pins, share_s), lost)
+                known = without(plan.placement, lost)
+                after = replan(state, state.cluster.without(lost), pins, share_s, known, "fewer turns")
             except InfeasibleError as error:
                 notes.append(f"without {lost} the model cannot run: {error}")
                 continue
@@ -48,27 +47,3 @@ class Failover:
         """What progress says of the work to come."""
         plan: Plan = required(state.plan, "plan")
         return f"plans without each of {', '.join(plan.loads)}" if state.options.failover else ""
-
-
-def _or_fewer_turns(state: CompileState, after: CompileState, lost: str) -> CompileState:
-    """What was found without a device, or the old plan with its turns taken by others where that is as good."""
-    found: Plan = required(after.plan, "plan")
-    rest = without(required(state.plan, "plan").placement, lost)
-    if rest is None:
-        return after
-    priced = price(required(after.graph, "graph"), required(after.costs, "costs"), after.cluster, rest, found.objective)
-    if priced.missing_bytes:
-        return after
-    fewer = replace(
-        found,
-        placement=rest,
-        stages=priced.stages,
-        period_s=priced.period_s,
-        latency_s=priced.latency_s,
-        loads=priced.loads,
-        links=priced.links,
-        bound_s=None,
-        origin="fewer turns",
-    )
-    tried = Compress().apply(replace(after, plan=fewer, notes=()))
-    return tried if required(tried.plan, "plan").value_s <= found.value_s else after
