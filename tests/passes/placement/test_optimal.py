@@ -36,13 +36,13 @@ def agrees(problem: Problem) -> None:
     assert found.proven, (found.figure_s, found.bound_s)
 
 
-@_examples(40)
+@_examples(80)
 @given(problems(models=("overlapped", "summed")))
 def test_periods_are_the_least(problem: Problem) -> None:
     agrees(problem)
 
 
-@_examples(10)
+@_examples(20)
 @given(problems(models=("makespan",), contiguous=False))
 def test_makespans_are_the_least(problem: Problem) -> None:
     agrees(problem)
