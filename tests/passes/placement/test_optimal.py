@@ -42,7 +42,7 @@ def test_periods_are_the_least(problem: Problem) -> None:
     agrees(problem)
 
 
-@_examples(20)
+@_examples(12)
 @given(problems(models=("makespan",), contiguous=False))
 def test_makespans_are_the_least(problem: Problem) -> None:
     agrees(problem)
