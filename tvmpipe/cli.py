@@ -102,6 +102,8 @@ def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, tune: int
 @click.argument("model", type=click.Path(path_type=Path))
 @_planning_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write plan.yaml here.")
+@click.option("--simulate", type=click.IntRange(min=1), metavar="N", help="Send N samples through the plan, on paper.")
+@click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Relative spread of every step of these.")
 @_command
 def plan(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
     """Say what would go where and what it should cost, without compiling."""
