@@ -21,12 +21,11 @@ class Layers:
     """L layers in an order in which they can run, and tables over runs of layers i to j - 1, [L + 1, L + 1] each.
 
     Attributes: `weights` and `working` bytes that a run holds; `received` and `sent` bytes of tensors that enter and
-    leave it, each counted once; `crossing` [L + 1] bytes that cross each boundary and `crossings` how many tensors do,
-    boundaries 0 and L being those with the head. `seconds` [L + 1, D]: what all layers before take on each device.
+    leave it, each counted once; `crossing` [L + 1] bytes that cross each boundary,
+    boundaries 0 and L being those with the head.
     """
 
     members: tuple[tuple[int, ...], ...]
-    seconds: Array
     weights: Array
     working: Array
     received: Array
@@ -50,9 +49,6 @@ def layers(problem: Problem, chain: Chain) -> Layers:
     place = {node: index for index, inside in enumerate(members) for node in inside}
     count = len(members)
     shape = (count + 1, count + 1)
-    seconds = np.zeros((count + 1, problem.device_count))
-    for index, inside in enumerate(members):
-        seconds[index + 1] = seconds[index] + problem.time_s[list(inside)].sum(axis=0)
     weight = [problem.weight_bytes[list(inside)].sum() for inside in members]
     held = np.concatenate([[0.0], np.cumsum(weight)])
     weights = held[None, :] - held[:, None]
@@ -80,7 +76,7 @@ def layers(problem: Problem, chain: Chain) -> Layers:
         for read in reads:
             received[earlier + 1 : read + 1, read + 1 :] += tensor.size_bytes
             earlier = read
-    return Layers(tuple(members), seconds, weights, working, received, sent, crossing)
+    return Layers(tuple(members), weights, working, received, sent, crossing)
 
 
 def _blocks(problem: Problem) -> list[list[int]]:

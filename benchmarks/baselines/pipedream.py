@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -86,10 +86,11 @@ def _fits(problem: Problem, nodes: tuple[int, ...], device: int) -> bool:
 
 def _splits(problem: Problem, chain: Layers, *, replicate: bool) -> list[_Split]:
     """The plans for equal workers of the smallest, the mean and the largest memory, without those that have none."""
-    workers = [device for device in range(problem.device_count) if not problem.is_free(device)]
-    finite = np.ma.masked_invalid(problem.time_s[:, workers]).mean(axis=1).filled(np.inf)
-    equal = replace(problem, time_s=np.repeat(finite[:, None], problem.device_count, axis=1))
-    seconds = np.concatenate([[0.0], np.cumsum([equal.time_s[list(inside), 0].sum() for inside in chain.members])])
+    everything = range(problem.device_count)
+    workers = [device for device in everything if not problem.is_free(device)] or list(everything)
+    # Where no worker may run a node, this plan fits nowhere, which its true price will say.
+    times = np.ma.masked_invalid(problem.time_s[:, workers]).mean(axis=1).filled(0.0)
+    seconds = np.concatenate([[0.0], np.cumsum([times[list(inside)].sum() for inside in chain.members])])
     compute = seconds[None, :] - seconds[:, None]
     pairs = [(a, b) for a in workers for b in workers if a != b]
     per_byte = float(np.mean([1 / problem.bandwidth_bps[pair] for pair in pairs])) if pairs else 0.0

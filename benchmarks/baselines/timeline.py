@@ -73,8 +73,10 @@ class Timeline:
             for lane, interval in self._lanes(transfer):
                 lane.remove(interval)
         seconds = float(self.problem.time_s[node, device])
-        start = self._gap([self._computing[device]], ready, seconds) if self.insertion else ready
-        start = start if self.insertion else max(ready, self.free_from(device))
+        if self.insertion:
+            start = _first_fit(self._computing[device], ready, seconds)
+        else:
+            start = max(ready, self.free_from(device))
         return Slot(node, device, ready, start, start + seconds, tuple(transfers))
 
     def take(self, slot: Slot) -> None:
@@ -82,8 +84,7 @@ class Timeline:
         node, device = slot.node, slot.device
         self._room.take(node, device)
         self.device_of[node], self.start_s[node], self.end_s[node] = device, slot.start_s, slot.end_s
-        if slot.end_s > slot.start_s:
-            insort(self._computing[device], (slot.start_s, slot.end_s))
+        insort(self._computing[device], (slot.start_s, slot.end_s))
         for transfer in slot.transfers:
             self._occupy(transfer)
             self._record(transfer)
@@ -139,7 +140,7 @@ class Timeline:
 
     @staticmethod
     def _gap(lanes: Sequence[list[_Interval]], ready: float, seconds: float) -> float:
-        """The first moment from `ready` on at which every lane is free for so long."""
+        """The first moment from `ready` on at which every lane is free for so long; what takes no time needs none."""
         if seconds <= 0:
             return ready
         start, settled = ready, 0

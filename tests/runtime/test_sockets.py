@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -182,6 +185,43 @@ def test_a_receiver_that_hangs_is_noticed() -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def slow_cable(port: int, rate_bps: float) -> int:
+    """A port from which bytes reach another at a rate, with next to nothing on the way; answers come at once."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1)
+
+    def answers(near: socket.socket, far: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := far.recv(4096):
+                near.sendall(data)
+
+    def carry() -> None:
+        near, _ = listener.accept()
+        far = socket.create_connection(("127.0.0.1", port))
+        threading.Thread(target=answers, args=(near, far), daemon=True).start()
+        with contextlib.suppress(OSError):
+            while data := near.recv(1024):
+                time.sleep(len(data) / rate_bps)
+                far.sendall(data)
+
+    threading.Thread(target=carry, daemon=True).start()
+    return int(listener.getsockname()[1])
+
+
+def test_a_slow_link_that_carries_a_large_tensor_is_not_lost() -> None:
+    """At 100 kB/s, 300 kB take three seconds, far longer than heartbeats may."""
+    with Sockets() as there, Sockets() as here:
+        pull, port = there.pull("127.0.0.1", queue=0)
+        push, monitor = here.push(("127.0.0.1", slow_cable(port, 100e3)), queue=0, bandwidth_bps=100e3)
+        for _ in range(2):
+            push.send(bytes(300_000), copy=False)
+        pull.rcvtimeo = 15_000
+        assert [len(pull.recv()) for _ in range(2)] == [300_000] * 2
+        assert kinds_so_far(monitor) == ["connected", "ready"]
 
 
 def test_a_bounded_queue_holds_the_sender_back() -> None:

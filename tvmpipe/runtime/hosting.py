@@ -33,7 +33,10 @@ class HostedSession:
     ) -> None:
         # Queues have no length of their own: the head lets in no more batches than `max_batches`.
         inbox, _ = sockets.pull(*address, queue=0, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
-        pushes = {peer.name: sockets.push(parse_address(peer.address, "link"), queue=0) for peer in spec.peers}
+        pushes = {
+            peer.name: sockets.push(parse_address(peer.address, "link"), queue=0, bandwidth_bps=peer.bandwidth_bps)
+            for peer in spec.peers
+        }
         outboxes = {name: socket for name, (socket, _) in pushes.items()}
         monitors = {name: monitor for name, (_, monitor) in pushes.items()}
         clock = Clock()

@@ -20,11 +20,14 @@ from tvmpipe.runtime.address import format_address, is_loopback, resolve
 from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper
 from tvmpipe.runtime.keys import ClusterKey
 
-HEARTBEAT_TIMEOUT_MS = 1500  # for links from 0.5 MB/s up
+HEARTBEAT_TIMEOUT_MS = 1500
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
 # than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire:
-# so much takes half a second at 1 MB/s (the kernel doubles it), and more was not faster on loopback.
-_SEND_BUFFER_BYTES = 256 << 10
+# what takes half a second there (the kernel doubles it). More than the most was not faster on loopback; the least
+# is what Linux allows in any case, enough for links from 20 kB/s up.
+_MOST_BUFFERED_BYTES = 256 << 10
+_LEAST_BUFFERED_BYTES = 4 << 10
+_BUFFERED_S = 0.25
 _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
 _BACKLOG = 1024
 _HANDSHAKE_MS = 5000
@@ -122,17 +125,20 @@ class Sockets:
         endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         return socket, int(endpoint.rstrip("\0").rpartition(":")[2])
 
-    def push(self, address: tuple[str, int], *, queue: int = 8) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    def push(
+        self, address: tuple[str, int], *, queue: int = 8, bandwidth_bps: float | None = None
+    ) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         """A PUSH socket that connects to a PULL socket at (host, port), and its monitor.
 
         It connects again whenever the connection is lost; what ZeroMQ had passed to the kernel by then is lost with
-        it. `queue` messages wait before `send` blocks. Returns at once: poll the monitor for what happens to the
-        connection and read it with `read_event`. Raises InputError when the host has no address, or is not
-        loopback and there is no key.
+        it. `queue` messages wait before `send` blocks; `bandwidth_bps` is what the link can carry. Returns at once:
+        poll the monitor for what happens to the connection and read it with `read_event`. Raises InputError when the
+        host has no address, or is not loopback and there is no key.
         """
         socket, endpoint = self._towards(zmq.PUSH, address)
         socket.sndhwm = queue
-        socket.sndbuf = _SEND_BUFFER_BYTES
+        buffered = _MOST_BUFFERED_BYTES if bandwidth_bps is None else int(bandwidth_bps * _BUFFERED_S)
+        socket.sndbuf = min(_MOST_BUFFERED_BYTES, max(_LEAST_BUFFERED_BYTES, buffered))
         if self._heartbeat_timeout_ms is not None:
             socket.heartbeat_ivl = max(1, self._heartbeat_timeout_ms // 3)
             socket.heartbeat_timeout = self._heartbeat_timeout_ms
