@@ -68,7 +68,7 @@ class _Search:
         self.inst, self.limits, self.listener = inst, limits, listener
         self.stack, self._engine = stack, engine
         # Engines and the last building of a schedule end a little after they should.
-        self.deadline = Deadline(limits.time_limit_s - min(1.0, 0.03 * limits.time_limit_s))
+        self.deadline = Deadline(limits.time_limit_s - min(2.0, 0.03 * limits.time_limit_s))
         self.best: Found | None = None
         self.origin = ""
         self.bound = 0.0

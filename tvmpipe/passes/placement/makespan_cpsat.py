@@ -52,7 +52,7 @@ def solve(task: Task) -> Exact:
     status = solver.solve(model.model)
     if status == cp_model.INFEASIBLE:
         return Exact(None, None, max(math.nextafter(cutoff_s, math.inf), (model.most + 1) / model.scale))
-    bound = max(0.0, math.ceil(solver.best_objective_bound - 1e-6) / model.scale)
+    bound = max(0.0, min(math.ceil(solver.best_objective_bound - 1e-6), model.most + 1) / model.scale)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return Exact(None, None, bound)
     device_of, table = model.read(solver)

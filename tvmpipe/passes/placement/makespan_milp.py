@@ -48,9 +48,11 @@ def solve(task: Task) -> Exact:
             break
         state, dual = program.run(left, task.threads, task.seed)
         if state == "infeasible":
-            bound = best[1].makespan if best else math.nextafter(cutoff_s, math.inf)
+            past = math.nextafter(cutoff_s, math.inf)
+            bound = past if best is None else min(past, best[1].makespan)
             break
-        bound = max(bound, dual * cutoff_s)
+        # The program leaves out what is only possible past the cutoff: its bound says nothing beyond that.
+        bound = max(bound, min(dual * cutoff_s, math.nextafter(cutoff_s, math.inf)))
         if state == "none":
             break
         device_of, table, clashes = program.read()
