@@ -34,7 +34,7 @@ _WINDOWS = 8
 _KINDS = 4
 _MOST_MULTISETS = 5_000
 _ROUNDED = 1.5  # stages on devices that stand for faster ones may look slower than they are
-_HEAT = 1.0
+_HEATS = (0.05, 0.3, 1.0)  # little and much helped different graphs; later searches begin from what earlier ones found
 _IDLE_ROUNDS = 4
 _PROGRAM_SIZE = 25_000  # variables of a program that is worth a try as a whole
 
@@ -206,8 +206,9 @@ class _Search:
         start = None if self.best is None else small.lower(self.best)
         if start is None or self.done():
             return
-        placed = local_search(small.problem, start, steps, self.deadline, seed, self.bound_s, heat=_HEAT)
-        self.offer("local search", small.lift(placed))
+        for heat in _HEATS:
+            start = local_search(small.problem, start, steps // 2, self.deadline, seed, self.bound_s, heat)
+            self.offer("local search", small.lift(start))
 
     def whole(self, small: Reduced) -> None:
         """The mixed-integer program of all that is left."""

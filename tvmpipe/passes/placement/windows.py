@@ -20,7 +20,7 @@ from tvmpipe.passes.placement.problem import Problem
 
 _NODES = 36
 _DEVICES = 4
-_TREE = 300
+_TREE = 100
 _SECONDS = 10.0
 _LEAST_S = 0.5
 
