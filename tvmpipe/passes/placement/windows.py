@@ -49,7 +49,7 @@ def improve_windows(
             small.problem,
             low_s,
             best_s,
-            min(_SECONDS, deadline.left_s),
+            min(_SECONDS, deadline.left_s / 2),
             start=start,
             gap=1e-4,
             seed=rng.randrange(1 << 20),
