@@ -90,7 +90,8 @@ ROWS = (
 def run(row: Row, root: Path, time_limit_s: float | None = None) -> dict[str, Any]:
     """Solve a row; what was found, and whether it is what is known. Raises TvmpipeError."""
     named = read(root / row.file, row.kind, row.options)
-    found = answer(named, Limits(time_limit_s or row.time_limit_s)).facts()
+    limit = time_limit_s or row.time_limit_s
+    found = answer(named, Limits(limit)).facts()
     slack = 0.5 * 10.0**-row.digits
     holds = found["objective"] <= row.known + slack
     if row.optimal:
@@ -103,7 +104,7 @@ def run(row: Row, root: Path, time_limit_s: float | None = None) -> dict[str, An
         "known": row.known,
         "optimal": row.optimal,
         "floor": row.floor,
-        "limit": row.time_limit_s,
+        "limit": limit,
         **facts,
         "ok": bool(holds),
     }

@@ -40,17 +40,17 @@ class Bar:
     start: float
 
 
-def tasks_of(manifest: Manifest, plan: PlanEntry) -> list[Task]:
-    """Stages and messages of one sample; several messages of a link share its predicted time by their bytes."""
+def tasks_of(manifest: Manifest, plan: PlanEntry, sample: int) -> list[Task]:
+    """Stages and messages of a sample; several messages of a link share its predicted time by their bytes."""
+    here = [stage for stage in plan.stages if stage.turn.takes(sample)]
     sizes = {t.value: t.spec.size_bytes for stage in plan.stages for t in (*stage.inputs, *stage.outputs)}
     tasks, messages = [], []
     reads = {
-        device: {t.value for stage in plan.stages if stage.device == device for t in stage.inputs}
-        for device in plan.devices
+        device: {t.value for stage in here if stage.device == device for t in stage.inputs} for device in plan.devices
     }
     reads[HEAD] = set(manifest.model_outputs.values())
     sources = [(HEAD, set(manifest.model_inputs.values()))]
-    for stage in plan.stages:
+    for stage in here:
         needs = frozenset((t.value, stage.device) for t in stage.inputs)
         makes = frozenset((t.value, stage.device) for t in stage.outputs)
         tasks.append(Task(stage.device, stage.name, needs, makes, stage.predicted_compute_s))
@@ -69,7 +69,7 @@ def tasks_of(manifest: Manifest, plan: PlanEntry) -> list[Task]:
                     label="" if link.encoding == "none" else link.encoding,
                     needs=frozenset((value, link.sender) for value in values),
                     makes=frozenset((value, link.receiver) for value in values),
-                    seconds=link.predicted_s * sum(sizes[value] for value in values) / total,
+                    seconds=link.predicted_s / link.share * sum(sizes[value] for value in values) / total,
                 )
             )
     return tasks
@@ -79,7 +79,7 @@ def schedule(manifest: Manifest, plan: PlanEntry) -> list[Bar]:
     """The first samples, all of which are at the head from the start."""
     free: dict[str, float] = {}
     there = [{(value, HEAD): 0.0 for value in manifest.model_inputs.values()} for _ in range(SAMPLES)]
-    waiting = [(sample, task) for sample in range(SAMPLES) for task in tasks_of(manifest, plan)]
+    waiting = [(sample, task) for sample in range(SAMPLES) for task in tasks_of(manifest, plan, sample)]
     bars = []
     while waiting:
         ready = [

@@ -135,7 +135,7 @@ def test_other_format_version(tmp_path: Path, chain_bundle: Bundle) -> None:
 
     chain_bundle.save(tmp_path / "b")
     manifest = tmp_path / "b" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1').replace('"plans"', '"stages"'))
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 1').replace('"plans"', '"stages"'))
     (tmp_path / "b" / "manifest.json.sha256").write_text(hash_file(manifest))
-    with pytest.raises(BundleError, match="bundle format 1; this version reads 2"):
+    with pytest.raises(BundleError, match="bundle format 1; this version reads 3"):
         tvmpipe.load(tmp_path / "b")

@@ -90,6 +90,16 @@ def test_plan_without_compiling(tmp_path: Path, branchy_path: Path, cluster_path
     assert facts["bound_s"] <= facts["period_s"]
 
 
+def test_explain(branchy_path: Path, cluster_path: Path) -> None:
+    out, _ = tvmpipe("explain", branchy_path, "--cluster", cluster_path, "--time-limit", 4, "--json")
+    explanation = json.loads(out)["explanation"]
+    assert [device["name"] for device in explanation["devices"]] == ["alpha", "beta", "gamma"]
+    assert all(device["used"] or device["why_unused"] for device in explanation["devices"])
+    assert {change["change"] for change in explanation["what_if"]} >= {"one more alpha", "twice the bandwidth"}
+    out, _ = tvmpipe("explain", branchy_path, "--cluster", cluster_path, "--time-limit", 4, "--objective", "latency")
+    assert "What would change it" in out
+
+
 def test_plans_for_losses_and_encoded_links(tmp_path: Path, chain_path: Path) -> None:
     cluster = tmp_path / "cluster.toml"
     cluster.write_text(

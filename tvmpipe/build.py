@@ -29,6 +29,7 @@ def build(
     records: str | Path | None = None,
     tune: int = 0,
     tracker: str | None = None,
+    replicate: bool = False,
     failover: bool = False,
     compress: Encoding = "none",
     progress: Progress | None = None,
@@ -42,6 +43,7 @@ def build(
     instead of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
     first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
+    With `replicate`, equal devices may take samples in turn where that lowers the period.
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
 
@@ -57,6 +59,7 @@ def build(
         time_limit_s=time_limit_s,
         pins=pins,
         plan=plan,
+        replicate=replicate,
         failover=failover,
         compress=compress,
     )
@@ -76,6 +79,7 @@ def prepare(
     time_limit_s: float = 60.0,
     pins: Mapping[str, str] | None = None,
     plan: str | Path | None = None,
+    replicate: bool = False,
     failover: bool = False,
     compress: Encoding = "none",
 ) -> Any:
@@ -92,6 +96,7 @@ def prepare(
             shapes={name: tuple(int(d) for d in dims) for name, dims in (shapes or {}).items()},
             pins=dict(pins or {}),
             plan_file=None if plan is None else Path(plan),
+            replicate=replicate,
             failover=failover,
             compress=compress,
         ),

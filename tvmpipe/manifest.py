@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 HEAD = "head"
 """The process that submits samples, as an end of a link."""
@@ -63,15 +64,38 @@ class StageTensor(_Frozen):
     spec: TensorSpec
 
 
-class StageEntry(_Frozen):
-    """A stage: `library` exports `main(inputs..., weights)`, which returns a tuple of the outputs.
+class Turn(_Frozen):
+    """Which batches a device computes where several take them in turn: those whose number is `place` modulo `of`."""
 
+    place: int = 0
+    of: int = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Turn:
+        if not 0 <= self.place < self.of:
+            raise ValueError(f"place {self.place} of {self.of} is none")
+        return self
+
+    def takes(self, batch: int) -> bool:
+        """Whether it is this device's turn."""
+        return batch % self.of == self.place
+
+    def meets(self, other: Turn) -> bool:
+        """Whether some batch is both devices' turn, so that they may have to talk to each other."""
+        return (self.place - other.place) % math.gcd(self.of, other.of) == 0
+
+
+class StageEntry(_Frozen):
+    """A stage on a device: `library` exports `main(inputs..., weights)`, which returns a tuple of the outputs.
+
+    A stage that devices take in turn has an entry for each of them. A device's stages all have the same `turn`.
     `weights` is the tuple of tensors called `weight_names`, each of which lies in exactly one of `weight_files`
     (stages of several plans share files). A stage without any has no such parameter.
     """
 
     name: str
     device: str
+    turn: Turn = Turn()
     library: FileEntry
     weight_files: tuple[FileEntry, ...]
     weight_names: tuple[str, ...]
@@ -88,12 +112,16 @@ class StageEntry(_Frozen):
 
 
 class LinkEntry(_Frozen):
-    """What travels from one device (or the head) to another for each sample, and in which encoding."""
+    """What travels from one device (or the head) to another for a sample that goes this way, and in which encoding.
+
+    `share` of all samples do, fewer than all only where devices take turns; `predicted_s` is the mean over all.
+    """
 
     sender: str
     receiver: str
     encoding: Encoding
     size_bytes: int
+    share: float = 1.0
     predicted_s: float
 
 
@@ -120,6 +148,16 @@ class PlanEntry(_Frozen):
     def devices(self) -> tuple[str, ...]:
         """Names of the devices that have a stage, in order of their first."""
         return tuple(dict.fromkeys(stage.device for stage in self.stages))
+
+    @property
+    def turns(self) -> dict[str, Turn]:
+        """Each device's turn, in the order of `devices`."""
+        return {stage.device: stage.turn for stage in self.stages}
+
+    @property
+    def round(self) -> int:
+        """Batches in a row after which every device has had its turn with every other that it may have one with."""
+        return math.lcm(*(turn.of for turn in self.turns.values()))
 
 
 class Manifest(_Frozen):

@@ -245,6 +245,18 @@ def test_the_command_takes_options_of_each_format(tmp_path: Path) -> None:
     assert set(facts["placement"].values()) == {"Fast-0", "Fast-1"}
 
 
+def test_the_command_simulates_its_answer(tmp_path: Path) -> None:
+    path, trace = written(tmp_path, MOIRAI), tmp_path / "trace.json"
+    result = invoke(path, "--format", "moirai", "--json", "--simulate", 1, "--trace", trace)
+    assert json.loads(result.stdout)["simulation"] == {"samples": 1, "period": 7.5, "latency": 7.5, "end": 7.5}
+    assert len([event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]) == 4
+    boards(tmp_path, PIPEEDGE)
+    many = invoke(tmp_path, "--format", "pipeedge", "--batch", 1, "--boards", "Fast=2", "--simulate", 20)
+    assert "20 samples" in many.stdout
+    assert "period 1 s" in many.stdout
+    assert invoke(path, "--format", "moirai", "--jitter", 0.1).exit_code == 2
+
+
 def test_errors_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = invoke(written(tmp_path, changed(MOIRAI, ["device_mem"], None)), "--format", "moirai")
     assert (wrong.exit_code, wrong.stdout) == (1, "")

@@ -109,6 +109,27 @@ def test_parallel_branches_run_at_the_same_time_for_latency() -> None:
     assert len(plan.loads) == 2
 
 
+def test_equal_devices_take_turns_where_that_is_faster() -> None:
+    """One layer cannot be cut; two equal devices that take turns still are twice as fast as one."""
+    near = Link(1e10, 1e-6)
+    cluster = replace(cluster_of("1GiB", "1GiB", "20MiB"), network=near)
+    model = chain(1, 1024)
+    alone = plan_of(model, cluster)
+    assert alone.best_single is not None
+    assert alone.period_s == pytest.approx(alone.best_single[1])
+    plan = plan_of(model, cluster, replicate=True)
+    assert set(plan.placement.values()) == {"d0+d1"}
+    assert plan.period_s == pytest.approx(alone.period_s / 2)
+    assert plan.bound_s is None
+
+
+def test_turns_end_where_the_memory_does() -> None:
+    """Either device could hold half of the layers, and none of them all."""
+    cluster = replace(cluster_of("900KiB", "900KiB"), network=Link(1e10, 1e-6))
+    plan = plan_of(chain(), cluster, replicate=True)
+    assert set(plan.placement.values()) == {"d0", "d1"}
+
+
 def test_price_is_what_the_executor_does() -> None:
     """By hand: a chain cut once between two devices; receiving, computing and sending overlap."""
     cluster = cluster_of("1GiB", "1GiB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tvmpipe.manifest import (
+    FORMAT_VERSION,
     HEAD,
     DeviceEntry,
     FileEntry,
@@ -15,6 +16,7 @@ from tvmpipe.manifest import (
     Predicted,
     StageEntry,
     StageTensor,
+    Turn,
 )
 from tvmpipe.tensors import TensorSpec
 
@@ -27,11 +29,14 @@ def tensor(value: int, name: str | None = None) -> StageTensor:
     return StageTensor(value=value, spec=TensorSpec(name=name or f"t{value}", shape=SHAPE, dtype="float32"))
 
 
-def stage(name: str, device: str, inputs: Sequence[int], outputs: Sequence[int]) -> StageEntry:
-    """A stage without weights."""
+def stage(
+    name: str, device: str, inputs: Sequence[int], outputs: Sequence[int], turn: tuple[int, int] = (0, 1)
+) -> StageEntry:
+    """A stage without weights; `turn` is its device's place of so many."""
     return StageEntry(
         name=name,
         device=device,
+        turn=Turn(place=turn[0], of=turn[1]),
         library=FILE,
         weight_files=(),
         weight_names=(),
@@ -41,6 +46,15 @@ def stage(name: str, device: str, inputs: Sequence[int], outputs: Sequence[int])
         outputs=tuple(tensor(value) for value in outputs),
         predicted_compute_s=0.0,
     )
+
+
+def in_turn(name: str, devices: Sequence[str], inputs: Sequence[int], outputs: Sequence[int]) -> list[StageEntry]:
+    """A stage on devices that take turns."""
+    names = [f"{name}@{device}" if len(devices) > 1 else name for device in devices]
+    return [
+        stage(called, device, inputs, outputs, (place, len(devices)))
+        for place, (called, device) in enumerate(zip(names, devices, strict=True))
+    ]
 
 
 def plan(stages: Sequence[StageEntry], lost: str | None = None, links: Sequence[LinkEntry] = ()) -> PlanEntry:
@@ -53,7 +67,7 @@ def manifest(plans: Sequence[PlanEntry], inputs: Mapping[str, int], outputs: Map
     """A manifest with these plans; `inputs` and `outputs` map names of the model to value ids."""
     names = dict.fromkeys(name for one in plans for name in one.devices if name != HEAD)
     return Manifest(
-        format=2,
+        format=FORMAT_VERSION,
         tools={},
         model=ModelEntry(
             name="made",

@@ -10,11 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime import manifests
+from tvmpipe.manifest import Manifest
 from tvmpipe.runtime import events
 from tvmpipe.runtime.events import Event, Instruction
 from tvmpipe.runtime.machine import LINGER_S, LONGEST_RETURN_S, RETURN_S, SILENCE_S, Machine, Settings, replay
 
 CHAIN = manifests.chain("a", "b", "c")
+
+
+def in_turn() -> Manifest:
+    """Two devices in turn and then c, with a plan for the loss of each."""
+    both = [*manifests.in_turn("s0", "ab", [0], [1]), manifests.stage("s1", "c", [1], [3])]
+    spare = [manifests.plan([manifests.stage(f"{lost}-s0", rest, [0], [3])], lost) for lost, rest in ("ab", "bc", "ca")]
+    return manifests.manifest([manifests.plan(both), *spare], {"x": 0}, {"y": 3})
+
+
+TURNS = in_turn()
 
 
 def opened(machine: Machine, now: float = 0.0) -> list[Instruction]:
@@ -145,11 +156,18 @@ def test_a_stage_that_takes_too_long_is_a_loss_of_its_device() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(seed=st.integers(0, 2**31), failover=st.booleans(), batch=st.integers(1, 3))
-def test_every_sample_is_answered_or_failed_exactly_once(seed: int, failover: bool, batch: int) -> None:
+@given(
+    manifest=st.sampled_from([CHAIN, TURNS]),
+    seed=st.integers(0, 2**31),
+    failover=st.booleans(),
+    batch=st.integers(1, 3),
+)
+def test_every_sample_is_answered_or_failed_exactly_once(
+    manifest: Manifest, seed: int, failover: bool, batch: int
+) -> None:
     """A world that loses, repeats and delays at random; at its end every device comes back and stays."""
     choose = random.Random(seed)
-    machine = Machine(CHAIN, Settings(batch=batch, max_batches=3, failover=failover, recover_s=1e9))
+    machine = Machine(manifest, Settings(batch=batch, max_batches=3, failover=failover, recover_s=1e9))
     log: list[Event] = []
     done: list[list[Instruction]] = []
     wires: list[Event] = []
@@ -208,7 +226,25 @@ def test_every_sample_is_answered_or_failed_exactly_once(seed: int, failover: bo
     assert outcomes == Counter(range(20))
     if failover:
         assert answered == set(range(20))
-    assert replay(CHAIN, machine.settings, [events.from_line(events.to_line(event)) for event in log]) == done
+    assert replay(manifest, machine.settings, [events.from_line(events.to_line(event)) for event in log]) == done
+
+
+def test_the_loss_of_a_device_that_takes_turns_is_one_as_any_other() -> None:
+    machine = Machine(TURNS, Settings(failover=True, max_batches=4))
+    machine.start()
+    opened(machine)
+    for sample in range(4):
+        machine.handle(events.Submitted(sample, 0.0))
+    machine.handle(events.Arrived(1, 1, (3,), 0.1))
+    assert machine.handle(events.DeviceLost(1, "b", "it is gone", 0.5)) == [events.Open(2, 2), events.Probe(("b",))]
+    assert opened(machine, 1.0) == [events.Feed(2, batch, (batch,)) for batch in (0, 2, 3)]
+    single = Machine(TURNS, Settings())
+    single.start()
+    opened(single)
+    single.handle(events.Submitted(0, 0.0))
+    (failed,) = single.handle(events.DeviceLost(1, "b", "it is gone", 0.5))
+    assert isinstance(failed, events.Fail)
+    assert (failed.failure.device, failed.failure.stage) == ("b", "s0@b")
 
 
 def test_a_closed_machine_fails_what_comes() -> None:

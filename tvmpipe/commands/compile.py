@@ -34,7 +34,7 @@ def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, 
 def plan_model(model: Path, cluster: Path, output: Path | None, **options: Any) -> Outcome:
     """Plan without compiling; write `plan.yaml` where `output` says."""
     from tvmpipe.passes.pipeline import PLAN, run_passes
-    from tvmpipe.passes.plan import to_yaml
+    from tvmpipe.passes.plan import to_yaml, written
     from tvmpipe.passes.report import render, report
 
     dump = options.pop("dump", None)
@@ -48,7 +48,7 @@ def plan_model(model: Path, cluster: Path, output: Path | None, **options: Any) 
             output.write_text(to_yaml(state.plan, state.signature.sha256), encoding="utf-8")
         except OSError as error:
             raise InputError(f"plan file {output} cannot be written: {error.strerror}") from None
-    return Outcome({**facts, "placement": dict(state.plan.placement)}, render(facts))
+    return Outcome({**facts, "placement": written(state.plan.placement)}, render(facts))
 
 
 def show_model(model: Path, shapes: Mapping[str, Sequence[int]]) -> Outcome:

@@ -8,14 +8,16 @@ from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.base import CompileState, Spare, required
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.replan import replan
+from tvmpipe.passes.turns import without
 
 
 @dataclass(frozen=True)
 class Failover:
     """With `options.failover`, place again without each device that the plan uses; fill in `spares`.
 
-    Pins to the lost device and a plan file do not hold without it. Together these searches get as much time as the
-    plan's own. A loss that no plan survives becomes a note.
+    Pins to the lost device and a plan file do not hold without it. Where others can take the lost device's turns, that
+    is the spare plan unless the search finds a better one. Together these searches get as much time as the plan's own.
+    A loss that no plan survives becomes a note.
     """
 
     name: str = "failover"
@@ -32,7 +34,8 @@ class Failover:
             try:
                 pins = {pattern: device for pattern, device in state.options.pins.items() if device != lost}
                 share_s = state.options.time_limit_s / len(plan.loads)
-                after = replan(state, state.cluster.without(lost), pins, share_s)
+                known = without(plan.placement, lost)
+                after = replan(state, state.cluster.without(lost), pins, share_s, known, "fewer turns")
             except InfeasibleError as error:
                 notes.append(f"without {lost} the model cannot run: {error}")
                 continue

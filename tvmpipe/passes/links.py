@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmpipe.manifest import Encoding
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.stages import StageShape
+from tvmpipe.passes.turns import members_of
 from tvmpipe.targets.cluster import HEAD, Cluster
 from tvmpipe.tensors import TensorSpec
 
@@ -21,7 +23,8 @@ _SHRINKS: dict[Encoding, int] = {"none": 1, "fp16": 2, "int8": 4}
 class Message:
     """Tensors that leave together: all that `stage` (None: the head) makes and `receiver` needs.
 
-    A tensor reaches each device once, however many stages read it there; none is sent where it was made.
+    A tensor reaches each device once, however many stages read it there; none is sent where it was made. Sender and
+    receiver may be several devices that take turns: for sample n, n modulo their number says which.
     """
 
     stage: int | None
@@ -32,7 +35,10 @@ class Message:
 
 @dataclass(frozen=True)
 class LinkLoad:
-    """What a plan asks of one direction of a link for each sample: bytes after encoding, seconds they take."""
+    """What a plan asks of one direction of a link for a sample that goes this way: messages, bytes after encoding.
+
+    `share` of all samples do, fewer than all only between devices that take turns; `busy_s` is the mean over all.
+    """
 
     sender: str
     receiver: str
@@ -41,6 +47,7 @@ class LinkLoad:
     messages: int
     size_bytes: int
     busy_s: float
+    share: float = 1.0
 
 
 def messages_of(graph: PrimitiveGraph, stages: Sequence[StageShape]) -> list[Message]:
@@ -66,23 +73,44 @@ def encoded_bytes(spec: TensorSpec, encoding: Encoding) -> int:
     return spec.size_bytes // _SHRINKS[encoding] if spec.dtype == "float32" else spec.size_bytes
 
 
+def pairs_of(sender: str, receiver: str) -> list[tuple[str, str]]:
+    """Who sends to whom between two places, each pair for as many of the samples: one in so many as there are pairs.
+
+    These are fewer than all where the numbers of devices have a divisor in common: of two and two, each has its own.
+    """
+    senders, receivers = members_of(sender), members_of(receiver)
+    turns = range(math.lcm(len(senders), len(receivers)))
+    return [(senders[turn % len(senders)], receivers[turn % len(receivers)]) for turn in turns]
+
+
 def message_s(graph: PrimitiveGraph, cluster: Cluster, message: Message, encodings: Encodings) -> float:
-    """Seconds from when a message leaves until all of it has arrived."""
-    encoding = encodings.get((message.sender, message.receiver), "none")
-    size = sum(encoded_bytes(graph.values[value].spec, encoding) for value in message.values)
-    return cluster.link(message.sender, message.receiver).transfer_s(size)
+    """Seconds from when a message leaves until all of it has arrived; over the worst link where devices take turns."""
+    pairs = pairs_of(message.sender, message.receiver)
+    return max(_transfer_s(graph, cluster, *pair, message.values, encodings.get(pair, "none")) for pair in pairs)
+
+
+def _transfer_s(
+    graph: PrimitiveGraph, cluster: Cluster, sender: str, receiver: str, values: Sequence[int], encoding: Encoding
+) -> float:
+    size = sum(encoded_bytes(graph.values[value].spec, encoding) for value in values)
+    return cluster.link(sender, receiver).transfer_s(size)
 
 
 def link_loads(
     graph: PrimitiveGraph, cluster: Cluster, messages: Sequence[Message], encodings: Encodings
 ) -> tuple[LinkLoad, ...]:
     """The load of every (sender, receiver) that carries something, in the order in which they first do."""
-    pairs: dict[tuple[str, str], list[Message]] = {}
+    carried: dict[tuple[str, str], list[Message]] = {}
+    shares: dict[tuple[str, str], float] = {}
     for message in messages:
-        pairs.setdefault((message.sender, message.receiver), []).append(message)
+        pairs = pairs_of(message.sender, message.receiver)
+        for pair in pairs:
+            carried.setdefault(pair, []).append(message)
+            shares[pair] = 1 / len(pairs)
     loads = []
-    for (sender, receiver), mine in pairs.items():
+    for (sender, receiver), mine in carried.items():
         encoding = encodings.get((sender, receiver), "none")
+        share = shares[sender, receiver]
         values = tuple(value for message in mine for value in message.values)
         loads.append(
             LinkLoad(
@@ -92,7 +120,8 @@ def link_loads(
                 values=values,
                 messages=len(mine),
                 size_bytes=sum(encoded_bytes(graph.values[value].spec, encoding) for value in values),
-                busy_s=sum(message_s(graph, cluster, message, encodings) for message in mine),
+                busy_s=share * sum(_transfer_s(graph, cluster, sender, receiver, m.values, encoding) for m in mine),
+                share=share,
             )
         )
     return tuple(loads)

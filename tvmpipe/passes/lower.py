@@ -19,7 +19,10 @@ from tvmpipe.targets.target import TargetDescription
 
 @dataclass(frozen=True)
 class StageLibrary:
-    """The shared library of a stage, as the bytes of an ELF file. Equal stages share one, named by the first."""
+    """The shared library of a stage on a device (`Stage.hosted`), as the bytes of an ELF file.
+
+    Equal stages for equal targets share one, named by the first.
+    """
 
     stage: str
     name: str
@@ -39,18 +42,18 @@ class Lower:
         jobs: dict[tuple[Any, TargetDescription, int], _Job] = {}
         job_of = {}
         for stage in _all_stages(state):
-            device = devices[stage.shape.device]
-            key = StructuralKey(stage.module), device.target, device.threads
-            job_of[stage.name] = jobs.setdefault(key, _Job(stage, device))
+            structure = StructuralKey(stage.module)
+            for name, hosted in stage.hosted.items():
+                device = devices[name]
+                job = _Job(hosted, stage.module, device)
+                job_of[hosted] = jobs.setdefault((structure, device.target, device.threads), job)
         work = list(jobs.values())
         if len(work) == 1 or (os.cpu_count() or 1) == 1:
             made = [_compile_here(job, state.options.records) for job in work]
         else:
             made = _compile_in_processes(work, state.options.records)
-        library_of = {job.stage.name: library for job, library in zip(work, made, strict=True)}
-        libraries = tuple(
-            StageLibrary(stage, job.stage.name, library_of[job.stage.name]) for stage, job in job_of.items()
-        )
+        library_of = {job.name: library for job, library in zip(work, made, strict=True)}
+        libraries = tuple(StageLibrary(stage, job.name, library_of[job.name]) for stage, job in job_of.items())
         return replace(state, libraries=libraries)
 
     def detail(self, state: CompileState) -> str:
@@ -61,7 +64,8 @@ class Lower:
 
 @dataclass(frozen=True)
 class _Job:
-    stage: Stage
+    name: str
+    module: Any
     device: Device
 
 
@@ -75,7 +79,7 @@ def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[bytes]
     from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
     pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
-    work = [(tvm.ir.save_json(job.stage.module), job.device.target, job.device.threads, records) for job in jobs]
+    work = [(tvm.ir.save_json(job.module), job.device.target, job.device.threads, records) for job in jobs]
     libraries = []
     for job, result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
         if result.status != StatusKind.COMPLETE:
@@ -86,7 +90,7 @@ def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[bytes]
 
 def _compile_here(job: _Job, records: Path | None) -> bytes:
     try:
-        return compile_stage(job.stage.module, job.device.target, job.device.threads, records)
+        return compile_stage(job.module, job.device.target, job.device.threads, records)
     except Exception as error:  # TVM reports what it cannot generate code for with many exception types
         raise _cannot(job, error) from error
 
@@ -94,7 +98,7 @@ def _compile_here(job: _Job, records: Path | None) -> bytes:
 def _cannot(job: _Job, error: object) -> UnsupportedModelError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else type(error).__name__
-    return UnsupportedModelError(f"TVM cannot compile stage {job.stage.name} for {job.device.target.name}: {reason}")
+    return UnsupportedModelError(f"TVM cannot compile stage {job.name} for {job.device.target.name}: {reason}")
 
 
 def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> bytes:

@@ -17,7 +17,7 @@ ENTRY = "main"
 
 @dataclass(frozen=True)
 class Stage:
-    """A convex part of the graph on one device.
+    """A convex part of the graph on one device, or on several that take turns.
 
     Attributes: `name` "s0", "s1", ... in an order they can run in, of a spare plan with the lost device before it
     ("pi-s0"); `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any,
@@ -28,6 +28,12 @@ class Stage:
     shape: StageShape
     module: Any
     weights: tuple[Weight, ...]
+
+    @property
+    def hosted(self) -> dict[str, str]:
+        """Device -> what the stage is called there: "s1@pi-a" where devices take turns, in their order."""
+        several = len(self.shape.devices) > 1
+        return {device: f"{self.name}@{device}" if several else self.name for device in self.shape.devices}
 
 
 @dataclass(frozen=True)

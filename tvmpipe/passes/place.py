@@ -13,12 +13,16 @@ from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.from_graph import problem_from_graph
 from tvmpipe.passes.placement.limits import Deadline, Limits
+from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
+from tvmpipe.passes.placement.makespan_instance import read
 from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.passes.placement.replicas import least_period_replicated
 from tvmpipe.passes.placement.solve import solve
 from tvmpipe.passes.placement.tidy import tidied
 from tvmpipe.passes.plan import Plan, read_placement, resolve_pins
 from tvmpipe.passes.price import Price, price, price_single_devices
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.turns import group_name
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_size
 
@@ -26,6 +30,8 @@ _TIDY = 1.01  # plans this close to the best count as equal, and the one of fewe
 _GAP = 1e-3  # plans closer than this to the bound count as optimal; estimates are not that good
 _ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
 _CONTIGUOUS = 0.3  # part of the time for plans of one stage a device
+_IN_TURN = 0.4  # part of the time for plans with devices that take turns, where they are asked for
+_RELAXATION_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class _Search:
     def __init__(self, state: CompileState, graph: PrimitiveGraph, costs: CostTable, pins: Mapping[str, str]) -> None:
         self.graph, self.costs, self.cluster, self.pins = graph, costs, state.cluster, pins
         self.objective = state.options.objective
+        self.in_turn = state.options.replicate and self.objective == "throughput"
         self.deadline = Deadline(state.options.time_limit_s)
         self.problem = problem_from_graph(graph, costs, state.cluster, self.objective, pins)
         self.fitting: list[Candidate] = []
@@ -115,17 +122,23 @@ class _Search:
         """
         problem = self.problem
         placement = {name: problem.devices[here] for name, here in zip(problem.names, device_of, strict=True)}
+        priced = self.take(origin, placement)
+        if not priced.missing_bytes:
+            return None
+        missing = [priced.loads[name].missing_bytes if name in priced.loads else 0 for name in problem.devices]
+        return replace(tried, memory_bytes=np.maximum(0.0, tried.memory_bytes - np.array(missing, float)))
+
+    def take(self, origin: str, placement: dict[str, str]) -> Price:
+        """The price of a placement (primitive name -> place), which becomes a candidate if it fits and keeps pins."""
         priced = price(self.graph, self.costs, self.cluster, placement, self.objective)
         if any(placement[name] != device for name, device in self.pins.items()):
-            return None
+            return priced
         candidate = Candidate(origin, placement, priced)
         if not priced.missing_bytes:
             self.fitting.append(candidate)
-            return None
-        if self.closest is None or priced.missing_bytes < self.closest.price.missing_bytes:
+        elif self.closest is None or priced.missing_bytes < self.closest.price.missing_bytes:
             self.closest = candidate
-        missing = [priced.loads[name].missing_bytes if name in priced.loads else 0 for name in problem.devices]
-        return replace(tried, memory_bytes=np.maximum(0.0, tried.memory_bytes - np.array(missing, float)))
+        return priced
 
     def fill(self) -> None:
         """A placement that fits, whatever it costs. Raises InfeasibleError when there can be none."""
@@ -142,9 +155,33 @@ class _Search:
 
     def search(self) -> float | None:
         """Ask the planners, again with tightened memories while what they find does not fit; the bound they prove."""
-        if self.objective == "throughput":
-            self.solve("contiguous", replace(self.problem, contiguous=True), self.deadline.left_s * _CONTIGUOUS)
-        return self.solve("", self.problem, self.deadline.left_s)
+        if self.objective == "latency":
+            self.solve("", self.problem, self.deadline.left_s)
+            return self.latency_bound()
+        self.solve("contiguous", replace(self.problem, contiguous=True), self.deadline.left_s * _CONTIGUOUS)
+        if self.in_turn:
+            self.turns(self.deadline.left_s * _IN_TURN)
+        bound = self.solve("", self.problem, self.deadline.left_s)
+        return None if self.in_turn else bound
+
+    def latency_bound(self) -> float:
+        """What no plan's latency is below: paths and loads alone.
+
+        The planners' own bound is no bound on a price: they count a latency for each tensor, and a stage sends all
+        that it makes for a device in one message.
+        """
+        inst = read(self.problem)
+        return max(windows(inst).bound_s, relaxation_s(inst, _RELAXATION_S))
+
+    def turns(self, seconds: float) -> None:
+        """Offer a placement in which equal devices take samples in turn. No bound comes of it."""
+        try:
+            solution, groups = least_period_replicated(self.problem, Limits(max(0.1, seconds), gap=_GAP))
+        except InfeasibleError:
+            return
+        names = [group_name(self.problem.devices[device] for device in group) for group in groups]
+        placed = zip(self.problem.names, solution.device_of, strict=True)
+        self.take("in turn", {name: names[here] for name, here in placed})
 
     def solve(self, kind: str, problem: Problem, seconds: float) -> float | None:
         """Offer the planners' best placement; the bound on any placement of the problem as given."""

@@ -16,6 +16,7 @@ from tvmpipe.passes.base import Objective
 from tvmpipe.passes.links import LinkLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.stages import StageShape
+from tvmpipe.passes.turns import conflict, group_name, members_of
 from tvmpipe.targets.cluster import Cluster
 
 FORMAT_VERSION = 1
@@ -23,7 +24,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class DeviceLoad:
-    """What a plan asks of one device for each sample: seconds of compute, bytes it receives, sends and holds."""
+    """What a plan asks of one device: what it holds, and per sample seconds of compute, bytes it receives and sends.
+
+    Where devices take turns, these are means over all samples.
+    """
 
     compute_s: float
     receive_bytes: int
@@ -49,12 +53,13 @@ class DeviceLoad:
 class Plan:
     """A placement with its price.
 
-    Attributes: `placement` primitive name -> device name; `stages` what this makes, in running order; `period_s`
-    seconds between results when the pipeline is full; `latency_s` seconds of one sample alone; `loads` per device
-    that got something; `links` per direction of a link that carries something; `bound_s` no plan of this model's
-    coarse graph is better than this in the objective (None: not known); `origin` "milp", "segments",
-    "single device", "fill by memory", "memory" (the only aim it could meet) or "plan file"; `single_device_s` the
-    objective on each device alone, None where the model does not fit.
+    Attributes: `placement` primitive name -> place, which is a device or several (see turns.py); `stages` what this
+    makes, in running order; `period_s` seconds between results when the pipeline is full; `latency_s` seconds of one
+    sample alone; `loads` per device that got something; `links` per direction of a link that carries something;
+    `bound_s` no plan of this model's coarse graph is better than this in the objective (None: not known); `origin`
+    "milp", "segments", "single device", "fill by memory", "memory" (the only aim it could meet), "plan file" or
+    "fewer turns" (another plan without a device that took turns); `single_device_s` the objective on each device
+    alone, None where the model does not fit.
     """
 
     objective: Objective
@@ -85,10 +90,11 @@ class Plan:
         """Samples at once that keep every device busy.
 
         At a rate of one per period, latency/period of them are in the pipeline (Little's law); one more is on its
-        way in and one on its way out, so that what is slowest need not wait for the head.
+        way in and one on its way out, so that what is slowest need not wait for the head. Of k devices that take turns
+        each has one on its way in and one on its way out; a period is then only a k-th of what such a device needs.
         """
         filling = math.ceil(self.latency_s / self.period_s) if self.period_s > 0 else 0
-        return max(2, filling + 2)
+        return filling + 2 * max((len(stage.devices) for stage in self.stages), default=1)
 
     @property
     def gap(self) -> float | None:
@@ -114,13 +120,29 @@ def to_yaml(plan: Plan, model_sha256: str) -> str:
     }
     return (
         "# Move a primitive by changing the device behind it, then: tvmpipe compile MODEL --plan THIS_FILE\n"
+        "# A list of devices, [a, b], takes samples in turn.\n"
         + yaml.safe_dump(head, sort_keys=False)
-        + yaml.safe_dump({"placement": dict(plan.placement)}, sort_keys=False)
+        + yaml.dump({"placement": written(plan.placement)}, Dumper=_InlineLists, sort_keys=False)
     )
 
 
+def written(placement: Mapping[str, str]) -> dict[str, str | list[str]]:
+    """A placement as it stands in files: a device, or a list of those that take turns."""
+    devices = {name: members_of(place) for name, place in placement.items()}
+    return {name: list(several) if len(several) > 1 else several[0] for name, several in devices.items()}
+
+
+class _InlineLists(yaml.SafeDumper):
+    """A line for each primitive."""
+
+
+_InlineLists.add_representer(
+    list, lambda dumper, devices: dumper.represent_sequence("tag:yaml.org,2002:seq", devices, flow_style=True)
+)
+
+
 def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sha256: str) -> dict[str, str]:
-    """The placement in a plan file, checked against model and cluster. Raises PlanError."""
+    """The placement (primitive name -> place) in a plan file, checked against model and cluster. Raises PlanError."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -133,18 +155,24 @@ def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sh
         raise PlanError(f"plan file {path} has format {raw['format']}; this version reads {FORMAT_VERSION}")
     if raw.get("model_sha256", model_sha256) != model_sha256:
         raise PlanError(f"plan file {path} was made for another model (sha256 {raw['model_sha256']})")
-    placement = {str(name): device for name, device in raw["placement"].items()}
+    placed = {str(name): value if isinstance(value, list) else [value] for name, value in raw["placement"].items()}
     devices = [device.name for device in cluster.devices]
     expected = graph.by_name()
-    for name, device in placement.items():
+    for name, several in placed.items():
         if name not in expected:
             raise PlanError(f"plan file {path} places {name!r}, which is no primitive of this model")
-        if device not in devices:
-            raise PlanError(f"plan file {path} puts {name} on {device!r}; allowed: {', '.join(devices)}")
+        if not several:
+            raise PlanError(f"plan file {path} puts {name} on an empty list; allowed: {', '.join(devices)}")
+        unknown = next((device for device in several if device not in devices), None)
+        if unknown is not None:
+            raise PlanError(f"plan file {path} puts {name} on {unknown!r}; allowed: {', '.join(devices)}")
+    placement = {name: group_name(several) for name, several in placed.items()}
     missing = [name for name in expected if name not in placement]
     if missing:
         raise PlanError(f"plan file {path} does not place {missing[0]!r} and {len(missing) - 1} other primitives")
-    return {name: str(placement[name]) for name in expected}
+    if (wrong := conflict(placement)) is not None:
+        raise PlanError(f"plan file {path}: {wrong}")
+    return {name: placement[name] for name in expected}
 
 
 def resolve_pins(graph: PrimitiveGraph, pins: Any) -> dict[str, str]:

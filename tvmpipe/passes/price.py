@@ -16,6 +16,7 @@ from tvmpipe.passes.links import Encodings, LinkLoad, Message, link_loads, messa
 from tvmpipe.passes.plan import DeviceLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.stages import StageShape, activation_bytes, derive_stages
+from tvmpipe.passes.turns import conflict
 from tvmpipe.targets.cluster import HEAD, Cluster
 
 
@@ -42,11 +43,15 @@ class Price:
 def price(
     graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, placement: Mapping[str, str], objective: Objective
 ) -> Price:
-    """Price a placement (primitive name -> device name) that covers every primitive, as the executor runs it.
+    """Price a placement (primitive name -> place) that covers every primitive, as the executor runs it.
 
-    A stage waits for all of its inputs and gives its outputs out at its end. For latency, stages that end early are
-    priced too and the better ones taken.
+    A place is a device or, as turns.py has it, several that take samples in turn. A stage waits for all of its inputs
+    and gives its outputs out at its end. For latency, stages that end early are priced too and the better ones taken.
+
+    Raises ValueError where a device is in two places.
     """
+    if (wrong := conflict(placement)) is not None:
+        raise ValueError(wrong)
     lazy = price_stages(graph, costs, cluster, derive_stages(graph, placement))
     if objective == "throughput" or len(lazy.loads) == 1:
         return lazy
@@ -71,21 +76,28 @@ def price_stages(
     stages: Sequence[StageShape],
     encodings: Encodings | None = None,
 ) -> Price:
-    """Price stages (in an order in which they can run) whose links encode what they carry as said."""
+    """Price stages (in an order in which they can run) whose links encode what they carry as said.
+
+    Of k devices that take turns each computes one sample in k, and each holds all of their stages. The latency is that
+    of a sample which meets the slowest of them, and the slowest links between them, everywhere.
+    """
     encodings = encodings or {}
-    compute = [
-        sum(costs.latency_s[stage.device][index] for index in (*stage.primitives, *stage.repeated)) for stage in stages
+    seconds_on = [
+        {name: sum(costs.latency_s[name][i] for i in (*stage.primitives, *stage.repeated)) for name in stage.devices}
+        for stage in stages
     ]
     messages = messages_of(graph, stages)
     links = link_loads(graph, cluster, messages, encodings)
     loads = {}
     for device in cluster.devices:
-        mine = [number for number, stage in enumerate(stages) if stage.device == device.name]
+        mine = [number for number, stage in enumerate(stages) if device.name in stage.devices]
+        received = sum(link.size_bytes * link.share for link in links if link.receiver == device.name)
+        sent = sum(link.size_bytes * link.share for link in links if link.sender == device.name)
         if mine:
             loads[device.name] = DeviceLoad(
-                compute_s=sum(compute[number] for number in mine),
-                receive_bytes=sum(link.size_bytes for link in links if link.receiver == device.name),
-                send_bytes=sum(link.size_bytes for link in links if link.sender == device.name),
+                compute_s=sum(seconds_on[number][device.name] / len(stages[number].devices) for number in mine),
+                receive_bytes=round(received),
+                send_bytes=round(sent),
                 weight_bytes=sum(
                     graph.primitives[index].weight_bytes
                     for number in mine
@@ -96,6 +108,7 @@ def price_stages(
             )
     period = max((*(load.busy_s for load in loads.values()), *(link.busy_s for link in links)), default=0.0)
     seconds = {message: message_s(graph, cluster, message, encodings) for message in messages}
+    compute = [max(each.values()) for each in seconds_on]
     return Price(period, _latency(stages, compute, seconds), tuple(stages), loads, links)
 
 

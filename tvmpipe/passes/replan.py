@@ -5,20 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tvmpipe.passes.base import CompileState
+from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.compress import Compress
 from tvmpipe.passes.cost import Cost
 from tvmpipe.passes.place import Place
+from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.price import price
 from tvmpipe.targets.cluster import Cluster
 
 
-def replan(state: CompileState, cluster: Cluster, pins: Mapping[str, str], time_limit_s: float) -> CompileState:
+def replan(
+    state: CompileState,
+    cluster: Cluster,
+    pins: Mapping[str, str],
+    time_limit_s: float,
+    known: Mapping[str, str] | None = None,
+    origin: str = "known",
+) -> CompileState:
     """The state with the plan for `cluster`, and with the notes about that plan alone; a plan file does not hold.
 
-    Raises InfeasibleError.
+    `known` is a placement that can run there too; where the search finds nothing better it is the plan, of that
+    `origin`. Raises InfeasibleError.
     """
     options = replace(state.options, pins=pins, plan_file=None, time_limit_s=time_limit_s)
-    again = replace(state, cluster=cluster, options=options, notes=(), plan=None)
-    for one in (Cost(), Place(), Compress()):
-        again = one.apply(again)
-    return again
+    again = Place().apply(Cost().apply(replace(state, cluster=cluster, options=options, notes=(), plan=None)))
+    if known is not None:
+        again = replace(again, plan=_better(again, known, origin))
+    return Compress().apply(again)
+
+
+def _better(state: CompileState, known: Mapping[str, str], origin: str) -> Plan:
+    found: Plan = required(state.plan, "plan")
+    graph, costs = required(state.graph, "graph"), required(state.costs, "costs")
+    priced = price(graph, costs, state.cluster, known, found.objective)
+    if priced.missing_bytes or priced.figure(found.objective) > found.value_s:
+        return found
+    return replace(
+        found,
+        placement=known,
+        stages=priced.stages,
+        period_s=priced.period_s,
+        latency_s=priced.latency_s,
+        loads=priced.loads,
+        links=priced.links,
+        origin=origin,
+    )

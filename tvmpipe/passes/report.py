@@ -14,6 +14,7 @@ from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.stages import activation_bytes
+from tvmpipe.passes.turns import show
 from tvmpipe.units import format_duration, format_size
 
 
@@ -51,14 +52,16 @@ def report(state: CompileState) -> dict[str, Any]:
         "stages": [
             {
                 "name": f"s{position}",
-                "device": stage.device,
+                "device": show(stage.device),
+                "devices": list(stage.devices),
                 "primitives": len(stage.primitives),
                 "first": graph.primitives[stage.primitives[0]].name,
                 "last": graph.primitives[stage.primitives[-1]].name,
                 "flops": sum(graph.primitives[i].flops for i in stage.primitives),
                 "weight_bytes": sum(graph.primitives[i].weight_bytes for i in stage.primitives),
                 "activation_bytes": activation_bytes(graph, stage),
-                "compute_s": sum(costs.latency_s[stage.device][i] for i in stage.primitives),
+                # On the slowest of the devices that take turns.
+                "compute_s": max(sum(costs.latency_s[device][i] for i in stage.primitives) for device in stage.devices),
             }
             for position, stage in enumerate(plan.stages)
         ],
@@ -69,6 +72,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "encoding": link.encoding,
                 "messages": link.messages,
                 "size_bytes": link.size_bytes,
+                "share": link.share,
                 "seconds": link.busy_s,
             }
             for link in plan.links
@@ -79,7 +83,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "period_s": spare.plan.period_s,
                 "latency_s": spare.plan.latency_s,
                 "bottleneck": {"ends": list(spare.plan.bottleneck), "seconds": spare.plan.period_s},
-                "stages": [stage.device for stage in spare.plan.stages],
+                "stages": [show(stage.device) for stage in spare.plan.stages],
             }
             for spare in state.spares
         ],
@@ -152,7 +156,7 @@ def _stage_table(facts: dict[str, Any]) -> Table:
     table = _table("Stages", ("stage", "device", "first", "last"), ("primitives", "GFLOP", "compute"))
     for stage in facts["stages"]:
         table.add_row(
-            *(stage[key] for key in ("name", "device", "first", "last")),
+            *(Text(stage[key]) for key in ("name", "device", "first", "last")),
             str(stage["primitives"]),
             f"{stage['flops'] / 1e9:.3f}",
             format_duration(stage["compute_s"]),
@@ -165,8 +169,8 @@ def _link_table(facts: dict[str, Any]) -> Table:
     for link in facts["links"]:
         table.add_row(
             *(link[key] for key in ("sender", "receiver", "encoding")),
-            str(link["messages"]),
-            format_size(link["size_bytes"]),
+            f"{round(link['messages'] * link['share'], 2):g}",
+            format_size(round(link["size_bytes"] * link["share"])),
             format_duration(link["seconds"]),
         )
     return table
@@ -177,7 +181,7 @@ def _spare_table(facts: dict[str, Any]) -> Table:
     for spare in facts["spares"]:
         table.add_row(
             spare["lost"],
-            " ".join(spare["stages"]),
+            Text(" ".join(spare["stages"])),
             _name(spare["bottleneck"]),
             format_duration(spare["period_s"]),
             format_duration(spare["latency_s"]),

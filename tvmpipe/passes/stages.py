@@ -10,14 +10,16 @@ import networkx as nx
 
 from tvmpipe.passes.contract import contract
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.turns import members_of
 
 
 @dataclass(frozen=True)
 class StageShape:
     """A stage before any code is made for it.
 
-    Attributes: `primitives` placed in it, by index in running order; `repeated` primitives that depend on no
-    input and are computed again wherever they are read; `inputs`, `outputs` ids of the values that cross.
+    Attributes: `device` its place, which may be several devices (see turns.py); `primitives` placed in it, by index in
+    running order; `repeated` primitives that depend on no input and are computed again wherever they are read;
+    `inputs`, `outputs` ids of the values that cross.
     """
 
     device: str
@@ -25,6 +27,11 @@ class StageShape:
     repeated: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that run it, in the order of their turns."""
+        return members_of(self.device)
 
 
 def derive_stages(graph: PrimitiveGraph, placement: Mapping[str, str], *, eager: bool = False) -> list[StageShape]:

@@ -49,9 +49,9 @@ class Tune:
         devices = {device.name: device for device in state.cluster.devices}
         done: set[tuple[str, str]] = set()
         for stage in state.stages:
-            device = devices[stage.shape.device]
-            with remote_timer(options.tracker, device) as timer:
-                _tune_stage(stage, device, options.tune, options.records, timer, done)
+            for name in stage.shape.devices:
+                with remote_timer(options.tracker, devices[name]) as timer:
+                    _tune_stage(stage, devices[name], options.tune, options.records, timer, done)
         return state
 
 

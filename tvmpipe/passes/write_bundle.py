@@ -24,6 +24,7 @@ from tvmpipe.manifest import (
     Predicted,
     StageEntry,
     StageTensor,
+    Turn,
 )
 from tvmpipe.passes.base import CompileState, Signature, required
 from tvmpipe.passes.cost import CostTable
@@ -80,26 +81,36 @@ class _Writer:
             lost=lost,
             predicted=Predicted(period_s=plan.period_s, latency_s=plan.latency_s),
             inflight=plan.inflight,
-            stages=tuple(self._stage(stage) for stage in stages),
+            stages=tuple(entry for stage in stages for entry in self._entries(stage)),
             links=tuple(
                 LinkEntry(
                     sender=link.sender,
                     receiver=link.receiver,
                     encoding=link.encoding,
                     size_bytes=link.size_bytes,
+                    share=link.share,
                     predicted_s=link.busy_s,
                 )
                 for link in plan.links
             ),
         )
 
-    def _stage(self, stage: Stage) -> StageEntry:
+    def _entries(self, stage: Stage) -> list[StageEntry]:
+        """A stage on each of its devices."""
+        hosted = stage.hosted
+        return [
+            self._entry(stage, name, device, Turn(place=place, of=len(hosted)))
+            for place, (device, name) in enumerate(hosted.items())
+        ]
+
+    def _entry(self, stage: Stage, name: str, device: str, turn: Turn) -> StageEntry:
         shape = stage.shape
-        seconds = self.costs.latency_s[shape.device]
+        seconds = self.costs.latency_s[device]
         return StageEntry(
-            name=stage.name,
-            device=shape.device,
-            library=self.library_of[stage.name],
+            name=name,
+            device=device,
+            turn=turn,
+            library=self.library_of[name],
             weight_files=tuple(dict.fromkeys(self.file_of[weight.name] for weight in stage.weights)),
             weight_names=tuple(weight.name for weight in stage.weights),
             weight_bytes=sum(weight.array.nbytes for weight in stage.weights),

@@ -174,7 +174,6 @@ class Beat:
                 self._clock.learn(float(answer["sent_s"]), float(answer["head_s"]), time.time())
                 if answer["open"] and not self._open:
                     self._watch()
-                    self._cut = frozenset()
                     self._open = True
                 heard = True
             except zmq.Again:
@@ -186,8 +185,8 @@ class Beat:
         """Note links that broke.
 
         Until all devices are ready a peer may still serve an earlier opening at its address, so that only what breaks
-        later counts.
+        later counts; this host knows that they are once the head has said so.
         """
         for peer, watch in self._watches.items():
-            if watch.broken():
+            if watch.broken() and self._open:
                 self._cut |= {peer}

@@ -104,7 +104,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Feed:
-    """Send the inputs of these samples, as one batch, to the devices that read them."""
+    """Send the inputs of these samples, as one batch, to the devices that read them and whose turn the batch is."""
 
     epoch: int
     batch: int

@@ -18,7 +18,7 @@ import zmq
 from pydantic import ValidationError
 
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.manifest import HEAD, Encoding, Manifest
+from tvmpipe.manifest import HEAD, Encoding, Manifest, Turn
 from tvmpipe.runtime import events, wire
 from tvmpipe.runtime.address import parse_address
 from tvmpipe.runtime.beat import Status
@@ -77,6 +77,7 @@ class Head:
         self._outboxes: dict[str, tuple[zmq.Socket[bytes], LinkWatch]] = {}
         self._feeds: dict[str, tuple[str, ...]] = {}
         self._encodings: dict[str, Encoding] = {}
+        self._turns: dict[str, Turn] = {}
         self._wanted: tuple[str, ...] = ()
         self._specs = {
             value: (spec.shape, np.dtype(spec.dtype))
@@ -218,6 +219,7 @@ class Head:
         self._opened = opened
         self._epoch_of = {opened.session: epoch}
         self._encodings = {link.receiver: link.encoding for link in opened.plan.links if link.sender == HEAD}
+        self._turns = opened.plan.turns
         receivers = receivers_of(self._manifest, opened.plan)
         self._feeds = {name: receivers[value] for name, value in self._manifest.model_inputs.items()}
         fed = {device for devices in self._feeds.values() for device in devices}
@@ -243,6 +245,8 @@ class Head:
         ]
         session = bytes.fromhex(self._opened.session)
         for device, (outbox, _) in self._outboxes.items():
+            if not self._turns[device].takes(one.batch):
+                continue
             parts = tuple(
                 {v: inputs[n] for n, v in self._manifest.model_inputs.items() if device in self._feeds[n]}
                 for inputs, _ in samples

@@ -89,7 +89,8 @@ class StageHost:
         self._watches = {s.name: Stopwatch(slowdown, spec.threads) for s in spec.stages} if slowdown > 1 else {}
         self._encodings = {peer.name: peer.encoding for peer in spec.peers}
         self._session = bytes.fromhex(spec.session)
-        self._router = Router(spec.stages, spec.routes, spec.max_batches)
+        turns = {peer.name: peer.turn for peer in spec.peers}
+        self._router = Router(spec.stages, spec.routes, spec.max_batches, spec.turn, turns)
         tensors = [tensor for stage in spec.stages for tensor in (*stage.inputs, *stage.outputs)]
         self._specs = {tensor.value: (tensor.spec.shape, np.dtype(tensor.spec.dtype)) for tensor in tensors}
         self._reader = {t.value: stage.name for stage in reversed(spec.stages) for t in stage.inputs}

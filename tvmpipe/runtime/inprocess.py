@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 
 class InProcess:
-    """A loaded plan; a context manager that lets go of it at the end. Links carry tensors as they are."""
+    """A loaded plan; a context manager that lets go of it at the end. Links carry tensors as they are.
+
+    Samples are numbered as they come, and of devices that take turns the one computes whose turn it is.
+    """
 
     def __init__(self, bundle: Bundle, plan: PlanEntry) -> None:
         self.manifest = bundle.manifest
         self.plan = plan
+        self._count = 0
         self.stages = [
             LoadedStage(entry, bundle.path_of(entry.library), [bundle.path_of(file) for file in entry.weight_files])
             for entry in plan.stages
@@ -38,7 +42,10 @@ class InProcess:
         """Results of one sample. Raises SampleError when it is not what the model takes."""
         given = check_sample(self.manifest, sample)
         values = {value: given[name] for name, value in self.manifest.model_inputs.items()}
+        number, self._count = self._count, self._count + 1
         for stage in self.stages:
+            if not stage.entry.turn.takes(number):
+                continue
             outputs = stage.run([values[tensor.value] for tensor in stage.entry.inputs])
             values.update((t.value, array) for t, array in zip(stage.entry.outputs, outputs, strict=True))
         return {name: values[value] for name, value in self.manifest.model_outputs.items()}

@@ -76,7 +76,7 @@ class Machine:
         self._losses: dict[str, tuple[float, int]] = {}  # when a device was last lost, and how often in a row
         self._devices = [plan.devices for plan in manifest.plans]
         self._first_stage = [{s.device: s.name for s in reversed(plan.stages)} for plan in manifest.plans]
-        self._stages = [len(plan.stages) for plan in manifest.plans]
+        self._stages = [sum(stage.turn.place == 0 for stage in plan.stages) for plan in manifest.plans]
         self._results = frozenset(manifest.model_outputs.values()) - frozenset(manifest.model_inputs.values())
         self._pending: deque[tuple[int, float]] = deque()
         self._batches: dict[int, _Batch] = {}

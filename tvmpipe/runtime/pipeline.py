@@ -172,9 +172,10 @@ class Pipeline:
             yield await pending.popleft()
 
     def warm_up(self, samples: int = 1) -> None:
-        """Run random samples through every stage, then count from zero."""
+        """Run random samples through every stage, on each of its devices, then count from zero."""
         generator = np.random.default_rng(0)
-        for _ in range(samples):
+        widest = max((stage.turn.of for plan in self.manifest.plans for stage in plan.stages), default=1)
+        for _ in range(samples * widest):
             self.run({spec.name: random_tensor(spec, generator) for spec in self.manifest.model.inputs})
         self.reset_counts()
 
@@ -184,17 +185,12 @@ class Pipeline:
         self._head.telemetry.reset()
 
     def compression_error(self, sample: Sample) -> float:
-        """The largest difference that encoded links make to a sample's results, relative to their largest value."""
+        """The largest difference that encoded links make to a sample's results, relative to their largest value.
+
+        Where devices take turns, the sample goes all the ways that there are.
+        """
         exact = self._submit(sample, True, None, plain=True).result()
-        encoded = self.run(sample)
-        worst = 0.0
-        for name, want in exact.items():
-            if want.size and np.issubdtype(want.dtype, np.floating):
-                scale = float(np.abs(want).max()) or 1.0
-                worst = max(worst, float(np.abs(want - encoded[name]).max()) / scale)
-            elif not np.array_equal(want, encoded[name]):
-                worst = max(worst, float(np.mean(want != encoded[name])))
-        return worst
+        return max(_difference(exact, self.run(sample)) for _ in range(self.manifest.plan.round))
 
     def close(self) -> None:
         """Give the devices back. Samples still in flight fail."""
@@ -265,6 +261,18 @@ class Pipeline:
             self.close()
             assert failure is not None
             raise cause or self._error(failure)
+
+
+def _difference(exact: Result, other: Result) -> float:
+    """The largest difference of a number, relative to its tensor's largest; of others, how many are not equal."""
+    worst = 0.0
+    for name, want in exact.items():
+        if want.size and np.issubdtype(want.dtype, np.floating):
+            scale = float(np.abs(want).max()) or 1.0
+            worst = max(worst, float(np.abs(want - other[name]).max()) / scale)
+        elif not np.array_equal(want, other[name]):
+            worst = max(worst, float(np.mean(want != other[name])))
+    return worst
 
 
 async def _asynchronous(samples: Iterable[Sample] | AsyncIterable[Sample]) -> AsyncIterator[Sample]:

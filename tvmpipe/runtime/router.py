@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tvmpipe.manifest import StageEntry
+from tvmpipe.manifest import StageEntry, Turn
+
+_EVERY = Turn()
+_NO_TURNS: Mapping[str, Turn] = {}
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,24 @@ class _Batch:
 
 
 class Router:
-    """Bookkeeping of one device; `routes` says which receivers each value made here goes to."""
+    """Bookkeeping of one device.
 
-    def __init__(self, stages: Sequence[StageEntry], routes: Mapping[int, Sequence[str]], max_batches: int) -> None:
+    `routes` says which receivers each value made here goes to; one that takes turns with others is in `turns`, and is
+    sent its own batches only. `turn` is this device's.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[StageEntry],
+        routes: Mapping[int, Sequence[str]],
+        max_batches: int,
+        turn: Turn = _EVERY,
+        turns: Mapping[str, Turn] = _NO_TURNS,
+    ) -> None:
         self._stages = list(stages)
         self._routes = routes
+        self._turn = turn
+        self._turns = turns
         self._max_batches = max_batches
         self._batches: dict[int, _Batch] = {}
         self._readers: dict[int, int] = {}
@@ -58,7 +74,7 @@ class Router:
 
     def arrive(self, batch: int, values: Collection[int]) -> tuple[Task, ...] | None:
         """Values of a batch came in. Returns what can run now; None refuses what this device does not expect."""
-        if not self._awaited >= set(values):
+        if not self._awaited >= set(values) or not self._turn.takes(batch):
             return None
         state = self._batches.get(batch)
         if state is None:
@@ -76,7 +92,8 @@ class Router:
         sends: dict[str, list[int]] = {}
         for tensor in task.stage.outputs:
             for receiver in self._routes.get(tensor.value, ()):
-                sends.setdefault(receiver, []).append(tensor.value)
+                if self._turns.get(receiver, _EVERY).takes(task.batch):
+                    sends.setdefault(receiver, []).append(tensor.value)
         for tensor in task.stage.inputs:
             state.unread[tensor.value] -= 1
         made = [tensor.value for tensor in task.stage.outputs]

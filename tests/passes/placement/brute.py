@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from tvmpipe.passes.placement.problem import Matrix, Problem, Schedule, Solution
 
 Placements = NDArray[np.int64]
 """[placements, nodes] devices."""
+Resource = tuple[str, int, int]
+"""A device, a link or a port: its kind and the ends of it."""
 
 
 def placements(problem: Problem) -> Placements:
@@ -98,7 +100,7 @@ class Activity:
     """
 
     seconds: float
-    resources: tuple[tuple[str, int, int], ...]
+    resources: tuple[Resource, ...]
     after: tuple[int, ...]
     moves: tuple[int, int, int] | None = None
 
@@ -146,12 +148,46 @@ def _tails(work: Sequence[Activity]) -> list[float]:
     return [tail(number) for number in range(len(work))]
 
 
-def _floor(work: Sequence[Activity], tails: Sequence[float]) -> float:
-    busy: dict[tuple[str, int, int], float] = {}
-    for one in work:
-        for resource in one.resources:
-            busy[resource] = busy.get(resource, 0.0) + one.seconds
-    return max((*tails, *busy.values()))
+def _order(work: Sequence[Activity]) -> list[int]:
+    """The activities so that each comes after those that it waits for."""
+    order: list[int] = []
+    while len(order) < len(work):
+        order += [n for n, one in enumerate(work) if n not in order and all(before in order for before in one.after)]
+    return order
+
+
+def _floor(
+    work: Sequence[Activity],
+    tails: Sequence[float],
+    order: Sequence[int],
+    ends: Sequence[float],
+    free: Mapping[Resource, float],
+) -> tuple[float, list[float]]:
+    """No end of all is before this if activities ended as said (-1: not yet); and no start of each is before these."""
+    starts = [0.0] * len(work)
+    waiting: dict[Resource, list[int]] = {}
+    floor = max(ends, default=0.0)
+    for number in order:
+        if ends[number] >= 0:
+            continue
+        one = work[number]
+        for before in one.after:
+            done = ends[before] if ends[before] >= 0 else starts[before] + work[before].seconds
+            starts[number] = max(starts[number], done)
+        for used in one.resources:
+            starts[number] = max(starts[number], free.get(used, 0.0))
+            waiting.setdefault(used, []).append(number)
+        floor = max(floor, starts[number] + tails[number])
+    for numbers in waiting.values():
+        after = min(tails[number] - work[number].seconds for number in numbers)
+        busy = sum(work[number].seconds for number in numbers)
+        floor = max(floor, min(starts[number] for number in numbers) + busy + after)
+    return floor, starts
+
+
+def order_floor(work: Sequence[Activity]) -> float:
+    """No order of the activities ends before this."""
+    return _floor(work, _tails(work), _order(work), (-1.0,) * len(work), {})[0]
 
 
 def least_order(work: Sequence[Activity], known: float = np.inf) -> tuple[float, tuple[float, ...]] | None:
@@ -160,26 +196,24 @@ def least_order(work: Sequence[Activity], known: float = np.inf) -> tuple[float,
     Some best schedule is active and each activity in it starts as soon as those that started before it allow. So
     activities are tried in the order of their starts, and only those that start before the earliest possible end.
     """
-    tails = _tails(work)
+    tails, order = _tails(work), _order(work)
     best, best_ends = known, None
-    seen: set[tuple[tuple[float, ...], tuple[tuple[tuple[str, int, int], float], ...]]] = set()
+    seen: set[tuple[tuple[float, ...], tuple[tuple[Resource, float], ...]]] = set()
 
-    def extend(ends: tuple[float, ...], free: dict[tuple[str, int, int], float], last: float) -> None:
+    def extend(ends: tuple[float, ...], free: dict[Resource, float], last: float) -> None:
         nonlocal best, best_ends
+        floor, starts = _floor(work, tails, order, ends, free)
         state = ends, tuple(sorted(free.items()))
-        if state in seen:
+        if floor >= best or state in seen:
             return
         seen.add(state)
-        ready: list[tuple[float, int]] = []
-        for number, one in enumerate(work):
-            if ends[number] < 0 and all(ends[before] >= 0 for before in one.after):
-                needs = (*(ends[before] for before in one.after), *(free.get(used, 0.0) for used in one.resources))
-                ready.append((max((0.0, *needs)), number))
+        ready = [
+            (starts[number], number)
+            for number, one in enumerate(work)
+            if ends[number] < 0 and all(ends[before] >= 0 for before in one.after)
+        ]
         if not ready:
-            if max(ends) < best:
-                best, best_ends = max(ends), ends
-            return
-        if any(start + tails[number] >= best for start, number in ready):
+            best, best_ends = floor, ends
             return
         first = min(start + work[number].seconds for start, number in ready)
         for start, number in sorted(ready):
@@ -188,15 +222,14 @@ def least_order(work: Sequence[Activity], known: float = np.inf) -> tuple[float,
             if last <= start and (start < first or end == first):
                 extend((*ends[:number], end, *ends[number + 1 :]), free | dict.fromkeys(one.resources, end), start)
 
-    if _floor(work, tails) < best:
-        extend((-1.0,) * len(work), {}, 0.0)
+    extend((-1.0,) * len(work), {}, 0.0)
     return None if best_ends is None else (best, best_ends)
 
 
 def least_makespan(problem: Problem) -> Solution | None:
     """A schedule of the least makespan over all placements and orders; None where nothing fits."""
     every = [(device_of, activities(problem, device_of)) for device_of in placements(problem).tolist()]
-    every.sort(key=lambda one: _floor(one[1], _tails(one[1])))
+    every.sort(key=lambda one: order_floor(one[1]))
     best = None
     for device_of, work in every:
         found = least_order(work, np.inf if best is None else best.figure_s)

@@ -46,6 +46,11 @@ def _groups(draw: Any, nodes: int) -> tuple[tuple[int, ...], ...]:
     return (tuple(shuffled[:first]), *([tuple(rest)] if len(rest) == 2 and draw(st.booleans()) else []))
 
 
+def _mostly_large(most: int) -> st.SearchStrategy[int]:
+    """From 1 up, and more often near `most`: a problem with one device or one node tells little."""
+    return st.sampled_from([size for size in range(1, most + 1) for _ in range(size)])
+
+
 @st.composite
 def problems(
     draw: Any,
@@ -62,8 +67,8 @@ def problems(
     Pins are nodes that only one device may run. What the problem type gives no meaning, such as the diagonals of
     links, has numbers that show when somebody reads them. `head`: whether tensors may come from and go to it.
     """
-    nodes = draw(st.integers(1, max_nodes))
-    devices = draw(st.integers(1, max_devices))
+    nodes = draw(_mostly_large(max_nodes))
+    devices = draw(_mostly_large(max_devices))
     model = draw(st.sampled_from(models))
     time_s = _whole(draw, (nodes, devices), 0, 9)
     for node in _chosen(draw, range(nodes)) if draw(st.integers(0, 3)) == 0 else ():

@@ -29,13 +29,13 @@ def agrees(problem: Problem) -> None:
     assert found.proven, (found.figure_s, found.bound_s)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(problems(models=("overlapped", "summed")))
 def test_periods_are_the_least(problem: Problem) -> None:
     agrees(problem)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(problems(models=("makespan",), max_nodes=6))
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(problems(models=("makespan",)))
 def test_makespans_are_the_least(problem: Problem) -> None:
     agrees(problem)

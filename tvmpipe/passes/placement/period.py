@@ -31,12 +31,14 @@ def loads(problem: Problem, device_of: Sequence[int]) -> Loads:
     compute = np.zeros(problem.device_count)
     np.add.at(compute, placed, problem.time_s[np.arange(problem.node_count), placed])
     links: dict[tuple[int, int], float] = defaultdict(float)
+    delayed: set[tuple[int, int]] = set()
     for number, sender, receiver in crossings(problem, device_of):
         tensor = problem.tensors[number]
         if problem.model == "summed":
             links[sender, receiver] += problem.transfer_s(tensor, sender, receiver)
             continue
-        if (sender, receiver) not in links and tensor.seconds is None:
+        if tensor.seconds is None and (sender, receiver) not in delayed:
+            delayed.add((sender, receiver))
             links[sender, receiver] += float(problem.latency_s[sender, receiver])
         links[sender, receiver] += problem.payload_s(tensor, sender, receiver)
     device = compute.copy()

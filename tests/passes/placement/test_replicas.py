@@ -1,0 +1,66 @@
+"""Groups of devices that take samples in turn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.passes.placement.test_period_programs import chain_problem
+from tvmpipe.passes.placement.limits import Limits
+from tvmpipe.passes.placement.period import loads
+from tvmpipe.passes.placement.replicas import grouped, least_period_replicated
+from tvmpipe.passes.placement.solve import solve
+
+
+def test_a_group_is_as_many_times_as_fast_as_its_slowest_member() -> None:
+    problem = replace(chain_problem(2, [1.0, 2.0, 4.0], [1.0]), memory_bytes=np.array([9.0, 7.0, 8.0]))
+    small = grouped(problem, [(0, 1), (2,)])
+    assert small.devices == ("d0+d1", "d2")
+    assert small.time_s.tolist() == [[1.0, 4.0], [1.0, 4.0]]
+    assert small.memory_bytes.tolist() == [7.0, 8.0]
+    with pytest.raises(ValueError, match="one group"):
+        grouped(problem, [(0, 1)])
+
+
+def test_links_between_groups_carry_what_members_do() -> None:
+    problem = replace(chain_problem(2, [1.0] * 5, [1.0]), latency_s=np.full((6, 6), 0.5))
+    small = grouped(problem, [(0, 1), (2, 3, 4)])
+    # Of six samples each of the six pairs carries one: 0.25 s of bytes and 0.5 s of latency, a sixth of it a sample.
+    assert loads(small, (0, 1)).links[0, 1] == pytest.approx(0.75 / 6)
+    port = grouped(replace(problem, contention="port"), [(0, 1), (2, 3, 4)])
+    # A sender carries every second sample, a receiver every third: the sender's port is the busier.
+    assert loads(port, (0, 1)).links[0, 1] == pytest.approx(0.75 / 2)
+
+
+def test_two_samples_in_turn_by_simulation() -> None:
+    """Round robin by hand: the busiest link of members over many samples is what the groups' link says."""
+    problem = chain_problem(2, [1.0] * 6, [1.0])
+    for groups in [((0, 1), (2, 3, 4, 5)), ((0, 1, 2), (3, 4, 5)), ((0, 1), (2, 3, 4), (5,))]:
+        samples = 60
+        carried: dict[tuple[int, int], float] = {}
+        for sample in range(samples):
+            ends = groups[0][sample % len(groups[0])], groups[1][sample % len(groups[1])]
+            carried[ends] = carried.get(ends, 0.0) + problem.transfer_s(problem.tensors[0], *ends)
+        expected = max(carried.values()) / samples
+        assert loads(grouped(problem, groups), (0, 1)).links[0, 1] == pytest.approx(expected)
+
+
+def test_a_node_that_cannot_be_divided_is_replicated() -> None:
+    problem = replace(chain_problem(3, [1.0] * 4, [1.0, 6.0, 1.0]), contiguous=True)
+    alone = solve(problem, Limits(10.0))
+    assert alone.figure_s == pytest.approx(6.0)
+    found, groups = least_period_replicated(problem, Limits(10.0))
+    assert found.figure_s == pytest.approx(2.0)  # 8 s of work on 4 devices
+    assert loads(grouped(problem, groups), found.device_of).period_s == pytest.approx(found.figure_s)
+    assert sorted(device for group in groups for device in group) == [0, 1, 2, 3]
+
+
+def test_memory_that_copies_do_not_fit_keeps_devices_apart() -> None:
+    problem = chain_problem(2, [1.0, 1.0], [1.0])
+    mib = 2.0**20
+    problem = replace(problem, weight_bytes=np.full(2, mib), memory_bytes=np.full(2, 1.5 * mib))
+    found, groups = least_period_replicated(problem, Limits(10.0))
+    assert groups == ((0,), (1,))
+    assert found.figure_s == pytest.approx(1.0)

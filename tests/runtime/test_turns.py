@@ -1,0 +1,131 @@
+"""Agents that take samples in turn: right answers in order, each agent its share, and going on without one."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import tvmpipe
+from tests.runtime.test_failover import Checked
+from tvmpipe.bundle import Bundle
+from tvmpipe.errors import DeviceLostError
+from tvmpipe.manifest import HEAD
+from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.pipeline import Pipeline
+
+KEYS = ("alpha", "beta", "gamma", "delta")
+OTHER = "x86-64-v2" if platform.machine() == "x86_64" else "pi4"  # what every such machine runs, besides "native"
+
+Build = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    store = tmp_path_factory.mktemp("store")
+    with local_cluster([LocalAgent(key) for key in KEYS], store=store) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def build(
+    chain_path: Path, spread_plan: Callable[[Path, list[str]], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Build:
+    """Compiles `chain` for four devices, of which gamma is of another kind, with its six layers on these places."""
+    cluster = tmp_path_factory.mktemp("four") / "cluster.toml"
+    targets = {"gamma": OTHER}
+    cluster.write_text(
+        "".join(f'[[device]]\nname = "{k}"\nthreads = 1\ntarget = "{targets.get(k, "native")}"\n' for k in KEYS)
+    )
+
+    def work(*places: str, failover: bool = False) -> Bundle:
+        return tvmpipe.build(chain_path, cluster, plan=spread_plan(chain_path, list(places)), failover=failover)
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def middle(build: Build) -> Bundle:
+    """A middle stage in turn on two devices that run different code, and plans for the loss of each device."""
+    return build("alpha", "alpha", "[beta, gamma]", "[beta, gamma]", "delta", "delta", failover=True)
+
+
+def batches_of(pipe: Pipeline) -> dict[str, set[int]]:
+    """Stage -> the batches that it has computed, as the trace has them."""
+    found: dict[str, set[int]] = {}
+    for event in pipe.trace():
+        if event["ph"] == "X" and event["cat"] == "compute":
+            stage, batch = event["name"].split(" #")
+            assert int(batch) not in found.setdefault(stage, set()), "computed twice"
+            found[stage].add(int(batch))
+    return found
+
+
+def test_a_middle_stage_in_turn(middle: Bundle, four: LocalCluster) -> None:
+    checked = Checked(middle, 60)
+    with middle.connect(four.tracker, trace=True) as pipe:
+        pipe.warm_up()
+        assert checked.run(pipe) == 60
+        counts = {name: count.samples for name, count in pipe.counts().items() if name in ("s0", "s2") or "@" in name}
+        done = batches_of(pipe)
+    assert counts == {"s0": 60, "s1@beta": 30, "s1@gamma": 30, "s2": 60}
+    assert {batch % 2 for batch in done["s1@beta"]} == {0}
+    assert {batch % 2 for batch in done["s1@gamma"]} == {1}
+    assert done["s1@beta"] | done["s1@gamma"] == done["s0"] == done["s2"] == set(range(2, 62))
+
+
+def test_first_and_last_stages_in_turn(build: Build, four: LocalCluster) -> None:
+    """Two lanes of two devices, in batches of two samples."""
+    bundle = build(*["[alpha, gamma]"] * 3, *["[beta, delta]"] * 3)
+    checked = Checked(bundle, 60)
+    with bundle.connect(four.tracker, batch=2, trace=True) as pipe:
+        pipe.warm_up()
+        assert checked.run(pipe) == 60
+        counts = {name: count.samples for name, count in pipe.counts().items()}
+        done = batches_of(pipe)
+    assert {link.sender: link.receiver for link in bundle.manifest.plan.links if link.sender != HEAD} == {
+        "alpha": "beta",
+        "gamma": "delta",
+        "beta": HEAD,
+        "delta": HEAD,
+    }
+    for stage in bundle.manifest.plan.stages:
+        assert {number % 2 for number in done[stage.name]} == {stage.turn.place}
+        assert counts[stage.name] == pytest.approx(30, abs=10), "the last batches may not be full"
+    for name in ("s0", "s1"):
+        assert sum(count for stage, count in counts.items() if stage.split("@")[0] == name) == 60
+
+
+def test_one_that_is_lost_is_done_without_and_takes_its_turn_again(middle: Bundle, four: LocalCluster) -> None:
+    checked = Checked(middle, 240)
+    with middle.connect(four.tracker, failover=True) as pipe:
+
+        def restart() -> None:
+            assert pipe.lost == ("gamma",)
+            assert "gamma" not in pipe.devices
+            four.restart("gamma")
+            deadline = time.monotonic() + 20
+            while pipe.lost or set(pipe.devices) != set(KEYS):
+                assert time.monotonic() < deadline, f"lost {pipe.lost}, running on {pipe.devices}"
+                time.sleep(0.1)
+            pipe.reset_counts()
+
+        checked.at = {80: lambda: four.kill("gamma"), 160: restart}
+        assert checked.run(pipe) == 240
+        counts = pipe.counts()
+    assert checked.slowest_s < 15
+    left = counts["s1@beta"].samples, counts["s1@gamma"].samples
+    assert abs(left[0] - left[1]) <= 1, "in turn again"
+    assert sum(left) >= 60
+
+
+def test_without_failover_a_lost_one_is_an_error_by_name(middle: Bundle, four: LocalCluster) -> None:
+    checked = Checked(middle, 500)
+    with middle.connect(four.tracker, wait_s=15) as pipe:
+        checked.at = {20: lambda: four.kill("gamma")}
+        with pytest.raises(DeviceLostError, match=re.escape("device gamma was lost, stage s1@gamma: ")):
+            checked.run(pipe)

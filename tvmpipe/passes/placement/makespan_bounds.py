@@ -1,0 +1,111 @@
+"""Lower bounds on the makespan: paths with their transfers, and loads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvmpipe.passes.placement.makespan_instance import Instance
+
+
+@dataclass(frozen=True)
+class Windows:
+    """[N][D] least seconds up to the end of a node on a device, and from its end there to the end of everything."""
+
+    until: list[list[float]]
+    onward: list[list[float]]
+
+    @property
+    def bound_s(self) -> float:
+        """The longest path, every node where that path is shortest."""
+        return max(
+            (min(u + o for u, o in zip(*rows, strict=True)) for rows in zip(self.until, self.onward, strict=True)),
+            default=0.0,
+        )
+
+
+def windows(inst: Instance) -> Windows:
+    """Path bounds: every node and transfer as if alone, each node's best place chosen path by path."""
+    count, head = inst.node_count, inst.problem.device_count
+    devices = range(head)
+    until = [[math.inf] * head for _ in range(count)]
+    onward = [[0.0] * head for _ in range(count)]
+    open_to = [[math.inf] * head for _ in range(count)]
+    for node in range(count):
+        for device in inst.allowed[inst.unit_of[node]]:
+            open_to[node][device] = inst.times[node][device]
+    nodes = [job for job in inst.order if job < count]
+    for node in nodes:
+        for device in devices:
+            if math.isinf(open_to[node][device]):
+                continue
+            ready = 0.0
+            for tensor in inst.inputs[node]:
+                source, table = inst.producer[tensor], inst.seconds[tensor]
+                if source < 0:
+                    ready = max(ready, table[head][device])
+                else:
+                    ready = max(ready, min(until[source][a] + table[a][device] for a in devices))
+            until[node][device] = ready + open_to[node][device]
+    for tensor in inst.results:
+        source = inst.producer[tensor]
+        for device in devices:
+            onward[source][device] = max(onward[source][device], inst.seconds[tensor][device][head])
+    for node in reversed(nodes):
+        for tensor in inst.inputs[node]:
+            source, table = inst.producer[tensor], inst.seconds[tensor]
+            if source >= 0:
+                for device in devices:
+                    far = min(table[device][b] + open_to[node][b] + onward[node][b] for b in devices)
+                    onward[source][device] = max(onward[source][device], far)
+    return Windows(until, onward)
+
+
+def relaxation_s(inst: Instance, limit_s: float) -> float:
+    """The linear program without any order: paths and loads at once. 0 where it was not solved in time.
+
+    Nodes may be split between devices; memory and groups hold for the parts.
+    """
+    import pulp
+
+    count, head = inst.node_count, inst.problem.device_count
+    program = pulp.LpProblem("relaxed", pulp.LpMinimize)
+    goal = pulp.LpVariable("goal", lowBound=0)
+    largest = max((t for row in inst.times for t in row if math.isfinite(t)), default=0.0)
+    scale = 1.0 / largest if largest > 0 else 1.0
+    part: dict[tuple[int, int], Any] = {}
+    for unit, allowed in enumerate(inst.allowed):
+        for device in allowed:
+            part[unit, device] = pulp.LpVariable(f"x_{unit}_{device}", 0, 1)
+        program += pulp.lpSum(part[unit, device] for device in allowed) == 1
+    end = [pulp.LpVariable(f"e_{node}", lowBound=0) for node in range(count)]
+    work: list[list[Any]] = [[] for _ in range(head)]
+    weights, _, memory = inst.loads
+    for node in range(count):
+        unit = inst.unit_of[node]
+        lasts = []
+        for device in inst.allowed[unit]:
+            lasts.append(inst.times[node][device] * scale * part[unit, device])
+            work[device].append(lasts[-1])
+        length = pulp.lpSum(lasts)
+        program += end[node] >= length
+        program += goal >= end[node]
+        for source in inst.before[node]:
+            program += end[node] >= end[source] + length
+    for device in range(head):
+        program += goal >= pulp.lpSum(work[device])
+        if math.isfinite(memory[device]) and inst.limited:
+            held = [
+                sum(weights[n] for n in inst.units[unit]) / max(memory[device], 1.0) * x
+                for (unit, d), x in part.items()
+                if d == device
+            ]
+            program += pulp.lpSum(held) <= memory[device] / max(memory[device], 1.0)
+    program.setObjective(goal)
+    highs = pulp.HiGHS(msg=False, timeLimit=limit_s, threads=1)
+    program.solve(highs if highs.available() else pulp.PULP_CBC_CMD(msg=False, timeLimit=limit_s, threads=1))
+    if program.sol_status != pulp.LpSolutionOptimal:
+        return 0.0
+    # Solvers are right up to a tolerance; a bound must not be above the truth.
+    return max(0.0, float(pulp.value(goal)) * (1 - 1e-7) - 1e-9) / scale

@@ -1,0 +1,103 @@
+"""Smaller problems: nodes that share a device become one, devices without use are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import networkx as nx
+import numpy as np
+
+from tvmpipe.passes.placement.problem import Problem, Tensor
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A smaller problem: `parts` are the nodes of the original in each of its nodes, `kept` its devices there."""
+
+    problem: Problem
+    parts: tuple[tuple[int, ...], ...]
+    kept: tuple[int, ...]
+
+    def lift(self, device_of: Sequence[int]) -> tuple[int, ...]:
+        """A placement of the smaller problem as one of the original."""
+        found = [0] * sum(map(len, self.parts))
+        for part, device in zip(self.parts, device_of, strict=True):
+            for node in part:
+                found[node] = self.kept[device]
+        return tuple(found)
+
+    def lower(self, device_of: Sequence[int]) -> tuple[int, ...] | None:
+        """A placement of the original as one of the smaller problem; None if that cannot express it."""
+        number = {device: index for index, device in enumerate(self.kept)}
+        used = [{device_of[node] for node in part} for part in self.parts]
+        if any(len(devices) > 1 or not devices <= number.keys() for devices in used):
+            return None
+        return tuple(number[devices.pop()] for devices in used)
+
+    def then(self, further: Reduced) -> Reduced:
+        """What `further`, a reduction of this one's problem, is of the original."""
+        parts = (tuple(node for part in inside for node in self.parts[part]) for inside in further.parts)
+        return Reduced(further.problem, tuple(parts), tuple(self.kept[device] for device in further.kept))
+
+
+def unreduced(problem: Problem) -> Reduced:
+    """The problem as it is."""
+    return Reduced(problem, tuple((node,) for node in range(problem.node_count)), tuple(range(problem.device_count)))
+
+
+def reduced(problem: Problem, joined: Sequence[tuple[int, int]] = (), kept: Sequence[int] | None = None) -> Reduced:
+    """Nodes that a chain of `joined` pairs connects become one; only the devices in `kept` remain.
+
+    A part takes the sum of its nodes' seconds and weights and the largest of their working bytes, so that period and
+    memory of its placements stay what they were. Parts follow the order of their first nodes.
+    """
+    graph = nx.Graph()
+    graph.add_nodes_from(range(problem.node_count))
+    graph.add_edges_from(joined)
+    parts = sorted((tuple(sorted(part)) for part in nx.connected_components(graph)), key=lambda part: part[0])
+    devices = tuple(range(problem.device_count)) if kept is None else tuple(kept)
+    owner = {node: number for number, part in enumerate(parts) for node in part}
+    ends = [*devices, problem.head]
+    groups = {tuple(sorted({owner[node] for node in group})) for group in problem.groups}
+    free = np.array([problem.is_free(device) for device in devices], bool)
+    return Reduced(
+        replace(
+            problem,
+            names=tuple(problem.names[part[0]] for part in parts),
+            devices=tuple(problem.devices[device] for device in devices),
+            time_s=np.array([problem.time_s[list(part)].sum(axis=0)[list(devices)] for part in parts]),
+            weight_bytes=np.array([problem.weight_bytes[list(part)].sum() for part in parts]),
+            working_bytes=np.array([problem.working_bytes[list(part)].max() for part in parts]),
+            memory_bytes=problem.memory_bytes[list(devices)],
+            tensors=_tensors(problem, owner, ends),
+            bandwidth_bps=problem.bandwidth_bps[np.ix_(ends, ends)],
+            latency_s=problem.latency_s[np.ix_(ends, ends)],
+            free=free,
+            groups=tuple(group for group in sorted(groups) if len(group) > 1),
+        ),
+        tuple(parts),
+        devices,
+    )
+
+
+def _tensors(problem: Problem, owner: dict[int, int], ends: Sequence[int]) -> tuple[Tensor, ...]:
+    """Tensors between parts; those with the same ends become one where the model cannot tell the difference."""
+    additive = problem.model == "overlapped" or (problem.model == "summed" and not problem.latency_s.any())
+    found: dict[tuple[object, ...], Tensor] = {}
+    for number, tensor in enumerate(problem.tensors):
+        producer = None if tensor.producer is None else owner[tensor.producer]
+        consumers = tuple(sorted({owner[reader] for reader in tensor.consumers} - {producer}))
+        if not consumers and not tensor.to_head:
+            continue
+        seconds = None if tensor.seconds is None else tensor.seconds[np.ix_(ends[:-1], ends[:-1])]
+        if tensor.seconds is not None and len(tensor.seconds) == problem.head + 1:
+            seconds = tensor.seconds[np.ix_(ends, ends)]
+        moved = Tensor(producer, consumers, tensor.size_bytes, tensor.to_head, seconds)
+        key = (producer, consumers, tensor.to_head, seconds is None, None if additive else number)
+        same = found.get(key)
+        if same is not None:
+            both = None if seconds is None or same.seconds is None else seconds + same.seconds
+            moved = replace(moved, size_bytes=moved.size_bytes + same.size_bytes, seconds=both)
+        found[key] = moved
+    return tuple(found.values())

@@ -1,0 +1,104 @@
+"""Bounds on the period that no placement can beat, for problems of any size.
+
+Transfers are left out: what remains is assigning jobs to unrelated machines (Lenstra, Shmoys, Tardos, Mathematical
+Programming 1990), relaxed so that a node may be divided. Equal devices count as one, as many times as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pulp
+
+from tvmpipe.passes.placement.classes import device_classes
+from tvmpipe.passes.placement.limits import Deadline
+from tvmpipe.passes.placement.problem import Matrix, Problem, Vector
+from tvmpipe.passes.placement.program import run
+
+_MOST_VARIABLES = 60_000
+_ASCENTS = 400
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """`bound_s`, and [N, D] the share of each node on each device that reaches it, None where that was not found."""
+
+    bound_s: float
+    shares: Matrix | None
+
+
+def period_bound(problem: Problem, deadline: Deadline) -> Relaxed:
+    """The best bound from single nodes and from the divisible assignment, memories included."""
+    longest_s = float(problem.time_s.min(axis=1).max(initial=0.0))
+    classes = device_classes(problem)
+    ascended_s = _ascend(problem, classes)
+    bound_s = max(longest_s, ascended_s)
+    if problem.node_count * len(classes) > _MOST_VARIABLES or deadline.over:
+        return Relaxed(bound_s, None)
+    return _assign(problem, classes, bound_s, deadline)
+
+
+def _ascend(problem: Problem, classes: Sequence[Sequence[int]]) -> float:
+    """Σ_n min_k y_k t[n, k] for prices y of the kinds' seconds that add up to 1 over all devices.
+
+    Weighted by y, the loads of any placement are at least that, and at most the period. Prices of kinds that are
+    busier than others in the cheapest assignment go up.
+    """
+    times = np.array([problem.time_s[:, same[0]] for same in classes]).T
+    counts = np.array([len(same) for same in classes], float)
+    prices = np.ones(len(classes)) / counts.sum()
+    best = 0.0
+    for step in range(_ASCENTS):
+        priced = times * np.maximum(prices, 1e-12)
+        kind = priced.argmin(axis=1)
+        best = max(best, float((times * prices)[np.arange(len(times)), (times * prices).argmin(axis=1)].sum()))
+        busy = np.bincount(kind, times[np.arange(len(times)), kind], len(classes)) / counts
+        if busy.max() <= 0:
+            break
+        prices = prices * np.exp((busy / busy.max() - 1.0) / (1 + step / 8))
+        prices = prices / (prices @ counts)
+    return best
+
+
+def _assign(problem: Problem, classes: Sequence[Sequence[int]], bound_s: float, deadline: Deadline) -> Relaxed:
+    """The divisible assignment as a linear program."""
+    scale = 100.0 / bound_s if bound_s > 0 else 1.0
+    model = pulp.LpProblem("assign", pulp.LpMinimize)
+    goal = pulp.LpVariable("goal", bound_s * scale)
+    model.setObjective(goal)
+    share = {
+        (n, k): pulp.LpVariable(f"s_{n}_{k}", 0, 1)
+        for n in range(problem.node_count)
+        for k, same in enumerate(classes)
+        if np.isfinite(problem.time_s[n, same[0]])
+    }
+    for n in range(problem.node_count):
+        row = pulp.LpAffineExpression({share[n, k]: 1.0 for k in range(len(classes)) if (n, k) in share})
+        model.addConstraint(pulp.LpConstraint(row, pulp.LpConstraintEQ, None, 1.0))
+    for k, same in enumerate(classes):
+        inside = [n for n in range(problem.node_count) if (n, k) in share]
+        seconds = {share[n, k]: float(problem.time_s[n, same[0]]) * scale for n in inside}
+        row = pulp.LpAffineExpression({**seconds, goal: -float(len(same))})
+        model.addConstraint(pulp.LpConstraint(row, pulp.LpConstraintLE, None, 0.0))
+        limit = float(problem.memory_bytes[same[0]])
+        if problem.weight_bytes.sum() > limit * len(same):
+            unit = 1.0 / max(limit, 1.0)
+            row = pulp.LpAffineExpression({share[n, k]: float(problem.weight_bytes[n]) * unit for n in inside})
+            model.addConstraint(pulp.LpConstraint(row, pulp.LpConstraintLE, None, limit * unit * len(same)))
+    outcome = run(model, deadline.left_s, 0.0)
+    if not outcome.solved or not np.isfinite(outcome.bound):
+        return Relaxed(bound_s, None)
+    shares = np.zeros((problem.node_count, problem.device_count))
+    for (n, k), variable in share.items():
+        shares[n, list(classes[k])] = max(0.0, float(variable.value())) / len(classes[k])
+    # The solver's own tolerance must not turn into a bound that is too high.
+    return Relaxed(max(bound_s, outcome.bound / scale * (1 - 1e-8)), shares)
+
+
+def work_s(problem: Problem) -> Vector:
+    """[N] seconds of each node on the devices that may run it, on average: its size, for orders and balances."""
+    finite = np.isfinite(problem.time_s)
+    total = np.where(finite, problem.time_s, 0.0).sum(axis=1)
+    return np.asarray(total / np.maximum(finite.sum(axis=1), 1))

@@ -1,0 +1,157 @@
+"""Stages on several devices in turn: a group of devices as one that is as many times as fast.
+
+Of a group of k, sample i goes to member i mod k. Over lcm(k, m) samples a link between a member of one group and one
+of a group of m carries one sample or none, so that for "overlapped" with a link for each pair, the two groups
+together have lcm(k, m) times the bandwidth of their slowest link. A port is the member's own and carries every k-th
+sample; so do both ends of a transfer in "summed". There the end with fewer members is counted for both, which is
+never too little.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.classes import device_classes
+from tvmpipe.passes.placement.limits import Deadline, Limits, Listener
+from tvmpipe.passes.placement.period import loads
+from tvmpipe.passes.placement.period_bounds import period_bound
+from tvmpipe.passes.placement.problem import Matrix, Problem, Solution, Tensor
+from tvmpipe.passes.placement.throughput import least_period
+
+Groups = tuple[tuple[int, ...], ...]
+_SHARE = 0.1
+_LEAST_GAIN = 1e-6
+
+
+def grouped(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
+    """The problem whose devices are groups of devices that take samples in turn; each device is in one group.
+
+    A node takes the time of the slowest member over the group's size. Every member holds all weights of the group's
+    nodes, so that the smallest memory counts. Raises ValueError when a device is in no group or in two.
+    """
+    members = [list(group) for group in groups]
+    if sorted(itertools.chain(*members)) != list(range(problem.device_count)):
+        raise ValueError("every device must be in one group")
+    ends = [*members, [problem.head]]
+    shares = np.array([[_share(problem, len(a), len(b)) for b in ends] for a in ends])
+    return replace(
+        problem,
+        devices=tuple("+".join(problem.devices[device] for device in group) for group in members),
+        time_s=np.array([problem.time_s[:, group].max(axis=1) / len(group) for group in members]).T,
+        memory_bytes=np.array([problem.memory_bytes[group].min() for group in members]),
+        tensors=tuple(_between(tensor, ends, shares) for tensor in problem.tensors),
+        bandwidth_bps=_over(problem.bandwidth_bps, ends, np.min) * shares,
+        latency_s=_over(problem.latency_s, ends, np.max) / shares,
+        free=np.array([all(problem.is_free(device) for device in group) for group in members], bool),
+    )
+
+
+def _share(problem: Problem, senders: int, receivers: int) -> int:
+    """Of how many samples a link, or the busier of two ports, carries one."""
+    if problem.model == "overlapped" and problem.contention == "pair":
+        return math.lcm(senders, receivers)
+    return min(senders, receivers)
+
+
+def _over(matrix: Matrix, ends: Sequence[Sequence[int]], pick: object) -> Matrix:
+    """The least or most over the links between members of each two groups; members do not send to each other."""
+    found = np.zeros((len(ends), len(ends)))
+    for (i, a), (j, b) in itertools.product(enumerate(ends), repeat=2):
+        found[i, j] = pick(matrix[np.ix_(a, b)])  # type: ignore[operator]
+    return found
+
+
+def _between(tensor: Tensor, ends: Sequence[Sequence[int]], shares: Matrix) -> Tensor:
+    if tensor.seconds is None:
+        return tensor
+    inner = ends if len(tensor.seconds) > sum(map(len, ends[:-1])) else ends[:-1]
+    return replace(tensor, seconds=_over(tensor.seconds, inner, np.max) / shares[: len(inner), : len(inner)])
+
+
+def least_period_replicated(
+    problem: Problem, limits: Limits, listener: Listener | None = None
+) -> tuple[Solution, Groups]:
+    """A grouping of equal devices and a placement on its groups; never worse than the best without groups found.
+
+    The solution's devices are the groups, and its bound holds for this grouping only. Groupings that are tried: for
+    each kind of device so many groups of each size, the smaller sizes first; then one device more for the busiest
+    group, taken from the least busy of its kind. Raises InfeasibleError.
+    """
+    return _Groupings(problem, limits, listener).run()
+
+
+@dataclass
+class _Groupings:
+    problem: Problem
+    limits: Limits
+    listener: Listener | None
+
+    def run(self) -> tuple[Solution, Groups]:
+        """Singles first, then kinds one after another, then device by device."""
+        self.deadline = Deadline(self.limits.time_limit_s)
+        self.tried: set[Groups] = set()
+        singles = tuple((device,) for device in range(self.problem.device_count))
+        self.groups: Groups = singles
+        part = replace(self.limits, time_limit_s=self.deadline.left_s * 3 * _SHARE)
+        self.solution = least_period(self.problem, part, self.listener)
+        classes = [same for same in device_classes(self.problem) if len(same) > 1]
+        for same in classes:
+            others = tuple(group for group in self.groups if not set(group) & set(same))
+            for size in range(2, len(same) + 1):
+                for count in range(1, len(same) // size + 1):
+                    if self.deadline.over:
+                        return self.solution, self.groups
+                    self.attempt(_canonical([*others, *_split(same, size, count)]))
+        while not self.deadline.over and any(self.attempt(groups) for groups in self.one_more(classes)):
+            pass
+        return self.solution, self.groups
+
+    def attempt(self, groups: Groups) -> bool:
+        """Whether a grouping is better than the best so far, which it then becomes."""
+        if groups in self.tried:
+            return False
+        self.tried.add(groups)
+        problem = grouped(self.problem, groups)
+        fits = problem.weight_bytes.sum() <= problem.memory_bytes.sum()
+        promising = self.solution.figure_s * (1 - _LEAST_GAIN)
+        if not fits or period_bound(problem, Deadline(self.deadline.left_s)).bound_s >= promising:
+            return False
+        part = replace(self.limits, time_limit_s=max(0.05, self.deadline.left_s * _SHARE))
+        try:
+            solution = least_period(problem, part, self.listener)
+        except InfeasibleError:  # members hold the same weights: larger groups may have too little memory in all
+            return False
+        if solution.figure_s >= promising:
+            return False
+        self.solution, self.groups = solution, groups
+        return True
+
+    def one_more(self, classes: Sequence[Sequence[int]]) -> list[Groups]:
+        """Groupings with one device moved to a busiest group from the least busy single or group of its kind."""
+        busy = loads(grouped(self.problem, self.groups), self.solution.device_of).device_s
+        order = np.argsort(-busy, kind="stable")
+        found = []
+        for most in order[:3]:
+            kind = next((same for same in classes if self.groups[most][0] in same), None)
+            givers = [g for g in reversed(order) if g != most and kind is not None and self.groups[g][0] in kind]
+            for giver in givers[:2]:
+                groups = [list(group) for group in self.groups]
+                groups[most].append(groups[giver].pop())
+                found.append(_canonical([tuple(group) for group in groups if group]))
+        return found
+
+
+def _split(devices: Sequence[int], size: int, count: int) -> list[tuple[int, ...]]:
+    """The first devices in `count` groups of a size, the others alone."""
+    groups = [tuple(devices[i * size : (i + 1) * size]) for i in range(count)]
+    return [*groups, *((device,) for device in devices[count * size :])]
+
+
+def _canonical(groups: Sequence[Sequence[int]]) -> Groups:
+    return tuple(sorted(tuple(sorted(group)) for group in groups))

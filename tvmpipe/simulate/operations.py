@@ -1,0 +1,154 @@
+"""What each sample asks of devices, links and ports, and in which order they take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import networkx as nx
+
+from tvmpipe.passes.placement.problem import Problem, Schedule, Solution, Tensor
+from tvmpipe.targets.cluster import HEAD
+
+Kind = Literal["compute", "send", "receive"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something that takes a sample's time.
+
+    Attributes: `name` of a node, or of a tensor and where it goes; `seconds`; `uses` the lanes that it keeps busy at
+    once and what it is to each; `after` operations of the same sample that it waits for; `turn`: lanes take
+    operations in the order of sample + turn, then in the order of operations.
+    """
+
+    name: str
+    seconds: float
+    uses: tuple[tuple[str, Kind], ...]
+    after: tuple[int, ...]
+    turn: int = 0
+
+
+def operations_of(problem: Problem, solution: Solution) -> tuple[Operation, ...]:
+    """The operations of one sample, each after those that it waits for.
+
+    "overlapped": nodes take their device, transfers their link. Where ports contend, a transfer takes the sender's
+    port and then the receiver's, as through a switch that stores it: the model counts every port by itself. "summed":
+    a transfer takes the sending device and then the receiving one, as through the memory of a host (the model of
+    Tarnawski et al.). "makespan": as the schedule says, a transfer takes both of its ports at once; each lane keeps
+    the schedule's order, one sample after the other.
+
+    In the models of throughput an operation's turn is how often the lane changes on the way to it. So a lane has
+    all the operations of a turn, each of another sample, before it at once, and is idle only if it has less to do
+    than the slowest: that is how a placement whose devices have several stages comes to the period of its model.
+    """
+    if problem.model == "makespan":
+        if solution.schedule is None:
+            raise ValueError("a makespan is simulated from its schedule, and this solution has none")
+        return _sorted(list(_scheduled(problem, solution, solution.schedule)))
+    found = _sorted([(one, 0.0, 0.0) for one in _streamed(problem, solution.device_of)])
+    turns: list[int] = []
+    for one in found:
+        before = (turns[other] + (found[other].uses != one.uses) for other in one.after)
+        turns.append(max(before, default=0))
+    return tuple(replace(one, turn=turn) for one, turn in zip(found, turns, strict=True))
+
+
+def _sorted(found: Sequence[tuple[Operation, float, float]]) -> tuple[Operation, ...]:
+    """Operations after those that they wait for, and otherwise by the two numbers that stand beside them."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(found)))
+    graph.add_edges_from((before, number) for number, (one, _, _) in enumerate(found) for before in one.after)
+    order = list(nx.lexicographical_topological_sort(graph, key=lambda number: (*found[number][1:], number)))
+    place = {number: position for position, number in enumerate(order)}
+    return tuple(
+        replace(found[number][0], after=tuple(sorted(place[before] for before in found[number][0].after)))
+        for number in order
+    )
+
+
+def _moves(problem: Problem, device_of: Sequence[int]) -> Iterator[tuple[int, Tensor, int, int]]:
+    """Every tensor with the places that it goes from and to."""
+    for number, tensor in enumerate(problem.tensors):
+        sender = problem.head if tensor.producer is None else device_of[tensor.producer]
+        receivers = {device_of[reader] for reader in tensor.consumers} | ({problem.head} if tensor.to_head else set())
+        for receiver in sorted(receivers - {sender}):
+            yield number, tensor, sender, receiver
+
+
+def _place(problem: Problem, device: int) -> str:
+    return HEAD if device == problem.head else problem.devices[device]
+
+
+def _title(problem: Problem, tensor: Tensor, receiver: int) -> str:
+    made_by = "input" if tensor.producer is None else problem.names[tensor.producer]
+    return f"{made_by} to {_place(problem, receiver)}"
+
+
+def _ports(problem: Problem, sender: int, receiver: int) -> tuple[tuple[str, Kind], ...]:
+    if problem.contention == "pair":
+        return ((f"{_place(problem, sender)} -> {_place(problem, receiver)}", "send"),)
+    return ((f"{_place(problem, sender)} send", "send"), (f"{_place(problem, receiver)} receive", "receive"))
+
+
+def _nodes(problem: Problem, device_of: Sequence[int], arrivals: Sequence[Sequence[int]]) -> Iterator[Operation]:
+    """The nodes, each after what makes or brings what it reads."""
+    for node, device in enumerate(device_of):
+        uses: tuple[tuple[str, Kind], ...] = ((problem.devices[device], "compute"),)
+        yield Operation(problem.names[node], float(problem.time_s[node, device]), uses, tuple(arrivals[node]))
+
+
+def _local(problem: Problem, device_of: Sequence[int]) -> list[list[int]]:
+    """For each node the nodes of its own device whose tensors it reads."""
+    found: list[list[int]] = [[] for _ in device_of]
+    for tensor in problem.tensors:
+        if tensor.producer is not None:
+            for reader in tensor.consumers:
+                if device_of[reader] == device_of[tensor.producer]:
+                    found[reader].append(tensor.producer)
+    return found
+
+
+def _streamed(problem: Problem, device_of: Sequence[int]) -> list[Operation]:
+    arrivals = _local(problem, device_of)
+    transfers: list[Operation] = []
+    delayed: set[tuple[int, int]] = set()
+    for _, tensor, sender, receiver in _moves(problem, device_of):
+        seconds = problem.transfer_s(tensor, sender, receiver)
+        if problem.model == "summed":
+            ends: list[tuple[int, Kind]] = [(sender, "send"), (receiver, "receive")]
+            paying = [(end, kind) for end, kind in ends if end != problem.head and not problem.is_free(end)]
+            steps = [(problem.devices[end], kind) for end, kind in paying]
+        else:
+            if tensor.seconds is None and (sender, receiver) in delayed:
+                seconds = problem.payload_s(tensor, sender, receiver)  # a link's latency counts once for each sample
+            elif tensor.seconds is None:
+                delayed.add((sender, receiver))
+            steps = list(_ports(problem, sender, receiver))
+        after = () if tensor.producer is None else (tensor.producer,)
+        for lane in steps:
+            transfers.append(Operation(_title(problem, tensor, receiver), seconds, (lane,), after))
+            after = (len(device_of) + len(transfers) - 1,)
+        for reader in tensor.consumers:
+            if device_of[reader] == receiver:
+                arrivals[reader] += after
+    return [*_nodes(problem, device_of, arrivals), *transfers]
+
+
+def _scheduled(problem: Problem, solution: Solution, schedule: Schedule) -> Iterator[tuple[Operation, float, float]]:
+    """Operations with their start and end in the schedule."""
+    device_of, arrivals = solution.device_of, _local(problem, solution.device_of)
+    when = {(moved.tensor, moved.receiver): (moved.start_s, moved.end_s) for moved in schedule.transfers}
+    transfers: list[tuple[Operation, float, float]] = []
+    for number, tensor, sender, receiver in _moves(problem, device_of):
+        seconds = problem.transfer_s(tensor, sender, receiver)
+        for reader in tensor.consumers:
+            if device_of[reader] == receiver:
+                arrivals[reader].append(len(device_of) + len(transfers))
+        uses = _ports(problem, sender, receiver) if seconds else ()
+        after = () if tensor.producer is None else (tensor.producer,)
+        transfers.append((Operation(_title(problem, tensor, receiver), seconds, uses, after), *when[number, receiver]))
+    for one, start in zip(_nodes(problem, device_of, arrivals), schedule.start_s, strict=True):
+        yield one, start, start + one.seconds
+    yield from transfers
