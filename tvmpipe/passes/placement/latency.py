@@ -107,7 +107,7 @@ class _Search:
     @property
     def done(self) -> bool:
         """Whether the bound is reached, or the time over."""
-        return self.deadline.over or self.bound >= self._found()[1].makespan * (1 - self.limits.gap)
+        return self.deadline.over or self.bound >= self._found()[1].makespan * (1 - max(self.limits.gap, 2 * _STRICTLY))
 
     def _found(self) -> Found:
         assert self.best is not None
@@ -128,11 +128,9 @@ class _Search:
 
     def _answer(self, answer: Exact, whole: bool) -> None:
         found = None if answer.device_of is None or answer.table is None else (answer.device_of, answer.table)
-        bound = 0.0
-        if whole:
-            # The engine was asked for something strictly shorter: a bound past that says that there is none.
-            known = min(self._found()[1].makespan, math.inf if found is None else found[1].makespan)
-            bound = known if answer.bound_s >= known * (1 - 2 * _STRICTLY) else answer.bound_s
+        known = min(self._found()[1].makespan, math.inf if found is None else found[1].makespan)
+        # The engine was asked for something strictly shorter, so that its bound may be a hair below what is known.
+        bound = min(known, answer.bound_s) if whole else 0.0
         self._take(found, self.engine.name if whole else "windows", bound)
 
     def _start(self) -> None:
