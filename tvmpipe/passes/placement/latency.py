@@ -146,12 +146,25 @@ class _Search:
             lists.append(("etf", earliest_task_first))
         for name, make in lists:
             device_of = make(inst)
-            if device_of is not None:
+            if device_of is not None and inst.fits(device_of):
                 self._take((device_of, by_rank(inst, device_of)), name)
-        if self.best is None or math.isinf(self.best[1].makespan):
+        if (self.best is None or math.isinf(self.best[1].makespan)) and inst.fits(fitting):
             self._take((list(fitting), by_rank(inst, fitting)), "first fit")
+        if self.best is None:
+            self._any()
         if math.isinf(self._found()[1].makespan):
             raise InfeasibleError("no placement was found that needs no link without bandwidth")
+
+    def _any(self) -> None:
+        """Any schedule, where stages must be ordered and no start is. Raises InfeasibleError."""
+        inst = self.inst
+        moves = sum(max(s for row in table for s in row if math.isfinite(s)) for table in inst.seconds)
+        longest = sum(max(s for s in row if math.isfinite(s)) for row in inst.times)
+        longest += moves * inst.problem.device_count
+        answer = self.engine.solve([Task(inst, longest, self.deadline.left_s)], self.deadline)[0]
+        if answer.device_of is None or answer.table is None:
+            raise InfeasibleError("no placement fits whose stages can be put in an order")
+        self._take((answer.device_of, answer.table), self.engine.name)
 
     def _bounds(self) -> None:
         inst = self.inst
