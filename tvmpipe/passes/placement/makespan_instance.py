@@ -84,7 +84,7 @@ class Instance:
             for job in jobs
             if job < self.node_count
         }
-        return nx.is_directed_acyclic_graph(nx.DiGraph((a, b) for a, b in ahead if a != b))
+        return bool(nx.is_directed_acyclic_graph(nx.DiGraph((a, b) for a, b in ahead if a != b)))
 
     def fits(self, device_of: Sequence[int]) -> bool:
         """Whether every device can hold what a placement gives it, and stages can be ordered where they must be."""
