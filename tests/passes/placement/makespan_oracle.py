@@ -59,6 +59,7 @@ def problems(draw: st.DrawFn, largest: int = 6, devices: int = 3, tight: bool = 
         model="makespan",
         contention=draw(st.sampled_from(["port", "pair"])),
         groups=groups,
+        contiguous=tight and draw(st.integers(0, 3)) == 0,
     )
 
 
@@ -83,6 +84,11 @@ def shorter(problem: Problem, than: float) -> float:
 
 
 def _allowed(problem: Problem, device_of: Sequence[int]) -> bool:
+    if problem.contiguous:
+        orders = itertools.permutations(range(problem.device_count))
+        ways = [(device_of[a], device_of[b]) for a, b in problem.graph.edges]
+        if not any(all(order.index(a) <= order.index(b) for a, b in ways) for order in orders):
+            return False
     held = [0.0] * problem.device_count
     working = [0.0] * problem.device_count
     for node, device in enumerate(device_of):

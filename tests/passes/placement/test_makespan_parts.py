@@ -29,6 +29,8 @@ from tvmpipe.passes.placement.problem import Problem, Tensor
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(problem=problems(largest=7).filter(feasible))
 def test_schedules_are_sound_and_get_no_longer(problem: Problem) -> None:
+    # Lists and first_fit leave the order of stages to the planner.
+    problem = dataclasses.replace(problem, contiguous=False)
     inst = read(problem)
     device_of = first_fit(problem)
     table = by_rank(inst, device_of)
@@ -45,6 +47,8 @@ def test_schedules_are_sound_and_get_no_longer(problem: Problem) -> None:
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(problem=problems(largest=7).filter(feasible))
 def test_lists_and_bounds(problem: Problem) -> None:
+    # Lists and first_fit leave the order of stages to the planner.
+    problem = dataclasses.replace(problem, contiguous=False)
     inst = read(problem)
     order = rank_order(inst, upward_rank(inst))
     assert all(order.index(earlier) < order.index(job) for job in order for earlier in inst.before[job])

@@ -166,6 +166,7 @@ class _State:
         for node, _ in changed:
             device_of[node] = target
         fits = self._holds(target) or self._make_room(rng, target, units, changed)
+        fits = fits and (not inst.problem.contiguous or inst.ordered(device_of))
         table = build(inst, device_of, self.order, cutoff) if fits else None
         if table is None or table.makespan > cutoff:
             for node, device in reversed(changed):
