@@ -43,7 +43,7 @@ def build(
     instead of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
     first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
-    With `replicate`, equal devices may take samples in turn where that lowers the period.
+    With `replicate`, devices may take samples in turn where that lowers the period.
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
 

@@ -30,7 +30,7 @@ class Options:
     Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node
     name -> device name; `plan_file` an edited plan to follow instead of searching one; `records` a folder of measured
     schedules to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of
-    `tracker`; `replicate` whether equal devices may take samples in turn; `failover` whether to plan for the loss of
+    `tracker`; `replicate` whether devices may take samples in turn; `failover` whether to plan for the loss of
     each device; `compress` how links that bound the plan may encode.
     """
 

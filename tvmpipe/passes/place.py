@@ -174,7 +174,7 @@ class _Search:
         return max(windows(inst).bound_s, relaxation_s(inst, _RELAXATION_S))
 
     def turns(self, seconds: float) -> None:
-        """Offer a placement in which equal devices take samples in turn. No bound comes of it."""
+        """Offer a placement in which devices take samples in turn. No bound comes of it."""
         try:
             solution, groups = least_period_replicated(self.problem, Limits(max(0.1, seconds), gap=_GAP))
         except InfeasibleError:

@@ -20,7 +20,7 @@ import numpy as np
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener
-from tvmpipe.passes.placement.period import loads
+from tvmpipe.passes.placement.period import loads, period_of
 from tvmpipe.passes.placement.period_bounds import period_bound
 from tvmpipe.passes.placement.problem import Matrix, Problem, Solution, Tensor
 from tvmpipe.passes.placement.throughput import least_period
@@ -28,6 +28,7 @@ from tvmpipe.passes.placement.throughput import least_period
 Groups = tuple[tuple[int, ...], ...]
 _SHARE = 0.1
 _LEAST_GAIN = 1e-6
+_MOST_TURNS = 60
 
 
 def grouped(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
@@ -75,6 +76,22 @@ def _between(tensor: Tensor, ends: Sequence[Sequence[int]], shares: Matrix) -> T
     return replace(tensor, seconds=_over(tensor.seconds, inner, np.max) / shares[: len(inner), : len(inner)])
 
 
+def period_in_turn(problem: Problem, groups: Groups, device_of: Sequence[int]) -> float:
+    """Seconds per sample of a placement on groups: the mean of every device and link over a round of all turns.
+
+    Never more than the period of `grouped`, which takes the slowest member node by node and link by link.
+    """
+    rounds = math.lcm(*(len(group) for group in groups))
+    device = np.zeros(problem.device_count)
+    links: dict[tuple[int, int], float] = {}
+    for turn in range(rounds):
+        asked = loads(problem, [groups[here][turn % len(groups[here])] for here in device_of])
+        device += asked.device_s / rounds
+        for ends, seconds in asked.links.items():
+            links[ends] = links.get(ends, 0.0) + seconds / rounds
+    return period_of(problem, device, links)
+
+
 def least_period_replicated(
     problem: Problem, limits: Limits, listener: Listener | None = None
 ) -> tuple[Solution, Groups]:
@@ -94,18 +111,41 @@ class _Groupings:
     limits: Limits
     listener: Listener | None
 
+    def __post_init__(self) -> None:
+        self.solution: Solution
+        self.groups: Groups = tuple((device,) for device in range(self.problem.device_count))
+
     def run(self) -> tuple[Solution, Groups]:
+        """Look for groups for most of the time; then look longer at the best."""
+        whole = Deadline(self.limits.time_limit_s)
+        self.deadline = Deadline(self.limits.time_limit_s * (1 - 2 * _SHARE))
+        self.look()
+        if len(self.groups) < self.problem.device_count and not self.solution.proven:
+            problem = grouped(self.problem, self.groups)
+            longer = least_period(problem, replace(self.limits, time_limit_s=whole.left_s), self.listener)
+            self.take(longer, self.groups)
+        return self.solution, self.groups
+
+    def take(self, solution: Solution, groups: Groups) -> bool:
+        """Whether a placement on groups is better than the best so far, which it then becomes."""
+        figure_s = solution.figure_s
+        if math.lcm(*(len(group) for group in groups)) <= _MOST_TURNS:
+            figure_s = min(figure_s, period_in_turn(self.problem, groups, solution.device_of))
+        if figure_s >= self.solution.figure_s * (1 - _LEAST_GAIN):
+            return False
+        bound_s = min(solution.bound_s, figure_s)
+        self.solution, self.groups = replace(solution, figure_s=figure_s, bound_s=bound_s), groups
+        return True
+
+    def look(self) -> None:
         """Singles first, then wide groups, then kinds one after another, then device by device."""
-        self.deadline = Deadline(self.limits.time_limit_s)
         self.tried: set[Groups] = set()
-        singles = tuple((device,) for device in range(self.problem.device_count))
-        self.groups: Groups = singles
         part = replace(self.limits, time_limit_s=self.deadline.left_s * 3 * _SHARE)
         self.solution = least_period(self.problem, part, self.listener)
         kinds = device_classes(self.problem)
         for groups in self.wide(kinds):
             if self.deadline.over:
-                return self.solution, self.groups
+                return
             self.attempt(groups)
         for same in (same for same in kinds if len(same) > 1):
             rest = [tuple(device for device in group if device not in same) for group in self.groups]
@@ -113,11 +153,10 @@ class _Groupings:
             for size in range(2, len(same) + 1):
                 for count in range(1, len(same) // size + 1):
                     if self.deadline.over:
-                        return self.solution, self.groups
+                        return
                     self.attempt(_canonical([*others, *_split(same, size, count)]))
         while not self.deadline.over and any(self.attempt(groups) for groups in self.one_more()):
             pass
-        return self.solution, self.groups
 
     def wide(self, kinds: Sequence[Sequence[int]]) -> list[Groups]:
         """Islands of devices that links of some bandwidth connect, whole and by kinds; the widest first."""
@@ -149,10 +188,7 @@ class _Groupings:
             solution = least_period(problem, part, self.listener)
         except InfeasibleError:  # members hold the same weights: larger groups may have too little memory in all
             return False
-        if solution.figure_s >= promising:
-            return False
-        self.solution, self.groups = solution, groups
-        return True
+        return self.take(solution, groups)
 
     def one_more(self) -> list[Groups]:
         """Groupings with one device moved to a busy single or group from the least busy ones."""
