@@ -48,7 +48,6 @@ def test_makespans_are_the_least(problem: Problem) -> None:
     agrees(problem)
 
 
-@pytest.mark.xfail(strict=True, reason="least_makespan does not look at `contiguous` yet")
 @_examples(6)
 @given(problems(models=("makespan",), contiguous=True))
 def test_makespans_of_contiguous_stages_are_the_least(problem: Problem) -> None:
