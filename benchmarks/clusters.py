@@ -210,8 +210,12 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         }
     at_edgepipe = [row for row in rows if (row["ratios"]["pipedream"] or 0.0) >= EDGEPIPE]
     found["kinds_at_edgepipe"] = sorted({row["kind"] for row in at_edgepipe})
-    worse = [row for row in rows for name in row["ratios"] if (row["ratios"][name] or 1.0) < 1 - 1e-9]
-    found["worse"] = list(dict.fromkeys(f"{row['cluster']}: {row['model']}" for row in worse))
+    found["worse"] = [
+        f"{row['cluster']}: {row['model']}: {name}"
+        for row in rows
+        for name, ratio in row["ratios"].items()
+        if ratio is not None and ratio < 1 - 1e-9
+    ]
     found["faults"] = [f"{row['cluster']}: {row['model']}: {fault}" for row in rows for fault in row["faults"]]
     return found
 

@@ -49,6 +49,11 @@ def random_graph(nodes: int, seed: int, reach: int = 12) -> list[tuple[int, ...]
         if rng.random() < 0.02:
             near.add(int(rng.integers(0, node)))
         reads.append(tuple(sorted(near)))
+    # Nobody computes what is not read: all but the last node have a reader.
+    unread = set(range(nodes - 1)) - {source for sources in reads for source in sources}
+    for node in unread:
+        reader = int(rng.integers(node + 1, min(nodes, node + 1 + reach)))
+        reads[reader] = tuple(sorted({*reads[reader], node}))
     return reads
 
 

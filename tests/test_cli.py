@@ -88,6 +88,8 @@ def test_plan_without_compiling(tmp_path: Path, branchy_path: Path, cluster_path
     facts = json.loads(out)
     assert facts["placement"] == yaml.safe_load((tmp_path / "p.yaml").read_text())["placement"]
     assert facts["bound_s"] <= facts["period_s"]
+    out, _ = tvmpipe("plan", branchy_path, "--cluster", cluster_path, "--plan", tmp_path / "p.yaml", "--simulate", 60)
+    assert "60 samples" in out
 
 
 def test_explain(branchy_path: Path, cluster_path: Path) -> None:

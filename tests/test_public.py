@@ -17,7 +17,7 @@ def test_a_device_needs_nothing_of_the_compile_side() -> None:
     """`tvmpipe.runtime` and the agent's command line import with the compile packages made unimportable."""
     code = """
 import sys
-for name in ("onnx", "onnxslim", "xgboost", "pulp", "highspy", "networkx", "yaml", "onnxruntime"):
+for name in ("onnx", "onnxslim", "xgboost", "pulp", "highspy", "simpy", "networkx", "yaml", "onnxruntime"):
     sys.modules[name] = None
 import tvmpipe, tvmpipe.cli, tvmpipe.runtime.agent, tvmpipe.runtime.pipeline, tvmpipe.runtime.host_process
 import tvmpipe.commands.run

@@ -33,11 +33,11 @@ def placed(draw: Any) -> tuple[Problem, Solution]:
     return problem, Solution(device_of, figure, 0.0, "any")
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(placed())
 def test_a_full_pipeline_has_the_planners_period(one: tuple[Problem, Solution]) -> None:
     problem, solution = one
-    simulation = simulate(problem, solution, samples=120)
+    simulation = simulate(problem, solution, samples=200)
     assert simulation.period_s == pytest.approx(solution.figure_s, rel=1e-6, abs=1e-9)
     sound(simulation)
 

@@ -48,7 +48,7 @@ def build(
     first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
     Costs are those of `cost_model`; by default of the measurements that come with tvmpipe and those in the folder
     `profiles`, which is the user's own unless it is given (`tvmpipe profile` writes there).
-    With `replicate`, equal devices may take samples in turn where that lowers the period.
+    With `replicate`, devices may take samples in turn where that lowers the period.
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
 

@@ -58,7 +58,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
         click.option("--pin", "pins", type=Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
-        click.option("--replicate", is_flag=True, help="Let equal devices take samples in turn where that is faster."),
+        click.option("--replicate", is_flag=True, help="Let devices take samples in turn where that is faster."),
         click.option("--failover", is_flag=True, help="Also plan for the loss of each device."),
         click.option(
             "--compress",
@@ -103,6 +103,8 @@ def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, tune: int
 @click.argument("model", type=click.Path(path_type=Path))
 @_planning_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write plan.yaml here.")
+@click.option("--simulate", type=click.IntRange(min=1), metavar="N", help="Send N samples through the plan, on paper.")
+@click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Relative spread of every step of these.")
 @_command
 def plan(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
     """Say what would go where and what it should cost, without compiling."""

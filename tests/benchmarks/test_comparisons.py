@@ -70,7 +70,7 @@ def test_stages_in_turn_are_priced_over_a_whole_turn() -> None:
 def test_what_loses_is_named() -> None:
     found = row(chain([[1.0, 1.0]] * 2))
     found["ratios"] = {"pipedream": 0.5, "pipedream_in_turn": None, "pipeedge": 1.0}
-    assert clusters.summary([found])["worse"] == ["cluster: model"]
+    assert clusters.summary([found])["worse"] == ["cluster: model: pipedream"]
 
 
 @pytest.mark.parametrize("memory", [None, 0.6])

@@ -221,7 +221,10 @@ def test_the_command_prints_a_checked_schedule(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     # Task 7 on device 0, 1.5 to send, task 3 on device 1; on one device alone it takes 7 where it fits.
-    assert (facts["objective"], facts["bound"], facts["proven"], facts["checked"]) == (7.5, 7.5, True, True)
+    assert facts["objective"] == 7.5
+    assert facts["bound"] == pytest.approx(7.5, rel=1e-6)
+    assert facts["proven"]
+    assert facts["checked"]
     assert facts["placement"] == {"7": 0, "3": 1}
     assert facts["schedule"]["tasks"] == [
         {"task": 7, "device": 0, "start": 0.0, "end": 2.0},
@@ -279,7 +282,7 @@ def test_errors_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", ["moirai example-1", "pipeedge ViT-Base 2+2", "msr bert24 contiguous", "msr bert24"])
 def test_known_optima_are_found(name: str) -> None:
     row = next(row for row in optima.ROWS if row.name == name)
-    found = optima.run(row, optima.WORKLOADS, time_limit_s=10.0)
+    found = optima.run(row, optima.WORKLOADS, time_limit_s=3.0)
     assert found["ok"], found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +17,9 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress
 from tvmpipe.errors import InputError
 from tvmpipe.units import format_size
+
+if TYPE_CHECKING:
+    from tvmpipe.passes.base import CompileState
 
 
 def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, **options: Any) -> Outcome:
@@ -31,8 +34,10 @@ def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, 
     return Outcome({"bundle": str(output), **facts}, Group(render(facts), Text(f"wrote {output}")))
 
 
-def plan_model(model: Path, cluster: Path, output: Path | None, **options: Any) -> Outcome:
-    """Plan without compiling; write `plan.yaml` where `output` says."""
+def plan_model(
+    model: Path, cluster: Path, output: Path | None, *, simulate: int | None, jitter: float, **options: Any
+) -> Outcome:
+    """Plan without compiling; write `plan.yaml` where `output` says; send `simulate` samples through the plan."""
     from tvmpipe.passes.pipeline import PLAN, run_passes
     from tvmpipe.passes.plan import to_yaml, written
     from tvmpipe.passes.report import render, report
@@ -48,7 +53,34 @@ def plan_model(model: Path, cluster: Path, output: Path | None, **options: Any) 
             output.write_text(to_yaml(state.plan, state.signature.sha256), encoding="utf-8")
         except OSError as error:
             raise InputError(f"plan file {output} cannot be written: {error.strerror}") from None
-    return Outcome({**facts, "placement": written(state.plan.placement)}, render(facts))
+    facts["placement"] = written(state.plan.placement)
+    views = [render(facts)]
+    if simulate is not None:
+        simulated, view = _simulated(state, simulate, jitter)
+        facts["simulated"] = simulated
+        views.append(view)
+    return Outcome(facts, Group(*views))
+
+
+def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[str, Any], RenderableType]:
+    """What happens to samples that enter as fast as the plan's `inflight` lets them, and a picture of it."""
+    from tvmpipe.passes.placement.from_plan import stage_problem
+    from tvmpipe.simulate import simulate, timeline
+
+    assert state.graph is not None
+    assert state.costs is not None
+    assert state.plan is not None
+    problem, solution = stage_problem(state.graph, state.costs, state.cluster, state.plan)
+    run = simulate(problem, solution, samples, state.plan.inflight, jitter)
+    facts = {
+        "samples": samples,
+        "inflight": state.plan.inflight,
+        "jitter": jitter,
+        "period_s": run.period_s,
+        "latency_s": run.latency_s,
+        "seconds": run.end_s,
+    }
+    return facts, timeline(run)
 
 
 def show_model(model: Path, shapes: Mapping[str, Sequence[int]]) -> Outcome:

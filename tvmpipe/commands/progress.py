@@ -32,7 +32,9 @@ stderr = Console(stderr=True, highlight=False)
 def pass_progress(title: str) -> Iterator[Callable[[str, int, int, float], None]]:
     """A callback for `run_passes`: a live bar on a terminal, a line per pass elsewhere."""
     if not stderr.is_terminal:
-        yield lambda name, number, total, seconds: stderr.print(f"[{number}/{total}] {seconds:6.1f} s {title}: {name}")
+        yield lambda name, number, total, seconds: stderr.print(
+            f"[{number}/{total}] {seconds:6.1f} s {title}: {name}", soft_wrap=True
+        )
         return
     with _bar() as bar:
         task = bar.add_task(title, total=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -30,7 +30,7 @@ class Options:
     Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node
     name -> device name; `plan_file` an edited plan to follow instead of searching one; `records` a folder of measured
     schedules to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of
-    `tracker`; `replicate` whether equal devices may take samples in turn; `failover` whether to plan for the loss of
+    `tracker`; `replicate` whether devices may take samples in turn; `failover` whether to plan for the loss of
     each device; `compress` how links that bound the plan may encode.
     """
 
@@ -71,7 +71,8 @@ class Spare:
 class CompileState:
     """Everything known so far; each pass returns a copy with its own fields filled in.
 
-    `source` is a path or an `onnx.ModelProto`; `module` a `tvm.IRModule`; `notes` sentences for the report;
+    `source` is a path or an `onnx.ModelProto`; `module` a `tvm.IRModule`; `notes` sentences for the report; `tell`
+    is for a pass that takes long to say how it is getting on;
     `stages` those of `plan`, `libraries` of every plan's stages.
     """
 
@@ -79,6 +80,7 @@ class CompileState:
     cluster: Cluster
     options: Options
     notes: tuple[str, ...] = ()
+    tell: Callable[[str], None] | None = None
     module: Any = None
     signature: Signature | None = None
     graph: PrimitiveGraph | None = None

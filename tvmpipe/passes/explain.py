@@ -136,7 +136,7 @@ def _what_ifs(state: CompileState, plan: Plan, time_limit_s: float, notice: Noti
     changes = [(name, replace(state, cluster=cluster)) for name, cluster in _changes(state.cluster)]
     if plan.objective == "throughput" and not state.options.replicate and len(state.cluster.devices) > 1:
         turns = replace(state, options=replace(state.options, replicate=True))
-        changes.append(("equal devices in turn (--replicate)", turns))
+        changes.append(("devices in turn (--replicate)", turns))
     facts: list[dict[str, Any]] = []
     for number, (name, changed) in enumerate(changes):
         if notice is not None:

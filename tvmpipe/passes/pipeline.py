@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tvmpipe.errors import InputError
@@ -22,6 +23,8 @@ from tvmpipe.passes.write_bundle import WriteBundle
 FRONT: tuple[Pass, ...] = (ImportOnnx(), Fuse())
 PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Place(), Compress(), Failover())
 COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Tune(), Lower(), WriteBundle())
+
+_TELL_S = 2.0
 
 Progress = Callable[[str, int, int, float], None]
 """Called before each pass with its name (and perhaps what it will do), its number, how many there are, and seconds."""
@@ -46,12 +49,27 @@ def run_passes(
             detail = one.detail(state) if isinstance(one, Detailed) else ""
             title = f"{one.name}: {detail}" if detail else one.name
             progress(title, number, len(passes), time.perf_counter() - started)
+            state = replace(state, tell=_teller(progress, one.name, number, len(passes), started))
         state = one.apply(state)
         if dump is not None:
             _dump(state, one.name, number, dump)
     if progress is not None:
         progress("done", len(passes), len(passes), time.perf_counter() - started)
     return state
+
+
+def _teller(progress: Progress, name: str, number: int, total: int, started: float) -> Callable[[str], None]:
+    """Passes on what a pass says, at most every few seconds."""
+    last = started
+
+    def tell(text: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last > _TELL_S:
+            last = now
+            progress(f"{name}: {text}", number, total, now - started)
+
+    return tell
 
 
 def _dump(state: CompileState, name: str, number: int, folder: Path) -> None:

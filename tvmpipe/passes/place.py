@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.from_graph import problem_from_graph
-from tvmpipe.passes.placement.limits import Deadline, Limits
+from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
 from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
 from tvmpipe.passes.placement.makespan_instance import read
 from tvmpipe.passes.placement.problem import Problem
@@ -24,7 +25,7 @@ from tvmpipe.passes.price import Price, price, price_single_devices
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.turns import group_name
 from tvmpipe.targets.cluster import Cluster
-from tvmpipe.units import format_size
+from tvmpipe.units import format_duration, format_size
 
 _TIDY = 1.01  # plans this close to the best count as equal, and the one of fewest stages is taken
 _GAP = 1e-3  # plans closer than this to the bound count as optimal; estimates are not that good
@@ -97,6 +98,7 @@ class _Search:
         self.objective = state.options.objective
         self.in_turn = state.options.replicate and self.objective == "throughput"
         self.deadline = Deadline(state.options.time_limit_s)
+        self.tell = state.tell
         self.problem = problem_from_graph(graph, costs, state.cluster, self.objective, pins)
         self.fitting: list[Candidate] = []
         self.closest: Candidate | None = None
@@ -174,14 +176,20 @@ class _Search:
         return max(windows(inst).bound_s, relaxation_s(inst, _RELAXATION_S))
 
     def turns(self, seconds: float) -> None:
-        """Offer a placement in which equal devices take samples in turn. No bound comes of it."""
+        """Offer a placement in which devices take samples in turn. No bound comes of it."""
         try:
-            solution, groups = least_period_replicated(self.problem, Limits(max(0.1, seconds), gap=_GAP))
+            solution, groups = least_period_replicated(self.problem, Limits(max(0.1, seconds), gap=_GAP), self.hear)
         except InfeasibleError:
             return
         names = [group_name(self.problem.devices[device] for device in group) for group in groups]
         placed = zip(self.problem.names, solution.device_of, strict=True)
         self.take("in turn", {name: names[here] for name, here in placed})
+
+    def hear(self, progress: Progress) -> None:
+        """Pass on how a planner is getting on."""
+        if self.tell is not None and math.isfinite(progress.figure_s):
+            bound = f", nothing is below {format_duration(progress.bound_s)}" if progress.bound_s > 0 else ""
+            self.tell(f"{format_duration(progress.figure_s)} from {progress.origin}{bound}")
 
     def solve(self, kind: str, problem: Problem, seconds: float) -> float | None:
         """Offer the planners' best placement; the bound on any placement of the problem as given."""
@@ -193,7 +201,7 @@ class _Search:
                 break
             # A part of what is left for each solution, so that something is left to put it right.
             try:
-                solution = solve(tried, Limits(max(0.1, 0.7 * deadline.left_s), gap=_GAP))
+                solution = solve(tried, Limits(max(0.1, 0.7 * deadline.left_s), gap=_GAP), self.hear)
             except InfeasibleError:
                 break
             if round_number == 0:

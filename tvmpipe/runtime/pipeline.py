@@ -308,8 +308,12 @@ def connect(
     """Put a bundle on its devices; see `Bundle.connect`."""
     if failover and len(bundle.manifest.plans) == 1:
         raise InputError("this bundle has no plan for the loss of a device; compile it with --failover")
-    batch = batch or default_batch(bundle.manifest.plan.predicted.period_s)
-    samples = inflight or bundle.manifest.plan.inflight * batch
+    plan = bundle.manifest.plan
+    if batch is None:
+        batch = default_batch(plan.predicted.period_s)
+        if inflight is not None:  # so few batches under way must still keep every device busy
+            batch = max(1, min(batch, inflight // plan.inflight))
+    samples = inflight or plan.inflight * batch
     settings = Settings(
         batch=batch,
         max_batches=max(1, math.ceil(samples / batch)),

@@ -80,7 +80,8 @@ def simulate(
 ) -> Simulation:
     """Run samples through a placement as its problem's model says what takes what (see `operations_of`).
 
-    `inflight`: samples at once, the next one enters when one has left; None: as many as keep every lane busy.
+    `inflight`: samples at once, the next one enters when one has left; None: as many as keep every lane busy. The
+    period is the planner's after some samples more than that, once what is not the slowest has fallen into its step.
     `jitter`: every operation takes a lognormal multiple of its time, of mean 1 and this standard deviation.
     Raises ValueError where there is nothing to simulate.
     """

@@ -21,8 +21,10 @@ def timeline(simulation: Simulation, width: int = 96, begin_s: float = 0.0, end_
         f"latency {simulation.latency_s:.6g} s"
     )
     table = Table("lane", "", "busy", title=title)
-    for lane in simulation.lanes:
-        spans = [span for span in simulation.spans if span.lane == lane]
+    by_lane: dict[str, list[Span]] = {lane: [] for lane in simulation.lanes}
+    for span in simulation.spans:
+        by_lane[span.lane].append(span)
+    for lane, spans in by_lane.items():
         share = simulation.busy_s[lane] / simulation.end_s if simulation.end_s else 0.0
         table.add_row(lane, _bar(spans, width, begin_s, end), f"{share:.0%}")
     return table

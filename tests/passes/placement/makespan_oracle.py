@@ -59,16 +59,23 @@ def problems(draw: st.DrawFn, largest: int = 6, devices: int = 3, tight: bool = 
         model="makespan",
         contention=draw(st.sampled_from(["port", "pair"])),
         groups=groups,
+        contiguous=tight and draw(st.integers(0, 3)) == 0,
     )
 
 
-def least(problem: Problem) -> float:
-    """The least makespan of all placements, infinite where none fits."""
+def feasible(problem: Problem) -> bool:
+    """Whether any placement fits."""
+    every = itertools.product(range(problem.device_count), repeat=problem.node_count)
+    return any(_allowed(problem, device_of) for device_of in every)
+
+
+def shorter(problem: Problem, than: float) -> float:
+    """The least makespan of all placements if it is less than `than`, else that."""
     ranked = []
     for device_of in itertools.product(range(problem.device_count), repeat=problem.node_count):
         if _allowed(problem, device_of):
             ranked.append((_path(problem, device_of), device_of))
-    best = math.inf
+    best = than
     for bound, device_of in sorted(ranked):
         if bound >= best - _SLACK:
             break
@@ -77,6 +84,11 @@ def least(problem: Problem) -> float:
 
 
 def _allowed(problem: Problem, device_of: Sequence[int]) -> bool:
+    if problem.contiguous:
+        orders = itertools.permutations(range(problem.device_count))
+        ways = [(device_of[a], device_of[b]) for a, b in problem.graph.edges]
+        if not any(all(order.index(a) <= order.index(b) for a, b in ways) for order in orders):
+            return False
     held = [0.0] * problem.device_count
     working = [0.0] * problem.device_count
     for node, device in enumerate(device_of):
@@ -147,9 +159,20 @@ class _Orders:
         for _ in self.lasts:
             for i, later in enumerate(self.after):
                 self.tail[i] = self.lasts[i] + max((self.tail[j] for j in later), default=0.0)
-        self._take({}, {}, 0.0)
+        self.work: dict[tuple[str, int, int], float] = {}
+        for item, takes in enumerate(self.takes):
+            for resource in takes:
+                self.work[resource] = self.work.get(resource, 0.0) + self.lasts[item]
+        self._take({}, {}, self.work, 0.0, -1)
 
-    def _take(self, ends: dict[int, float], free: dict[tuple[str, int, int], float], now: float) -> None:
+    def _take(
+        self,
+        ends: dict[int, float],
+        free: dict[tuple[str, int, int], float],
+        work: dict[tuple[str, int, int], float],
+        now: float,
+        last: int,
+    ) -> None:
         if len(ends) == len(self.lasts):
             self.best = min(self.best, max(ends.values(), default=0.0))
             return
@@ -162,9 +185,16 @@ class _Orders:
                 return
             ready.append((begin, item))
         for begin, item in sorted(ready):
-            if begin >= now:
-                done = begin + self.lasts[item]
-                self._take({**ends, item: done}, {**free, **dict.fromkeys(self.takes[item], done)}, begin)
+            # Two that start together and have nothing in common are taken in one order only.
+            apart = last not in self.waits[item] and not (last >= 0 and {*self.takes[last]} & {*self.takes[item]})
+            if begin < now or (begin == now and item < last and apart):
+                continue
+            done = begin + self.lasts[item]
+            left = {**work, **{r: work[r] - self.lasts[item] for r in self.takes[item]}}
+            busy = {**free, **dict.fromkeys(self.takes[item], done)}
+            # Everything that is still to come starts at `begin` or later.
+            if all(max(begin, busy.get(r, 0.0)) + w < self.best - _SLACK for r, w in left.items() if w > _SLACK):
+                self._take({**ends, item: done}, busy, left, begin, item)
 
 
 def faults(problem: Problem, solution: Solution) -> list[str]:

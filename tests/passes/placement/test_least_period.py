@@ -55,7 +55,7 @@ def test_all_devices_different() -> None:
 
 
 def test_the_same_seed_gives_the_same_plan() -> None:
-    problem = mixed_problem(random_graph(30, 5), (1, 1, 1, 0), 6, model="summed")
+    problem = mixed_problem(random_graph(16, 5), (1, 1, 1, 0), 6, model="summed")
     found = [solve(problem, Limits(60.0, seed=3)) for _ in range(2)]
     assert found[0] == found[1]
     assert found[0].proven

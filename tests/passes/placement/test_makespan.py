@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.passes.placement.makespan_oracle import faults, least, problems
+from tests.passes.placement.makespan_oracle import faults, feasible, problems, shorter
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.latency import least_makespan
 from tvmpipe.passes.placement.limits import Limits
@@ -34,15 +33,14 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(problem=problems())
 def test_it_is_the_best_of_all(engine: Engine, problem: Problem) -> None:
-    best = least(problem)
-    if math.isinf(best):
+    if not feasible(problem):
         with pytest.raises(InfeasibleError):
             least_makespan(problem, Limits(20.0), engine=engine)
         return
     solution = least_makespan(problem, Limits(20.0), engine=engine)
     assert faults(problem, solution) == []
     assert solution.proven
-    assert solution.figure_s == pytest.approx(best, rel=1e-6, abs=1e-9)
+    assert shorter(problem, solution.figure_s) >= solution.figure_s * (1 - 1e-6)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,7 +49,7 @@ def test_eight_nodes(engine: Engine, problem: Problem) -> None:
     solution = least_makespan(problem, Limits(20.0), engine=engine)
     assert faults(problem, solution) == []
     assert solution.proven
-    assert solution.figure_s == pytest.approx(least(problem), rel=1e-6, abs=1e-9)
+    assert shorter(problem, solution.figure_s) >= solution.figure_s * (1 - 1e-6)
 
 
 def wide(count: int, devices: int, seed: int) -> Problem:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from tests.passes.placement.brute import least_period, periods, placements
 from tests.passes.placement.problems import problems
+from tvmpipe.passes.placement.assign import reassigned, rounded_kinds
 from tvmpipe.passes.placement.chain import best_chain, chain_order
+from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.downsets import all_downsets, best_stages, prefixes
 from tvmpipe.passes.placement.ledger import Ledger
 from tvmpipe.passes.placement.limits import Deadline
@@ -234,3 +236,21 @@ def chain_problem(nodes: int, slowness: list[float], seconds: list[float]) -> Pr
         latency_s=np.zeros((count + 1, count + 1)),
         model="overlapped",
     )
+
+
+@few
+@given(THROUGHPUT)
+def test_stages_reassigned_and_kinds_rounded_stay_valid(problem: Problem) -> None:
+    problem = replace(grouped_nodes(problem).problem, contention="pair")
+    every = placements(problem)
+    assume(len(every) > 0)
+    allowed = set(map(tuple, every.tolist()))
+    for device_of in every[:5].tolist():
+        moved = reassigned(problem, device_of)
+        assert moved in allowed
+        assert loads(problem, moved).compute_s.max() <= loads(problem, device_of).compute_s.max() * (1 + 1e-9)
+    few_kinds = rounded_kinds(problem, 1)
+    assert len(device_classes(few_kinds)) == 1 or any(t.seconds is not None for t in problem.tensors)
+    for device_of in placements(few_kinds)[:5].tolist():
+        assert tuple(device_of) in allowed
+        assert (loads(problem, device_of).compute_s <= loads(few_kinds, device_of).compute_s + 1e-9).all()

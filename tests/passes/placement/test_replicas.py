@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.passes.placement.problems import problems
 from tests.passes.placement.test_period_programs import chain_problem
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.period import loads
-from tvmpipe.passes.placement.replicas import grouped, least_period_replicated
+from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.passes.placement.replicas import grouped, least_period_replicated, period_in_turn
 from tvmpipe.passes.placement.solve import solve
 
 
@@ -64,3 +68,29 @@ def test_memory_that_copies_do_not_fit_keeps_devices_apart() -> None:
     found, groups = least_period_replicated(problem, Limits(10.0))
     assert groups == ((0,), (1,))
     assert found.figure_s == pytest.approx(1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(models=("overlapped", "summed")), data=st.data())
+def test_a_round_of_turns_takes_no_longer_than_the_groups_say(problem: Problem, data: st.DataObject) -> None:
+    """And exactly as long where members and links are equal, with a link for each pair."""
+    count = problem.device_count
+    problem = replace(
+        problem, time_s=np.where(np.isfinite(problem.time_s), problem.time_s, 7.0), free=np.zeros(count, bool)
+    )
+    split = data.draw(st.lists(st.integers(0, count - 1), min_size=count, max_size=count))
+    groups = tuple(tuple(d for d in range(count) if split[d] == one) for one in sorted(set(split)))
+    where = st.integers(0, len(groups) - 1)
+    device_of = data.draw(st.lists(where, min_size=problem.node_count, max_size=problem.node_count))
+    said = loads(grouped(problem, groups), device_of).period_s
+    assert period_in_turn(problem, groups, device_of) <= said * (1 + 1e-9)
+    same = replace(
+        problem,
+        time_s=np.repeat(problem.time_s[:, :1], count, axis=1),
+        tensors=tuple(replace(tensor, seconds=None) for tensor in problem.tensors),
+        bandwidth_bps=np.full_like(problem.bandwidth_bps, 2.0),
+        latency_s=np.full_like(problem.latency_s, 0.5),
+        model="overlapped",
+        contention="pair",
+    )
+    assert period_in_turn(same, groups, device_of) == pytest.approx(loads(grouped(same, groups), device_of).period_s)

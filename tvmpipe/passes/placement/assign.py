@@ -17,10 +17,8 @@ def rounded_kinds(problem: Problem, kinds: int) -> Problem:
 
     A placement that fits here fits the problem itself, with no more compute on any device.
     """
-    speed = [
-        float((problem.time_s[:, d] / np.maximum(work_s(problem), 1e-300))[np.isfinite(problem.time_s[:, d])].sum())
-        for d in range(problem.device_count)
-    ]
+    relative = problem.time_s / np.maximum(work_s(problem), 1e-300)[:, None]
+    speed = np.where(np.isfinite(relative), relative, 0.0).sum(axis=0)
     order = np.lexsort((problem.memory_bytes, speed))
     time_s, memory_bytes = problem.time_s.copy(), problem.memory_bytes.copy()
     bandwidth_bps, latency_s = problem.bandwidth_bps.copy(), problem.latency_s.copy()

@@ -11,7 +11,6 @@ from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.units import format_size
 
-_MIB = 2.0**20
 _TIME_LIMIT_S = 10.0
 
 
@@ -44,6 +43,8 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
     blocks = blocks_of(problem)
     program = pulp.LpProblem("fit", pulp.LpMinimize)
     limited = [d for d in range(problem.device_count) if np.isfinite(problem.memory_bytes[d])]
+    # In shares of the largest memory: a solver's tolerance is absolute, and some problems count in few large units.
+    unit = max([float(problem.memory_bytes[d]) for d in limited], default=1.0) or 1.0
     slack = {d: pulp.LpVariable(f"missing_{d}", lowBound=0) for d in limited}
     place: dict[tuple[int, int], Any] = {}
     for b, block in enumerate(blocks):
@@ -55,9 +56,9 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
         weights = []
         for b, block in enumerate(blocks):
             if (b, d) in place:
-                program += working >= problem.working_bytes[list(block)].max() / _MIB * place[b, d]
-                weights.append(problem.weight_bytes[list(block)].sum() / _MIB * place[b, d])
-        program += pulp.lpSum(weights) + working <= problem.memory_bytes[d] / _MIB + slack[d]
+                program += working >= problem.working_bytes[list(block)].max() / unit * place[b, d]
+                weights.append(problem.weight_bytes[list(block)].sum() / unit * place[b, d])
+        program += pulp.lpSum(weights) + working <= problem.memory_bytes[d] / unit + slack[d]
     program.setObjective(pulp.lpSum(slack.values()))
     highs = pulp.HiGHS(msg=False, timeLimit=_TIME_LIMIT_S, threads=1, random_seed=1)
     solver = highs if highs.available() else pulp.PULP_CBC_CMD(msg=False, timeLimit=_TIME_LIMIT_S, threads=1)

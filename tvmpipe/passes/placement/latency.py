@@ -68,7 +68,7 @@ class _Search:
         self.inst, self.limits, self.listener = inst, limits, listener
         self.stack, self._engine = stack, engine
         # Engines and the last building of a schedule end a little after they should.
-        self.deadline = Deadline(limits.time_limit_s - min(1.0, 0.03 * limits.time_limit_s))
+        self.deadline = Deadline(limits.time_limit_s - min(2.0, 0.03 * limits.time_limit_s))
         self.best: Found | None = None
         self.origin = ""
         self.bound = 0.0
@@ -107,7 +107,7 @@ class _Search:
     @property
     def done(self) -> bool:
         """Whether the bound is reached, or the time over."""
-        return self.deadline.over or self.bound >= self._found()[1].makespan * (1 - self.limits.gap)
+        return self.deadline.over or self.bound >= self._found()[1].makespan * (1 - max(self.limits.gap, 2 * _STRICTLY))
 
     def _found(self) -> Found:
         assert self.best is not None
@@ -128,11 +128,9 @@ class _Search:
 
     def _answer(self, answer: Exact, whole: bool) -> None:
         found = None if answer.device_of is None or answer.table is None else (answer.device_of, answer.table)
-        bound = 0.0
-        if whole:
-            # The engine was asked for something strictly shorter: a bound past that says that there is none.
-            known = min(self._found()[1].makespan, math.inf if found is None else found[1].makespan)
-            bound = known if answer.bound_s >= known * (1 - 2 * _STRICTLY) else answer.bound_s
+        known = min(self._found()[1].makespan, math.inf if found is None else found[1].makespan)
+        # The engine was asked for something strictly shorter, so that its bound may be a hair below what is known.
+        bound = min(known, answer.bound_s) if whole else 0.0
         self._take(found, self.engine.name if whole else "windows", bound)
 
     def _start(self) -> None:
@@ -148,12 +146,25 @@ class _Search:
             lists.append(("etf", earliest_task_first))
         for name, make in lists:
             device_of = make(inst)
-            if device_of is not None:
+            if device_of is not None and inst.fits(device_of):
                 self._take((device_of, by_rank(inst, device_of)), name)
-        if self.best is None or math.isinf(self.best[1].makespan):
+        if (self.best is None or math.isinf(self.best[1].makespan)) and inst.fits(fitting):
             self._take((list(fitting), by_rank(inst, fitting)), "first fit")
+        if self.best is None:
+            self._any()
         if math.isinf(self._found()[1].makespan):
             raise InfeasibleError("no placement was found that needs no link without bandwidth")
+
+    def _any(self) -> None:
+        """Any schedule, where stages must be ordered and no start is. Raises InfeasibleError."""
+        inst = self.inst
+        moves = sum(max(s for row in table for s in row if math.isfinite(s)) for table in inst.seconds)
+        longest = sum(max(s for s in row if math.isfinite(s)) for row in inst.times)
+        longest += moves * inst.problem.device_count
+        answer = self.engine.solve([Task(inst, longest, self.deadline.left_s)], self.deadline)[0]
+        if answer.device_of is None or answer.table is None:
+            raise InfeasibleError("no placement fits whose stages can be put in an order")
+        self._take((answer.device_of, answer.table), self.engine.name)
 
     def _bounds(self) -> None:
         inst = self.inst

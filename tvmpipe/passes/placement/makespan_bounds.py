@@ -28,36 +28,33 @@ class Windows:
 def windows(inst: Instance) -> Windows:
     """Path bounds: every node and transfer as if alone, each node's best place chosen path by path."""
     count, head = inst.node_count, inst.problem.device_count
-    devices = range(head)
     until = [[math.inf] * head for _ in range(count)]
     onward = [[0.0] * head for _ in range(count)]
-    open_to = [[math.inf] * head for _ in range(count)]
-    for node in range(count):
-        for device in inst.allowed[inst.unit_of[node]]:
-            open_to[node][device] = inst.times[node][device]
     nodes = [job for job in inst.order if job < count]
+    here = [inst.allowed[inst.unit_of[node]] for node in range(count)]
     for node in nodes:
-        for device in devices:
-            if math.isinf(open_to[node][device]):
-                continue
+        for device in here[node]:
             ready = 0.0
             for tensor in inst.inputs[node]:
                 source, table = inst.producer[tensor], inst.seconds[tensor]
                 if source < 0:
                     ready = max(ready, table[head][device])
                 else:
-                    ready = max(ready, min(until[source][a] + table[a][device] for a in devices))
-            until[node][device] = ready + open_to[node][device]
+                    made = until[source]
+                    ready = max(ready, min([made[a] + table[a][device] for a in here[source]], default=math.inf))
+            until[node][device] = ready + inst.times[node][device]
     for tensor in inst.results:
         source = inst.producer[tensor]
-        for device in devices:
+        for device in here[source]:
             onward[source][device] = max(onward[source][device], inst.seconds[tensor][device][head])
     for node in reversed(nodes):
+        ahead = [(b, inst.times[node][b] + onward[node][b]) for b in here[node]]
         for tensor in inst.inputs[node]:
             source, table = inst.producer[tensor], inst.seconds[tensor]
             if source >= 0:
-                for device in devices:
-                    far = min(table[device][b] + open_to[node][b] + onward[node][b] for b in devices)
+                for device in here[source]:
+                    row = table[device]
+                    far = min([row[b] + rest for b, rest in ahead], default=math.inf)
                     onward[source][device] = max(onward[source][device], far)
     return Windows(until, onward)
 

@@ -52,7 +52,7 @@ def solve(task: Task) -> Exact:
     status = solver.solve(model.model)
     if status == cp_model.INFEASIBLE:
         return Exact(None, None, max(math.nextafter(cutoff_s, math.inf), (model.most + 1) / model.scale))
-    bound = max(0.0, math.ceil(solver.best_objective_bound - 1e-6) / model.scale)
+    bound = max(0.0, min(math.ceil(solver.best_objective_bound - 1e-6), model.most + 1) / model.scale)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return Exact(None, None, bound)
     device_of, table = model.read(solver)
@@ -108,6 +108,8 @@ class _Model:
             if len(intervals) > 1:
                 self.model.add_no_overlap(intervals)
         self._memory()
+        if inst.problem.contiguous:
+            self._stages()
         self.model.minimize(self.goal)
 
     def ticks(self, seconds: float) -> int:
@@ -224,6 +226,20 @@ class _Model:
             row = model.add(self.start[node] >= arrived)
             if label >= 0:
                 row.only_enforce_if(self.place[node, label])
+
+    def _stages(self) -> None:
+        """Devices have an order in which tensors only go forward."""
+        inst, model, count = self.inst, self.model, self.inst.problem.device_count
+        place = [model.new_int_var(0, count - 1, f"stage{d}") for d in range(count)]
+        pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
+        before = {pair: model.new_bool_var(f"b{pair}") for pair in pairs}
+        for (a, b), literal in before.items():
+            model.add(place[b] >= place[a] + 1).only_enforce_if(literal)
+            for node in range(inst.node_count):
+                for source in inst.before[node]:
+                    if (source, a) in self.place and (node, b) in self.place:
+                        sends, reads = self.place[source, a], self.place[node, b]
+                        model.add_bool_or([sends.negated(), reads.negated(), literal])
 
     def _memory(self) -> None:
         inst = self.inst

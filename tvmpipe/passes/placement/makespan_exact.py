@@ -25,6 +25,7 @@ from tvmpipe.passes.placement.makespan_schedule import Timetable
 
 _GRACE_S = 5.0
 _SHORTEST_S = 0.02
+_MILP_NODES = 100  # beyond that the program alone takes longer to write down than a search has time
 _MOST_WORKERS = 8
 
 
@@ -110,8 +111,8 @@ class Engine:
         task = replace(task, limit_s=min(task.limit_s, deadline.left_s))
         if self.name == "cpsat":
             answer = self._ask(task)
-            if answer is not None:
-                return answer
+            if answer is not None or task.inst.node_count > _MILP_NODES or deadline.left_s < _SHORTEST_S:
+                return answer or Exact(None, None, 0.0)
         from tvmpipe.passes.placement import makespan_milp
 
         return makespan_milp.solve(task)
@@ -123,7 +124,7 @@ class Engine:
         return worker
 
     def _ask(self, task: Task) -> Exact | None:
-        """A worker's answer; None where it died, so that the MILP takes over."""
+        """A worker's answer; None where it died or was ended."""
         worker: subprocess.Popen[bytes] | None = getattr(self._local, "worker", None)
         if worker is None or worker.poll() is not None:
             try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import networkx as nx
 import numpy as np
 
 from tvmpipe.passes.placement.feasible import blocks_of
@@ -75,8 +76,20 @@ class Instance:
             allowed[unit] = [device] if device in allowed[unit] else []
         return replace(self, allowed=allowed)
 
+    def ordered(self, device_of: Sequence[int]) -> bool:
+        """Whether devices can be put in an order in which tensors only go forward."""
+        ahead = {
+            (device_of[node], device_of[job])
+            for node, jobs in enumerate(self.after[: self.node_count])
+            for job in jobs
+            if job < self.node_count
+        }
+        return bool(nx.is_directed_acyclic_graph(nx.DiGraph((a, b) for a, b in ahead if a != b)))
+
     def fits(self, device_of: Sequence[int]) -> bool:
-        """Whether every device can hold what a placement gives it."""
+        """Whether every device can hold what a placement gives it, and stages can be ordered where they must be."""
+        if self.problem.contiguous and not self.ordered(device_of):
+            return False
         return not self.limited or not self.problem.shortage_bytes(device_of).any()
 
 

@@ -48,9 +48,11 @@ def solve(task: Task) -> Exact:
             break
         state, dual = program.run(left, task.threads, task.seed)
         if state == "infeasible":
-            bound = best[1].makespan if best else math.nextafter(cutoff_s, math.inf)
+            past = math.nextafter(cutoff_s, math.inf)
+            bound = past if best is None else min(past, best[1].makespan)
             break
-        bound = max(bound, dual * cutoff_s)
+        # The program leaves out what is only possible past the cutoff: its bound says nothing beyond that.
+        bound = max(bound, min(dual * cutoff_s, math.nextafter(cutoff_s, math.inf)))
         if state == "none":
             break
         device_of, table, clashes = program.read()
@@ -101,6 +103,8 @@ class _Program:
         self._tensors()
         self._pairs()
         self._memory()
+        if inst.problem.contiguous:
+            self._stages()
 
     def _place(self) -> bool:
         inst = self.inst
@@ -214,6 +218,18 @@ class _Program:
             self.program += both <= 1
             for device in shared:
                 self.program += both >= self.place[i, device] + self.place[j, device] - 1
+
+    def _stages(self) -> None:
+        """Devices have an order in which tensors only go forward."""
+        inst, count = self.inst, self.inst.problem.device_count
+        place = [pulp.LpVariable(f"g_{d}", 0, count - 1) for d in range(count)]
+        for a, b in itertools.permutations(range(count), 2):
+            before = pulp.LpVariable(f"b_{a}_{b}", cat=pulp.LpBinary)
+            self.program += place[b] >= place[a] + 1 - count * (1 - before)
+            for node in range(inst.node_count):
+                for source in inst.before[node]:
+                    if (source, a) in self.place and (node, b) in self.place:
+                        self.program += self.place[source, a] + self.place[node, b] <= 1 + before
 
     def _memory(self) -> None:
         weights, working, memory = self.inst.loads

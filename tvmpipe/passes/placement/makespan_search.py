@@ -14,8 +14,9 @@ from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.makespan_instance import Instance
 from tvmpipe.passes.placement.makespan_schedule import Timetable, build, job_order
 
-_HOT = 0.01
-_COLD = 0.0002
+_HOT = 0.01  # of the makespan, where there are enough steps to cool down from there
+_COOLING = 0.02
+_STEPS_PER_NODE = 50
 _LONGEST_RUN = 8
 
 Found = tuple[list[int], Timetable]
@@ -41,10 +42,11 @@ def anneal(
     best: Found = (list(start[0]), start[1])
     if not state.movable:
         return best
+    hot = _HOT * min(1.0, steps / (_STEPS_PER_NODE * inst.node_count))
     for step in range(steps):
         if best[1].makespan <= goal_s or (step % 64 == 0 and deadline.over):
             break
-        heat = _HOT * (_COLD / _HOT) ** (step / steps) * best[1].makespan
+        heat = hot * _COOLING ** (step / steps) * best[1].makespan
         cutoff = state.table.makespan - heat * math.log(1.0 - rng.random())
         state.move(rng, cutoff)
         if state.table.makespan < best[1].makespan * (1 - 1e-12):
@@ -164,6 +166,7 @@ class _State:
         for node, _ in changed:
             device_of[node] = target
         fits = self._holds(target) or self._make_room(rng, target, units, changed)
+        fits = fits and (not inst.problem.contiguous or inst.ordered(device_of))
         table = build(inst, device_of, self.order, cutoff) if fits else None
         if table is None or table.makespan > cutoff:
             for node, device in reversed(changed):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tvmpipe.passes.placement.problem import Loads, Problem
+from tvmpipe.passes.placement.problem import Loads, Problem, Vector
 
 
 def crossings(problem: Problem, device_of: Sequence[int]) -> Iterator[tuple[int, int, int]]:
@@ -47,13 +47,18 @@ def loads(problem: Problem, device_of: Sequence[int]) -> Loads:
             for end in (sender, receiver):
                 if end != problem.head and not problem.is_free(end):
                     device[end] += seconds
-        busiest = 0.0
-    elif problem.contention == "pair":
+    return Loads(compute, device, dict(links), period_of(problem, device, links))
+
+
+def period_of(problem: Problem, device_s: Vector, links: Mapping[tuple[int, int], float]) -> float:
+    """The largest of what the model counts for devices ([D] seconds) and of links or ports."""
+    busiest = 0.0
+    if problem.model != "summed" and problem.contention == "pair":
         busiest = max(links.values(), default=0.0)
-    else:
+    elif problem.model != "summed":
         sends, receives = np.zeros(problem.device_count + 1), np.zeros(problem.device_count + 1)
         for (sender, receiver), seconds in links.items():
             sends[sender] += seconds
             receives[receiver] += seconds
         busiest = float(max(sends.max(), receives.max()))
-    return Loads(compute, device, dict(links), max(float(device.max(initial=0.0)), busiest))
+    return max(float(device_s.max(initial=0.0)), busiest)

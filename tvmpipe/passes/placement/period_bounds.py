@@ -7,13 +7,14 @@ Programming 1990), relaxed so that a node may be divided. Equal devices count as
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pulp
 
 from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline
+from tvmpipe.passes.placement.presolve import move_s
 from tvmpipe.passes.placement.problem import Matrix, Problem, Vector
 from tvmpipe.passes.placement.program import run
 
@@ -31,13 +32,46 @@ class Relaxed:
 
 def period_bound(problem: Problem, deadline: Deadline) -> Relaxed:
     """The best bound from single nodes and from the divisible assignment, memories included."""
-    longest_s = float(problem.time_s.min(axis=1).max(initial=0.0))
     classes = device_classes(problem)
+    problem = replace(problem, time_s=_charged(problem))
+    longest_s = float(problem.time_s.min(axis=1).max(initial=0.0))
     ascended_s = _ascend(problem, classes)
-    bound_s = max(longest_s, ascended_s)
+    bound_s = max(longest_s, ascended_s, _head_s(problem))
     if problem.node_count * len(classes) > _MOST_VARIABLES or deadline.over:
         return Relaxed(bound_s, None)
     return _assign(problem, classes, bound_s, deadline)
+
+
+def _charged(problem: Problem) -> Matrix:
+    """[N, D] seconds of nodes with what "summed" adds wherever they are: results to the head, inputs from it."""
+    if problem.model != "summed":
+        return problem.time_s
+    time_s = problem.time_s.copy()
+    pays = np.array([not problem.is_free(device) for device in range(problem.device_count)])
+    for tensor in problem.tensors:
+        if tensor.producer is None and tensor.consumers:
+            # Other readers may be on the same device, which receives it once.
+            time_s[tensor.consumers[0]] += move_s(problem, tensor)[-1, :-1] * pays
+        elif tensor.producer is not None and tensor.to_head:
+            time_s[tensor.producer] += move_s(problem, tensor)[:-1, -1] * pays
+    return time_s
+
+
+def _head_s(problem: Problem) -> float:
+    """What the head sends and receives at least, over one port or as evenly over its links as may be."""
+    if problem.model != "overlapped":
+        return 0.0
+    worst_s = 0.0
+    for sends in (True, False):
+        total_s, sizes = 0.0, 0.0
+        for tensor in problem.tensors:
+            if sends == (tensor.producer is None) and (tensor.consumers if sends else tensor.to_head):
+                seconds = move_s(problem, tensor, latency=False)
+                total_s += float((seconds[-1, :-1] if sends else seconds[:-1, -1]).min())
+                sizes += tensor.size_bytes if tensor.seconds is None else 0.0
+        rates = problem.bandwidth_bps[-1, :-1] if sends else problem.bandwidth_bps[:-1, -1]
+        worst_s = max(worst_s, total_s if problem.contention == "port" else sizes / float(rates.sum()))
+    return worst_s
 
 
 def _ascend(problem: Problem, classes: Sequence[Sequence[int]]) -> float:

@@ -71,7 +71,10 @@ def run(
         bound = float(info.mip_dual_bound)
     else:
         bound = float(info.objective_function_value) if status == highspy.HighsModelStatus.kOptimal else -math.inf
-    solver.findSolutionValues(program)
+    # PuLP's own reading fails on the status of a search that ended at its number of nodes.
+    values = model.getSolution().col_value
+    for variable in program.variables():
+        variable.varValue = values[variable.index]
     # 2 stands for a feasible point; HiGHS keeps zeros where it has none.
     return Outcome(int(info.primal_solution_status) == 2, bound if math.isfinite(bound) else -math.inf)
 

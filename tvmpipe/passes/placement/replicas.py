@@ -14,12 +14,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import networkx as nx
 import numpy as np
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener
-from tvmpipe.passes.placement.period import loads
+from tvmpipe.passes.placement.period import loads, period_of
 from tvmpipe.passes.placement.period_bounds import period_bound
 from tvmpipe.passes.placement.problem import Matrix, Problem, Solution, Tensor
 from tvmpipe.passes.placement.throughput import least_period
@@ -27,6 +28,7 @@ from tvmpipe.passes.placement.throughput import least_period
 Groups = tuple[tuple[int, ...], ...]
 _SHARE = 0.1
 _LEAST_GAIN = 1e-6
+_MOST_TURNS = 60
 
 
 def grouped(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
@@ -74,14 +76,31 @@ def _between(tensor: Tensor, ends: Sequence[Sequence[int]], shares: Matrix) -> T
     return replace(tensor, seconds=_over(tensor.seconds, inner, np.max) / shares[: len(inner), : len(inner)])
 
 
+def period_in_turn(problem: Problem, groups: Groups, device_of: Sequence[int]) -> float:
+    """Seconds per sample of a placement on groups: the mean of every device and link over a round of all turns.
+
+    Never more than the period of `grouped`, which takes the slowest member node by node and link by link.
+    """
+    rounds = math.lcm(*(len(group) for group in groups))
+    device = np.zeros(problem.device_count)
+    links: dict[tuple[int, int], float] = {}
+    for turn in range(rounds):
+        asked = loads(problem, [groups[here][turn % len(groups[here])] for here in device_of])
+        device += asked.device_s / rounds
+        for ends, seconds in asked.links.items():
+            links[ends] = links.get(ends, 0.0) + seconds / rounds
+    return period_of(problem, device, links)
+
+
 def least_period_replicated(
     problem: Problem, limits: Limits, listener: Listener | None = None
 ) -> tuple[Solution, Groups]:
-    """A grouping of equal devices and a placement on its groups; never worse than the best without groups found.
+    """A grouping of devices and a placement on its groups; never worse than the best without groups found.
 
-    The solution's devices are the groups, and its bound holds for this grouping only. Groupings that are tried: for
-    each kind of device so many groups of each size, the smaller sizes first; then one device more for the busiest
-    group, taken from the least busy of its kind. Raises InfeasibleError.
+    The solution's devices are the groups, and its bound holds for this grouping only. Groupings that are tried: all
+    devices together; the islands between slow links, whole and by kinds; all of each kind; for each kind so many
+    groups of each size, the smaller sizes first; then one device more for a busy group, taken from the least busy.
+    Raises InfeasibleError.
     """
     return _Groupings(problem, limits, listener).run()
 
@@ -92,25 +111,67 @@ class _Groupings:
     limits: Limits
     listener: Listener | None
 
+    def __post_init__(self) -> None:
+        self.solution: Solution
+        self.groups: Groups = tuple((device,) for device in range(self.problem.device_count))
+
     def run(self) -> tuple[Solution, Groups]:
-        """Singles first, then kinds one after another, then device by device."""
-        self.deadline = Deadline(self.limits.time_limit_s)
+        """Look for groups for most of the time; then look longer at the best."""
+        whole = Deadline(self.limits.time_limit_s)
+        self.deadline = Deadline(self.limits.time_limit_s * (1 - 2 * _SHARE))
+        self.look()
+        if len(self.groups) < self.problem.device_count and not self.solution.proven:
+            problem = grouped(self.problem, self.groups)
+            longer = least_period(problem, replace(self.limits, time_limit_s=whole.left_s), self.listener)
+            self.take(longer, self.groups)
+        return self.solution, self.groups
+
+    def take(self, solution: Solution, groups: Groups) -> bool:
+        """Whether a placement on groups is better than the best so far, which it then becomes."""
+        figure_s = solution.figure_s
+        if math.lcm(*(len(group) for group in groups)) <= _MOST_TURNS:
+            figure_s = min(figure_s, period_in_turn(self.problem, groups, solution.device_of))
+        if figure_s >= self.solution.figure_s * (1 - _LEAST_GAIN):
+            return False
+        bound_s = min(solution.bound_s, figure_s)
+        self.solution, self.groups = replace(solution, figure_s=figure_s, bound_s=bound_s), groups
+        return True
+
+    def look(self) -> None:
+        """Singles first, then wide groups, then kinds one after another, then device by device."""
         self.tried: set[Groups] = set()
-        singles = tuple((device,) for device in range(self.problem.device_count))
-        self.groups: Groups = singles
         part = replace(self.limits, time_limit_s=self.deadline.left_s * 3 * _SHARE)
         self.solution = least_period(self.problem, part, self.listener)
-        classes = [same for same in device_classes(self.problem) if len(same) > 1]
-        for same in classes:
-            others = tuple(group for group in self.groups if not set(group) & set(same))
+        kinds = device_classes(self.problem)
+        for groups in self.wide(kinds):
+            if self.deadline.over:
+                return
+            self.attempt(groups)
+        for same in (same for same in kinds if len(same) > 1):
+            rest = [tuple(device for device in group if device not in same) for group in self.groups]
+            others = [group for group in rest if group]
             for size in range(2, len(same) + 1):
                 for count in range(1, len(same) // size + 1):
                     if self.deadline.over:
-                        return self.solution, self.groups
+                        return
                     self.attempt(_canonical([*others, *_split(same, size, count)]))
-        while not self.deadline.over and any(self.attempt(groups) for groups in self.one_more(classes)):
+        while not self.deadline.over and any(self.attempt(groups) for groups in self.one_more()):
             pass
-        return self.solution, self.groups
+
+    def wide(self, kinds: Sequence[Sequence[int]]) -> list[Groups]:
+        """Islands of devices that links of some bandwidth connect, whole and by kinds; the widest first."""
+        count = self.problem.device_count
+        bandwidth = np.minimum(self.problem.bandwidth_bps, self.problem.bandwidth_bps.T)[:count, :count]
+        between = bandwidth[~np.eye(count, dtype=bool)]
+        found: dict[Groups, None] = {}
+        for least in np.unique(between):
+            near = nx.Graph()
+            near.add_nodes_from(range(count))
+            near.add_edges_from(zip(*np.nonzero(bandwidth >= least), strict=True))
+            islands = [sorted(map(int, island)) for island in nx.connected_components(near)]
+            parts = [[d for d in same if d in island] for island in islands for same in kinds]
+            found[_canonical(islands)] = found[_canonical([part for part in parts if part])] = None
+        return list(found)
 
     def attempt(self, groups: Groups) -> bool:
         """Whether a grouping is better than the best so far, which it then becomes."""
@@ -127,20 +188,15 @@ class _Groupings:
             solution = least_period(problem, part, self.listener)
         except InfeasibleError:  # members hold the same weights: larger groups may have too little memory in all
             return False
-        if solution.figure_s >= promising:
-            return False
-        self.solution, self.groups = solution, groups
-        return True
+        return self.take(solution, groups)
 
-    def one_more(self, classes: Sequence[Sequence[int]]) -> list[Groups]:
-        """Groupings with one device moved to a busiest group from the least busy single or group of its kind."""
+    def one_more(self) -> list[Groups]:
+        """Groupings with one device moved to a busy single or group from the least busy ones."""
         busy = loads(grouped(self.problem, self.groups), self.solution.device_of).device_s
         order = np.argsort(-busy, kind="stable")
         found = []
         for most in order[:3]:
-            kind = next((same for same in classes if self.groups[most][0] in same), None)
-            givers = [g for g in reversed(order) if g != most and kind is not None and self.groups[g][0] in kind]
-            for giver in givers[:2]:
+            for giver in [other for other in reversed(order) if other != most][:2]:
                 groups = [list(group) for group in self.groups]
                 groups[most].append(groups[giver].pop())
                 found.append(_canonical([tuple(group) for group in groups if group]))

@@ -32,9 +32,10 @@ _STEPS = 20_000
 _STEPS_A_NODE = 50
 _WINDOWS = 8
 _KINDS = 4
+_IN_TIME = 0.95
 _MOST_MULTISETS = 5_000
 _ROUNDED = 1.5  # stages on devices that stand for faster ones may look slower than they are
-_HEAT = 1.0
+_HEATS = (0.05, 0.3, 1.0)  # little and much helped different graphs; later searches begin from what earlier ones found
 _IDLE_ROUNDS = 4
 _PROGRAM_SIZE = 25_000  # variables of a program that is worth a try as a whole
 
@@ -56,7 +57,8 @@ class _Search:
 
     def __init__(self, problem: Problem, limits: Limits, listener: Listener | None) -> None:
         self.problem, self.limits, self.listener = problem, limits, listener
-        self.deadline = Deadline(limits.time_limit_s)
+        # What runs when the time is up takes a moment to end.
+        self.deadline = Deadline(limits.time_limit_s * _IN_TIME)
         self.best: tuple[int, ...] | None = None
         self.best_s = float("inf")
         self.bound_s = 0.0
@@ -206,8 +208,9 @@ class _Search:
         start = None if self.best is None else small.lower(self.best)
         if start is None or self.done():
             return
-        placed = local_search(small.problem, start, steps, self.deadline, seed, self.bound_s, heat=_HEAT)
-        self.offer("local search", small.lift(placed))
+        for heat in _HEATS:
+            start = local_search(small.problem, start, steps // 2, self.deadline, seed, self.bound_s, heat)
+            self.offer("local search", small.lift(start))
 
     def whole(self, small: Reduced) -> None:
         """The mixed-integer program of all that is left."""

@@ -20,7 +20,7 @@ from tvmpipe.passes.placement.problem import Problem
 
 _NODES = 36
 _DEVICES = 4
-_TREE = 300
+_TREE = 100
 _SECONDS = 10.0
 _LEAST_S = 0.5
 
@@ -49,7 +49,7 @@ def improve_windows(
             small.problem,
             low_s,
             best_s,
-            min(_SECONDS, deadline.left_s),
+            min(_SECONDS, deadline.left_s / 2),
             start=start,
             gap=1e-4,
             seed=rng.randrange(1 << 20),

@@ -1,0 +1,160 @@
+"""The parts of the latency planner: schedules, searches, bounds, pieces, windows."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from tests.passes.placement.makespan_oracle import faults, feasible, problems
+from tvmpipe.passes.placement.feasible import first_fit
+from tvmpipe.passes.placement.latency import least_makespan
+from tvmpipe.passes.placement.limits import Deadline, Limits
+from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
+from tvmpipe.passes.placement.makespan_exact import Engine, Task
+from tvmpipe.passes.placement.makespan_instance import read
+from tvmpipe.passes.placement.makespan_list import by_rank, earliest_task_first, heft, rank_order, upward_rank
+from tvmpipe.passes.placement.makespan_path import shortest_path
+from tvmpipe.passes.placement.makespan_schedule import again, build, job_order, solution
+from tvmpipe.passes.placement.makespan_search import anneal
+from tvmpipe.passes.placement.makespan_series import cuts, joined, pieces
+from tvmpipe.passes.placement.makespan_windows import window_tasks
+from tvmpipe.passes.placement.problem import Problem, Tensor
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(problem=problems(largest=7).filter(feasible))
+def test_schedules_are_sound_and_get_no_longer(problem: Problem) -> None:
+    # Lists and first_fit leave the order of stages to the planner.
+    problem = dataclasses.replace(problem, contiguous=False)
+    inst = read(problem)
+    device_of = first_fit(problem)
+    table = by_rank(inst, device_of)
+    for step in (table, again(inst, device_of, table)):
+        assert faults(problem, solution(device_of, step, 0.0, "test")) == []
+    assert again(inst, device_of, table).makespan <= table.makespan
+    assert build(inst, device_of, job_order(inst, table), table.makespan * 0.5 - 1e-6) is None or not table.makespan
+    best = anneal(inst, (device_of, table), Deadline(5), steps=100, seed=1)
+    assert faults(problem, solution(*best, 0.0, "test")) == []
+    assert best[1].makespan <= table.makespan
+    assert anneal(inst, (device_of, table), Deadline(5), steps=100, seed=1) == best
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(problem=problems(largest=7).filter(feasible))
+def test_lists_and_bounds(problem: Problem) -> None:
+    # Lists and first_fit leave the order of stages to the planner.
+    problem = dataclasses.replace(problem, contiguous=False)
+    inst = read(problem)
+    order = rank_order(inst, upward_rank(inst))
+    assert all(order.index(earlier) < order.index(job) for job in order for earlier in inst.before[job])
+    for device_of in (heft(inst), earliest_task_first(inst)):
+        if device_of is not None:
+            table = by_rank(inst, device_of)
+            assert faults(problem, solution(device_of, table, 0.0, "test")) == []
+            assert windows(inst).bound_s <= table.makespan * (1 + 1e-9)
+            assert relaxation_s(inst, 5.0) <= table.makespan * (1 + 1e-9)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(problem=problems(largest=10))
+def test_cuts_have_all_other_nodes_before_or_after(problem: Problem) -> None:
+    graph = problem.graph
+    expected = {
+        node for node in graph if len(nx.ancestors(graph, node)) + len(nx.descendants(graph, node)) == len(graph) - 1
+    }
+    inst = read(problem)
+    assert set(cuts(inst)) == expected
+    parts = pieces(inst)
+    seen = [node for piece in parts for node in piece.nodes[int(piece.entry) :]]
+    assert sorted(seen) == sorted(graph)
+    assert len(joined(parts, 2)) <= 2
+
+
+def blocks(number: int, seed: int, skip: bool) -> Problem:
+    """Blocks of three branches between nodes that all paths run through; `skip`: a tensor around all of them."""
+    rng = np.random.default_rng(seed)
+    tensors = []
+    count = 4 * number + 1
+    for block in range(number):
+        first = 4 * block
+        inner = range(first + 1, first + 4)
+        tensors.append(Tensor(first, tuple(inner), float(rng.integers(1, 4))))
+        tensors += [Tensor(node, (first + 4,), float(rng.integers(1, 4))) for node in inner]
+    if skip:
+        tensors.append(Tensor(1, (count - 1,), 2.0))
+    return Problem(
+        names=tuple(map(str, range(count))),
+        devices=("a", "b", "c"),
+        time_s=rng.integers(1, 9, (count, 3)).astype(float),
+        weight_bytes=np.ones(count),
+        working_bytes=np.zeros(count),
+        memory_bytes=np.full(3, np.inf),
+        tensors=(Tensor(None, (0,), 1.0), *tensors, Tensor(count - 1, (), 2.0, to_head=True)),
+        bandwidth_bps=np.ones((4, 4)),
+        latency_s=np.zeros((4, 4)),
+        model="makespan",
+        contention="port",
+    )
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_pieces_make_the_whole(seed: int, skip: bool) -> None:
+    problem = blocks(2, seed, skip)
+    inst = read(problem)
+    device_of = first_fit(problem)
+    start = (list(device_of), by_rank(inst, device_of))
+    with Engine("milp") as engine:
+        whole = least_makespan(problem, Limits(60.0), engine=engine)
+        assert whole.proven
+        found, bound = shortest_path(inst, pieces(inst), start, engine, Deadline(60.0), 0, lambda found, bound: None)
+    assert bound <= whole.figure_s * (1 + 1e-6)
+    assert found[1].makespan >= whole.figure_s * (1 - 1e-6)
+    assert faults(problem, solution(*found, bound, "test")) == []
+    if not skip:
+        assert found[1].makespan == pytest.approx(whole.figure_s)
+        assert bound == pytest.approx(whole.figure_s)
+
+
+def test_pieces_know_when_together_they_do_not_fit() -> None:
+    problem = dataclasses.replace(blocks(2, 0, False), memory_bytes=np.array([3.0, 3.0, 3.0]))
+    inst = read(problem)
+    device_of = first_fit(problem)
+    start = (list(device_of), by_rank(inst, device_of))
+    with Engine("milp") as engine:
+        found, _ = shortest_path(inst, pieces(inst), start, engine, Deadline(20.0), 0, lambda found, bound: None)
+    assert inst.fits(found[0])
+
+
+def test_windows_change_only_what_is_free() -> None:
+    problem = blocks(3, 2, False)
+    inst = read(problem)
+    device_of = [0] * problem.node_count
+    start = (device_of, by_rank(inst, device_of))
+    tasks = window_tasks(inst, start, random.Random(0), 4, 5, 5.0)
+    with Engine("milp") as engine:
+        answers = engine.solve(tasks, Deadline(60.0))
+    assert any(answer.table is not None for answer in answers)
+    for task, answer in zip(tasks, answers, strict=True):
+        if answer.device_of is not None and answer.table is not None:
+            assert task.free is not None
+            changed = {node for node, device in enumerate(answer.device_of) if device != 0}
+            assert changed <= task.free
+            assert answer.table.makespan < start[1].makespan
+            assert faults(problem, solution(answer.device_of, answer.table, 0.0, "test")) == []
+
+
+def test_nothing_below_the_optimum() -> None:
+    problem = blocks(2, 0, False)
+    inst = read(problem)
+    with Engine("milp") as engine:
+        best = least_makespan(problem, Limits(60.0), engine=engine)
+        cutoff = best.figure_s * 0.99
+        (answer,) = engine.solve([Task(inst, cutoff, 60.0)], Deadline(60.0))
+    assert answer.table is None
+    assert cutoff < answer.bound_s <= best.figure_s * (1 + 1e-6)
