@@ -96,7 +96,7 @@ def by_roofline(_: Sequence[Measurement], works: Sequence[Work], target: TargetD
 
 def by_line(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
     """Ridge regression of log seconds on the same features; 90 % intervals from its residuals."""
-    table, wanted = _table([row.work for row in rows], target), np.log2([row.seconds for row in rows])
+    table, wanted = _table([row.work for row in rows], target), np.log2([row.network_s for row in rows])
     middle, spread = table.mean(0), table.std(0) + 1e-9
     scaled, mean = (table - middle) / spread, wanted.mean()
     weights = np.linalg.solve(scaled.T @ scaled + np.eye(table.shape[1]), scaled.T @ (wanted - mean))
@@ -168,7 +168,7 @@ def leave_one_out(
     rows: Sequence[Measurement], suite: Mapping[str, Mapping[Work, int]], target: TargetDescription, method: Method
 ) -> list[Priced]:
     """Price each model by what is known from the others and the experiments."""
-    seconds = {row.work.key: row.seconds for row in rows}
+    seconds = {row.work.key: row.network_s for row in rows}
     priced = []
     for name, calls in suite.items():
         works = [work for work in calls if work.key in seconds]
@@ -214,7 +214,7 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
         rows = list(counting(store.read(target, 1)).values())
         order = {f"{one.name}": place for place, one in enumerate(islice(experiments(), EXPERIMENTS))}
         drawn = sorted((row for row in rows if row.origin in order), key=lambda row: order[row.origin])
-        seconds = {row.work.key: row.seconds for row in rows}
+        seconds = {row.work.key: row.network_s for row in rows}
         primitive_errors, model_errors, sizes = [], [], [size for size in SIZES if size <= len(drawn)]
         for size in sizes:
             model = fit(drawn[:size], target, 1)

@@ -104,6 +104,16 @@ def test_fallback_order(tmp_path: Path) -> None:
     assert other.estimate(known, device(V3)).source == "xgboost"
 
 
+def test_what_a_call_takes_in_a_network_is_its_cold_time(tmp_path: Path) -> None:
+    rows = measurements(V3, 1, 2)
+    cold = replace(rows[0], cold_s=2 * rows[0].seconds)
+    costs = LearnedCost([store(tmp_path, V3, [cold, rows[1]])])
+    found = costs.estimate(cold.work, device(V3))
+    assert found.latency_s == pytest.approx(2 * rows[0].seconds + CALL_S, rel=1e-3)
+    assert found.low_s < found.latency_s < found.high_s
+    assert costs.estimate(rows[1].work, device(V3)).latency_s == pytest.approx(rows[1].seconds + CALL_S, rel=1e-3)
+
+
 def test_few_measurements_correct_the_nearest_target(tmp_path: Path) -> None:
     """A device of a like target that is three times slower than its roofline says is known from a few measurements."""
     made = store(tmp_path, V3, measurements(V3, 1, 80))

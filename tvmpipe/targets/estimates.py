@@ -78,7 +78,8 @@ class LearnedCost:
         known = self._known[place]
         row = known.measured.get(identity(work.key, schedule_version(), tvm_version()))
         if row is not None and (not row.busy or known.model is None):
-            return Estimate(row.seconds + CALL_S, "profile", row.low_s + CALL_S, row.high_s + CALL_S)
+            cold = row.network_s / row.seconds
+            return Estimate(row.network_s + CALL_S, "profile", row.low_s * cold + CALL_S, row.high_s * cold + CALL_S)
         if known.model is None:
             return self._roofline.estimate(work, device)
         found = _shifted(known.model.predict(work, *place), known.shifts.get(family(work), known.shifts.get("", 0.0)))
@@ -164,7 +165,7 @@ def corrections(
         return {}
     by_family: dict[str, list[float]] = {}
     for row in rows:
-        error = math.log2(row.seconds / model.predict(row.work, target, threads).seconds)
+        error = math.log2(row.network_s / model.predict(row.work, target, threads).seconds)
         by_family.setdefault(family(row.work), []).append(error)
     middle = statistics.median(error for errors in by_family.values() for error in errors)
     shifts = {

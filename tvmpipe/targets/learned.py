@@ -129,7 +129,7 @@ def resources(work: Work, target: TargetDescription, threads: int) -> list[float
 
 def data_hash(rows: Sequence[Measurement]) -> str:
     """What a model was fitted to: 16 hex digits of the measurements and the versions of features and fit."""
-    text = "\n".join(sorted(f"{row.key} {row.seconds:.6g} {row.origin}" for row in rows))
+    text = "\n".join(sorted(f"{row.key} {row.network_s:.6g} {row.origin}" for row in rows))
     return hashlib.sha256(f"{VERSION} {features.VERSION}\n{text}".encode()).hexdigest()[:16]
 
 
@@ -141,7 +141,7 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
     data = _Data(
         table=np.array([as_row(features.features(row.work, target, threads)) for row in rows], dtype=np.float32),
         used=np.array([resources(row.work, target, threads) for row in rows]),
-        logs=np.log2([row.seconds for row in rows]),
+        logs=np.log2([row.network_s for row in rows]),
         families=[family(row.work) for row in rows],
     )
     folds = np.array(_folds([row.origin for row in rows]))

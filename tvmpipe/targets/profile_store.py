@@ -56,6 +56,14 @@ class Measurement:
     origin: str
 
     @property
+    def network_s(self) -> float:
+        """Seconds of a call inside a network, where other primitives have used the caches since the last one.
+
+        The cold time where there is one: its sum over a network's calls is within some percent of a run.
+        """
+        return self.seconds if self.cold_s is None else self.cold_s
+
+    @property
     def key(self) -> str:
         """What it is valid for, besides the target: the primitive and the versions."""
         return identity(self.work.key, self.schedule, self.tvm)
