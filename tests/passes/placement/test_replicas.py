@@ -94,3 +94,11 @@ def test_a_round_of_turns_takes_no_longer_than_the_groups_say(problem: Problem, 
         contention="pair",
     )
     assert period_in_turn(same, groups, device_of) == pytest.approx(loads(grouped(same, groups), device_of).period_s)
+
+
+def test_pins_may_keep_a_node_off_every_group() -> None:
+    problem = chain_problem(3, [1.0, 1.0], [1.0, 1.0])
+    problem.time_s[:, 1] = np.inf
+    solution, groups = least_period_replicated(problem, Limits(5.0))
+    assert groups == ((0,), (1,))
+    assert set(solution.device_of) == {0}
