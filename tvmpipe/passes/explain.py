@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.cost import CostTable
-from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.plan import Plan, resolve_pins
 from tvmpipe.passes.price import Price, price
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.replan import replan
@@ -71,7 +71,8 @@ def _why_unused(state: CompileState, plan: Plan, device: Device) -> str:
     """What happens to the plan when some of its work goes to the device: the best of many ways to do that."""
     graph: PrimitiveGraph = required(state.graph, "graph")
     costs: CostTable = required(state.costs, "costs")
-    pinned = {name for name, place in plan.placement.items() if name in _pinned(state) and place != device.name}
+    pins = resolve_pins(graph, state.options.pins)
+    pinned = {name for name, place in plan.placement.items() if name in pins and place != device.name}
     best: tuple[float, Price, list[str]] | None = None
     least_missing: int | None = None
     for names in _parts(graph, plan):
@@ -112,12 +113,6 @@ def _reason(tried: Price, device: str) -> str:
     ]
     seconds, what = max(busy)
     return f"{what} {format_duration(seconds)} a sample"
-
-
-def _pinned(state: CompileState) -> Mapping[str, str]:
-    from tvmpipe.passes.plan import resolve_pins
-
-    return resolve_pins(required(state.graph, "graph"), state.options.pins)
 
 
 def _parts(graph: PrimitiveGraph, plan: Plan) -> Iterator[list[str]]:

@@ -56,10 +56,10 @@ class Plan:
     Attributes: `placement` primitive name -> place, which is a device or several (see turns.py); `stages` what this
     makes, in running order; `period_s` seconds between results when the pipeline is full; `latency_s` seconds of one
     sample alone; `loads` per device that got something; `links` per direction of a link that carries something;
-    `bound_s` no plan of this model's coarse graph is better than this in the objective (None: not known); `origin`
-    "milp", "segments", "single device", "fill by memory", "memory" (the only aim it could meet), "plan file" or
-    "fewer turns" (another plan without a device that took turns); `single_device_s` the objective on each device
-    alone, None where the model does not fit.
+    `bound_s` no plan of this model is better than this in the objective (None: not known); `origin` "single device",
+    "fill by memory", "plan file", "fewer turns" (another plan without a device that took turns), "known" (the plan for
+    another cluster), "in turn", or the planner that found it; `single_device_s` the objective on each device alone,
+    None where the model does not fit.
     """
 
     objective: Objective
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def gap(self) -> float | None:
-        """Relative distance of the plan to the bound; 0 means proven optimal on the coarse graph."""
+        """Relative distance of the plan to the bound; 0 means proven optimal."""
         if self.bound_s is None:
             return None
         return max(0.0, self.value_s - self.bound_s) / self.value_s if self.value_s > 0 else 0.0

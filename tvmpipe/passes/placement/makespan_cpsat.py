@@ -28,10 +28,7 @@ def solve(task: Task) -> Exact:
     """The answer to a task; see `Task`. Wants OR-tools."""
     from ortools.sat.python import cp_model
 
-    inst, cutoff_s = task.inst, task.cutoff_s
-    if task.hint is not None and task.free is not None:
-        placed = task.hint[0]
-        inst = inst.pinned({node: placed[node] for node in range(inst.node_count) if node not in task.free})
+    inst, cutoff_s = task.narrowed, task.cutoff_s
     model = _Model(inst, cutoff_s, windows(inst))
     if model.impossible:
         return Exact(None, None, math.nextafter(cutoff_s, math.inf))

@@ -55,6 +55,14 @@ class Task:
     threads: int = 1
     seed: int = 0
 
+    @property
+    def narrowed(self) -> Instance:
+        """The instance with every node that is not `free` on the hint's device."""
+        if self.hint is None or self.free is None:
+            return self.inst
+        placed = self.hint[0]
+        return self.inst.pinned({n: placed[n] for n in range(self.inst.node_count) if n not in self.free})
+
 
 def cores() -> int:
     """Cores that this process may use, at most what is worth a worker."""

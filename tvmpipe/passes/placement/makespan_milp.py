@@ -31,10 +31,7 @@ def solve(task: Task) -> Exact:
     """The answer to a task; see `Task`."""
     ends = time.monotonic() + task.limit_s
     # The program counts in cutoffs, which must not be nothing.
-    inst, cutoff_s = task.inst, max(task.cutoff_s, 1e-12)
-    if task.hint is not None and task.free is not None:
-        placed = task.hint[0]
-        inst = inst.pinned({node: placed[node] for node in range(inst.node_count) if node not in task.free})
+    inst, cutoff_s = task.narrowed, max(task.cutoff_s, 1e-12)
     program = _Program(inst, cutoff_s, windows(inst))
     if program.impossible:
         return Exact(None, None, math.nextafter(cutoff_s, math.inf))
