@@ -233,12 +233,10 @@ def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
         assert blind.plan is not None
         assert known.plan is not None
         assert known.costs is not None
-        assert blind.bundle is not None
-        assert known.bundle is not None
-        same = blind.plan.placement == known.plan.placement
+        states = (blind,) if blind.plan.placement == known.plan.placement else (blind, known)
         again = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
         clock = clock_of(store, cluster)
-        running = [Running(state.bundle, cluster, stack) for state in ((blind,) if same else (blind, known))]
+        running = [Running(state.bundle, cluster, stack) for state in states if state.bundle is not None]
         reference = Reference(path)
         for one in running:
             one.warm_up(reference)
@@ -259,7 +257,7 @@ def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
             predicted_latency_s=blind.plan.latency_s,
             known_latency_s=again.latency_s,
             latency_s=running[0].alone_s(),
-            same_plan=same,
+            same_plan=len(states) == 1,
             over=statistics.median(ratios),
             clock=clock,
             measured=sum(key in have for key in timed),
@@ -280,6 +278,8 @@ def summary(rows: Sequence[Row]) -> list[str]:
         f"a plan made without measurements of the model takes {np.median(over):+.1%} (median) and {max(over):+.1%} "
         f"(at most) longer than one made with them; {sum(row.same_plan for row in rows)} of {len(rows)} are the same"
     )
+    if lacking := [row.model for row in rows if row.measured < row.primitives]:
+        lines.append(f"not all primitives were measured, so that learned costs filled in: {', '.join(lacking)}")
     return lines
 
 
