@@ -120,7 +120,7 @@ def test_equal_devices_take_turns_where_that_is_faster() -> None:
     plan = plan_of(model, cluster, replicate=True)
     assert set(plan.placement.values()) == {"d0+d1"}
     assert plan.period_s == pytest.approx(alone.period_s / 2)
-    assert plan.bound_s is None
+    assert plan.bound_s == pytest.approx(plan.period_s), "the layer is too large for d2, so that two share it"
 
 
 def test_turns_end_where_the_memory_does() -> None:
