@@ -186,6 +186,9 @@ def _period(problem: Problem, device_of: Sequence[int], members: _Members) -> fl
     for node, place in enumerate(device_of):
         for device in members[place]:
             compute[device].append(float(problem.time_s[node][device]) / len(members[place]))
+    for tensor, _, receiver, samples in _ways(problem, device_of, members):
+        if receiver < len(problem.taking):
+            compute[receiver].append(float(problem.taking[receiver]) * tensor.size_bytes / samples)
     if problem.model == "summed":
         for tensor, sender, receiver, samples in _ways(problem, device_of, members):
             seconds = _alone_s(problem, tensor, sender, receiver) / samples

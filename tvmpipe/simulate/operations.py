@@ -150,9 +150,12 @@ def _streamed(problem: Problem, device_of: Sequence[int]) -> list[Operation]:
             elif tensor.seconds is None:
                 delayed.add((sender, receiver))
             steps = list(_ports(problem, sender, receiver))
+        asked = [(lane, seconds) for lane in steps]
+        if (taking_s := problem.taking_s(tensor, receiver)) > 0:
+            asked.append(((problem.devices[receiver], "compute"), taking_s))
         after = () if tensor.producer is None else (tensor.producer,)
-        for lane in steps:
-            transfers.append(Operation(_title(problem, tensor, receiver), seconds, (lane,), after))
+        for lane, lane_s in asked:
+            transfers.append(Operation(_title(problem, tensor, receiver), lane_s, (lane,), after))
             after = (len(device_of) + len(transfers) - 1,)
         for reader in tensor.consumers:
             if device_of[reader] == receiver:

@@ -132,7 +132,7 @@ def test_no_grouping_is_below_the_bound(problem: Problem) -> None:
     assume(figures)
     bound_s = period_bound_in_turn(problem, Deadline(10.0))
     assert bound_s <= min(figures) * (1 + 1e-9)
-    solution, _ = least_period_replicated(problem, Limits(2.0))
+    solution, _ = least_period_replicated(problem, Limits(0.5))
     assert solution.bound_s <= min(figures) * (1 + 1e-9)
     assert min(figures) <= solution.figure_s * (1 + 1e-9)
 

@@ -129,14 +129,20 @@ def follows(problem: Problem, node: int, leader: int) -> bool:
         if problem.model != "summed" and problem.latency_s.any():
             new = _used(problem, nodes, moved, node) & ~_used(problem, nodes, where, node)
             links += np.where(new, problem.latency_s, 0.0)
-        return bool((_sums(problem, node, where, links) <= _ROUNDING * _largest(problem, node)).all())
+        device = _taken(problem, nodes, moved, node) - _taken(problem, nodes, where, node)
+        return bool((_sums(problem, node, where, device, links) <= _ROUNDING * _largest(problem, node)).all())
 
 
-def _sums(problem: Problem, node: int, where: np.ndarray[tuple[int, int], np.dtype[np.int64]], links: Matrix) -> Matrix:
-    """What the move adds to each sum of which the period is the largest; `links` is what it adds to links."""
+def _sums(
+    problem: Problem, node: int, where: np.ndarray[tuple[int, int], np.dtype[np.int64]], taken: Matrix, links: Matrix
+) -> Matrix:
+    """What the move adds to each sum of which the period is the largest.
+
+    `taken` and `links` are what it adds to what devices take in and links carry.
+    """
     rows = np.arange(len(where))
     head = problem.head
-    device = np.zeros((len(where), head))
+    device = taken.copy()
     device[rows, where[:, 1]] += problem.time_s[node, where[:, 1]]
     device[rows, where[:, 0]] -= problem.time_s[node, where[:, 0]]
     if problem.model == "summed":
@@ -160,6 +166,17 @@ def _receives(
     receives[:, head] |= tensor.to_head
     receives[rows, sender] = False
     return sender, receives
+
+
+def _taken(
+    problem: Problem, nodes: Sequence[int], where: np.ndarray[tuple[int, int], np.dtype[np.int64]], node: int
+) -> Matrix:
+    """[M, D] seconds that devices spend on taking in the node's tensors."""
+    found = np.zeros((len(where), problem.head))
+    for tensor in _tensors(problem, node) if len(problem.taking) else ():
+        _, receives = _receives(problem, nodes, where, tensor)
+        found += receives[:, : problem.head] * (tensor.size_bytes * problem.taking)
+    return found
 
 
 def _links(

@@ -8,6 +8,7 @@ from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.links import Message, messages_of, pairs_of, transfer_s
 from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
 from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.turns import members_of
 from tvmpipe.targets.cluster import HEAD, Cluster
@@ -42,9 +43,8 @@ def stage_problem(
                 tensors.append(Tensor(made, (reader,), seconds=np.zeros((count + 1, count + 1))))
     times = np.full((len(plan.stages), count), np.inf)
     for made, stage in enumerate(plan.stages):
-        run = (*stage.primitives, *stage.repeated)
         for device in stage.devices:
-            times[made, number[device]] = sum(costs.latency_s[device][index] for index in run)
+            times[made, number[device]] = stage_seconds(graph, costs, stage, device)
     problem = Problem(
         names=tuple(f"s{made}" for made in range(len(plan.stages))),
         devices=tuple(devices),

@@ -66,10 +66,17 @@ def _bound(problem: Problem, deadline: Deadline, *, whole: bool) -> Relaxed:
 
 
 def _charged(problem: Problem) -> Matrix:
-    """[N, D] seconds of nodes with what "summed" adds wherever they are: results to the head, inputs from it."""
-    if problem.model != "summed":
-        return problem.time_s
+    """[N, D] seconds of nodes with what comes on top wherever they are: inputs to take in, and in "summed" transfers.
+
+    Those between nodes may not happen, those with the head do.
+    """
     time_s = problem.time_s.copy()
+    if len(problem.taking):
+        for tensor in problem.tensors:
+            if tensor.producer is None and tensor.consumers:
+                time_s[tensor.consumers[0]] += tensor.size_bytes * problem.taking
+    if problem.model != "summed":
+        return time_s
     pays = np.array([not problem.is_free(device) for device in range(problem.device_count)])
     for tensor in problem.tensors:
         if tensor.producer is None and tensor.consumers:
