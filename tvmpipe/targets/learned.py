@@ -10,8 +10,7 @@ operations and bytes, so that more work never costs less and sizes beyond those 
 what no rate says, such as caches that are too small, but guess wildly where little is like what they saw. Their depth
 and their share in log seconds are chosen by grouped cross-validation, inside what is fitted to.
 
-Intervals are conformal (Vovk, Gammerman, Shafer: "Algorithmic learning in a random world", 2005): quantiles of
-the errors for origins that were left out, within each family that has enough of them.
+Intervals are conformal (`targets.intervals`), from the errors for origins that were left out.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from tvmpipe.targets import features
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.features import as_row, base_seconds, family
+from tvmpipe.targets.intervals import quantiles
 from tvmpipe.targets.profile_store import Measurement
 from tvmpipe.targets.target import TargetDescription
 
@@ -37,9 +37,7 @@ SLOPE = 0.9
 ENOUGH = 60
 """Measurements from which a target gets trees of its own."""
 
-_COVERAGE = 0.9
 _FOLDS = 5
-_FAMILY = 25  # errors of a family that its own quantiles need
 _UNKNOWN = 1.0  # log2 of the factor an estimate may be off where too few origins are known to measure it
 _ROUNDS = 150
 _BORROWED = 2.0
@@ -174,7 +172,7 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
         booster=_train(data, rates, setting),
         setting=setting,
         share=share,
-        errors={"": (-_UNKNOWN, _UNKNOWN)} if errors is None else _quantiles(errors, data.families),
+        errors={"": (-_UNKNOWN, _UNKNOWN)} if errors is None else quantiles(errors, data.families),
         data=data_hash(rows),
     )
 
@@ -278,23 +276,3 @@ def _train(data: _Data, rates: Mapping[str, tuple[float, ...]], setting: Mapping
     }
     wanted = data.logs - SLOPE * _by_rates(rates, data.used, data.families)
     return xgboost.train(parameters, xgboost.DMatrix(data.table, label=wanted, nthread=1), num_boost_round=_ROUNDS)
-
-
-def _quantiles(errors: NDArray[np.float64], families: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Conformal quantiles of the errors of each family that has enough, and of all."""
-    result = {"": _pair(errors)}
-    for name in sorted(set(families)):
-        own = errors[np.array([one == name for one in families])]
-        if len(own) >= _FAMILY:
-            result[name] = _pair(own)
-    return result
-
-
-def _pair(errors: NDArray[np.float64]) -> tuple[float, float]:
-    """Low and high quantile, a little further out than the sample's, as a new error is one more draw."""
-    tail = (1 - _COVERAGE) / 2
-    count = len(errors)
-    level = min(1.0, np.ceil((count + 1) * (1 - tail)) / count)
-    low = np.quantile(errors, 1 - level, method="lower")
-    high = np.quantile(errors, level, method="higher")
-    return float(low), float(high)
