@@ -29,6 +29,7 @@ def test_two_that_agree_settle() -> None:
     assert not is_settled([one(1.0), one(1.5)])
     assert not is_settled([one(1.0), one(1.0, busy=True)])
     assert not is_settled([one(1.0, 2.0), one(1.0, 3.0)])
+    assert not is_settled([one(1.5), one(1.5), one(1.0, busy=True)], 4)
     assert is_settled([one(1.0, 2.0), one(1.5, 2.02), one(1.03, 3.0)], 9)
 
 

@@ -142,22 +142,24 @@ class ProfileStore:
 
 
 def counting(rows: Iterable[Measurement]) -> dict[str, Measurement]:
-    """The measurement that counts for each `Measurement.key`: the fastest undisturbed one, else the fastest.
+    """What counts for each `Measurement.key`: the fastest warm time and the fastest cold time, be it of two rows.
 
     Whatever disturbs a device makes it slower, and not all of it is noticed: neighbours on a shared host take caches
-    and memory bandwidth for minutes. Cold times are disturbed at other moments than warm ones, so the fastest of them
-    counts too, but never less than the warm time.
+    and memory bandwidth for minutes. So a disturbed measurement that is faster than an undisturbed one shows that
+    neither was quiet, and is nearer to the truth. What counts is disturbed where all measurements are. A cold time is
+    no less than the warm one.
     """
     found: dict[str, list[Measurement]] = {}
     for row in rows:
         found.setdefault(row.key, []).append(row)
-    return {key: _fastest([row for row in same if not row.busy] or same) for key, same in found.items()}
+    return {key: _fastest(same) for key, same in found.items()}
 
 
 def _fastest(rows: Sequence[Measurement]) -> Measurement:
-    best = min(rows, key=lambda row: row.seconds)
+    best = min(rows, key=lambda row: (row.seconds, row.busy))
     cold = [row.cold_s for row in rows if row.cold_s is not None]
-    return replace(best, cold_s=max(min(cold), best.seconds)) if cold else best
+    cold_s = max(min(cold), best.seconds) if cold else None
+    return replace(best, cold_s=cold_s, busy=all(row.busy for row in rows))
 
 
 def tvm_version() -> str:

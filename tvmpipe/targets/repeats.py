@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from tvmpipe.targets.profile_store import Measurement
 
 AGREE = 1.06
-"""The two fastest undisturbed measurements of a primitive confirm each other up to this factor."""
+"""Two undisturbed measurements of a primitive confirm the fastest of all when they take this much longer at most."""
 
 
 def unsettled(keys: Sequence[str], rows: Iterable[Measurement], passes: int) -> list[str]:
@@ -33,11 +33,14 @@ def _settled(rows: Sequence[Measurement], passes: int) -> bool:
     quiet = [row for row in rows if not row.busy]
     if not quiet:
         return False
-    return len(rows) >= passes or (len(quiet) > 1 and _agree(quiet))
+    return len(rows) >= passes or all(
+        sum(seconds(row) <= AGREE * min(map(seconds, rows)) for row in quiet) > 1 for seconds in (_warm, _cold)
+    )
 
 
-def _agree(rows: Sequence[Measurement]) -> bool:
-    """Whether warm and cold times are confirmed, be it by different measurements."""
-    warm = sorted(row.seconds for row in rows)
-    cold = sorted(row.network_s for row in rows)
-    return warm[1] <= AGREE * warm[0] and cold[1] <= AGREE * cold[0]
+def _warm(row: Measurement) -> float:
+    return row.seconds
+
+
+def _cold(row: Measurement) -> float:
+    return row.network_s
