@@ -1,10 +1,10 @@
 """How right learned costs are for models that were never seen: leave one model out, and errors over measurements.
 
-    python -m benchmarks.cost_model --store FOLDER [--measure [--passes 4] [--again]] [--curve]
+    python -m benchmarks.cost_model --store FOLDER [--measure [--passes 4] [--budget 720] [--again]] [--curve]
 
 With `--measure`, agents are started on this machine and every primitive of the suite and of the experiments is timed
-for each target first, into FOLDER, until two measurements agree or as often as there are passes; with `--again` what
-is there already does not count for that. Then each model in turn is left out:
+for each target first, into FOLDER, until two measurements agree, as often as there are passes, or for BUDGET seconds a
+target; with `--again` what is there already does not count for that. Then each model in turn is left out:
 costs are learned from the other models' primitives and the experiments, less those that the model has as well, and
 price the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model.txt`, and
 with `--curve` (needs matplotlib) `results/cost_model.svg`: errors for the suite by what was learned from experiments.
@@ -147,7 +147,7 @@ def _work(values: dict[str, Any]) -> Work:
     return Work(**fields)
 
 
-def measure(store: ProfileStore, passes: int, again: bool) -> None:
+def measure(store: ProfileStore, **how: Any) -> None:
     """Time everything on this machine, one target after the other, since agents would disturb each other."""
     subjects: list[Subject] = []
     with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
@@ -162,8 +162,7 @@ def measure(store: ProfileStore, passes: int, again: bool) -> None:
             tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder,
             local_cluster([LocalAgent("d")], store=Path(folder)) as local,
         ):
-            outcome = profile(subjects, Cluster((device,), {}), local.tracker, store, passes=passes, again=again)
-            print(name, outcome, flush=True)
+            print(name, profile(subjects, Cluster((device,), {}), local.tracker, store, **how), flush=True)
 
 
 def leave_one_out(
@@ -248,12 +247,13 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--budget", type=float)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--curve", action="store_true")
     arguments = parser.parse_args()
     store = ProfileStore(arguments.store)
     if arguments.measure:
-        measure(store, arguments.passes, arguments.again)
+        measure(store, passes=arguments.passes, budget_s=arguments.budget, again=arguments.again)
     suite = suite_works(arguments.store)
     lines = [
         f"{processor()}, 1 thread; {date.today().isoformat()}; each model left out in turn, medians",

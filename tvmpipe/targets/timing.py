@@ -38,7 +38,7 @@ class Patience:
     tight: float = 0.015
     limit_s: float = 1.0
     spread: float = 0.25
-    attempts: int = 4
+    attempts: int = 3
     pause_s: float = 0.05
 
 
