@@ -10,7 +10,7 @@ from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.work import works_of
 from tvmpipe.targets.cluster import Device
-from tvmpipe.targets.cost import CALL_S, CostModel, Estimate, Work
+from tvmpipe.targets.cost import CALL_S, CostModel, Estimate, Work, stage_entry
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,14 @@ class CostTable:
     """`latency_s[device][i]` seconds of primitive `i`; `sources[device]` where they come from, in words.
 
     With a probability of 90 % each lies between `low_s` and `high_s` (0 and infinity where nothing is known).
+    `entry_s[device]` is what a stage costs besides: seconds for each run of it, and per byte of its inputs.
     """
 
     latency_s: Mapping[str, tuple[float, ...]]
     sources: Mapping[str, str]
     low_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     high_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    entry_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Cost:
             sources={name: _sources(estimates) for name, estimates in found.items()},
             low_s={d.name: tuple(e.low_s * d.slowdown for e in found[d.name]) for d in devices},
             high_s={d.name: tuple(e.high_s * d.slowdown for e in found[d.name]) for d in devices},
+            entry_s={d.name: stage_entry(d) for d in devices},
         )
         slowed = [f"{device.name} {device.slowdown:g} times" for device in devices if device.slowdown > 1]
         notes = [f"emulated devices, slower than their targets: {', '.join(slowed)}"] if slowed else []

@@ -39,7 +39,8 @@ from tvmpipe.targets.watch import Loops, loops_of, measure_facts, watch_over
 logger = logging.getLogger(__name__)
 
 _GROUP = 24  # primitives of a target that are compiled before they are timed
-_MIN_REPEAT_S = 4e-3  # short functions are called so long on end
+MIN_REPEAT_S = 4e-3
+"""Short functions are called so long on end for one sample."""
 
 Notice = Callable[[str, int, int], None]
 """Called with what is being done, how many measurements are done, and how many there will be."""
@@ -245,7 +246,7 @@ class _Run:
         module = timer.load(path.read_bytes())
         tensors = timer.tensors([(tuple(map(int, p.shape)), str(p.dtype)) for p in subject.function.params])
         timing = watch.time(
-            lambda count: timer.samples(module, tensors, count, min_repeat_s=_MIN_REPEAT_S),
+            lambda count: timer.samples(module, tensors, count, min_repeat_s=MIN_REPEAT_S),
             lambda count: timer.samples(module, tensors, count, cold=True),
         )
         row = _row(subject, timing)
