@@ -1,9 +1,10 @@
 """How right learned costs are for models that were never seen: leave one model out, and errors over measurements.
 
-    python -m benchmarks.cost_model --store FOLDER [--measure] [--curve]
+    python -m benchmarks.cost_model --store FOLDER [--measure [--passes 4] [--budget 720] [--again]] [--curve]
 
 With `--measure`, agents are started on this machine and every primitive of the suite and of the experiments is timed
-for each target first, into FOLDER (what is there already is not timed again). Then each model in turn is left out:
+for each target first, into FOLDER, until two measurements agree, as often as there are passes, or for BUDGET seconds a
+target; with `--again` what is there already does not count for that. Then each model in turn is left out:
 costs are learned from the other models' primitives and the experiments, less those that the model has as well, and
 price the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model.txt`, and
 with `--curve` (needs matplotlib) `results/cost_model.svg`: errors for the suite by what was learned from experiments,
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from benchmarks.kernels import model_file, processor
 from tvmpipe.build import prepare
 from tvmpipe.passes.pipeline import FRONT, run_passes
-from tvmpipe.passes.profile import COLD_RUNS, MIN_REPEAT_S, profile
+from tvmpipe.passes.profile import MIN_REPEAT_S, profile
 from tvmpipe.passes.subjects import Subject, distinct, subjects_of
 from tvmpipe.passes.work import works_of
 from tvmpipe.runtime.local import LocalAgent, local_cluster
@@ -39,6 +40,7 @@ from tvmpipe.targets.features import as_row, features
 from tvmpipe.targets.learned import fit
 from tvmpipe.targets.profile_store import Measurement, ProfileStore, counting
 from tvmpipe.targets.target import TargetDescription, find_target
+from tvmpipe.targets.timing import Patience
 
 SUITE = (
     *("vit_base", "bert_base", "resnet18", "resnet50", "mobilenet_v2"),
@@ -147,7 +149,7 @@ def _work(values: dict[str, Any]) -> Work:
     return Work(**fields)
 
 
-def measure(store: ProfileStore) -> None:
+def measure(store: ProfileStore, **how: Any) -> None:
     """Time everything on this machine, one target after the other, since agents would disturb each other."""
     subjects: list[Subject] = []
     with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
@@ -162,7 +164,7 @@ def measure(store: ProfileStore) -> None:
             tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder,
             local_cluster([LocalAgent("d")], store=Path(folder)) as local,
         ):
-            print(name, profile(subjects, Cluster((device,), {}), local.tracker, store), flush=True)
+            print(name, profile(subjects, Cluster((device,), {}), local.tracker, store, **how), flush=True)
 
 
 def leave_one_out(
@@ -205,7 +207,7 @@ def timing_s(row: Measurement) -> float:
 
     Compiling and sending it, and asking whether the device is busy, come on top: about as long for every primitive.
     """
-    return (1 + row.runs) * max(row.seconds, MIN_REPEAT_S) + (0.0 if row.cold_s is None else COLD_RUNS * row.cold_s)
+    return (1 + row.runs) * max(row.seconds, MIN_REPEAT_S) + 2 * Patience().cold * (row.cold_s or 0.0)
 
 
 def errors_after(
@@ -277,11 +279,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--budget", type=float)
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--curve", action="store_true")
     arguments = parser.parse_args()
     store = ProfileStore(arguments.store)
     if arguments.measure:
-        measure(store)
+        measure(store, passes=arguments.passes, budget_s=arguments.budget, again=arguments.again)
     suite = suite_works(arguments.store)
     lines = [
         f"{processor()}, 1 thread; {date.today().isoformat()}; each model left out in turn, medians",

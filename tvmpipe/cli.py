@@ -157,6 +157,7 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder to keep measurements in; default: your cache.")
 @click.option("--budget", "budget_s", type=click.FloatRange(min=1), help="Seconds to measure; default: 600, or all.")
+@click.option("--passes", type=click.IntRange(min=1), default=3, help="Measure until two agree, at most so often.")
 @click.option("--again", is_flag=True, help="Also measure what was measured before; the fastest counts.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of what is measured when no MODEL is given.")
 @_command

@@ -25,10 +25,10 @@ from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.targets.cluster import Cluster, Device, parse_cluster
 from tvmpipe.targets.cost import Roofline
 from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.peak import memory_reads, multiply_adds
 from tvmpipe.targets.profile_store import ProfileStore
 from tvmpipe.targets.target import find_target
 from tvmpipe.targets.timing import Patience
+from tvmpipe.targets.watch import loops_of
 
 TWO = '[[device]]\nname = "alpha"\nthreads = 1\n[[device]]\nname = "beta"\nthreads = 1\n'
 
@@ -77,8 +77,8 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     def compile_nothing(run: Any, group: Any) -> None:
         for kind in run.kinds:
-            run._ceilings[kind.key] = tuple((ceiling(kind.target, 1), b"") for ceiling in (multiply_adds, memory_reads))
-            for subject in group[kind.key]:
+            run._loops[kind.key] = loops_of(kind.target, 1, lambda *_: b"")
+            for subject in group.get(kind.key, ()):
                 profiling._write(run.library(kind, subject), b"library")
 
     monkeypatch.setattr(profiling, "remote_timer", connect)
@@ -106,6 +106,16 @@ def test_it_goes_on_where_it_was_ended(tmp_path: Path, subjects: list[Subject], 
     assert {row.origin for row in rows} == {"branchy"}
     assert profile(subjects, one, "", store).measured == 0
     assert profile(subjects, one, "", store, again=True).measured == len(subjects)
+
+
+def test_passes_measure_again_until_two_agree(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:
+    store, one = ProfileStore(tmp_path), cluster().only("alpha")
+    lives["alpha"] = 1000
+    outcome = profile(subjects, one, "", store, passes=5)
+    assert (outcome.known, outcome.measured, outcome.left) == (0, 2 * len(subjects), 0)
+    works = [row.work for row in store.read(one.devices[0].target, 1)]
+    assert works == 2 * [subject.work for subject in subjects]
+    assert profile(subjects, one, "", store, passes=5).known == len(subjects)
 
 
 def test_equal_devices_share_the_work_and_one_may_fail(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tvmpipe.targets.timing import Patience, Samples, Watch, median_interval
+from tvmpipe.targets.timing import Patience, Reference, Samples, Watch, median_interval
 
 PATIENCE = Patience(limit_s=60)
 
@@ -29,8 +29,8 @@ class Machine:
 
         return samples
 
-    def watch(self) -> Watch:
-        return Watch(self.loop(2e-3), PATIENCE, sleep=self.sleep)
+    def watch(self, patience: Patience = PATIENCE, known_s: float | None = None, slower: float = 1.15) -> Watch:
+        return Watch([Reference(self.loop(2e-3), slower, known_s)], patience, sleep=self.sleep)
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
@@ -48,8 +48,7 @@ def test_a_quiet_device_is_timed_once_and_well() -> None:
 
 def test_noise_takes_more_samples() -> None:
     machine = Machine(lambda _: 1.0, noise=0.05)
-    patient = Patience(limit_s=60, slower=2.0)
-    timing = Watch(machine.loop(2e-3), patient, sleep=machine.sleep).time(machine.loop(1e-4))
+    timing = machine.watch(slower=2.0).time(machine.loop(1e-4))
     assert timing.runs > PATIENCE.batch
 
 
@@ -68,10 +67,37 @@ def test_a_load_that_stays_is_marked() -> None:
 
 def test_a_load_that_was_there_before_is_known_from_the_last_time() -> None:
     machine = Machine(lambda _: 1.5)
-    watch = Watch(machine.loop(2e-3), PATIENCE, known_s=2e-3, sleep=machine.sleep)
-    assert watch.time(machine.loop(1e-4)).busy
+    assert machine.watch(known_s=2e-3).time(machine.loop(1e-4)).busy
     calm = Machine(lambda _: 1.05)
-    assert not Watch(calm.loop(2e-3), PATIENCE, known_s=2e-3, sleep=calm.sleep).time(calm.loop(1e-4)).busy
+    assert not calm.watch(known_s=2e-3).time(calm.loop(1e-4)).busy
+
+
+def test_batches_between_two_speeds_are_told_apart() -> None:
+    """A neighbour that comes and goes every dozen calls costs batches, not the measurement."""
+    machine = Machine(lambda call: 1.6 if call >= 6 and call // 12 % 2 else 1.0)
+    watch = machine.watch(Patience(limit_s=60, tight=1e-9, attempts=8))
+    for _ in range(10):
+        timing = watch.time(machine.loop(1e-4))
+        assert not timing.busy
+        assert timing.high_s < 1.1e-4
+        assert timing.reference_s[0] == pytest.approx(2e-3, rel=0.02)
+
+
+def test_any_of_several_loops_tells() -> None:
+    machine, memory = Machine(lambda _: 1.0), Machine(lambda call: 2.0 if call >= 6 else 1.0)
+    watch = Watch([Reference(machine.loop(1e-3)), Reference(memory.loop(3e-3), 1.3)], PATIENCE, sleep=machine.sleep)
+    timing = watch.time(machine.loop(1e-4))
+    assert timing.busy
+    assert timing.reference_s == pytest.approx((1e-3, 6e-3), rel=0.02)
+
+
+def test_cold_calls_are_timed_beside_warm_ones() -> None:
+    machine = Machine(lambda _: 1.0)
+    timing = machine.watch().time(machine.loop(1e-4), machine.loop(3e-4))
+    assert timing.cold_s == pytest.approx(3e-4, rel=0.02)
+    assert not timing.busy
+    late = Machine(lambda call: 1.5 if call >= 11 else 1.0)
+    assert late.watch().time(late.loop(1e-4), late.loop(3e-4)).busy
 
 
 def test_samples_that_scatter_mark_a_device_as_busy() -> None:

@@ -34,6 +34,7 @@ def run_profile(
     shapes: Mapping[str, Sequence[int]],
     store: Path | None,
     budget_s: float | None,
+    passes: int,
     again: bool,
     seed: int,
 ) -> Outcome:
@@ -56,7 +57,9 @@ def run_profile(
         budget_s = _BUDGET_S
     kept = ProfileStore(folder)
     with work_progress("measuring") as notice:
-        outcome = profile(subjects, devices, tracker, kept, budget_s=budget_s, again=again, notice=notice)
+        outcome = profile(
+            subjects, devices, tracker, kept, budget_s=budget_s, passes=passes, again=again, notice=notice
+        )
     targets = _targets(devices, kept)
     facts = {
         "store": str(folder),

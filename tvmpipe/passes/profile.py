@@ -1,8 +1,8 @@
 """Measure primitives on the devices of a cluster, several devices at once, and keep what was measured.
 
 Primitives go in groups: one is compiled on this host, then timed on the devices, so that compiling never disturbs a
-device that is this host. Libraries are kept beside the measurements. What is in the store is not measured again, so a
-run that was ended goes on where it was; at most the primitives in hand are lost.
+device that is this host. Libraries are kept beside the measurements. What the store says is settled (`targets.repeats`)
+is not measured again, so a run that was ended goes on where it was; at most the primitives in hand are lost.
 """
 
 from __future__ import annotations
@@ -24,27 +24,23 @@ from tvmpipe.passes.schedule import schedule_module
 from tvmpipe.passes.subjects import Subject
 from tvmpipe.targets.cluster import Cluster, Device
 from tvmpipe.targets.measure import RemoteTimer, remote_timer
-from tvmpipe.targets.peak import Ceiling, memory_reads, multiply_adds
 from tvmpipe.targets.profile_store import (
-    DeviceFacts,
     Measurement,
     ProfileStore,
-    counting,
-    identity,
     schedule_version,
     store_key,
     tvm_version,
 )
+from tvmpipe.targets.repeats import unsettled
 from tvmpipe.targets.target import TargetDescription
 from tvmpipe.targets.timing import Patience, Timing, Watch
+from tvmpipe.targets.watch import Loops, loops_of, measure_facts, watch_over
 
 logger = logging.getLogger(__name__)
 
 _GROUP = 24  # primitives of a target that are compiled before they are timed
 MIN_REPEAT_S = 4e-3
 """Short functions are called so long on end for one sample."""
-COLD_RUNS = 7
-"""Samples with cold caches."""
 
 Notice = Callable[[str, int, int], None]
 """Called with what is being done, how many measurements are done, and how many there will be."""
@@ -83,32 +79,31 @@ def profile(
     *,
     budget_s: float | None = None,
     again: bool = False,
+    passes: int = 1,
     patience: Patience | None = None,
     notice: Notice | None = None,
 ) -> Outcome:
     """Measure each subject on each target of `cluster`, in order, until all are or `budget_s` has passed.
 
-    With `again`, also what was measured before: on hosts whose other users come and go the fastest of several counts.
-    A device that fails ends its own work, not that of others. Raises DeviceUnavailableError when no device could
-    be reached, InputError when the store cannot be written.
+    With several `passes`, what is not settled by then is measured again in each of them (`targets.repeats`). With
+    `again`, what was measured before settles nothing. A device that fails ends its own work, not that of others.
+    Raises DeviceUnavailableError when no device could be reached, InputError when the store cannot be written.
     """
     started = time.monotonic()
     run = _Run(cluster, tracker, store, patience or Patience(), notice or (lambda *_: None))
-    pending = {kind.key: deque(subjects) if again else run.pending(kind, subjects) for kind in run.kinds}
-    run.total = sum(map(len, pending.values()))
-    run.outcome.known = len(subjects) * len(run.kinds) - run.total
-    while any(pending.values()):
-        if budget_s is not None and time.monotonic() - started > budget_s:
-            break
-        group = {
-            kind.key: [pending[kind.key].popleft() for _ in range(_GROUP) if pending[kind.key]] for kind in run.kinds
+    # The store is append-only, so what was there before is so many first rows.
+    skipped = {kind.key: len(run.rows(kind)) if again else 0 for kind in run.kinds}
+    deadline = None if budget_s is None else started + budget_s
+    for number in range(passes):
+        pending = {
+            kind.key: run.pending(kind, subjects, passes, skipped[kind.key]) for kind in run.kinds if run.alive(kind)
         }
-        run.compile(group)
-        deadline = None if budget_s is None else started + budget_s
-        run.measure(group, deadline)
-        for kind in run.kinds:
-            if not run.alive(kind):
-                pending[kind.key].clear()
+        run.total = run.done + sum(map(len, pending.values()))
+        if not number:
+            run.outcome.known = len(subjects) * len(run.kinds) - run.total
+        run.work_off(pending, deadline)
+        if deadline is not None and time.monotonic() > deadline:
+            break
     run.outcome.left = run.total - run.done
     run.outcome.seconds = time.monotonic() - started
     if run.total and not run.done and run.lost:
@@ -127,18 +122,34 @@ class _Run:
         self.kinds = [_Kind(found[0].target, found[0].threads, tuple(found)) for found in kinds.values()]
         self.outcome = Outcome()
         self.lost: dict[str, TvmpipeError] = {}
+        self.failed: set[tuple[str, str]] = set()
         self.total = self.done = 0
         self._lock = threading.Lock()
-        self._ceilings: dict[str, tuple[tuple[Ceiling, bytes], ...]] = {}
+        self._loops: dict[str, Loops] = {}
 
     def alive(self, kind: _Kind) -> bool:
         """Whether a device of the kind is left."""
         return any(device.name not in self.lost for device in kind.devices)
 
-    def pending(self, kind: _Kind, subjects: Sequence[Subject]) -> deque[Subject]:
-        """What has not been measured without disturbance."""
-        known = counting(self.store.read(kind.target, kind.threads))
-        return deque(subject for subject in subjects if (row := known.get(_identity(subject))) is None or row.busy)
+    def rows(self, kind: _Kind) -> list[Measurement]:
+        """What the store has of the kind."""
+        return self.store.read(kind.target, kind.threads)
+
+    def pending(self, kind: _Kind, subjects: Sequence[Subject], passes: int, skipped: int) -> deque[Subject]:
+        """What is not settled by the measurements after the first `skipped`."""
+        by_key = {subject.identity: subject for subject in subjects}
+        keys = [key for key in by_key if (kind.key, key) not in self.failed]
+        return deque(by_key[key] for key in unsettled(keys, self.rows(kind)[skipped:], passes))
+
+    def work_off(self, pending: dict[str, deque[Subject]], deadline: float | None) -> None:
+        """Measure by groups until all are done, no device is left or time is over."""
+        while any(pending.values()) and (deadline is None or time.monotonic() < deadline):
+            group = {key: [queue.popleft() for _ in range(min(_GROUP, len(queue)))] for key, queue in pending.items()}
+            self.compile(group)
+            self.measure(group, deadline)
+            for kind in self.kinds:
+                if not self.alive(kind):
+                    pending.pop(kind.key, None)
 
     def compile(self, group: dict[str, list[Subject]]) -> None:
         """Make the libraries that are not there yet, as many at a time as this host has processors."""
@@ -147,15 +158,12 @@ class _Run:
 
         jobs = []
         for kind in self.kinds:
-            for subject in group[kind.key]:
+            for subject in group.get(kind.key, ()):
                 path = self.library(kind, subject)
                 if not path.exists():
                     jobs.append((path, tvm.ir.save_json(subject.function), kind.target, kind.threads))
-            if kind.key not in self._ceilings:
-                made = (multiply_adds(kind.target, kind.threads), memory_reads(kind.target, kind.threads))
-                self._ceilings[kind.key] = tuple(
-                    (one, compile_function(one.function, kind.target, kind.threads)) for one in made
-                )
+            if kind.key not in self._loops:
+                self._loops[kind.key] = loops_of(kind.target, kind.threads, compile_function)
         if not jobs:
             return
         self.notice(f"compiling {len(jobs)}", self.done, self.total)
@@ -169,13 +177,13 @@ class _Run:
 
     def library(self, kind: _Kind, subject: Subject) -> Path:
         """Where the compiled primitive is kept."""
-        return self.store.folder / "libraries" / kind.key / f"{_identity(subject)}.so"
+        return self.store.folder / "libraries" / kind.key / f"{subject.identity}.so"
 
     def measure(self, group: dict[str, list[Subject]], deadline: float | None) -> None:
         """Time a group on all devices at once."""
         threads = []
         for kind in self.kinds:
-            queue = deque(group[kind.key])
+            queue = deque(group.get(kind.key, ()))
             for device in kind.devices:
                 if device.name not in self.lost and queue:
                     work = (kind, device, queue, deadline)
@@ -197,15 +205,17 @@ class _Run:
                         self._one(kind, device, subject, timer, watch)
                     except Exception as error:  # noqa: BLE001  # no memory for its tensors, say; or the device is gone
                         watch.check()
-                        self._fail(f"{_operators(subject)} cannot be timed on {device.name}: {_last_line(error)}")
+                        reason = f"cannot be timed on {device.name}: {_last_line(error)}"
+                        self._fail(kind, subject, f"{subject.title} {reason}")
         except TvmpipeError as error:
             self._lose(device, error)
         except Exception as error:  # noqa: BLE001  # TVM reports a lost device with many exception types
             self._lose(device, DeviceError(f"device {device.name} failed: {_last_line(error)}"))
 
-    def _fail(self, sentence: str) -> None:
+    def _fail(self, kind: _Kind, subject: Subject, sentence: str) -> None:
         """Count a primitive as done that cannot be measured."""
         with self._lock:
+            self.failed.add((kind.key, subject.identity))
             self.done += 1
             self.outcome.failures.append(sentence)
 
@@ -217,20 +227,13 @@ class _Run:
     @contextmanager
     def _watch(self, kind: _Kind, device: Device, timer: RemoteTimer) -> Iterator[Watch]:
         """A watch over the device; on its first use its ceilings are measured as well."""
-        (adds, adds_library), (reads, reads_library) = self._ceilings[kind.key]
-        adds_module, adds_arrays = timer.load(adds_library), timer.send(adds.arrays)
+        loops = self._loops[kind.key]
         with self._lock:
             known = self.store.device(kind.target, kind.threads)
-        watch = Watch(
-            lambda count: timer.samples(adds_module, adds_arrays, count),
-            self.patience,
-            known_s=None if known is None else adds.amount / known.peak_flops,
-        )
+            watch_rows = self.rows(kind)
+        watch = watch_over(timer, loops, watch_rows, self.patience)
         if known is None:
-            reads_module, reads_arrays = timer.load(reads_library), timer.send(reads.arrays)
-            read = watch.time(lambda count: timer.samples(reads_module, reads_arrays, count))
-            added = watch.time(lambda count: timer.samples(adds_module, adds_arrays, count))
-            facts = DeviceFacts(adds.amount / added.seconds, reads.amount / read.seconds, device.key, _now())
+            facts = measure_facts(timer, loops, watch, device.key, _now())
             with self._lock:
                 self.store.add(kind.target, kind.threads, facts)
         yield watch
@@ -238,48 +241,43 @@ class _Run:
     def _one(self, kind: _Kind, device: Device, subject: Subject, timer: RemoteTimer, watch: Watch) -> None:
         path = self.library(kind, subject)
         if not path.exists():
-            self._fail(f"{_operators(subject)} cannot be compiled for {kind.key}")
+            self._fail(kind, subject, f"{subject.title} cannot be compiled for {kind.key}")
             return
         module = timer.load(path.read_bytes())
         tensors = timer.tensors([(tuple(map(int, p.shape)), str(p.dtype)) for p in subject.function.params])
-        timing = watch.time(lambda count: timer.samples(module, tensors, count, min_repeat_s=MIN_REPEAT_S))
-        cold = sorted(timer.samples(module, tensors, COLD_RUNS, cold=True))[COLD_RUNS // 2]
-        row = _row(subject, timing, cold)
+        timing = watch.time(
+            lambda count: timer.samples(module, tensors, count, min_repeat_s=MIN_REPEAT_S),
+            lambda count: timer.samples(module, tensors, count, cold=True),
+        )
+        row = _row(subject, timing)
         with self._lock:
             self.store.add(kind.target, kind.threads, row)
             self.done += 1
             self.outcome.measured += 1
             self.outcome.busy += row.busy
-            self.notice(f"{device.name}: {_operators(subject)}", self.done, self.total)
+            self.notice(f"{device.name}: {subject.title}", self.done, self.total)
 
 
-def _row(subject: Subject, timing: Timing, cold_s: float) -> Measurement:
+def _row(subject: Subject, timing: Timing) -> Measurement:
     return Measurement(
         work=subject.work,
         seconds=timing.seconds,
         low_s=timing.low_s,
         high_s=timing.high_s,
         runs=timing.runs,
-        cold_s=cold_s,
+        cold_s=timing.cold_s,
         busy=timing.busy,
         schedule=schedule_version(),
         tvm=tvm_version(),
         when=_now(),
         origin=subject.origin,
+        reference_s=timing.reference_s,
     )
-
-
-def _operators(subject: Subject) -> str:
-    return "+".join(subject.work.operators)
 
 
 def _last_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
-
-
-def _identity(subject: Subject) -> str:
-    return identity(subject.work.key, schedule_version(), tvm_version())
 
 
 def _now() -> str:

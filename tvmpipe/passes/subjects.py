@@ -11,6 +11,7 @@ from tvmpipe.passes.pipeline import FRONT, run_passes
 from tvmpipe.passes.work import function_of, works_of
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.targets.cost import Work
+from tvmpipe.targets.profile_store import identity, schedule_version, tvm_version
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,16 @@ class Subject:
     work: Work
     function: Any
     origin: str
+
+    @property
+    def identity(self) -> str:
+        """The key of its measurements."""
+        return identity(self.work.key, schedule_version(), tvm_version())
+
+    @property
+    def title(self) -> str:
+        """What a person knows it by."""
+        return "+".join(self.work.operators)
 
 
 def subjects_of(source: Any, origin: str, shapes: Mapping[str, Sequence[int]] | None = None) -> list[Subject]:

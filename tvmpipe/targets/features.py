@@ -7,6 +7,8 @@ features, and a new `VERSION` of the features needs no new measurements. Sizes a
 flops, arithmetic      useful operations; operations of all blocks, padding and transforms included
 padding                log2 of arithmetic over flops (below 0 where Winograd saves operations)
 input, weight, output  bytes of tensors
+first, cold            bytes of the first operand, which the primitive before has just written; bytes of all else, which
+                       cold caches do not hold (`operands`)
 inner                  bytes that blocks write on top of the results: what a cache must hold in between
 intensity              operations per byte touched
 bound                  log2 of compute time over memory time at the target's nominal rates
@@ -17,7 +19,8 @@ reduction0..3          extents of its sum, innermost first; `depth` all of them 
 tile_rows, tile_cols   the register tile that the schedule takes, `tile_fill` the share of tiles that is work
 per_thread             results per thread
 residual, expensive    whether a tensor is added to the result; whether the epilogue has more than simple operators
-is_*                   the kernel
+is_*                   the kernel, or what kind of move (`family`)
+moves                  whether data are laid out anew
 =====================  ===================================================================================
 """
 
@@ -29,20 +32,24 @@ from collections.abc import Mapping
 from tvmpipe.targets.cost import CALL_S, Work
 from tvmpipe.targets.target import TargetDescription
 
-VERSION = 1
+VERSION = 2
 
 _KERNELS = ("attention", "conv2d", "depthwise", "matmul", "pool", "rows", "winograd")
 _SIMPLE = {"add", "relu", "clip", "multiply", "subtract", "maximum", "minimum", *_KERNELS, "winograd_conv2d"}
-_MOVES = ("concat", "transpose", "pack", "unpack", "reshape", "strided_slice", "pad", "take")
+_SCATTERS = ("unpack", "transpose")  # they read or write single numbers far apart
+_JOINS = ("concat",)
+_PICKS = ("take", "strided_slice")  # they read no more than they write, however large what they read from
+_MOVES = (*_SCATTERS, *_JOINS, *_PICKS, "pack", "reshape", "pad")
 _BLOCK = 16
 
 NAMES = (
     *("flops", "arithmetic", "padding", "input", "weight", "output", "inner", "intensity", "bound", "roofline"),
+    *("first", "cold"),
     *("special", "operators", "depth", "per_thread", "tile_rows", "tile_cols", "tile_fill", "residual", "expensive"),
     *(f"spatial{place}" for place in range(5)),
     *(f"reduction{place}" for place in range(4)),
     *(f"is_{kernel}" for kernel in _KERNELS),
-    "moves",
+    *("is_scatter", "is_join", "moves"),
 )
 
 # More of these takes no less time, everything else the same. The roofline is the base that a ratio is learned to, so
@@ -55,6 +62,7 @@ def features(work: Work, target: TargetDescription, threads: int) -> dict[str, f
     compute_s, memory_s = _times(work, target, threads)
     spatial, reduction = work.spatial[::-1], work.reduction[::-1]
     rows, columns, fill = _tile(work, target, threads)
+    first, others = operands(work)
     values: dict[str, float] = {
         "flops": _log(work.flops),
         "arithmetic": _log(work.arithmetic),
@@ -66,6 +74,8 @@ def features(work: Work, target: TargetDescription, threads: int) -> dict[str, f
         "intensity": _log(work.arithmetic) - _log(work.bytes_touched),
         "bound": math.log2((compute_s + 1e-9) / (memory_s + 1e-9)),
         "roofline": math.log2(base_seconds(work, target, threads)),
+        "first": _log(first),
+        "cold": _log(others + weights_read(work) + work.output_bytes),
         "special": _log(work.special),
         "operators": float(len(work.operators)),
         "depth": _log(math.prod(work.reduction)),
@@ -75,7 +85,9 @@ def features(work: Work, target: TargetDescription, threads: int) -> dict[str, f
         "tile_fill": fill,
         "residual": float(work.input_bytes > 0 and "add" in work.operators and _adds_tensor(work)),
         "expensive": float(any(name not in _SIMPLE for name in work.operators)),
-        "moves": float(any(name.startswith(_MOVES) for name in work.operators)),
+        "is_scatter": float(family(work) == "scatter"),
+        "is_join": float(family(work) == "join"),
+        "moves": float(_some(work, _MOVES)),
     }
     values |= {f"spatial{place}": _log(spatial[place]) if place < len(spatial) else 0.0 for place in range(5)}
     values |= {f"reduction{place}": _log(reduction[place]) if place < len(reduction) else 0.0 for place in range(4)}
@@ -92,12 +104,46 @@ def family(work: Work) -> str:
     """Primitives of one family are alike in what keeps them from their roofline."""
     if work.kernel:
         return work.kernel
-    return "moves" if any(name.startswith(_MOVES) for name in work.operators) else "other"
+    kinds = {"scatter": _SCATTERS, "join": _JOINS, "moves": _MOVES}
+    return next((kind for kind, names in kinds.items() if _some(work, names)), "other")
+
+
+def operands(work: Work) -> tuple[float, float]:
+    """Bytes read of the first operand and of the others, weights aside.
+
+    Sizes of single operands are not kept: a residual is as large as the result, parts that are joined are halves, and
+    of attention's three operands each is a third.
+    """
+    read = float(min(work.input_bytes, work.output_bytes) if _some(work, _PICKS) else work.input_bytes)
+    if work.kernel == "attention":
+        others = read * 2 / 3
+    elif work.kernel:
+        others = work.output_bytes if _adds_tensor(work) else 0
+    elif _some(work, _JOINS):
+        others = read / 2
+    else:
+        others = max(read - work.output_bytes, 0)
+    return read - min(others, read), min(others, read)
+
+
+def weights_read(work: Work) -> float:
+    """Bytes of weights that are read: of a table that is looked up, what is found."""
+    return min(work.weight_bytes, work.output_bytes) if _some(work, _PICKS) else work.weight_bytes
+
+
+def tile_fill(work: Work, target: TargetDescription, threads: int) -> float:
+    """Which share of the register tiles' results is wanted; 1 where there are no tiles."""
+    return _tile(work, target, threads)[2]
+
+
+def _some(work: Work, names: tuple[str, ...]) -> bool:
+    return any(name.startswith(names) for name in work.operators)
 
 
 def _times(work: Work, target: TargetDescription, threads: int) -> tuple[float, float]:
     operations = max(work.arithmetic, 1.0)
-    return operations / target.peak_flops(threads), work.bytes_touched / target.memory_bandwidth_bps
+    touched = 0.0 if work.view else sum(operands(work)) + weights_read(work) + work.output_bytes
+    return operations / target.peak_flops(threads), touched / target.memory_bandwidth_bps
 
 
 def _adds_tensor(work: Work) -> bool:

@@ -2,15 +2,15 @@
 
 Two estimates are blended. One is a roofline whose rates are fitted: seconds are a sum of operations, bytes of each
 kind and a constant, each at a rate that is fitted for each family of primitives by least squares without negative rates
-(Lawson, Hanson: "Solving least squares problems", 1974), reweighted so that relative errors count alike. The other adds
+(Lawson, Hanson: "Solving least squares problems", 1974), reweighted so that relative errors count alike. All other
+families together weigh as much as `_BORROWED` rows there: few rows are not left to themselves. The other adds
 gradient-boosted trees (Chen, Guestrin: "XGBoost: a scalable tree boosting system", KDD 2016) that see
 `targets.features` and give log2 of the seconds over `SLOPE` powers of the first. The trees may only rise with
 operations and bytes, so that more work never costs less and sizes beyond those measured still cost more. They know
-what no rate says, such as tiles that fit badly, but guess wildly where little is like what they saw. With a share of
-`TREES` in log seconds whole models are priced better than by rates or by trees alone (`benchmarks/cost_model.py`).
+what no rate says, such as caches that are too small, but guess wildly where little is like what they saw. Their depth
+and their share in log seconds are chosen by grouped cross-validation, inside what is fitted to.
 
-Intervals are conformal (Vovk, Gammerman, Shafer: "Algorithmic learning in a random world", 2005): quantiles of
-the errors for origins that were left out, within each family that has enough of them.
+Intervals are conformal (`targets.intervals`), from the errors for origins that were left out.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from numpy.typing import NDArray
 from tvmpipe.targets import features
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.features import as_row, base_seconds, family
+from tvmpipe.targets.intervals import quantiles
 from tvmpipe.targets.profile_store import Measurement
 from tvmpipe.targets.target import TargetDescription
 
-VERSION = 2  # of what is fitted and how
+VERSION = 3  # of what is fitted and how
 SLOPE = 0.9
-TREES = 0.25
 ENOUGH = 60
 """Measurements from which a target gets trees of its own."""
 
-_COVERAGE = 0.9
 _FOLDS = 5
-_FAMILY = 25  # errors of a family that its own quantiles need
 _UNKNOWN = 1.0  # log2 of the factor an estimate may be off where too few origins are known to measure it
 _ROUNDS = 150
-_RATES = 8  # measurements of a family that rates of its own need
+_BORROWED = 2.0
+_SHARES = (0.25, 0.5, 0.75)  # of the trees
+_CAPPED = 0.5  # log2 of an error that counts at most: disturbed measurements must not choose
 _FLOOR_S = 1e-9
 _SETTINGS: tuple[dict[str, float], ...] = (
     {"max_depth": 3, "min_child_weight": 2, "eta": 0.08},
@@ -65,7 +65,8 @@ class TargetModel:
     """What was fitted to the measurements of one target and number of threads.
 
     By family, "" for those without their own: `rates` seconds per unit of `resources`, `errors` quantiles of
-    log2(measured / predicted), low and high. `setting` is that of the trees, `data` a hash of what was fitted to.
+    log2(measured / predicted), low and high. `setting` is that of the trees and `share` theirs in the estimate, `data`
+    a hash of what was fitted to.
     """
 
     target: TargetDescription
@@ -73,6 +74,7 @@ class TargetModel:
     rates: Mapping[str, tuple[float, ...]]
     booster: Any
     setting: Mapping[str, float]
+    share: float
     errors: Mapping[str, tuple[float, float]]
     data: str
 
@@ -81,7 +83,7 @@ class TargetModel:
         kind = family(work)
         row = np.array([as_row(features.features(work, self.target, self.threads))], dtype=np.float32)
         used = np.array([resources(work, self.target, self.threads)])
-        log_s = float(_blend(self.rates, self.booster, used, row, [kind])[0])
+        log_s = float(_blend(_by_rates(self.rates, used, [kind]), self.booster.inplace_predict(row), self.share)[0])
         if target is not None and (target, threads) != (self.target, self.threads):
             log_s += math.log2(base_seconds(work, target, threads or 1) / base_seconds(work, self.target, self.threads))
         low, high = self.errors.get(kind, self.errors[""])
@@ -97,6 +99,7 @@ class TargetModel:
                 "data": self.data,
                 "rates": self.rates,
                 "setting": self.setting,
+                "share": self.share,
                 "errors": self.errors,
                 "booster": json.loads(bytes(self.booster.save_raw("json"))),
             },
@@ -116,15 +119,20 @@ def from_json(text: str, target: TargetDescription, threads: int, data: str) -> 
     booster.load_model(bytearray(json.dumps(values["booster"]).encode()))
     rates = {name: tuple(map(float, found)) for name, found in values["rates"].items()}
     errors = {name: (float(low), float(high)) for name, (low, high) in values["errors"].items()}
-    return TargetModel(target, threads, rates, booster, values["setting"], errors, data)
+    return TargetModel(target, threads, rates, booster, values["setting"], values["share"], errors, data)
 
 
 def resources(work: Work, target: TargetDescription, threads: int) -> list[float]:
-    """What a primitive uses, in seconds at the target's nominal rates: operations, bytes, special functions, a call."""
+    """What a primitive uses, in seconds at the target's nominal rates: operations, bytes, special functions, a call.
+
+    Operations are those of whole register tiles; bytes those of the first operand, of the others, of weights, of
+    results, and of what is kept in between.
+    """
     rate, bandwidth = target.peak_flops(threads), target.memory_bandwidth_bps
     between = max(work.inner_bytes - work.output_bytes, 0)
-    moved = (work.input_bytes, work.weight_bytes, work.output_bytes, between)
-    return [work.arithmetic / rate, *(size / bandwidth for size in moved), work.special / rate, 1e-8]
+    moved = (*features.operands(work), features.weights_read(work), work.output_bytes, between)
+    operations = work.arithmetic / features.tile_fill(work, target, threads)
+    return [operations / rate, *(size / bandwidth for size in moved), work.special / rate, 1e-8]
 
 
 def data_hash(rows: Sequence[Measurement]) -> str:
@@ -145,14 +153,16 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
         families=[family(row.work) for row in rows],
     )
     folds = np.array(_folds([row.origin for row in rows]))
-    setting = _SETTINGS[0]
+    setting, share = _SETTINGS[0], _SHARES[0]
     errors: NDArray[np.float64] | None = None
     if folds.any():
         tried = []
         for place, candidate in enumerate(_SETTINGS):
-            left = data.logs - _left_out(data, folds, candidate)
-            tried.append((float(np.mean(np.abs(left))), place, left))
-        _, best, errors = min(tried, key=lambda one: one[:2])
+            base, trees = _left_out(data, folds, candidate)
+            for part in _SHARES:
+                left = data.logs - _blend(base, trees, part)
+                tried.append((float(np.mean(np.minimum(np.abs(left), _CAPPED))), place, part, left))
+        _, best, share, errors = min(tried, key=lambda one: one[:3])
         setting = _SETTINGS[best]
     rates = _rates(data)
     return TargetModel(
@@ -161,7 +171,8 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
         rates=rates,
         booster=_train(data, rates, setting),
         setting=setting,
-        errors={"": (-_UNKNOWN, _UNKNOWN)} if errors is None else _quantiles(errors, data.families),
+        share=share,
+        errors={"": (-_UNKNOWN, _UNKNOWN)} if errors is None else quantiles(errors, data.families),
         data=data_hash(rows),
     )
 
@@ -194,29 +205,23 @@ def _folds(origins: Sequence[str]) -> list[int]:
     return [fold_of[origin] for origin in origins]
 
 
-def _left_out(data: _Data, folds: NDArray[Any], setting: Mapping[str, float]) -> NDArray[np.float64]:
-    """log2 seconds of each row by a fit without its fold."""
-    said = np.zeros(len(folds))
+def _left_out(
+    data: _Data, folds: NDArray[Any], setting: Mapping[str, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """log2 seconds of each row by rates, and what trees add, by a fit without its fold."""
+    base, trees = np.zeros(len(folds)), np.zeros(len(folds))
     for fold in sorted(set(folds.tolist())):
         out = folds == fold
         inside, outside = data.where(~out), data.where(out)
         rates = _rates(inside)
-        booster = _train(inside, rates, setting)
-        said[out] = _blend(rates, booster, outside.used, outside.table, outside.families)
-    return said
+        base[out] = _by_rates(rates, outside.used, outside.families)
+        trees[out] = _train(inside, rates, setting).inplace_predict(outside.table)
+    return base, trees
 
 
-def _blend(
-    rates: Mapping[str, tuple[float, ...]],
-    booster: Any,
-    used: NDArray[np.float64],
-    table: NDArray[np.float32],
-    families: Sequence[str],
-) -> NDArray[np.float64]:
+def _blend(base: NDArray[np.float64], trees: NDArray[Any], share: float) -> NDArray[np.float64]:
     """log2 seconds by rates and trees."""
-    base = _by_rates(rates, used, families)
-    trees: NDArray[np.float64] = SLOPE * base + booster.inplace_predict(table)
-    return (1 - TREES) * base + TREES * trees
+    return np.asarray((1 - share) * base + share * (SLOPE * base + trees))
 
 
 def _by_rates(
@@ -228,26 +233,28 @@ def _by_rates(
 
 
 def _rates(data: _Data) -> dict[str, tuple[float, ...]]:
-    """Rates for all, and for each family that has enough."""
-    every = np.ones(len(data.logs), dtype=bool)
-    chosen = {"": every}
+    """Rates for all, and for each family."""
+    seconds = np.exp2(data.logs)
+    rates = {"": _nonnegative(data.used, seconds, np.ones(len(seconds)))}
     for name in sorted(set(data.families)):
         own = np.array([one == name for one in data.families])
-        if own.sum() >= _RATES:
-            chosen[name] = own
-    return {name: _nonnegative(data.used[own], np.exp2(data.logs[own])) for name, own in chosen.items()}
+        others = max(int((~own).sum()), 1)
+        rates[name] = _nonnegative(data.used, seconds, np.where(own, 1.0, np.sqrt(_BORROWED / others)))
+    return rates
 
 
-def _nonnegative(used: NDArray[np.float64], seconds: NDArray[np.float64]) -> tuple[float, ...]:
-    """Least squares of relative errors, reweighted towards least absolute ones."""
+def _nonnegative(
+    used: NDArray[np.float64], seconds: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, ...]:
+    """Weighted least squares of relative errors, reweighted towards least absolute ones."""
     from scipy.optimize import nnls
 
     relative = used / seconds[:, None]
-    weights = np.ones(len(seconds))
+    robust = weights
     rates = np.zeros(used.shape[1])
     for _ in range(5):
-        rates, _ = nnls(relative * weights[:, None], weights)
-        weights = 1 / np.sqrt(np.maximum(np.abs(relative @ rates - 1), 0.05))
+        rates, _ = nnls(relative * robust[:, None], robust)
+        robust = weights / np.sqrt(np.maximum(np.abs(relative @ rates - 1), 0.05))
     return tuple(float(rate) for rate in rates)
 
 
@@ -269,23 +276,3 @@ def _train(data: _Data, rates: Mapping[str, tuple[float, ...]], setting: Mapping
     }
     wanted = data.logs - SLOPE * _by_rates(rates, data.used, data.families)
     return xgboost.train(parameters, xgboost.DMatrix(data.table, label=wanted, nthread=1), num_boost_round=_ROUNDS)
-
-
-def _quantiles(errors: NDArray[np.float64], families: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Conformal quantiles of the errors of each family that has enough, and of all."""
-    result = {"": _pair(errors)}
-    for name in sorted(set(families)):
-        own = errors[np.array([one == name for one in families])]
-        if len(own) >= _FAMILY:
-            result[name] = _pair(own)
-    return result
-
-
-def _pair(errors: NDArray[np.float64]) -> tuple[float, float]:
-    """Low and high quantile, a little further out than the sample's, as a new error is one more draw."""
-    tail = (1 - _COVERAGE) / 2
-    count = len(errors)
-    level = min(1.0, np.ceil((count + 1) * (1 - tail)) / count)
-    low = np.quantile(errors, 1 - level, method="lower")
-    high = np.quantile(errors, level, method="higher")
-    return float(low), float(high)

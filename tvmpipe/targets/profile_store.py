@@ -15,8 +15,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Measurement:
     it is of, each of one call or of several on end; `cold_s` the median with all but the first operand out of the
     caches, None where that was not measured; `busy` whether the device had other work meanwhile, so that it is an
     upper bound at best; `schedule` and `tvm` the versions of what made the code; `when` in UTC; `origin` the model
-    that the primitive came from.
+    that the primitive came from; `reference_s` what the loops of `targets.watch` took meanwhile, empty where none did.
     """
 
     work: Work
@@ -54,6 +54,7 @@ class Measurement:
     tvm: str
     when: str
     origin: str
+    reference_s: tuple[float, ...] = ()
 
     @property
     def network_s(self) -> float:
@@ -141,17 +142,24 @@ class ProfileStore:
 
 
 def counting(rows: Iterable[Measurement]) -> dict[str, Measurement]:
-    """The measurement that counts for each `Measurement.key`: the fastest undisturbed one, else the fastest.
+    """What counts for each `Measurement.key`: the fastest warm time and the fastest cold time, be it of two rows.
 
     Whatever disturbs a device makes it slower, and not all of it is noticed: neighbours on a shared host take caches
-    and memory bandwidth for minutes.
+    and memory bandwidth for minutes. So a disturbed measurement that is faster than an undisturbed one shows that
+    neither was quiet, and is nearer to the truth. What counts is disturbed where all measurements are. A cold time is
+    no less than the warm one.
     """
-    best: dict[str, Measurement] = {}
+    found: dict[str, list[Measurement]] = {}
     for row in rows:
-        known = best.get(row.key)
-        if known is None or (row.busy, row.seconds) < (known.busy, known.seconds):
-            best[row.key] = row
-    return best
+        found.setdefault(row.key, []).append(row)
+    return {key: _fastest(same) for key, same in found.items()}
+
+
+def _fastest(rows: Sequence[Measurement]) -> Measurement:
+    best = min(rows, key=lambda row: (row.seconds, row.busy))
+    cold = [row.cold_s for row in rows if row.cold_s is not None]
+    cold_s = max(min(cold), best.seconds) if cold else None
+    return replace(best, cold_s=cold_s, busy=all(row.busy for row in rows))
 
 
 def tvm_version() -> str:
@@ -197,8 +205,15 @@ def _to_json(row: Measurement | DeviceFacts) -> dict[str, Any]:
     values = asdict(row)
     # What is as usual is left out; times to four digits, which is more than they are worth.
     work = {name: _short(value) for name, value in values.pop("work").items() if value != _WORK[name]}
-    rounded = {name: float(f"{v:.4g}") if isinstance(v, float) else v for name, v in values.items()}
+    loops = values.pop("reference_s")
+    rounded = {name: _rounded(value) for name, value in values.items()}
+    if loops:
+        rounded["reference_s"] = [_rounded(value) for value in loops]
     return {"v": FORMAT, "work": work, **rounded}
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _short(value: Any) -> Any:
@@ -236,6 +251,7 @@ def _from_json(values: dict[str, Any]) -> Measurement | DeviceFacts | None:
     work: dict[str, Any] = {}
     for name, value in values.pop("work").items():
         work[name] = tuple(value) if isinstance(value, list) else value
+    values["reference_s"] = tuple(map(float, values.get("reference_s", ())))
     row = Measurement(work=Work(**work), **values)
     if not (row.seconds > 0 and re.fullmatch(r"[0-9a-f]{32}", row.work.key)):
         raise ValueError("no measurement")

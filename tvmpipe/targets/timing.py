@@ -1,8 +1,10 @@
 """Time one function on one device until its median is known well, and notice when the device has other work.
 
-A device is known to be disturbed by a loop of multiply-adds, which takes the same time whenever nothing else runs: it
-is timed before and after each function. The order statistics of the samples give the interval of their median (Conover,
-"Practical Nonparametric Statistics", 3.2), whatever their distribution.
+Other work comes and goes within moments: on a shared host a core was seen to change between two speeds, 1.4 to 1.9
+times apart, several times a second. So samples are taken in short batches, and reference loops, which take the same
+time whenever nothing else runs, are timed between them: a batch counts when they were at their usual speed before and
+after it. The order statistics of the samples give the interval of their median (Conover, "Practical Nonparametric
+Statistics", 3.2), whatever their distribution.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_REFERENCE = 5  # samples whose median tells whether a device is slower than usual
 _HISTORY = 200
 _DRIFT = 1.1  # how much slower a device may be than the last time, by its clock or its temperature
 
@@ -26,101 +27,146 @@ class Patience:
     """How long to try.
 
     Samples are taken `batch` at a time until the interval is within `tight` of the median, there are `most`, or
-    `limit_s` have passed. A device is busy when the reference loop takes `slower` times its usual time, or the samples'
-    middle 80 % spread over more than `spread` of the median; then all is done again, up to `attempts` times.
+    `limit_s` have passed; `cold` at a time with cold caches, twice. After a disturbed batch there is a pause, `pause_s`
+    at first and doubled each time; after `attempts` disturbed batches a device is called busy, and also when the
+    samples' middle 80 % spread over more than `spread` of the median.
     """
 
     batch: int = 6
-    most: int = 36
+    most: int = 30
+    cold: int = 4
     tight: float = 0.015
-    limit_s: float = 1.5
-    slower: float = 1.15
+    limit_s: float = 1.0
     spread: float = 0.25
     attempts: int = 3
-    pause_s: float = 0.3
+    pause_s: float = 0.05
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A loop whose time says whether a device is disturbed: it takes more than `slower` times its usual time then.
+
+    `known_s` is what it took on this device before: a load may be there from the start. None when that is unknown.
+    """
+
+    samples: Samples
+    slower: float = 1.15
+    known_s: float | None = None
+    count: int = 3
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds, its 95 % interval, samples taken, and whether the device was busy."""
+    """Median seconds, its 95 % interval, samples taken, and whether the device was busy.
+
+    `cold_s` is the median with cold caches, None where that was not asked for; `reference_s` the median of each
+    reference loop meanwhile.
+    """
 
     seconds: float
     low_s: float
     high_s: float
     runs: int
     busy: bool
+    cold_s: float | None = None
+    reference_s: tuple[float, ...] = ()
 
 
 class Watch:
-    """Times functions on a device whose `reference` loop says whether it is disturbed."""
+    """Times functions on a device whose reference loops say whether it is disturbed."""
 
     def __init__(
         self,
-        reference: Samples,
+        references: Sequence[Reference],
         patience: Patience | None = None,
         *,
-        known_s: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`known_s` is what the reference loop took on this device before: a load may be there from the start."""
         self.patience = patience or Patience()
-        self._reference = reference
+        self._references = tuple(references)
         self._sleep = sleep
-        self._known_s = known_s
         # Whatever disturbs makes slower, but the very fastest are a clock's moments.
-        self._quiet = [statistics.median(reference(_REFERENCE)) for _ in range(6)]
-
-    @property
-    def usual_s(self) -> float:
-        """What the reference loop takes on the undisturbed device: the lower quartile."""
-        return float(statistics.quantiles(self._quiet, n=4)[0])
+        self._quiet = [[self._seconds(one) for _ in range(6)] for one in self._references]
 
     def check(self) -> None:
         """Raise what the device raises when it is no longer there."""
-        self._reference(1)
+        self._references[0].samples(1)
 
-    def time(self, samples: Samples) -> Timing:
-        """Time a function; of several attempts on a busy device the fastest, marked as busy."""
-        best: Timing | None = None
-        for attempt in range(self.patience.attempts):
-            if attempt:
-                self._sleep(self.patience.pause_s * 2 ** (attempt - 1))
-            before = self._slowness()
-            timing = self._once(samples)
-            busy = max(before, self._slowness()) > self.patience.slower or timing.busy
-            timing = Timing(timing.seconds, timing.low_s, timing.high_s, timing.runs, busy)
-            if not busy:
-                return timing
-            if best is None or timing.seconds < best.seconds:
-                best = timing
-        assert best is not None
-        return best
-
-    def _slowness(self) -> float:
-        """The reference loop's time over the usual one."""
-        seconds = statistics.median(self._reference(_REFERENCE))
-        slowness = seconds / self.usual_s
-        if slowness <= self.patience.slower:
-            self._quiet = [*self._quiet[-_HISTORY:], seconds]
-        if self._known_s is not None:
-            slowness = max(slowness, seconds / (self._known_s * _DRIFT))
-        return slowness
-
-    def _once(self, samples: Samples) -> Timing:
-        started = time.monotonic()
+    def time(self, samples: Samples, cold: Samples | None = None) -> Timing:
+        """Time a function, with cold caches as well where `cold` is given."""
         samples(1)  # caches and threads wake up
-        taken: list[float] = []
-        while True:
-            taken += samples(self.patience.batch)
-            low, high = median_interval(taken)
-            median = statistics.median(taken)
-            done = len(taken) >= self.patience.most or time.monotonic() - started > self.patience.limit_s
-            if done or high - low < 2 * self.patience.tight * median:
-                break
+        warm = self._batches(samples, self.patience.batch, self._enough)
+        taken = warm.samples
+        low, high = median_interval(taken)
+        median = statistics.median(taken)
         ordered = sorted(taken)
         tenth = len(ordered) // 10
-        spread = (ordered[-1 - tenth] - ordered[tenth]) / median
-        return Timing(median, low, high, len(taken), spread > self.patience.spread)
+        busy = warm.busy or ordered[-1 - tenth] - ordered[tenth] > self.patience.spread * median
+        if cold is None:
+            return Timing(median, low, high, len(taken), busy, None, warm.reference_s)
+        count = self.patience.cold
+        chilled = self._batches(cold, count, lambda found: len(found) >= 2 * count)
+        cold_s = statistics.median(chilled.samples)
+        return Timing(median, low, high, len(taken), busy or chilled.busy, cold_s, warm.reference_s)
+
+    def _enough(self, taken: Sequence[float]) -> bool:
+        low, high = median_interval(taken)
+        return len(taken) >= self.patience.most or high - low < 2 * self.patience.tight * statistics.median(taken)
+
+    def _batches(self, samples: Samples, count: int, enough: Callable[[Sequence[float]], bool]) -> _Batches:
+        """Samples of undisturbed batches; those of the fastest batch where all were disturbed."""
+        started = time.monotonic()
+        quiet: list[float] = []
+        seen: list[tuple[float, ...]] = []
+        disturbed: list[tuple[float, list[float], tuple[float, ...]]] = []
+        before, slow = self._look()
+        while True:
+            batch = samples(count)
+            after, slow_after = self._look()
+            late = time.monotonic() - started > self.patience.limit_s
+            if slow or slow_after:
+                disturbed.append((statistics.median(batch), batch, tuple(map(max, before, after))))
+                if late or len(disturbed) >= self.patience.attempts:
+                    break
+                self._sleep(self.patience.pause_s * 2 ** (len(disturbed) - 1))
+                before, slow = self._look()
+                continue
+            quiet += batch
+            seen.append(after)
+            if late or enough(quiet):
+                break
+            before = after
+        if quiet:
+            return _Batches(quiet, False, tuple(statistics.median(values) for values in zip(*seen, strict=True)))
+        _, fastest, meanwhile = min(disturbed)
+        return _Batches(fastest, True, meanwhile)
+
+    def _look(self) -> tuple[tuple[float, ...], bool]:
+        """What the reference loops take now, and whether one of them is slower than usual."""
+        found, slow = [], False
+        for place, one in enumerate(self._references):
+            seconds = self._seconds(one)
+            slowness = seconds / statistics.quantiles(self._quiet[place], n=4)[0]
+            if slowness <= one.slower:
+                self._quiet[place] = [*self._quiet[place][-_HISTORY:], seconds]
+            if one.known_s is not None:
+                slowness = max(slowness, seconds / (one.known_s * _DRIFT))
+            slow = slow or slowness > one.slower
+            found.append(seconds)
+        return tuple(found), slow
+
+    @staticmethod
+    def _seconds(reference: Reference) -> float:
+        return statistics.median(reference.samples(reference.count))
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Samples that count, whether all were taken while the device was busy, what the references took meanwhile."""
+
+    samples: list[float]
+    busy: bool
+    reference_s: tuple[float, ...]
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
