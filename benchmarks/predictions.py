@@ -49,7 +49,7 @@ from tvmpipe.targets.cluster import HEAD, Cluster, Device, Link
 from tvmpipe.targets.cost import CostModel
 from tvmpipe.targets.estimates import LearnedCost
 from tvmpipe.targets.peak import measure_peak_flops
-from tvmpipe.targets.profile_store import SHIPPED, ProfileStore
+from tvmpipe.targets.profile_store import SHIPPED, ProfileStore, identity, schedule_version, tvm_version
 
 MIB = 2**20
 CLUSTERS: dict[str, tuple[tuple[Kind, ...], Link]] = {
@@ -244,8 +244,8 @@ def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
             for one in running:
                 one.block(f"round {number + 1} of {ROUNDS}")
         ratios = [mine / theirs for mine, theirs in zip(running[0].periods, running[-1].periods, strict=True)]
-        timed = [work.key for work in works if work.key and not work.view]
-        have = {row.work.key for row in store.read(cluster.devices[0].target, 1)}
+        timed = [identity(work.key, schedule_version(), tvm_version()) for work in works if work.key and not work.view]
+        have = {row.key for row in store.read(cluster.devices[0].target, 1)}
         return Row(
             model=model,
             cluster=name,
@@ -279,7 +279,9 @@ def summary(rows: Sequence[Row]) -> list[str]:
         f"(at most) longer than one made with them; {sum(row.same_plan for row in rows)} of {len(rows)} are the same"
     )
     if lacking := [row.model for row in rows if row.measured < row.primitives]:
-        lines.append(f"not all primitives were measured, so that learned costs filled in: {', '.join(lacking)}")
+        lines.append(
+            f"not all measured as they are compiled now, so that learned costs filled in: {', '.join(lacking)}"
+        )
     return lines
 
 
