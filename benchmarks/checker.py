@@ -18,6 +18,8 @@ _TOLERANCE = 1e-9
 """Relative to the figure: what sums of floating point numbers may differ by."""
 
 _Interval = tuple[float, float, str]
+_Members = Sequence[tuple[int, ...]]
+"""The devices of each place: one, or several that take samples in turn, in the order of their turns."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +35,24 @@ class Verdict:
         return not self.faults
 
 
-def check(problem: Problem, solution: Solution) -> Verdict:
+def check(problem: Problem, solution: Solution, groups: Sequence[Sequence[int]] | None = None) -> Verdict:
     """Check a placement and its figure, and for "makespan" its schedule, against every rule of the problem.
+
+    `groups`, where given, are devices that take samples in turn, and the solution's devices are their numbers: each
+    member holds all that is placed on its group and does it for one sample in as many as there are members.
 
     Allowed devices, groups, memories; with `contiguous`, that an order of the devices exists in which tensors only
     go forward. Without it a device's nodes are several stages: a node's depth is how often a path to it changes
     device, and nodes of one depth and device are a stage. Every tensor between two stages leads to a larger depth, so
     that these have an order exactly if the graph has no cycle, which is checked.
     """
-    misplaced = list(_misplaced(problem, solution.device_of))
+    members = [(device,) for device in range(len(problem.devices))] if groups is None else [*map(tuple, groups)]
+    misplaced = [*_misgrouped(problem, members), *_misplaced(problem, solution.device_of, members)]
     if misplaced:
         return Verdict(math.nan, tuple(misplaced))
-    faults = [*_overfull(problem, solution.device_of), *_disordered(problem, solution.device_of)]
+    faults = [*_overfull(problem, solution.device_of, members), *_disordered(problem, solution.device_of, members)]
     if problem.model != "makespan":
-        figure = _period(problem, solution.device_of)
+        figure = _period(problem, solution.device_of, members)
     elif solution.schedule is None:
         return Verdict(math.nan, (*faults, "there is no schedule"))
     else:
@@ -60,27 +66,45 @@ def check(problem: Problem, solution: Solution) -> Verdict:
     return Verdict(figure, tuple(faults))
 
 
-def _misplaced(problem: Problem, device_of: Sequence[int]) -> Iterator[str]:
+def _misgrouped(problem: Problem, members: _Members) -> Iterator[str]:
+    times = dict.fromkeys(range(len(problem.devices)), 0)
+    for device in itertools.chain(*members):
+        if device not in times:
+            yield f"a group has device {device}, which does not exist"
+        else:
+            times[device] += 1
+    yield from (f"{problem.devices[device]} is in groups {count} times" for device, count in times.items() if count > 1)
+    if not all(members):
+        yield "a group has no device"
+    if problem.model == "makespan" and any(len(group) > 1 for group in members):
+        yield "one sample has no turns"
+
+
+def _misplaced(problem: Problem, device_of: Sequence[int], members: _Members) -> Iterator[str]:
     if len(device_of) != len(problem.names):
         yield f"{len(device_of)} nodes are placed and there are {len(problem.names)}"
         return
-    for node, device in enumerate(device_of):
-        if device not in range(len(problem.devices)):
-            yield f"{problem.names[node]} is on device {device}, which does not exist"
-        elif not math.isfinite(problem.time_s[node][device]):
-            yield f"{problem.names[node]} must not be on {problem.devices[device]}"
+    for node, place in enumerate(device_of):
+        if place not in range(len(members)):
+            yield f"{problem.names[node]} is on device {place}, which does not exist"
+            continue
+        for device in members[place]:
+            if device < len(problem.devices) and not math.isfinite(problem.time_s[node][device]):
+                yield f"{problem.names[node]} must not be on {problem.devices[device]}"
     for group in problem.groups:
         if len({device_of[node] for node in group}) > 1:
             yield f"{', '.join(problem.names[node] for node in group)} do not share a device"
 
 
-def _overfull(problem: Problem, device_of: Sequence[int]) -> Iterator[str]:
-    for device, name in enumerate(problem.devices):
-        here = [node for node, where in enumerate(device_of) if where == device]
+def _overfull(problem: Problem, device_of: Sequence[int], members: _Members) -> Iterator[str]:
+    for place, group in enumerate(members):
+        here = [node for node, where in enumerate(device_of) if where == place]
         held = math.fsum(problem.weight_bytes[node] for node in here)
         held += max((float(problem.working_bytes[node]) for node in here), default=0.0)
-        if not held <= float(problem.memory_bytes[device]) * (1 + _TOLERANCE):
-            yield f"{name} holds {held:.12g} bytes and has {float(problem.memory_bytes[device]):.12g}"
+        for device in group:
+            room = float(problem.memory_bytes[device])
+            if not held <= room * (1 + _TOLERANCE):
+                yield f"{problem.devices[device]} holds {held:.12g} bytes and has {room:.12g}"
 
 
 def _edges(problem: Problem) -> set[tuple[int, int]]:
@@ -108,13 +132,13 @@ def _sorted(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
     return order
 
 
-def _disordered(problem: Problem, device_of: Sequence[int]) -> Iterator[str]:
+def _disordered(problem: Problem, device_of: Sequence[int], members: _Members) -> Iterator[str]:
     edges = _edges(problem)
     if problem.contiguous:
         between = {(device_of[a], device_of[b]) for a, b in edges if device_of[a] != device_of[b]}
-        stuck = set(range(len(problem.devices))) - set(_sorted(len(problem.devices), between))
+        stuck = set(range(len(members))) - set(_sorted(len(members), between))
         if stuck:
-            names = ", ".join(problem.devices[device] for device in sorted(stuck))
+            names = ", ".join("+".join(problem.devices[device] for device in members[one]) for one in sorted(stuck))
             yield f"tensors go round in a circle among the stages of {names}"
     if len(_sorted(len(device_of), edges)) < len(device_of):
         yield "the graph has a cycle, so that no stages of it have an order"
@@ -140,36 +164,48 @@ def _alone_s(problem: Problem, tensor: Tensor, a: int, b: int) -> float:
     return _bytes_s(problem, tensor, a, b) + float(problem.latency_s[a][b])
 
 
-def _period(problem: Problem, device_of: Sequence[int]) -> float:
+def _ways(problem: Problem, device_of: Sequence[int], members: _Members) -> Iterator[tuple[Tensor, int, int, int]]:
+    """(tensor, sender, receiver, n) of all that moves: this way for one sample in n."""
+    head = len(problem.devices)
+    for tensor in problem.tensors:
+        sources = (head,) if tensor.producer is None else members[device_of[tensor.producer]]
+        places = {members[device_of[reader]] for reader in tensor.consumers} | ({(head,)} if tensor.to_head else set())
+        for targets in sorted(places - {sources}):
+            common = math.gcd(len(sources), len(targets))
+            for i, a in enumerate(sources):
+                for j, b in enumerate(targets):
+                    # Some sample is i modulo the one number and j modulo the other only then.
+                    if i % common == j % common:
+                        yield tensor, a, b, len(sources) * len(targets) // common
+
+
+def _period(problem: Problem, device_of: Sequence[int], members: _Members) -> float:
+    """The most that a device, link or port has to do for a sample, as the mean of all samples."""
     head = len(problem.devices)
     compute: list[list[float]] = [[] for _ in problem.devices]
-    for node, device in enumerate(device_of):
-        compute[device].append(float(problem.time_s[node][device]))
-    for tensor in problem.tensors:
-        for receiver in _ends_of(problem, device_of, tensor)[1]:
-            if receiver < len(problem.taking):
-                compute[receiver].append(float(problem.taking[receiver]) * tensor.size_bytes)
+    for node, place in enumerate(device_of):
+        for device in members[place]:
+            compute[device].append(float(problem.time_s[node][device]) / len(members[place]))
+    for tensor, _, receiver, samples in _ways(problem, device_of, members):
+        if receiver < len(problem.taking):
+            compute[receiver].append(float(problem.taking[receiver]) * tensor.size_bytes / samples)
     if problem.model == "summed":
-        for tensor in problem.tensors:
-            sender, receivers = _ends_of(problem, device_of, tensor)
-            for receiver in receivers:
-                seconds = _alone_s(problem, tensor, sender, receiver)
-                for end in (sender, receiver):
-                    if end != head and not (len(problem.free) and problem.free[end]):
-                        compute[end].append(seconds)
+        for tensor, sender, receiver, samples in _ways(problem, device_of, members):
+            seconds = _alone_s(problem, tensor, sender, receiver) / samples
+            for end in (sender, receiver):
+                if end != head and not (len(problem.free) and problem.free[end]):
+                    compute[end].append(seconds)
         return max(map(math.fsum, compute))
     links: dict[tuple[int, int], list[float]] = defaultdict(list)
-    delayed: set[tuple[int, int]] = set()
-    for tensor in problem.tensors:
-        sender, receivers = _ends_of(problem, device_of, tensor)
-        for receiver in receivers:
-            if tensor.seconds is not None:
-                links[sender, receiver].append(float(tensor.seconds[sender][receiver]))
-            else:
-                links[sender, receiver].append(_bytes_s(problem, tensor, sender, receiver))
-                delayed.add((sender, receiver))
-    for a, b in delayed:
-        links[a, b].append(float(problem.latency_s[a][b]))
+    delayed: dict[tuple[int, int], int] = {}
+    for tensor, sender, receiver, samples in _ways(problem, device_of, members):
+        if tensor.seconds is not None:
+            links[sender, receiver].append(float(tensor.seconds[sender][receiver]) / samples)
+        else:
+            links[sender, receiver].append(_bytes_s(problem, tensor, sender, receiver) / samples)
+            delayed[sender, receiver] = samples
+    for (a, b), samples in delayed.items():
+        links[a, b].append(float(problem.latency_s[a][b]) / samples)
     shared: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for (a, b), seconds_each in links.items():
         for resource in _resources(problem, a, b):

@@ -92,6 +92,18 @@ def test_plan_without_compiling(tmp_path: Path, branchy_path: Path, cluster_path
     assert "60 samples" in out
 
 
+def test_simulated_turns_have_the_plans_period(tmp_path: Path, chain_path: Path) -> None:
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text(
+        "".join(f'[[device]]\nname = "d{i}"\nthreads = 1\n' for i in range(3)) + '[network]\nbandwidth = "10GB/s"\n'
+    )
+    arguments = ("--cluster", cluster, "--replicate", "--time-limit", 4, "--simulate", 300, "--json")
+    facts = json.loads(tvmpipe("plan", chain_path, *arguments)[0])
+    assert any(isinstance(place, list) for place in facts["placement"].values())
+    assert facts["simulated"]["period_s"] == pytest.approx(facts["period_s"], rel=3e-3)
+    assert facts["simulated"]["latency_s"] >= facts["latency_s"] * 0.999
+
+
 def test_explain(branchy_path: Path, cluster_path: Path) -> None:
     out, _ = tvmpipe("explain", branchy_path, "--cluster", cluster_path, "--time-limit", 4, "--json")
     explanation = json.loads(out)["explanation"]

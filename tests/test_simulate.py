@@ -18,6 +18,7 @@ from benchmarks.checker import check
 from tests.passes.placement.brute import least, placements
 from tests.passes.placement.problems import problems
 from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
+from tvmpipe.passes.placement.replicas import Groups, grouped, period_in_turn
 from tvmpipe.runtime.trace import write_trace
 from tvmpipe.simulate import Simulation, simulate, timeline, trace_events
 
@@ -38,6 +39,30 @@ def placed(draw: Any) -> tuple[Problem, Solution]:
 def test_a_full_pipeline_has_the_planners_period(one: tuple[Problem, Solution]) -> None:
     problem, solution = one
     simulation = simulate(problem, solution, samples=200)
+    assert simulation.period_s == pytest.approx(solution.figure_s, rel=1e-6, abs=1e-9)
+    sound(simulation)
+
+
+@st.composite
+def in_turn(draw: Any) -> tuple[Problem, Solution, Groups]:
+    """A problem of throughput on up to five devices, groups of them, and any placement on these that is allowed."""
+    problem = draw(problems(models=("overlapped", "summed"), max_nodes=6, max_devices=5))
+    count = problem.device_count
+    split = draw(st.lists(st.integers(0, count - 1), min_size=count, max_size=count))
+    order = draw(st.permutations(range(count)))
+    groups = tuple(tuple(d for d in order if split[d] == one) for one in sorted(set(split)))
+    every = placements(grouped(problem, groups))
+    assume(len(every))
+    device_of = tuple(every[draw(st.integers(0, len(every) - 1))].tolist())
+    return problem, Solution(device_of, period_in_turn(problem, groups, device_of), 0.0, "any"), groups
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(in_turn())
+def test_devices_that_take_turns_have_the_planners_period(one: tuple[Problem, Solution, Groups]) -> None:
+    problem, solution, groups = one
+    assert check(problem, solution, groups).faults == ()
+    simulation = simulate(problem, solution, samples=600, groups=groups)
     assert simulation.period_s == pytest.approx(solution.figure_s, rel=1e-6, abs=1e-9)
     sound(simulation)
 
@@ -75,7 +100,7 @@ def sound(simulation: Simulation) -> None:
         by_sample[span.sample].append((span.lane, span.name))
     for spans in by_lane.values():
         assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(sorted(spans)))
-    assert all(sorted(did) == sorted(by_sample[0]) for did in by_sample.values())
+    assert all(sorted(did) == sorted(by_sample[sample % simulation.round]) for sample, did in by_sample.items())
     assert len(by_sample) == len(simulation.left_s)
     assert simulation.end_s == pytest.approx(max(end for spans in by_lane.values() for _, end in spans))
 
@@ -125,6 +150,27 @@ def test_what_cannot_be_simulated_is_refused(wrong: dict[str, Any]) -> None:
         simulate(chain(), Solution((0, 1), 3.0, 3.0, ""), **wrong)
     with pytest.raises(ValueError, match="has none"):
         simulate(chain(model="makespan"), Solution((0, 1), 6.0, 6.0, ""))
+
+
+def test_turns_by_hand() -> None:
+    """Three devices for the second node: one sample in three each, of unlike length; bursts of results even out."""
+    facts = {
+        "devices": ("one", "two", "three", "four"),
+        "time_s": np.array([[2.0, 9.0, 9.0, 9.0], [9.0, 7.5, 6.0, 3.0]]),
+        "memory_bytes": np.full(4, np.inf),
+        "bandwidth_bps": np.ones((5, 5)),
+        "latency_s": np.zeros((5, 5)),
+    }
+    groups = ((0,), (3, 1, 2))
+    run = simulate(chain(**facts), Solution((0, 1), 2.5, 2.5, "by hand"), samples=300, groups=groups)
+    assert run.round == 3
+    assert run.period_s == pytest.approx(2.5, rel=1e-3)
+    assert {span.lane for span in run.spans if span.sample % 3 == 1} >= {"two", "one -> two", "two -> head"}
+    assert run.busy_s["four"] == 100 * 3.0
+    with pytest.raises(ValueError, match="no devices take turns"):
+        simulate(chain(**facts, model="makespan"), Solution((0, 1), 2.5, 2.5, ""), groups=groups)
+    with pytest.raises(ValueError, match="every device is in one group"):
+        simulate(chain(**facts), Solution((0, 1), 2.5, 2.5, ""), groups=((0,), (1, 0)))
 
 
 def test_a_timeline_shows_who_did_what(tmp_path: Path) -> None:

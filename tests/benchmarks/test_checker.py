@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from benchmarks.checker import check
 from tests.passes.placement.brute import least
 from tests.passes.placement.problems import problems
+from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Contention, Model, Problem, Schedule, Solution, Tensor, Transfer
+from tvmpipe.passes.placement.replicas import least_period_replicated
 
 
 def diamond(model: Model, contention: Contention = "port", **changes: Any) -> Problem:
@@ -206,3 +209,85 @@ def test_the_best_of_everything_is_accepted(problem: Problem) -> None:
     if best is not None:
         assert check(problem, best).faults == ()
         assert check(problem, replace(best, figure_s=best.figure_s * 0.999 - 1e-6)).faults != ()
+
+
+def shared(**changes: Any) -> Problem:
+    """a on one, then b on two and three in turn; 4 bytes between them, 1 from and to the head, 4 a second."""
+    facts: dict[str, Any] = {
+        "names": ("a", "b"),
+        "devices": ("one", "two", "three"),
+        "time_s": np.array([[2.0, 9.0, 9.0], [9.0, 5.0, 3.0]]),
+        "weight_bytes": np.array([1.0, 4.0]),
+        "working_bytes": np.array([1.0, 2.0]),
+        "memory_bytes": np.array([2.0, 6.0, 7.0]),
+        "tensors": (Tensor(None, (0,), 1.0), Tensor(0, (1,), 4.0), Tensor(1, (), 1.0, to_head=True)),
+        "bandwidth_bps": np.full((4, 4), 4.0),
+        "latency_s": np.full((4, 4), 0.5),
+        "model": "overlapped",
+    }
+    return replace(Problem(**facts), **changes)
+
+
+TURNS = ((0,), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "period"),
+    [
+        ({}, 2.5),  # two computes 5 s every second sample
+        ({"time_s": np.ones((2, 3)), "bandwidth_bps": np.full((4, 4), 1.0)}, 2.25),  # 4.5 s to each every second
+        ({"time_s": np.ones((2, 3)), "bandwidth_bps": np.full((4, 4), 1.0), "contention": "port"}, 4.5),  # one's port
+        ({"model": "summed"}, 4.25),  # one: 2 s, receives 0.75 and sends 1.5
+        ({"model": "summed", "free": np.array([True, False, False])}, 3.625),  # two: (5 + 1.5 + 0.75) / 2
+    ],
+)
+def test_turns_made_by_hand_are_right(changes: dict[str, Any], period: float) -> None:
+    problem = shared(**changes)
+    assert check(problem, Solution((0, 1), period, period, ""), TURNS).faults == ()
+    assert "the figure is" in "; ".join(check(problem, Solution((0, 1), period - 0.1, 0.0, ""), TURNS).faults)
+    assert "the bound" in "; ".join(check(problem, Solution((0, 1), period, period + 0.1, ""), TURNS).faults)
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups", "device_of", "fault"),
+    [
+        ({"memory_bytes": np.array([2.0, 6.0, 5.0])}, TURNS, (0, 1), "three holds 6 bytes and has 5"),
+        ({"memory_bytes": np.array([2.0, 5.0, 6.0])}, TURNS, (0, 1), "two holds 6 bytes and has 5"),
+        ({"time_s": np.array([[2.0, 9.0, 9.0], [9.0, 5.0, np.inf]])}, TURNS, (0, 1), "b must not be on three"),
+        ({}, ((0,), (1, 2, 1)), (0, 1), "two is in groups 2 times"),
+        ({}, ((0, 1), (1, 2)), (0, 1), "two is in groups 2 times"),
+        ({}, ((0,), (1, 3)), (0, 1), "a group has device 3, which does not exist"),
+        ({}, ((0,), (1, 2), ()), (0, 1), "a group has no device"),
+        ({}, TURNS, (0, 2), "b is on device 2, which does not exist"),
+        ({"groups": ((0, 1),)}, TURNS, (0, 1), "a, b do not share a device"),
+        ({"model": "makespan"}, TURNS, (0, 1), "one sample has no turns"),
+        (
+            {
+                "names": ("a", "b", "c"),
+                "time_s": np.ones((3, 3)),
+                "weight_bytes": np.zeros(3),
+                "working_bytes": np.zeros(3),
+                "tensors": (Tensor(0, (1,)), Tensor(1, (2,))),
+                "contiguous": True,
+            },
+            TURNS,
+            (1, 0, 1),
+            "in a circle among the stages of one, two+three",
+        ),
+    ],
+)
+def test_what_is_wrong_with_turns_is_named(
+    changes: dict[str, Any], groups: tuple[tuple[int, ...], ...], device_of: tuple[int, ...], fault: str
+) -> None:
+    verdict = check(shared(**changes), Solution(device_of, 2.5, 0.0, ""), groups)
+    assert fault in "; ".join(verdict.faults)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(problems(models=("overlapped", "summed"), max_nodes=5, max_devices=4))
+def test_what_the_planner_of_turns_finds_is_accepted(problem: Problem) -> None:
+    try:
+        solution, groups = least_period_replicated(problem, Limits(2.0))
+    except InfeasibleError:
+        return
+    assert check(problem, solution, groups).faults == ()

@@ -70,8 +70,8 @@ def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[s
     assert state.graph is not None
     assert state.costs is not None
     assert state.plan is not None
-    problem, solution = stage_problem(state.graph, state.costs, state.cluster, state.plan)
-    run = simulate(problem, solution, samples, state.plan.inflight, jitter)
+    problem, solution, groups = stage_problem(state.graph, state.costs, state.cluster, state.plan)
+    run = simulate(problem, solution, samples, state.plan.inflight, jitter, groups=groups)
     facts = {
         "samples": samples,
         "inflight": state.plan.inflight,

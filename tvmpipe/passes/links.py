@@ -86,12 +86,13 @@ def pairs_of(sender: str, receiver: str) -> list[tuple[str, str]]:
 def message_s(graph: PrimitiveGraph, cluster: Cluster, message: Message, encodings: Encodings) -> float:
     """Seconds from when a message leaves until all of it has arrived; over the worst link where devices take turns."""
     pairs = pairs_of(message.sender, message.receiver)
-    return max(_transfer_s(graph, cluster, *pair, message.values, encodings.get(pair, "none")) for pair in pairs)
+    return max(transfer_s(graph, cluster, *pair, message.values, encodings.get(pair, "none")) for pair in pairs)
 
 
-def _transfer_s(
+def transfer_s(
     graph: PrimitiveGraph, cluster: Cluster, sender: str, receiver: str, values: Sequence[int], encoding: Encoding
 ) -> float:
+    """Seconds of values that go together from one device to another, encoded as said."""
     size = sum(encoded_bytes(graph.values[value].spec, encoding) for value in values)
     return cluster.link(sender, receiver).transfer_s(size)
 
@@ -120,7 +121,7 @@ def link_loads(
                 values=values,
                 messages=len(mine),
                 size_bytes=sum(encoded_bytes(graph.values[value].spec, encoding) for value in values),
-                busy_s=share * sum(_transfer_s(graph, cluster, sender, receiver, m.values, encoding) for m in mine),
+                busy_s=share * sum(transfer_s(graph, cluster, sender, receiver, m.values, encoding) for m in mine),
                 share=share,
             )
         )

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import simpy
 
 from tvmpipe.passes.placement.problem import Problem, Solution
-from tvmpipe.simulate.operations import Kind, Operation, operations_of
+from tvmpipe.simulate.operations import Kind, Operation, round_of
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What happened: all spans in the order in which they ended, and when each sample entered and had left."""
+    """What happened: all spans in the order in which they ended, and when each sample entered and had left.
+
+    `round`: after so many samples devices that take turns begin again.
+    """
 
     lanes: tuple[str, ...]
     spans: tuple[Span, ...]
     entered_s: tuple[float, ...]
     left_s: tuple[float, ...]
+    round: int = 1
 
     @property
     def end_s(self) -> float:
@@ -49,12 +53,16 @@ class Simulation:
         """Seconds between two results, over the second half of those that came while samples still entered.
 
         Until then the pipeline is full. Where too few came, over the second half of all; of one sample, all it took.
+        Results come in the samples' order: of devices that take turns a fast one may be ahead, which helps nobody. Of
+        these whole rounds count, if there is one: within a round results may come in bursts.
         """
-        left = sorted(self.left_s)
+        left = list(itertools.accumulate(self.left_s, max))
         full = [when for when in left if when <= self.entered_s[-1]]
         left = full if len(full) > 2 else left
-        half = (len(left) - 1) // 2
-        return left[0] if len(left) == 1 else (left[-1] - left[half]) / (len(left) - 1 - half)
+        last = len(left) - 1
+        count = last - last // 2
+        count = count // self.round * self.round or min(self.round, last)
+        return left[0] if last == 0 else (left[-1] - left[last - count]) / count
 
     @property
     def latency_s(self) -> float:
@@ -77,61 +85,74 @@ def simulate(
     inflight: int | None = None,
     jitter: float = 0.0,
     seed: int = 0,
+    groups: Sequence[Sequence[int]] | None = None,
 ) -> Simulation:
     """Run samples through a placement as its problem's model says what takes what (see `operations_of`).
 
     `inflight`: samples at once, the next one enters when one has left; None: as many as keep every lane busy. The
     period is the planner's after some samples more than that, once what is not the slowest has fallen into its step.
     `jitter`: every operation takes a lognormal multiple of its time, of mean 1 and this standard deviation.
+    `groups`: devices that take samples in turn, which the solution's devices are numbers of (see `round_of`). A turn
+    is then as long as a round, so that a lane has all that it does in a round before it at once; with few samples
+    in flight that would let them wait for others that are not there yet, and turns stay single samples.
     Raises ValueError where there is nothing to simulate.
     """
-    operations = operations_of(problem, solution)
-    # The turns are how many samples lie behind each other on the way; one more comes, one leaves.
-    room = max(one.turn for one in operations) + 2 if inflight is None else inflight
+    rounds = round_of(problem, solution, groups)
+    # The turns are how many samples lie behind each other on the way; one more round comes, one leaves.
+    room = (max(one.turn for operations in rounds for one in operations) + 2) * len(rounds)
+    stride = len(rounds) if inflight is None else 1
+    room = room if inflight is None else inflight
     if samples < 1 or room < 1 or not 0 <= jitter < math.inf:
         raise ValueError("samples and inflight are at least 1, and jitter is not negative")
     spread = math.sqrt(math.log1p(jitter**2))
-    factors = np.random.default_rng(seed).lognormal(-(spread**2) / 2, spread, (samples, len(operations)))
-    run = _Run(operations, room, factors if jitter else np.ones_like(factors))
+    most = max(map(len, rounds))
+    factors = np.random.default_rng(seed).lognormal(-(spread**2) / 2, spread, (samples, most))
+    run = _Run(rounds, stride, room, factors if jitter else np.ones_like(factors))
     run.env.run()
-    lanes = dict.fromkeys(problem.devices) | dict.fromkeys(lane for one in operations for lane, _ in one.uses)
-    return Simulation(tuple(lanes), tuple(run.spans), tuple(run.entered), tuple(run.left))
+    used = (lane for operations in rounds for one in operations for lane, _ in one.uses)
+    lanes = dict.fromkeys(problem.devices) | dict.fromkeys(used)
+    return Simulation(tuple(lanes), tuple(run.spans), tuple(run.entered), tuple(run.left), len(rounds))
 
 
 class _Run:
     """The state of one simulation: what each lane has before it, and what each sample still waits for."""
 
-    def __init__(self, operations: tuple[Operation, ...], room: int, factors: Any) -> None:
-        self.operations, self.factors = operations, factors
-        self.follows: list[list[int]] = [[] for _ in operations]
-        for number, one in enumerate(operations):
-            for before in one.after:
-                self.follows[before].append(number)
+    def __init__(self, rounds: Sequence[tuple[Operation, ...]], stride: int, room: int, factors: Any) -> None:
+        self.rounds, self.stride, self.factors = rounds, stride, factors
+        self.follows: list[list[list[int]]] = [[[] for _ in operations] for operations in rounds]
+        for operations, follows in zip(rounds, self.follows, strict=True):
+            for number, one in enumerate(operations):
+                for before in one.after:
+                    follows[before].append(number)
         self.queues: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
         self.busy: set[str] = set()
         self.waits: dict[tuple[int, int], int] = {}
         self.spans: list[Span] = []
         self.entered, self.left = [0.0] * len(factors), [0.0] * len(factors)
-        self.undone = [len(operations)] * len(factors)
+        self.undone = [len(self._operations(sample)) for sample in range(len(factors))]
         self.env = simpy.Environment()
         self.slots = simpy.Container(self.env, capacity=room, init=room)
         self.env.process(self._enter())
+
+    def _operations(self, sample: int) -> tuple[Operation, ...]:
+        return self.rounds[sample % len(self.rounds)]
 
     def _enter(self) -> Generator[simpy.Event, Any, None]:
         for sample in range(len(self.factors)):
             yield self.slots.get(1)
             self.entered[sample] = self.env.now
-            for number, one in enumerate(self.operations):
+            operations = self._operations(sample)
+            for number, one in enumerate(operations):
                 self.waits[sample, number] = len(one.after)
                 for lane, _ in one.uses:
-                    heapq.heappush(self.queues[lane], (sample + one.turn, number, sample))
-            self._start((sample, number) for number, one in enumerate(self.operations) if not one.after)
+                    heapq.heappush(self.queues[lane], (sample + one.turn * self.stride, number, sample))
+            self._start((sample, number) for number, one in enumerate(operations) if not one.after)
 
     def _start(self, ready: Iterable[tuple[int, int]]) -> None:
         """Start those that come first on all of their lanes, if these are idle and nothing is waited for."""
         for sample, number in ready:
-            one = self.operations[number]
-            key = sample + one.turn, number, sample
+            one = self._operations(sample)[number]
+            key = sample + one.turn * self.stride, number, sample
             if self.waits.get((sample, number)) == 0 and all(
                 lane not in self.busy and self.queues[lane][0] == key for lane, _ in one.uses
             ):
@@ -142,12 +163,13 @@ class _Run:
                 self.env.process(self._perform(sample, number))
 
     def _perform(self, sample: int, number: int) -> Generator[simpy.Event, Any, None]:
-        one, began = self.operations[number], self.env.now
+        one, began = self._operations(sample)[number], self.env.now
+        follows = self.follows[sample % len(self.rounds)][number]
         yield self.env.timeout(one.seconds * float(self.factors[sample, number]))
         for lane, kind in one.uses:
             self.busy.discard(lane)
             self.spans.append(Span(lane, kind, one.name, sample, began, self.env.now))
-        for following in self.follows[number]:
+        for following in follows:
             self.waits[sample, following] -= 1
         self.undone[sample] -= 1
         if not self.undone[sample]:
@@ -155,7 +177,5 @@ class _Run:
             self.slots.put(1)
         firsts = [self.queues[lane][0] for lane, _ in one.uses if self.queues[lane]]
         self._start(
-            itertools.chain(
-                ((other, first) for _, first, other in firsts), ((sample, after) for after in self.follows[number])
-            )
+            itertools.chain(((other, first) for _, first, other in firsts), ((sample, after) for after in follows))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,7 +21,7 @@ class Operation:
 
     Attributes: `name` of a node, or of a tensor and where it goes; `seconds`; `uses` the lanes that it keeps busy at
     once and what it is to each; `after` operations of the same sample that it waits for; `turn`: lanes take
-    operations in the order of sample + turn, then in the order of operations.
+    operations in the order of sample + turn, then in the order of operations (see `simulate` for devices in turn).
     """
 
     name: str
@@ -53,6 +54,29 @@ def operations_of(problem: Problem, solution: Solution) -> tuple[Operation, ...]
         before = (turns[other] + (found[other].uses != one.uses) for other in one.after)
         turns.append(max(before, default=0))
     return tuple(replace(one, turn=turn) for one, turn in zip(found, turns, strict=True))
+
+
+def round_of(
+    problem: Problem, solution: Solution, groups: Sequence[Sequence[int]] | None = None
+) -> tuple[tuple[Operation, ...], ...]:
+    """The operations of each sample of a round; then all begins again. One sample where no devices take turns.
+
+    `groups`: devices that take samples in turn; the solution's devices are then numbers of groups. Raises ValueError
+    for turns in a problem of one sample, and where a device is in two groups.
+    """
+    if groups is None:
+        return (operations_of(problem, solution),)
+    members = [device for group in groups for device in group]
+    if len(set(members)) < len(members) or not all(groups):
+        raise ValueError("every group has devices, and every device is in one group")
+    samples = math.lcm(*(len(groups[here]) for here in set(solution.device_of)))
+    if problem.model == "makespan" and samples > 1:
+        raise ValueError("a makespan is that of one sample, for which no devices take turns")
+    found = []
+    for sample in range(samples):
+        device_of = tuple(groups[here][sample % len(groups[here])] for here in solution.device_of)
+        found.append(operations_of(problem, replace(solution, device_of=device_of)))
+    return tuple(found)
 
 
 def _sorted(found: Sequence[tuple[Operation, float, float]]) -> tuple[Operation, ...]:
@@ -126,9 +150,12 @@ def _streamed(problem: Problem, device_of: Sequence[int]) -> list[Operation]:
             elif tensor.seconds is None:
                 delayed.add((sender, receiver))
             steps = list(_ports(problem, sender, receiver))
+        asked = [(lane, seconds) for lane in steps]
+        if (taking_s := problem.taking_s(tensor, receiver)) > 0:
+            asked.append(((problem.devices[receiver], "compute"), taking_s))
         after = () if tensor.producer is None else (tensor.producer,)
-        for lane in steps:
-            transfers.append(Operation(_title(problem, tensor, receiver), seconds, (lane,), after))
+        for lane, lane_s in asked:
+            transfers.append(Operation(_title(problem, tensor, receiver), lane_s, (lane,), after))
             after = (len(device_of) + len(transfers) - 1,)
         for reader in tensor.consumers:
             if device_of[reader] == receiver:

@@ -40,6 +40,8 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
     """
     import pulp
 
+    from tvmpipe.passes.placement.program import solver
+
     blocks = blocks_of(problem)
     program = pulp.LpProblem("fit", pulp.LpMinimize)
     limited = [d for d in range(problem.device_count) if np.isfinite(problem.memory_bytes[d])]
@@ -60,9 +62,7 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
                 weights.append(problem.weight_bytes[list(block)].sum() / unit * place[b, d])
         program += pulp.lpSum(weights) + working <= problem.memory_bytes[d] / unit + slack[d]
     program.setObjective(pulp.lpSum(slack.values()))
-    highs = pulp.HiGHS(msg=False, timeLimit=_TIME_LIMIT_S, threads=1, random_seed=1)
-    solver = highs if highs.available() else pulp.PULP_CBC_CMD(msg=False, timeLimit=_TIME_LIMIT_S, threads=1)
-    program.solve(solver)
+    program.solve(solver(_TIME_LIMIT_S, random_seed=1))
     device_of = [0] * problem.node_count
     for b, block in enumerate(blocks):
         # Where time ran out before a first solution, variables have no value: any allowed device will do.

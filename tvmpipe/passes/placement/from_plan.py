@@ -4,41 +4,56 @@ from __future__ import annotations
 
 import numpy as np
 
-from tvmpipe.errors import PlanError
 from tvmpipe.passes.cost import CostTable
-from tvmpipe.passes.links import Message, message_s, messages_of
+from tvmpipe.passes.links import Message, messages_of, pairs_of, transfer_s
 from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
+from tvmpipe.passes.turns import members_of
 from tvmpipe.targets.cluster import HEAD, Cluster
 
+Groups = tuple[tuple[int, ...], ...]
 
-def stage_problem(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, plan: Plan) -> tuple[Problem, Solution]:
+
+def stage_problem(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, plan: Plan
+) -> tuple[Problem, Solution, Groups]:
     """Stages as nodes and messages as tensors, in the period model of `price`: its period is the plan's.
 
-    Raises PlanError for a plan whose devices take turns: one node has one device here.
+    The groups are the plan's places, a device or several that take turns; the solution's devices are their numbers.
     """
-    if any(len(stage.devices) > 1 for stage in plan.stages):
-        raise PlanError("a plan whose devices take turns cannot be simulated; plan without --replicate")
     devices = [device.name for device in cluster.devices]
+    number = {name: place for place, name in enumerate((*devices, HEAD))}
+    places = list(dict.fromkeys(stage.device for stage in plan.stages))
     encodings = {(link.sender, link.receiver): link.encoding for link in plan.links}
     count = len(devices)
     tensors = []
     for message in messages_of(graph, plan.stages):
-        seconds = np.full((count + 1, count + 1), message_s(graph, cluster, message, encodings))
+        seconds = np.full((count + 1, count + 1), np.inf)
+        for pair in pairs_of(message.sender, message.receiver):
+            sender, receiver = (number[end] for end in pair)
+            encoding = encodings.get(pair, "none")
+            seconds[sender, receiver] = transfer_s(graph, cluster, *pair, message.values, encoding)
         readers = _readers(plan, message)
         tensors.append(Tensor(message.stage, readers, to_head=message.receiver == HEAD, seconds=seconds))
-    for number, stage in enumerate(plan.stages):
+    for made, stage in enumerate(plan.stages):
         for reader, other in enumerate(plan.stages):
             if other.device == stage.device and set(stage.outputs) & set(other.inputs):
-                tensors.append(Tensor(number, (reader,), seconds=np.zeros((count + 1, count + 1))))
+                tensors.append(Tensor(made, (reader,), seconds=np.zeros((count + 1, count + 1))))
     times = np.full((len(plan.stages), count), np.inf)
+<<<<<<< HEAD
     placed = [devices.index(stage.device) for stage in plan.stages]
     for number, stage in enumerate(plan.stages):
         times[number, placed[number]] = stage_seconds(graph, costs, stage, stage.device)
+=======
+    for made, stage in enumerate(plan.stages):
+        run = (*stage.primitives, *stage.repeated)
+        for device in stage.devices:
+            times[made, number[device]] = sum(costs.latency_s[device][index] for index in run)
+>>>>>>> h1
     problem = Problem(
-        names=tuple(f"s{number}" for number in range(len(plan.stages))),
+        names=tuple(f"s{made}" for made in range(len(plan.stages))),
         devices=tuple(devices),
         time_s=times,
         weight_bytes=np.zeros(len(plan.stages)),
@@ -49,7 +64,9 @@ def stage_problem(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, pla
         latency_s=np.zeros((count + 1, count + 1)),
         model="overlapped",
     )
-    return problem, Solution(tuple(placed), plan.period_s, 0.0, plan.origin)
+    placed = tuple(places.index(stage.device) for stage in plan.stages)
+    groups = tuple(tuple(number[name] for name in members_of(place)) for place in places)
+    return problem, Solution(placed, plan.period_s, 0.0, plan.origin), groups
 
 
 def _readers(plan: Plan, message: Message) -> tuple[int, ...]:

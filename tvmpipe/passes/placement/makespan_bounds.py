@@ -66,6 +66,8 @@ def relaxation_s(inst: Instance, limit_s: float) -> float:
     """
     import pulp
 
+    from tvmpipe.passes.placement.program import solver
+
     count, head = inst.node_count, inst.problem.device_count
     program = pulp.LpProblem("relaxed", pulp.LpMinimize)
     goal = pulp.LpVariable("goal", lowBound=0)
@@ -100,8 +102,7 @@ def relaxation_s(inst: Instance, limit_s: float) -> float:
             ]
             program += pulp.lpSum(held) <= memory[device] / max(memory[device], 1.0)
     program.setObjective(goal)
-    highs = pulp.HiGHS(msg=False, timeLimit=limit_s, threads=1)
-    program.solve(highs if highs.available() else pulp.PULP_CBC_CMD(msg=False, timeLimit=limit_s, threads=1))
+    program.solve(solver(limit_s))
     if program.sol_status != pulp.LpSolutionOptimal:
         return 0.0
     # Solvers are right up to a tolerance; a bound must not be above the truth.

@@ -83,6 +83,7 @@ class Engine:
         self._spare: list[subprocess.Popen[bytes]] = []
         self.workers = cores() if self.name == "cpsat" else 1
         self._threads = ThreadPoolExecutor(self.workers)
+        self._closed = False
 
     def __enter__(self) -> Engine:
         return self
@@ -90,6 +91,7 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         for worker in self._started:
             worker.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -114,16 +116,18 @@ class Engine:
         return [future.result() for future in self.submit(tasks, deadline)]
 
     def _one(self, task: Task, deadline: Deadline) -> Exact:
-        if deadline.left_s < _SHORTEST_S:
+        whole = Deadline(min(task.limit_s, deadline.left_s))
+        if whole.left_s < _SHORTEST_S or self._closed:
             return Exact(None, None, 0.0)
-        task = replace(task, limit_s=min(task.limit_s, deadline.left_s))
         if self.name == "cpsat":
-            answer = self._ask(task)
-            if answer is not None or task.inst.node_count > _MILP_NODES or deadline.left_s < _SHORTEST_S:
+            answer = self._ask(replace(task, limit_s=whole.left_s))
+            # A worker that was lost leaves the rest of the time to the MILP.
+            small = task.inst.node_count <= _MILP_NODES
+            if answer is not None or not small or whole.left_s < _SHORTEST_S or self._closed:
                 return answer or Exact(None, None, 0.0)
         from tvmpipe.passes.placement import makespan_milp
 
-        return makespan_milp.solve(task)
+        return makespan_milp.solve(replace(task, limit_s=whole.left_s))
 
     def _launch(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tvmpipe.passes.placement.makespan_worker"]
@@ -150,6 +154,9 @@ class Engine:
             worker.stdin.flush()
             return cast(Exact, pickle.load(worker.stdout))
         except (OSError, EOFError, pickle.UnpicklingError):
+            # Its pipes may be gone before it is: the next task must not be given to it.
+            worker.kill()
+            self._local.worker = None
             return None
         finally:
             timer.cancel()

@@ -21,6 +21,7 @@ from tvmpipe.passes.placement.makespan_bounds import Windows, windows
 from tvmpipe.passes.placement.makespan_exact import Exact, Task
 from tvmpipe.passes.placement.makespan_instance import Instance
 from tvmpipe.passes.placement.makespan_schedule import Timetable, in_order, replay
+from tvmpipe.passes.placement.program import solver
 
 # In a program whose cutoff is 1: what HiGHS takes for satisfied, and what a bound gives up for rounding.
 _TOLERANCE = 1e-9
@@ -269,11 +270,9 @@ class _Program:
     def run(self, limit_s: float, workers: int, seed: int) -> tuple[str, float]:
         """("optimal", "stopped", "none" or "infeasible", bound in units of the cutoff)."""
         strict = {f"{part}_feasibility_tolerance": _TOLERANCE for part in ("primal", "dual", "mip")}
-        solver = pulp.HiGHS(msg=False, timeLimit=limit_s, threads=workers, gapRel=1e-7, random_seed=seed, **strict)
-        highs = solver.available()
-        if not highs:
-            solver = pulp.PULP_CBC_CMD(msg=False, timeLimit=limit_s, threads=workers, gapRel=1e-7)
-        self.program.solve(solver)
+        engine = solver(limit_s, 1e-7, workers, random_seed=seed, **strict)
+        self.program.solve(engine)
+        highs = isinstance(engine, pulp.HiGHS)
         status, found = self.program.status, self.program.sol_status
         if status == pulp.LpStatusInfeasible:
             return "infeasible", 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -13,11 +13,15 @@ from tvmpipe.passes.placement.problem import Problem, Tensor
 
 @dataclass(frozen=True)
 class Reduced:
-    """A smaller problem: `parts` are the nodes of the original in each of its nodes, `kept` its devices there."""
+    """A smaller problem: `parts` are the nodes of the original in each of its nodes, `kept` its devices there.
+
+    `leaders` are the nodes of the original that say where their part is, None: all; the others follow, at no cost.
+    """
 
     problem: Problem
     parts: tuple[tuple[int, ...], ...]
     kept: tuple[int, ...]
+    leaders: frozenset[int] | None = None
 
     def lift(self, device_of: Sequence[int]) -> tuple[int, ...]:
         """A placement of the smaller problem as one of the original."""
@@ -28,17 +32,25 @@ class Reduced:
         return tuple(found)
 
     def lower(self, device_of: Sequence[int]) -> tuple[int, ...] | None:
-        """A placement of the original as one of the smaller problem; None if that cannot express it."""
+        """A placement of the original as one of the smaller problem, no worse; None if that cannot express it."""
         number = {device: index for index, device in enumerate(self.kept)}
-        used = [{device_of[node] for node in part} for part in self.parts]
+        used = [{device_of[node] for node in part if self.leads(node)} for part in self.parts]
         if any(len(devices) > 1 or not devices <= number.keys() for devices in used):
             return None
         return tuple(number[devices.pop()] for devices in used)
 
+    def leads(self, node: int) -> bool:
+        """Whether a node of the original says where its part is."""
+        return self.leaders is None or node in self.leaders
+
     def then(self, further: Reduced) -> Reduced:
         """What `further`, a reduction of this one's problem, is of the original."""
-        parts = (tuple(node for part in inside for node in self.parts[part]) for inside in further.parts)
-        return Reduced(further.problem, tuple(parts), tuple(self.kept[device] for device in further.kept))
+        parts = tuple(tuple(node for part in inside for node in self.parts[part]) for inside in further.parts)
+        leaders = None
+        if self.leaders is not None or further.leaders is not None:
+            leading = (part for part in range(len(self.parts)) if further.leads(part))
+            leaders = frozenset(node for part in leading for node in self.parts[part] if self.leads(node))
+        return Reduced(further.problem, parts, tuple(self.kept[device] for device in further.kept), leaders)
 
 
 def unreduced(problem: Problem) -> Reduced:
@@ -46,7 +58,12 @@ def unreduced(problem: Problem) -> Reduced:
     return Reduced(problem, tuple((node,) for node in range(problem.node_count)), tuple(range(problem.device_count)))
 
 
-def reduced(problem: Problem, joined: Sequence[tuple[int, int]] = (), kept: Sequence[int] | None = None) -> Reduced:
+def reduced(
+    problem: Problem,
+    joined: Sequence[tuple[int, int]] = (),
+    kept: Sequence[int] | None = None,
+    leaders: Collection[int] | None = None,
+) -> Reduced:
     """Nodes that a chain of `joined` pairs connects become one; only the devices in `kept` remain.
 
     A part takes the sum of its nodes' seconds and weights and the largest of their working bytes, so that period and
@@ -79,6 +96,7 @@ def reduced(problem: Problem, joined: Sequence[tuple[int, int]] = (), kept: Sequ
         ),
         tuple(parts),
         devices,
+        None if leaders is None else frozenset(leaders),
     )
 
 

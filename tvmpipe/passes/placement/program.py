@@ -22,6 +22,19 @@ class Outcome:
     bound: float
 
 
+def solver(seconds: float, gap: float | None = None, threads: int = 1, **highs: Any) -> Any:
+    """HiGHS with further options of its own, or CBC where highspy is not installed. Gap None: the engine's own."""
+    if _highs_installed():
+        return pulp.HiGHS(msg=False, timeLimit=max(seconds, 0.05), threads=threads, gapRel=gap, **highs)
+    # CBC measures the seconds that it computed, unless told otherwise.
+    limit_s = max(seconds, 1.0)
+    return pulp.PULP_CBC_CMD(msg=False, timeLimit=limit_s, threads=threads, gapRel=gap, timeMode="elapsed")
+
+
+def _highs_installed() -> bool:
+    return importlib.util.find_spec("highspy") is not None
+
+
 def run(
     program: Any,
     seconds: float,
@@ -35,7 +48,7 @@ def run(
 
     `start` are values of some variables of a known solution; `nodes` ends the search at a size and not at a time.
     """
-    if importlib.util.find_spec("highspy") is None:
+    if not _highs_installed():
         return _run_cbc(program, seconds, gap)
     import highspy
 
@@ -44,24 +57,22 @@ def run(
             better(float(out.mip_primal_bound), float(out.mip_dual_bound))
 
     improving = highspy.cb.HighsCallbackType.kCallbackMipImprovingSolution  # type: ignore[attr-defined, unused-ignore]
-    solver = pulp.HiGHS(
-        msg=False,
-        timeLimit=max(seconds, 0.05),
-        threads=1,
-        gapRel=gap,
+    highs = solver(
+        seconds,
+        gap,
         gapAbs=0.0,
         random_seed=seed,
         **({} if nodes is None else {"mip_max_nodes": nodes}),
         callbackTuple=(tell, None),
         callbacksToActivate=[improving],
     )
-    solver.createAndConfigureSolver(program)
-    solver.buildSolverModel(program)
+    highs.createAndConfigureSolver(program)
+    highs.buildSolverModel(program)
     model = program.solverModel
     if start:
         columns = [(variable.index, value) for variable, value in start.items()]
         model.setSolution(len(columns), [index for index, _ in columns], [value for _, value in columns])
-    solver.callSolver(program)
+    highs.callSolver(program)
     status = model.getModelStatus()
     if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
         return Outcome(False, math.inf)
@@ -80,7 +91,7 @@ def run(
 
 
 def _run_cbc(program: Any, seconds: float, gap: float) -> Outcome:
-    program.solve(pulp.PULP_CBC_CMD(msg=False, timeLimit=max(seconds, 1.0), gapRel=gap, threads=1))
+    program.solve(solver(seconds, gap))
     if program.status == pulp.LpStatusInfeasible:
         return Outcome(False, math.inf)
     solved = program.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)

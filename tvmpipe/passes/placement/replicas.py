@@ -20,7 +20,7 @@ import numpy as np
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener
-from tvmpipe.passes.placement.period import loads, period_of
+from tvmpipe.passes.placement.period import crossings, loads, period_of
 from tvmpipe.passes.placement.period_bounds import period_bound
 from tvmpipe.passes.placement.problem import Matrix, Problem, Solution, Tensor, Vector
 from tvmpipe.passes.placement.throughput import least_period
@@ -28,7 +28,6 @@ from tvmpipe.passes.placement.throughput import least_period
 Groups = tuple[tuple[int, ...], ...]
 _SHARE = 0.1
 _LEAST_GAIN = 1e-6
-_MOST_TURNS = 60
 
 
 def grouped(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
@@ -89,14 +88,25 @@ def period_in_turn(problem: Problem, groups: Groups, device_of: Sequence[int]) -
 
     Never more than the period of `grouped`, which takes the slowest member node by node and link by link.
     """
-    rounds = math.lcm(*(len(group) for group in groups))
     device = np.zeros(problem.device_count)
+    for node, here in enumerate(device_of):
+        members = list(groups[here])
+        device[members] += problem.time_s[node, members] / len(members)
     links: dict[tuple[int, int], float] = {}
-    for turn in range(rounds):
-        asked = loads(problem, [groups[here][turn % len(groups[here])] for here in device_of])
-        device += asked.device_s / rounds
-        for ends, seconds in asked.links.items():
-            links[ends] = links.get(ends, 0.0) + seconds / rounds
+    delayed: set[tuple[int, int]] = set()
+    ends = [*groups, (problem.head,)]
+    for number, sender, receiver in crossings(replace(problem, devices=("",) * len(groups)), device_of):
+        tensor, senders, receivers = problem.tensors[number], ends[sender], ends[receiver]
+        rounds = math.lcm(len(senders), len(receivers))
+        for turn in range(rounds):
+            a, b = senders[turn % len(senders)], receivers[turn % len(receivers)]
+            once = problem.model != "summed" and (a, b) in delayed
+            seconds = (problem.payload_s if once else problem.transfer_s)(tensor, a, b) / rounds
+            links[a, b] = links.get((a, b), 0.0) + seconds
+            if tensor.seconds is None:
+                delayed.add((a, b))
+            if problem.model == "summed":
+                device[[end for end in (a, b) if end != problem.head and not problem.is_free(end)]] += seconds
     return period_of(problem, device, links)
 
 
@@ -136,9 +146,7 @@ class _Groupings:
 
     def take(self, solution: Solution, groups: Groups) -> bool:
         """Whether a placement on groups is better than the best so far, which it then becomes."""
-        figure_s = solution.figure_s
-        if math.lcm(*(len(group) for group in groups)) <= _MOST_TURNS:
-            figure_s = min(figure_s, period_in_turn(self.problem, groups, solution.device_of))
+        figure_s = min(solution.figure_s, period_in_turn(self.problem, groups, solution.device_of))
         if figure_s >= self.solution.figure_s * (1 - _LEAST_GAIN):
             return False
         bound_s = min(solution.bound_s, figure_s)

@@ -12,6 +12,7 @@ from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.assign import reassigned, rounded_kinds
 from tvmpipe.passes.placement.chain import best_chain, chain_order
 from tvmpipe.passes.placement.classes import device_classes, uniform_links
+from tvmpipe.passes.placement.dominated import without_dominated_splits
 from tvmpipe.passes.placement.downsets import all_downsets, best_stages, prefixes
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener, Progress
@@ -63,7 +64,8 @@ class _Search:
         self.best_s = float("inf")
         self.bound_s = 0.0
         self.origin = ""
-        self.base = grouped_nodes(problem)
+        self.base = self.small = grouped_nodes(problem)
+        self.reduced_for_s = float("inf")  # the period that `small` was made for
 
     def run(self) -> None:
         """From what is cheap to what is thorough, until the best is proven or the time is up."""
@@ -96,9 +98,11 @@ class _Search:
 
     def reduced(self) -> Reduced:
         """What is left of the problem once no placement worse than the best matters."""
-        if self.best is None:
-            return self.base
-        return self.base.then(presolve(self.base.problem, self.best_s))
+        if self.best_s < self.reduced_for_s:
+            small = self.base.then(presolve(self.base.problem, self.best_s))
+            self.small = small.then(without_dominated_splits(small.problem))
+            self.reduced_for_s = self.best_s
+        return self.small
 
     def ceiling_s(self) -> float:
         """The best period, or one that no placement exceeds."""
