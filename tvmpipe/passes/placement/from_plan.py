@@ -42,16 +42,9 @@ def stage_problem(
             if other.device == stage.device and set(stage.outputs) & set(other.inputs):
                 tensors.append(Tensor(made, (reader,), seconds=np.zeros((count + 1, count + 1))))
     times = np.full((len(plan.stages), count), np.inf)
-<<<<<<< HEAD
-    placed = [devices.index(stage.device) for stage in plan.stages]
-    for number, stage in enumerate(plan.stages):
-        times[number, placed[number]] = stage_seconds(graph, costs, stage, stage.device)
-=======
     for made, stage in enumerate(plan.stages):
-        run = (*stage.primitives, *stage.repeated)
         for device in stage.devices:
-            times[made, number[device]] = sum(costs.latency_s[device][index] for index in run)
->>>>>>> h1
+            times[made, number[device]] = stage_seconds(graph, costs, stage, device)
     problem = Problem(
         names=tuple(f"s{made}" for made in range(len(plan.stages))),
         devices=tuple(devices),
