@@ -33,6 +33,7 @@ def build(
     replicate: bool = False,
     failover: bool = False,
     compress: Encoding = "none",
+    robust: bool = False,
     profiles: str | Path | None = None,
     cost_model: CostModel | None = None,
     progress: Progress | None = None,
@@ -51,6 +52,8 @@ def build(
     With `replicate`, devices may take samples in turn where that lowers the period.
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
+    With `robust` the plan is the best one where every cost is at the upper end of its interval, so that devices whose
+    costs are not known well get less; its figures are still those that are expected.
 
     Raises ModelError, ClusterError, PlanError for bad input and InfeasibleError when nothing fits.
     """
@@ -67,6 +70,7 @@ def build(
         replicate=replicate,
         failover=failover,
         compress=compress,
+        robust=robust,
         profiles=profiles,
         cost_model=cost_model,
     )
@@ -89,6 +93,7 @@ def prepare(
     replicate: bool = False,
     failover: bool = False,
     compress: Encoding = "none",
+    robust: bool = False,
     profiles: str | Path | None = None,
     cost_model: CostModel | None = None,
 ) -> Any:
@@ -109,6 +114,7 @@ def prepare(
             replicate=replicate,
             failover=failover,
             compress=compress,
+            robust=robust,
             cost_model=cost_model or default_cost(None if profiles is None else Path(profiles)),
         ),
     )

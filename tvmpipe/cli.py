@@ -66,6 +66,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="none",
             help="What links that are slower than every device may send float32 tensors as.",
         ),
+        click.option("--robust", is_flag=True, help="Plan for costs at the upper ends of their intervals."),
         click.option("--profiles", type=click.Path(path_type=Path), help="Folder that `profile` wrote to."),
         click.option("--dump", type=click.Path(path_type=Path), help="Write the module after each pass here."),
     ]

@@ -31,7 +31,8 @@ class Options:
     name -> device name; `plan_file` an edited plan to follow instead of searching one; `records` a folder of measured
     schedules to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of
     `tracker`; `replicate` whether devices may take samples in turn; `failover` whether to plan for the loss of
-    each device; `compress` how links that bound the plan may encode.
+    each device; `compress` how links that bound the plan may encode; `robust` whether the plan is for costs at
+    the upper ends of their intervals.
     """
 
     objective: Objective = "throughput"
@@ -45,6 +46,7 @@ class Options:
     replicate: bool = False
     failover: bool = False
     compress: Encoding = "none"
+    robust: bool = False
     cost_model: CostModel = field(default_factory=Roofline)
 
 

@@ -9,7 +9,7 @@ from tvmpipe.manifest import Encoding
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.links import LinkLoad
-from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.plan import Pessimistic, Plan
 from tvmpipe.passes.price import price_stages
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Cluster
@@ -54,6 +54,10 @@ def compress(
             return plan, notes
         encodings[slowest.sender, slowest.receiver] = encoding
         priced = price_stages(graph, costs, cluster, plan.stages, encodings)
+        pessimistic = plan.pessimistic
+        if pessimistic is not None:
+            worst = price_stages(graph, costs.pessimistic(), cluster, plan.stages, encodings)
+            pessimistic = Pessimistic(worst.period_s, worst.latency_s, None)
         encoded = _link(priced.links, plan.bottleneck)
         assert encoded is not None
         if encoded.busy_s > _WORTHWHILE * slowest.busy_s:
@@ -66,6 +70,7 @@ def compress(
             loads=priced.loads,
             links=priced.links,
             bound_s=None,
+            pessimistic=pessimistic,
         )
         notes.append(
             f"the link from {slowest.sender} to {slowest.receiver} bounds the period; its float32 tensors travel as "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,9 @@ from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.work import works_of
 from tvmpipe.targets.cluster import Device
 from tvmpipe.targets.cost import CALL_S, CostModel, Estimate, Work, stage_entry
+
+UNKNOWN = 2.0
+"""How many times slower than a roofline says a device that nobody measured may be, in plans that are robust."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,24 @@ class CostTable:
     low_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     high_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     entry_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def pessimistic(self) -> CostTable:
+        """The same with every primitive at the upper end of its interval; twice as slow where nothing is known.
+
+        Estimates of one device are of one model, and wrong together. If they are as correlated as they can be, a
+        quantile of a sum is the sum of the quantiles (Dhaene et al., "The concept of comonotonicity in actuarial
+        science and finance: theory", Insurance: Mathematics and Economics 31, 2002), so that a device's load is
+        above the sum of upper ends with the probability with which each primitive is above its own: 5 %. Errors that
+        are less correlated cancel in a sum, and as a rule it is then above that more rarely.
+        """
+        worst = {
+            name: tuple(
+                max(mean, high if math.isfinite(high) else mean * UNKNOWN)
+                for mean, high in zip(means, self.high_s.get(name, means), strict=True)
+            )
+            for name, means in self.latency_s.items()
+        }
+        return replace(self, latency_s=worst)
 
 
 @dataclass(frozen=True)

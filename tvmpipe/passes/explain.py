@@ -71,6 +71,8 @@ def _why_unused(state: CompileState, plan: Plan, device: Device) -> str:
     """What happens to the plan when some of its work goes to the device: the best of many ways to do that."""
     graph: PrimitiveGraph = required(state.graph, "graph")
     costs: CostTable = required(state.costs, "costs")
+    if plan.pessimistic is not None:
+        costs = costs.pessimistic()
     pins = resolve_pins(graph, state.options.pins)
     pinned = {name for name, place in plan.placement.items() if name in pins and place != device.name}
     best: tuple[float, Price, list[str]] | None = None
@@ -93,13 +95,14 @@ def _why_unused(state: CompileState, plan: Plan, device: Device) -> str:
         return "pins keep every stage elsewhere"
     figure, tried, names = best
     part = names[0] if len(names) == 1 else f"{len(names)} primitives from {names[0]} on"
-    if figure <= plan.value_s * (1 + _SAME):
+    if figure <= plan.chosen_by_s * (1 + _SAME):
         ends = " -> ".join(plan.bottleneck)
         return f"it would not help: with {part} on it the plan is as fast, since the bottleneck stays {ends}"
     what = "period" if plan.objective == "throughput" else "latency"
+    worst = "" if plan.pessimistic is None else " where costs are at the upper ends of their intervals"
     return (
         f"the best use found, {part} on it, would make the {what} {format_duration(figure)} instead of "
-        f"{format_duration(plan.value_s)}: {_reason(tried, device.name)}"
+        f"{format_duration(plan.chosen_by_s)}{worst}: {_reason(tried, device.name)}"
     )
 
 

@@ -21,8 +21,8 @@ from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.replicas import least_period_replicated
 from tvmpipe.passes.placement.solve import solve
 from tvmpipe.passes.placement.tidy import tidied
-from tvmpipe.passes.plan import Plan, read_placement, resolve_pins
-from tvmpipe.passes.price import Price, price, price_single_devices
+from tvmpipe.passes.plan import Pessimistic, Plan, read_placement, resolve_pins
+from tvmpipe.passes.price import Price, price, price_single_devices, price_stages
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.turns import group_name
 from tvmpipe.targets.cluster import Cluster
@@ -48,11 +48,12 @@ class Place:
 
     def apply(self, state: CompileState) -> CompileState:
         graph: PrimitiveGraph = required(state.graph, "graph")
-        costs: CostTable = required(state.costs, "costs")
+        expected: CostTable = required(state.costs, "costs")
         cluster, options = state.cluster, state.options
+        costs = expected.pessimistic() if options.robust else expected
         pins = resolve_pins(graph, options.pins)
         _check_pins(pins, cluster)
-        single = price_single_devices(graph, costs, cluster, options.objective)
+        single = price_single_devices(graph, expected, cluster, options.objective)
         bound: float | None = None
         if options.plan_file is not None:
             digest = required(state.signature, "signature").sha256
@@ -65,6 +66,10 @@ class Place:
                 raise InfeasibleError(f"the plan file does not fit: {_explain(chosen.price)}")
         else:
             chosen, bound = _Search(state, graph, costs, pins).run()
+        pessimistic = None
+        if options.robust:
+            pessimistic = Pessimistic(chosen.price.period_s, chosen.price.latency_s, bound)
+            chosen = replace(chosen, price=price_stages(graph, expected, cluster, chosen.price.stages))
         plan = Plan(
             objective=options.objective,
             placement=chosen.placement,
@@ -73,7 +78,8 @@ class Place:
             latency_s=chosen.price.latency_s,
             loads=chosen.price.loads,
             links=chosen.price.links,
-            bound_s=bound,
+            bound_s=None if options.robust else bound,
+            pessimistic=pessimistic,
             origin=chosen.origin,
             single_device_s={
                 name: None if priced.missing_bytes else priced.figure(options.objective)

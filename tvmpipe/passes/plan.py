@@ -50,6 +50,15 @@ class DeviceLoad:
 
 
 @dataclass(frozen=True)
+class Pessimistic:
+    """Period, latency and bound of a plan where every cost is at the upper end of its interval, in seconds."""
+
+    period_s: float
+    latency_s: float
+    bound_s: float | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A placement with its price.
 
@@ -59,7 +68,8 @@ class Plan:
     `bound_s` no plan of this model is better than this in the objective (None: not known); `origin` "single device",
     "fill by memory", "plan file", "fewer turns" (another plan without a device that took turns), "known" (the plan for
     another cluster), "in turn", or the planner that found it; `single_device_s` the objective on each device alone,
-    None where the model does not fit.
+    None where the model does not fit;
+    `pessimistic` what a robust plan was chosen by, None for others; its bound is in there, and `bound_s` None.
     """
 
     objective: Objective
@@ -72,11 +82,19 @@ class Plan:
     bound_s: float | None
     origin: str
     single_device_s: Mapping[str, float | None]
+    pessimistic: Pessimistic | None = None
 
     @property
     def value_s(self) -> float:
         """The objective's figure, in seconds."""
         return self.period_s if self.objective == "throughput" else self.latency_s
+
+    @property
+    def chosen_by_s(self) -> float:
+        """What the search made as small as it could, in seconds."""
+        if self.pessimistic is None:
+            return self.value_s
+        return self.pessimistic.period_s if self.objective == "throughput" else self.pessimistic.latency_s
 
     @property
     def bottleneck(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from tvmpipe.passes.compress import Compress
 from tvmpipe.passes.cost import Cost
 from tvmpipe.passes.place import Place
 from tvmpipe.passes.plan import Plan
-from tvmpipe.passes.price import price
+from tvmpipe.passes.price import price, price_stages
 from tvmpipe.targets.cluster import Cluster
 
 
@@ -37,9 +37,14 @@ def replan(
 def _better(state: CompileState, known: Mapping[str, str], origin: str) -> Plan:
     found: Plan = required(state.plan, "plan")
     graph, costs = required(state.graph, "graph"), required(state.costs, "costs")
-    priced = price(graph, costs, state.cluster, known, found.objective)
-    if priced.missing_bytes or priced.figure(found.objective) > found.value_s:
+    judged = costs if found.pessimistic is None else costs.pessimistic()
+    priced = price(graph, judged, state.cluster, known, found.objective)
+    if priced.missing_bytes or priced.figure(found.objective) > found.chosen_by_s:
         return found
+    pessimistic = found.pessimistic
+    if pessimistic is not None:
+        pessimistic = replace(pessimistic, period_s=priced.period_s, latency_s=priced.latency_s)
+        priced = price_stages(graph, costs, state.cluster, priced.stages)
     return replace(
         found,
         placement=known,
@@ -49,4 +54,5 @@ def _better(state: CompileState, known: Mapping[str, str], origin: str) -> Plan:
         loads=priced.loads,
         links=priced.links,
         origin=origin,
+        pessimistic=pessimistic,
     )

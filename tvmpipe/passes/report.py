@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -36,6 +37,7 @@ def report(state: CompileState) -> dict[str, Any]:
         "bottleneck": {"ends": list(plan.bottleneck), "seconds": plan.period_s},
         "bound_s": plan.bound_s,
         "gap": plan.gap,
+        "robust": None if plan.pessimistic is None else asdict(plan.pessimistic),
         "best_single_device": None if single is None else {"device": single[0], "seconds": single[1]},
         "single_device_s": dict(plan.single_device_s),
         "primitives": len(graph.by_name()),
@@ -111,6 +113,13 @@ def render(facts: dict[str, Any]) -> RenderableType:
         lines.append(
             f"best single device: {single['device']}, {format_duration(single['seconds'])}; "
             f"the plan should be {ratio:.2f}x as fast"
+        )
+    if facts["robust"] is not None:
+        worst = facts["robust"]
+        lines.append(
+            "robust: where every cost is at the upper end of its interval, the period is "
+            f"{format_duration(worst['period_s'])}, the latency {format_duration(worst['latency_s'])}"
+            + ("" if worst["bound_s"] is None else f", and no plan is below {format_duration(worst['bound_s'])}")
         )
     if facts["bound_s"] is not None:
         lines.append(
