@@ -185,6 +185,8 @@ def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write what devices did when here, for Perfetto.")
 @click.option("--event-log", type=click.Path(path_type=Path), help="Write what the executor decided on here.")
+@click.option("--learn", is_flag=True, help="Keep what stages took, for the plans to come.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder to keep that in; default: your cache.")
 @_command
 def run(bundle: Path, **options: Any) -> Outcome:
     """Run samples through BUNDLE on the devices behind a tracker."""

@@ -8,6 +8,8 @@ For a primitive on a device, the first of these that there is:
 3. what was learned of the nearest target that has as many, corrected by what the target's own few measurements say;
 4. the roofline.
 
+What whole stages took on the target corrects all of these (`targets.stage_times`).
+
 The nearest target is of the same architecture; width of vectors counts before threads. No measurement of one
 architecture says anything of another.
 """
@@ -38,6 +40,7 @@ from tvmpipe.targets.profile_store import (
     store_key,
     tvm_version,
 )
+from tvmpipe.targets.stage_times import StageTime
 from tvmpipe.targets.target import TargetDescription, find_target, target_names
 
 logger = logging.getLogger(__name__)
@@ -84,6 +87,12 @@ class LearnedCost:
             return self._roofline.estimate(work, device)
         found = _shifted(known.model.predict(work, *place), known.shifts.get(family(work), known.shifts.get("", 0.0)))
         return Estimate(found.seconds + CALL_S, "xgboost", found.low_s + CALL_S, found.high_s + CALL_S, known.based_on)
+
+    def stage_times(self, device: Device) -> list[StageTime]:
+        """What stages took on the target of a device, made by the code that would be made now."""
+        now = schedule_version(), tvm_version()
+        rows = (row for store in self._stores for row in store.stages(device.target, device.threads))
+        return [row for row in rows if (row.schedule, row.tvm) == now]
 
     def _look_up(self, target: TargetDescription, threads: int) -> _Known:
         rows = self._rows(target, threads)
