@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -107,22 +108,30 @@ def correction(rows: Iterable[StageTime], estimated_s: Mapping[str, float]) -> C
 
     Only stages of which every primitive is in `estimated_s` count.
     """
-    runs: dict[str, list[StageTime]] = {}
-    for row in rows:
-        if not row.busy and all(key in estimated_s for key in row.calls):
-            runs.setdefault(row.key, []).append(row)
+    usable = [row for row in rows if not row.busy and all(key in estimated_s for key in row.calls)]
+    runs = Counter(row.key for row in usable)
+    counting = fastest(usable)
     moved: dict[str, float] = {}
     weight: dict[str, float] = {}
-    for mine in runs.values():
-        row = min(mine, key=lambda one: one.seconds)
+    for row in counting.values():
         total = sum(count * estimated_s[key] for key, count in row.calls.items())
-        most = min(_STEP ** len(mine), _MOST)
+        most = min(_STEP ** runs[row.key], _MOST)
         error = math.log(min(max(row.seconds / total, 1 / most), most))
         for key, count in row.calls.items():
             share = count * estimated_s[key] / total
             moved[key] = moved.get(key, 0.0) + share * error
             weight[key] = weight.get(key, 0.0) + share
-    return Correction({key: math.exp(moved[key] / weight[key]) for key in moved}, len(runs))
+    return Correction({key: math.exp(moved[key] / weight[key]) for key in moved}, len(counting))
+
+
+def fastest(rows: Iterable[StageTime]) -> dict[str, StageTime]:
+    """The fastest undisturbed row for each `StageTime.key` that has one."""
+    found: dict[str, StageTime] = {}
+    for row in rows:
+        known = found.get(row.key)
+        if not row.busy and (known is None or row.seconds < known.seconds):
+            found[row.key] = row
+    return found
 
 
 def to_json(row: StageTime) -> dict[str, Any]:
