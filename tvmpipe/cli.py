@@ -159,9 +159,10 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("--budget", "budget_s", type=click.FloatRange(min=1), help="Seconds to measure; default: 600, or all.")
 @click.option("--again", is_flag=True, help="Also measure what was measured before; the fastest counts.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of what is measured when no MODEL is given.")
+@click.option("--links/--no-links", default=True, help="Measure the links between the devices too.")
 @_command
 def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
-    """Measure what primitives cost on devices: those of each MODEL, or a sample of what models consist of."""
+    """Measure links, and what primitives cost on devices: those of each MODEL, or a sample of what models hold."""
     from tvmpipe.commands.profile import run_profile
 
     return run_profile(models, shapes=dict(shapes), **options)

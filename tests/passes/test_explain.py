@@ -76,6 +76,10 @@ def test_a_pinned_model_is_told_so() -> None:
     assert facts["devices"][1]["why_unused"] == "pins keep every stage elsewhere"
 
 
+def planned(cluster: Cluster, model: LearnedCost) -> Any:
+    return run_passes(prepare(chain(6, 512), cluster, cost_model=model), PLAN)
+
+
 def measured_as(works: Sequence[Work], factors: Sequence[float], target: TargetDescription) -> list[Measurement]:
     """Rows of primitives that take so many times what their roofline says."""
     device = Device("d", "d", target, 1, None)
@@ -92,11 +96,11 @@ def test_predicted_stands_beside_measured(tmp_path: Path) -> None:
     target, store = find_target("x86-64-v2"), ProfileStore(tmp_path)
     one = parse_cluster('[[device]]\nname = "solo"\ntarget = "x86-64-v2"\nthreads = 1\nslowdown = 3\n')
     model = LearnedCost([store])
-    plain = run_passes(prepare(chain(6, 512), one, cost_model=model), PLAN)
+    plain = planned(one, model)
     assert explain(plain, 1.0)["measured"] == []
     works = list({work.key: work for work in plain.costs.works if not work.view}.values())
     store.add_all(target, 1, measured_as(works, [2.0 + place for place in range(len(works))], target))
-    state = run_passes(prepare(chain(6, 512), one, cost_model=LearnedCost([store])), PLAN)
+    state = planned(one, LearnedCost([store]))
     (facts,) = explain(state, 1.0)["measured"]
     graph = state.graph
     named = {graph.primitives[place].name: work for place, work in enumerate(state.costs.works)}
@@ -126,12 +130,12 @@ def seconds_of(state: Any, works: Sequence[Work]) -> list[tuple[Work, float, flo
 def test_a_stage_that_ran_stands_beside_its_estimate(tmp_path: Path) -> None:
     one = parse_cluster('[[device]]\nname = "solo"\ntarget = "x86-64-v2"\nthreads = 1\nslowdown = 3\n')
     store = ProfileStore(tmp_path)
-    before = run_passes(prepare(chain(6, 512), one, cost_model=LearnedCost([store])), PLAN)
+    before = planned(one, LearnedCost([store]))
     seconds = before.plan.loads["solo"].compute_s / 3
     calls = dict(Counter(work.key for work in before.costs.works))
     took = StageTime(calls, 1.25 * seconds, seconds, seconds, 20, False, 1.0, schedule_version(), tvm_version(), "", "")
     store.add(one.devices[0].target, 1, took)
-    state = run_passes(prepare(chain(6, 512), one, cost_model=LearnedCost([store])), PLAN)
+    state = planned(one, LearnedCost([store]))
     (facts,) = explain(state, 1.0)["measured"]
     (stage,) = facts["stages"]
     assert stage["measured_s"] / stage["predicted_s"] == pytest.approx(1.25, rel=1e-3)
