@@ -109,15 +109,12 @@ def _towards(agent: AgentControl, key: ClusterKey | None) -> Iterator[LinkEnd]:
         inbox, port = sockets.pull(host, max_frame_bytes=LONGEST_MESSAGE_BYTES)
         outbox, monitor = sockets.push(parse_address(agent.link_address, "link"), queue=0)
         here = format_address(host, port)
-        with _answering(agent, here) as failures, link_end(inbox, outbox) as end:
+        with _answering(agent, here) as failures, link_end(inbox, outbox, asks=True) as end:
             try:
-                try:
-                    end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, DIAL_S)
-                except DeviceError:
-                    raise DeviceError(failures[0] if failures else _why(agent, monitor, here)) from None
-                yield end
-            finally:
-                end.end()
+                end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, DIAL_S)
+            except DeviceError:
+                raise DeviceError(failures[0] if failures else _why(agent, monitor, here)) from None
+            yield end
 
 
 @contextlib.contextmanager

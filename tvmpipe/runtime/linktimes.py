@@ -7,6 +7,7 @@ tensors.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,11 +47,10 @@ class LinkTimes:
 
 
 class LinkEnd:
-    """One end: `inbox` a bound PULL socket, `outbox` a PUSH socket to the other end. For one thread."""
+    """One end: `inbox` is a bound PULL socket, `send` takes frames to the other end. For one thread."""
 
-    def __init__(self, inbox: zmq.Socket[bytes], outbox: zmq.Socket[bytes], send: Callable[[list[Any]], None]) -> None:
+    def __init__(self, inbox: zmq.Socket[bytes], send: Callable[[list[Any]], None]) -> None:
         self.inbox = inbox
-        self._outbox = outbox
         self._send = send
 
     def exchange(self, size: int, reply: int, messages: int, limit_s: float) -> float:
@@ -62,7 +62,10 @@ class LinkEnd:
             left = limit_s - (time.perf_counter() - started)
             if left <= 0 or not self.inbox.poll(int(left * 1e3)):
                 raise DeviceError(f"of {messages} messages of {size} bytes {done} came back within {limit_s:g} s")
-            wire.unpack(wire.receive(self.inbox), LONGEST_MESSAGE_BYTES)
+            try:
+                wire.unpack(wire.receive(self.inbox), LONGEST_MESSAGE_BYTES)
+            except wire.WireError as error:
+                raise DeviceError(f"what came back is no answer: {error}") from None
         return time.perf_counter() - started
 
     def answer(self, seconds: float, idle_s: float) -> None:
@@ -82,10 +85,6 @@ class LinkEnd:
                 raise wire.WireError("a question that does not say what it asks for")
             wanted = int(sample[_WANTED].reshape(-1)[0])
             self._send(_packed(min(max(wanted, 0), LONGEST_MESSAGE_BYTES // 2), 0))
-
-    def end(self) -> None:
-        """Tell the other end that this was all."""
-        self._outbox.send(_END)
 
     def time_link(self) -> LinkTimes:
         """Time tensors of several sizes, smallest first, as far as that is done in seconds. Raises DeviceError."""
@@ -110,16 +109,23 @@ class LinkEnd:
 
 
 @contextmanager
-def link_end(inbox: Any, outbox: Any, emulation: Emulation | None = None) -> Iterator[LinkEnd]:
-    """An end that sends as its device's stages do; what an emulated link still holds at the end is dropped."""
-    if emulation is None or not emulation.shapes_links:
-        yield LinkEnd(inbox, outbox, lambda frames: wire.send(outbox, frames))
-        return
-    sender = ShapedSender(emulation, lambda _, frames: wire.send(outbox, frames))
+def link_end(inbox: Any, outbox: Any, emulation: Emulation | None = None, *, asks: bool) -> Iterator[LinkEnd]:
+    """An end that sends through the PUSH socket `outbox` as its device's stages do; one that asks says when it is done.
+
+    What an emulated link still holds then is dropped.
+    """
+    shaped = emulation is not None and emulation.shapes_links
+    sender = ShapedSender(emulation, lambda _, frames: wire.send(outbox, frames)) if emulation and shaped else None
     try:
-        yield LinkEnd(inbox, outbox, lambda frames: sender.send("", frames))
+        if sender is None:
+            yield LinkEnd(inbox, lambda frames: wire.send(outbox, frames))
+        else:
+            yield LinkEnd(inbox, functools.partial(sender.send, ""))
     finally:
-        sender.stop()
+        if sender is not None:
+            sender.stop()  # before this thread sends: sockets are for one at a time
+        if asks:
+            outbox.send(_END)
 
 
 def _packed(size: int, reply: int) -> list[Any]:

@@ -49,7 +49,7 @@ class LinkProbes:
     def echo(self, address: str, seconds: float) -> str:
         """Answer what comes to the stage link at HOST:PORT (`LinkEnd.answer`). Returns JSON, maybe `error`."""
         try:
-            with self._link(address) as end:
+            with self._link(address, asks=False) as end:
                 end.answer(seconds, _IDLE_S)
         except (InputError, WireError) as error:
             return json.dumps({"error": str(error)})
@@ -58,20 +58,17 @@ class LinkProbes:
     def time_link(self, address: str) -> str:
         """Time the way to another agent's stage link at HOST:PORT, which answers. Returns JSON: times, or `error`."""
         try:
-            with self._link(address) as end:
-                try:
-                    return json.dumps(asdict(end.time_link()))
-                finally:
-                    end.end()
-        except (InputError, WireError, DeviceError) as error:
+            with self._link(address, asks=True) as end:
+                return json.dumps(asdict(end.time_link()))
+        except (InputError, DeviceError) as error:
             return json.dumps({"error": str(error)})
 
     @contextmanager
-    def _link(self, address: str) -> Iterator[LinkEnd]:
+    def _link(self, address: str, *, asks: bool) -> Iterator[LinkEnd]:
         options = self._options
         key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
         with Sockets(key) as sockets:
             inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
             outbox, _ = sockets.push(parse_address(address, "link"), queue=0)
-            with link_end(inbox, outbox, options.emulation) as end:
+            with link_end(inbox, outbox, options.emulation, asks=asks) as end:
                 yield end
