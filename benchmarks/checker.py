@@ -145,6 +145,10 @@ def _period(problem: Problem, device_of: Sequence[int]) -> float:
     compute: list[list[float]] = [[] for _ in problem.devices]
     for node, device in enumerate(device_of):
         compute[device].append(float(problem.time_s[node][device]))
+    for tensor in problem.tensors:
+        for receiver in _ends_of(problem, device_of, tensor)[1]:
+            if receiver < len(problem.taking):
+                compute[receiver].append(float(problem.taking[receiver]) * tensor.size_bytes)
     if problem.model == "summed":
         for tensor in problem.tensors:
             sender, receivers = _ends_of(problem, device_of, tensor)

@@ -6,7 +6,8 @@ With `--measure`, agents are started on this machine and every primitive of the 
 for each target first, into FOLDER (what is there already is not timed again). Then each model in turn is left out:
 costs are learned from the other models' primitives and the experiments, less those that the model has as well, and
 price the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model.txt`, and
-with `--curve` (needs matplotlib) `results/cost_model.svg`: errors for the suite by what was learned from experiments.
+with `--curve` (needs matplotlib) `results/cost_model.svg`: errors for the suite by what was learned from experiments,
+and how much cheaper these are than all primitives of the suite.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from benchmarks.kernels import model_file, processor
 from tvmpipe.build import prepare
 from tvmpipe.passes.pipeline import FRONT, run_passes
-from tvmpipe.passes.profile import profile
+from tvmpipe.passes.profile import COLD_RUNS, MIN_REPEAT_S, profile
 from tvmpipe.passes.subjects import Subject, distinct, subjects_of
 from tvmpipe.passes.work import works_of
 from tvmpipe.runtime.local import LocalAgent, local_cluster
@@ -199,6 +200,29 @@ def lines_of(target: str, method: str, priced: Sequence[Priced]) -> list[str]:
     return lines
 
 
+def timing_s(row: Measurement) -> float:
+    """Seconds that a measurement kept its device: samples of `MIN_REPEAT_S` at least, one to warm up, and cold ones.
+
+    Compiling and sending it, and asking whether the device is busy, come on top: about as long for every primitive.
+    """
+    return (1 + row.runs) * max(row.seconds, MIN_REPEAT_S) + (0.0 if row.cold_s is None else COLD_RUNS * row.cold_s)
+
+
+def errors_after(
+    drawn: Sequence[Measurement], seconds: Mapping[str, float], suite: Mapping[str, Mapping[Work, int]], name: str
+) -> tuple[float, float]:
+    """Median error of the suite's primitives and of its models, learned from these measurements alone."""
+    model = fit(drawn, find_target(name), 1)
+    priced = []
+    for one, calls in suite.items():
+        works = [work for work in calls if work.key in seconds]
+        said = np.array([model.predict(work).seconds for work in works])
+        measured = np.array([seconds[work.key] for work in works])
+        priced.append(Priced(one, said, said, said, measured, np.array([float(calls[work]) for work in works])))
+    primitives = np.concatenate([one.errors for one in priced])
+    return float(np.median(primitives)), float(np.median([abs(one.whole) for one in priced]))
+
+
 def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Path) -> list[str]:
     """Draw errors for the suite over how many primitives of the experiments were measured; the figures as lines."""
     import matplotlib
@@ -207,29 +231,36 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
     matplotlib.rcParams["svg.hashsalt"] = "tvmpipe"
     from matplotlib import pyplot
 
-    lines = [f"{'target':<10}{'measured':>10}{'primitive':>11}{'model':>9}   learned from experiments only"]
+    columns = ("measured", "fewer", "timing", "shorter", "primitive", "model")
+    lines = [f"{'target':<10}" + "".join(f"{column:>11}" for column in columns) + "   learned from experiments only"]
+    said = []
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), sharex=True)
+    order = {one.name: place for place, one in enumerate(islice(experiments(), EXPERIMENTS))}
     for name in TARGETS:
-        target = find_target(name)
-        rows = list(counting(store.read(target, 1)).values())
-        order = {f"{one.name}": place for place, one in enumerate(islice(experiments(), EXPERIMENTS))}
-        drawn = sorted((row for row in rows if row.origin in order), key=lambda row: order[row.origin])
-        seconds = {row.work.key: row.network_s for row in rows}
-        primitive_errors, model_errors, sizes = [], [], [size for size in SIZES if size <= len(drawn)]
-        for size in sizes:
-            model = fit(drawn[:size], target, 1)
-            priced = []
-            for one, calls in suite.items():
-                works = [work for work in calls if work.key in seconds]
-                said = np.array([model.predict(work).seconds for work in works])
-                measured = np.array([seconds[work.key] for work in works])
-                priced.append(Priced(one, said, said, said, measured, np.array([float(calls[work]) for work in works])))
-            primitive_errors.append(float(np.median(np.concatenate([one.errors for one in priced]))))
-            model_errors.append(float(np.median([abs(one.whole) for one in priced])))
-            lines.append(f"{name:<10}{size:>10}{primitive_errors[-1]:>11.1%}{model_errors[-1]:>9.1%}")
-        left.plot(sizes, [100 * error for error in primitive_errors], "o-", label=name)
-        right.plot(sizes, [100 * error for error in model_errors], "o-", label=name)
+        rows = {row.work.key: row for row in counting(store.read(find_target(name), 1)).values()}
+        whole = [rows[key] for key in {work.key for calls in suite.values() for work in calls} & set(rows)]
+        whole_s = sum(map(timing_s, whole))
+        drawn = sorted((row for row in rows.values() if row.origin in order), key=lambda row: order[row.origin])
+        seconds = {key: row.network_s for key, row in rows.items()}
+        fifth = len(whole) // 5
+        sizes = sorted({size for size in (*SIZES, fifth) if size <= len(drawn)})
+        errors = [errors_after(drawn[:size], seconds, suite, name) for size in sizes]
+        for size, (primitive, model) in zip(sizes, errors, strict=True):
+            taken_s = sum(map(timing_s, drawn[:size]))
+            lines.append(
+                f"{name:<10}{size:>11}{len(whole) / size:>10.1f}x{taken_s:>9.1f} s{whole_s / taken_s:>10.1f}x"
+                f"{primitive:>11.1%}{model:>11.1%}"
+            )
+            if size == fifth:
+                said.append(
+                    f"{name}: {size} measurements of experiments, {taken_s:.0f} s of timing, against {len(whole)} of the "
+                    f"suite's primitives, {whole_s:.0f} s: {len(whole) / size:.1f} times fewer, {whole_s / taken_s:.1f} "
+                    f"times shorter; median errors {primitive:.1%} of a primitive, {model:.1%} of a model"
+                )
+        left.plot(sizes, [100 * primitive for primitive, _ in errors], "o-", label=name)
+        right.plot(sizes, [100 * model for _, model in errors], "o-", label=name)
     for axes, title in ((left, "a primitive"), (right, "a whole model")):
+        axes.axvline(fifth, color="grey", linestyle=":", label="a fifth of the suite's primitives")
         axes.set_title(f"Median error of {title} in %")
         axes.set_xlabel("primitives measured, none of the models'")
         axes.set_ylim(bottom=0)
@@ -237,7 +268,7 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
     left.legend()
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
-    return lines
+    return [*lines, "", *said]
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 
 # Targets every x86-64 or aarch64 host can run; what differs is what a test needs to differ.
 THREE = "".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in ("alpha", "beta", "gamma"))
+
+_STARTS_AGENTS = re.compile(r"\b(agents|local_cluster|LocalAgent)\b")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal test files to workers whole, and all that start agents to one: what they wait for must not starve."""
+    for item in items:
+        source = Path(item.path).read_text()
+        group = "agents" if _STARTS_AGENTS.search(source) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -112,8 +112,8 @@ def test_predicted_stands_beside_measured(tmp_path: Path) -> None:
     off = {w.key: abs(m - p) for w, p, m in seconds_of(state, works)}
     calls = Counter(w.key for w in state.costs.works)
     assert off[work.key] * calls[work.key] == pytest.approx(max(off[key] * calls[key] for key in off))
-    assert facts["predicted_s"] == pytest.approx(plain.plan.loads["solo"].compute_s, rel=1e-3)
-    assert facts["measured_s"] == pytest.approx(state.plan.loads["solo"].compute_s, rel=1e-3)
+    assert facts["predicted_s"] == pytest.approx(sum(plain.costs.latency_s["solo"]), rel=1e-3)
+    assert facts["measured_s"] == pytest.approx(sum(state.costs.latency_s["solo"]), rel=1e-3)
     assert facts["stages"] == []
 
 
@@ -133,7 +133,10 @@ def test_a_stage_that_ran_stands_beside_its_estimate(tmp_path: Path) -> None:
     before = planned(one, LearnedCost([store]))
     seconds = before.plan.loads["solo"].compute_s / 3
     calls = dict(Counter(work.key for work in before.costs.works))
-    took = StageTime(calls, 1.25 * seconds, seconds, seconds, 20, False, 1.0, schedule_version(), tvm_version(), "", "")
+    given = 4 * 4 * 512  # bytes
+    took = StageTime(
+        calls, given, 1.25 * seconds, seconds, seconds, 20, False, 1.0, schedule_version(), tvm_version(), "", ""
+    )
     store.add(one.devices[0].target, 1, took)
     state = planned(one, LearnedCost([store]))
     (facts,) = explain(state, 1.0)["measured"]

@@ -139,7 +139,9 @@ def test_price_is_what_the_executor_does() -> None:
     first, second = state.graph.by_name()
     cut = {first: "d0", second: "d1"}
     hop = DEFAULT_LATENCY_S + 4 * 64 * 4 / DEFAULT_BANDWIDTH_BPS
-    step = state.costs.latency_s["d0"][0]
+    enter_s, byte_s = state.costs.entry_s["d0"]
+    assert enter_s > 0 < byte_s
+    step = state.costs.latency_s["d0"][0] + enter_s + byte_s * 4 * 64 * 4
     priced = price(state.graph, state.costs, cluster, cut, "throughput")
     assert priced.period_s == pytest.approx(max(step, hop))
     assert priced.latency_s == pytest.approx(2 * step + 3 * hop)
@@ -169,7 +171,12 @@ def simulate(
 ) -> tuple[float, float]:
     """(period, latency): totals per resource, and one sample in steps of whichever stage or message can go next."""
     devices = [device.name for device in cluster.devices]
-    work = {n: sum(costs.latency_s[s.device][i] for i in (*s.primitives, *s.repeated)) for n, s in enumerate(stages)}
+    work = {}
+    for number, stage in enumerate(stages):
+        enter_s, byte_s = costs.entry_s[stage.device]
+        given = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
+        run_s = sum(costs.latency_s[stage.device][i] for i in (*stage.primitives, *stage.repeated))
+        work[number] = enter_s + byte_s * given + run_s
     busy: dict[object, float] = dict.fromkeys(devices, 0.0)
     for number, stage in enumerate(stages):
         busy[stage.device] += work[number]

@@ -292,4 +292,6 @@ def test_others_take_the_turns_of_a_lost_device(tmp_path: Path) -> None:
     assert [stage.device for stage in state.spares[0].plan.stages] == ["d1"]
     assert state.plan is not None
     assert state.costs is not None
-    assert state.plan.loads["d0"].busy_s == pytest.approx(sum(state.costs.latency_s["d0"]) / 2)
+    enter_s, byte_s = state.costs.entry_s["d0"]
+    alone_s = sum(state.costs.latency_s["d0"]) + enter_s + byte_s * 4 * 64 * 4
+    assert state.plan.loads["d0"].busy_s == pytest.approx(alone_s / 2)

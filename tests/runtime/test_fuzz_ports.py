@@ -10,7 +10,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,11 +79,10 @@ def frames(count: int, seed: int) -> Iterator[bytes]:
         yield bytes(start) + rng.randbytes(rng.choice(_LENGTHS))
 
 
-def throw(port: int, seed: int, count: int = FRAMES, pause_s: float = 0.0) -> None:
+def throw(port: int, seed: int) -> None:
     """Send each frame over a connection of its own, some of which stay open for a while."""
     connections: list[socket.socket] = []
-    for number, frame in enumerate(frames(count, seed)):
-        time.sleep(pause_s)
+    for number, frame in enumerate(frames(FRAMES, seed)):
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)
         connections.append(connection)
         with contextlib.suppress(OSError):  # closed by the other end, as it should be
@@ -116,11 +114,19 @@ def test_rpc_server_behind_it(tmp_path: Path) -> None:
         assert not device.trace.exists()
 
 
-def throw_closing(port: int, seed: int) -> None:
-    """As `throw`, for a server that takes one connection after the other."""
+def throw_closing(port: int, seed: int, *, answered: bool = False) -> None:
+    """As `throw`, for a server that takes one connection after the other.
+
+    `answered`: wait until the server has closed each. TVM's tracker lets two connections wait, and the client of a
+    third one tries again a second later.
+    """
     for frame in frames(FRAMES, seed):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, contextlib.suppress(OSError):
             connection.sendall(frame)
+            if answered:
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
 
 
 _RECEIVER = """
@@ -183,8 +189,7 @@ def test_head_and_tracker_of_a_running_pipeline(chain_bundle: Bundle, agents: Lo
         for number, port in enumerate(own):
             throw(port, seed=10 + number)
         (tracker,) = listening(agents.process("tracker").pid)
-        # TVM's tracker lets two connections wait; a third one's client tries again a second later.
-        throw(tracker, seed=20, count=FRAMES // 20, pause_s=0.003)
+        throw_closing(tracker, seed=20, answered=True)
         np.testing.assert_array_equal(pipe.run(sample)["y"], expected["y"])
     with chain_bundle.connect(agents.tracker) as pipe:
         np.testing.assert_array_equal(pipe.run(sample)["y"], expected["y"])

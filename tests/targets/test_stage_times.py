@@ -15,7 +15,7 @@ from tvmpipe.targets.stage_times import FEWEST, StageTime, correction, stage_tim
 
 A, B, C = (f"{number:032x}" for number in range(3))
 ESTIMATED = {A: 1.0, B: 2.0, C: 4.0}
-TIME = StageTime({A: 2, B: 1}, 4.0, 3.9, 4.1, 20, False, 1.0, "abc", "0.27.0", "2026-01-01T00:00:00Z", "net")
+TIME = StageTime({A: 2, B: 1}, 100, 4.0, 3.9, 4.1, 20, False, 1.0, "abc", "0.27.0", "2026-01-01T00:00:00Z", "net")
 
 
 def test_rows_come_back_and_a_torn_one_costs_only_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -44,11 +44,11 @@ def test_readers_that_know_only_primitives_pass_over_it(tmp_path: Path, caplog: 
 
 def test_a_row_of_samples() -> None:
     facts = {"slowdown": 4.0, "schedule": "abc", "tvm": "0.27.0", "when": "now", "origin": "net"}
-    made = stage_time([4.0] * 9 + [40.0], {A: 1}, **facts)  # type: ignore[arg-type]
+    made = stage_time([4.0] * 9 + [40.0], {A: 1}, 100, **facts)  # type: ignore[arg-type]
     assert made is not None
     assert (made.seconds, made.low_s, made.runs, made.busy) == (1.0, 1.0, 10, False)
-    assert stage_time([4.0] * (FEWEST - 1), {A: 1}, **facts) is None  # type: ignore[arg-type]
-    noisy = stage_time([1.0, 2.0, 3.0, 4.0, 5.0] * 3, {A: 1}, **facts)  # type: ignore[arg-type]
+    assert stage_time([4.0] * (FEWEST - 1), {A: 1}, 100, **facts) is None  # type: ignore[arg-type]
+    noisy = stage_time([1.0, 2.0, 3.0, 4.0, 5.0] * 3, {A: 1}, 100, **facts)  # type: ignore[arg-type]
     assert noisy is not None
     assert noisy.busy
 
@@ -80,3 +80,9 @@ def test_one_disturbed_run_does_little_harm() -> None:
 
 def test_only_stages_of_known_primitives_count() -> None:
     assert correction([TIME], {A: 1.0}).stages == 0
+
+
+def test_what_entering_a_stage_costs_is_no_error_of_its_primitives() -> None:
+    found = correction([replace(TIME, seconds=6.0)], ESTIMATED, (1.5, 0.005))  # 1.5 s and 0.5 s for 100 bytes
+    assert found.factors == pytest.approx({A: 1.0, B: 1.0})
+    assert correction([replace(TIME, seconds=1.0)], ESTIMATED, (1.5, 0.0)).factors[A] == pytest.approx(0.5)

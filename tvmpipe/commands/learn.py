@@ -43,6 +43,7 @@ def learn_stages(pipe: Pipeline, store: Path | None) -> dict[str, Any]:
         row = stage_time(
             seconds.get(stage.name, []),
             code.calls[stage.name],
+            sum(tensor.spec.size_bytes for tensor in stage.inputs),
             slowdown=emulated["slowdown"] if emulated else 1.0,
             schedule=code.schedule,
             tvm=manifest.tools["apache-tvm"],

@@ -5,17 +5,19 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tvmpipe.passes.base import CompileState, required
-from tvmpipe.passes.cost import CostTable, correction_of, estimates_of
+from tvmpipe.passes.cost import CostTable, estimates_of
 from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
-from tvmpipe.passes.stages import StageShape
 from tvmpipe.targets.cluster import Device
 from tvmpipe.targets.cost import Estimate
 from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.stage_times import StageTime, fastest
+from tvmpipe.targets.profile_store import schedule_version, tvm_version
+from tvmpipe.targets.stage_times import fastest, stage_key
 
 
 def compare(state: CompileState) -> list[dict[str, Any]]:
@@ -82,25 +84,28 @@ def _primitives(
 
 
 def _stages(state: CompileState, device: Device, estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
-    """Stages of the plan that ran before on the device's target; predicted is the sum of their primitives' costs."""
+    """Stages of the plan that ran before on the device's target; what is predicted is not corrected by that."""
+    graph: PrimitiveGraph = required(state.graph, "graph")
     costs: CostTable = required(state.costs, "costs")
     plan: Plan = required(state.plan, "plan")
     model = state.options.cost_model
-    rows = fastest(model.stage_times(device) if isinstance(model, LearnedCost) else [])
-    by_calls: dict[frozenset[tuple[str, int]], StageTime] = {frozenset(r.calls.items()): r for r in rows.values()}
-    factors = correction_of(model, costs.works, estimates, device).factors
+    if not isinstance(model, LearnedCost):
+        return []
+    rows = fastest(model.stage_times(device))
+    plain = replace(costs, latency_s={device.name: tuple(one.latency_s * device.slowdown for one in estimates)})
     facts = []
     for number, stage in enumerate(plan.stages):
-        row = by_calls.get(_calls(costs, stage))
+        calls = Counter(costs.works[index].key for index in (*stage.primitives, *stage.repeated))
+        given = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
+        row = rows.get(stage_key(calls, given, schedule_version(), tvm_version()))
         if device.name in stage.devices and row is not None:
-            inside = (*stage.primitives, *stage.repeated)
-            plain = sum(estimates[index].latency_s for index in inside)
-            now = sum(estimates[index].latency_s * factors.get(costs.works[index].key, 1.0) for index in inside)
-            seconds = {"predicted_s": plain, "corrected_s": now, "measured_s": row.seconds}
-            slowed = {name: value * device.slowdown for name, value in seconds.items()}
-            facts.append({"name": f"s{number}", **slowed, "samples": row.runs})
+            facts.append(
+                {
+                    "name": f"s{number}",
+                    "predicted_s": stage_seconds(graph, plain, stage, device.name),
+                    "corrected_s": stage_seconds(graph, costs, stage, device.name),
+                    "measured_s": row.seconds * device.slowdown,
+                    "samples": row.runs,
+                }
+            )
     return facts
-
-
-def _calls(costs: CostTable, stage: StageShape) -> frozenset[tuple[str, int]]:
-    return frozenset(Counter(costs.works[index].key for index in (*stage.primitives, *stage.repeated)).items())

@@ -10,7 +10,7 @@ from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.work import works_of
 from tvmpipe.targets.cluster import Device
-from tvmpipe.targets.cost import CALL_S, CostModel, Estimate, Work
+from tvmpipe.targets.cost import CALL_S, CostModel, Estimate, Work, stage_entry
 from tvmpipe.targets.stage_times import Correction, StageKnowing, correction
 
 
@@ -18,14 +18,16 @@ from tvmpipe.targets.stage_times import Correction, StageKnowing, correction
 class CostTable:
     """`latency_s[device][i]` seconds of primitive `i`; `sources[device]` where they come from, in words.
 
-    With a probability of 90 % each lies between `low_s` and `high_s` (0 and infinity where nothing is known). `works`
-    is what the primitives do, which is the same on every device.
+    With a probability of 90 % each lies between `low_s` and `high_s` (0 and infinity where nothing is known).
+    `entry_s[device]` is what a stage costs besides: seconds for each run of it, and per byte of its inputs. `works` is
+    what the primitives do, which is the same on every device.
     """
 
     latency_s: Mapping[str, tuple[float, ...]]
     sources: Mapping[str, str]
     low_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     high_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    entry_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     works: tuple[Work, ...] = ()
 
 
@@ -48,6 +50,7 @@ class Cost:
             sources={name: _sources(estimates) for name, estimates in found.items()},
             low_s={d.name: tuple(e.low_s * d.slowdown for e in found[d.name]) for d in devices},
             high_s={d.name: tuple(e.high_s * d.slowdown for e in found[d.name]) for d in devices},
+            entry_s={d.name: stage_entry(d) for d in devices},
             works=tuple(works),
         )
         slowed = [f"{device.name} {device.slowdown:g} times" for device in devices if device.slowdown > 1]
@@ -76,7 +79,7 @@ def correction_of(model: CostModel, works: Sequence[Work], estimates: Sequence[E
     """What is known of stages on the device's target makes this of `estimates`."""
     rows = model.stage_times(device) if isinstance(model, StageKnowing) else []
     known = {work.key: one.latency_s for work, one in zip(works, estimates, strict=True) if work.key}
-    return correction(rows, known)
+    return correction(rows, known, stage_entry(replace(device, slowdown=1.0)))
 
 
 def _corrected(works: Sequence[Work], estimates: Sequence[Estimate], correction: Correction) -> list[Estimate]:

@@ -27,8 +27,9 @@ from tvmpipe.passes.turns import group_name
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_duration, format_size
 
-_TIDY = 1.01  # plans this close to the best count as equal, and the one of fewest stages is taken
-_GAP = 1e-3  # plans closer than this to the bound count as optimal; estimates are not that good
+_CLOSE = 1.01  # plans this close to the best count as equal, and the one of fewest stages is taken
+_SLACKS = (1.01, 1.03, 1.08)  # of the planners' period, in exchange for fewer stages, whose cost they do not know
+_GAP = 5e-3  # plans closer than this to the bound count as optimal; estimates are not that good
 _ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
 _CONTIGUOUS = 0.3  # part of the time for plans of one stage a device
 _IN_TURN = 0.4  # part of the time for plans with devices that take turns, where they are asked for
@@ -113,7 +114,7 @@ class _Search:
             assert self.closest is not None
             raise InfeasibleError(f"no placement was found that fits; the closest: {_explain(self.closest.price)}")
         least = min(one.price.figure(self.objective) for one in self.fitting)
-        close = [one for one in self.fitting if one.price.figure(self.objective) <= _TIDY * least]
+        close = [one for one in self.fitting if one.price.figure(self.objective) <= _CLOSE * least]
         best = min(close, key=lambda one: (len(one.price.stages), one.price.figure(self.objective)))
         return best, None if bound is None else min(bound, best.price.figure(self.objective))
 
@@ -209,9 +210,10 @@ class _Search:
             origin = f"{kind} {solution.origin}".strip()
             again = self.offer(origin, solution.device_of, tried)
             if again is None and self.objective == "throughput":
-                limit = _TIDY * max(solution.figure_s, min(one.price.period_s for one in self.fitting))
-                tidy = tidied(tried, solution.device_of, limit, Deadline(deadline.left_s))
-                self.offer(origin, tidy, tried)
+                placed = solution.device_of
+                for slack in _SLACKS:
+                    placed = tidied(tried, placed, slack * solution.figure_s, Deadline(deadline.left_s))
+                    self.offer(origin, placed, tried)
             tried = again
         return bound
 

@@ -82,10 +82,7 @@ def price_stages(
     of a sample which meets the slowest of them, and the slowest links between them, everywhere.
     """
     encodings = encodings or {}
-    seconds_on = [
-        {name: sum(costs.latency_s[name][i] for i in (*stage.primitives, *stage.repeated)) for name in stage.devices}
-        for stage in stages
-    ]
+    seconds_on = [{name: stage_seconds(graph, costs, stage, name) for name in stage.devices} for stage in stages]
     messages = messages_of(graph, stages)
     links = link_loads(graph, cluster, messages, encodings)
     loads = {}
@@ -110,6 +107,14 @@ def price_stages(
     seconds = {message: message_s(graph, cluster, message, encodings) for message in messages}
     compute = [max(each.values()) for each in seconds_on]
     return Price(period, _latency(stages, compute, seconds), tuple(stages), loads, links)
+
+
+def stage_seconds(graph: PrimitiveGraph, costs: CostTable, stage: StageShape, device: str) -> float:
+    """Seconds of one run of a stage on a device: its primitives, entering it, and copying what it is given."""
+    fixed, per_byte = costs.entry_s.get(device, (0.0, 0.0))
+    given = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
+    run = (*stage.primitives, *stage.repeated)
+    return fixed + per_byte * given + sum(costs.latency_s[device][index] for index in run)
 
 
 def _latency(stages: Sequence[StageShape], compute: Sequence[float], messages: Mapping[Message, float]) -> float:

@@ -41,8 +41,10 @@ from tvmpipe.targets.timing import Patience, Timing, Watch
 logger = logging.getLogger(__name__)
 
 _GROUP = 24  # primitives of a target that are compiled before they are timed
-_MIN_REPEAT_S = 4e-3  # short functions are called so long on end
-_COLD_RUNS = 7
+MIN_REPEAT_S = 4e-3
+"""Short functions are called so long on end for one sample."""
+COLD_RUNS = 7
+"""Samples with cold caches."""
 
 Notice = Callable[[str, int, int], None]
 """Called with what is being done, how many measurements are done, and how many there will be."""
@@ -240,8 +242,8 @@ class _Run:
             return
         module = timer.load(path.read_bytes())
         tensors = timer.tensors([(tuple(map(int, p.shape)), str(p.dtype)) for p in subject.function.params])
-        timing = watch.time(lambda count: timer.samples(module, tensors, count, min_repeat_s=_MIN_REPEAT_S))
-        cold = sorted(timer.samples(module, tensors, _COLD_RUNS, cold=True))[_COLD_RUNS // 2]
+        timing = watch.time(lambda count: timer.samples(module, tensors, count, min_repeat_s=MIN_REPEAT_S))
+        cold = sorted(timer.samples(module, tensors, COLD_RUNS, cold=True))[COLD_RUNS // 2]
         row = _row(subject, timing, cold)
         with self._lock:
             self.store.add(kind.target, kind.threads, row)

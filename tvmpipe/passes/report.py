@@ -12,6 +12,7 @@ from rich.text import Text
 from tvmpipe.passes.base import CompileState, Signature, required
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.stages import activation_bytes
 from tvmpipe.passes.turns import show
@@ -61,7 +62,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "weight_bytes": sum(graph.primitives[i].weight_bytes for i in stage.primitives),
                 "activation_bytes": activation_bytes(graph, stage),
                 # On the slowest of the devices that take turns.
-                "compute_s": max(sum(costs.latency_s[device][i] for i in stage.primitives) for device in stage.devices),
+                "compute_s": max(stage_seconds(graph, costs, stage, device) for device in stage.devices),
             }
             for position, stage in enumerate(plan.stages)
         ],

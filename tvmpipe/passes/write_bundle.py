@@ -32,6 +32,7 @@ from tvmpipe.passes.base import CompileState, Signature, required
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.partition import Stage
 from tvmpipe.passes.plan import Plan, to_yaml
+from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.report import render_html, report
 from tvmpipe.passes.stages import activation_bytes
@@ -110,7 +111,6 @@ class _Writer:
 
     def _entry(self, stage: Stage, name: str, device: str, turn: Turn) -> StageEntry:
         shape = stage.shape
-        seconds = self.costs.latency_s[device]
         return StageEntry(
             name=name,
             device=device,
@@ -122,7 +122,7 @@ class _Writer:
             activation_bytes=activation_bytes(self.graph, shape),
             inputs=tuple(self._tensor(value) for value in shape.inputs),
             outputs=tuple(self._tensor(value) for value in shape.outputs),
-            predicted_compute_s=sum(seconds[index] for index in (*shape.primitives, *shape.repeated)),
+            predicted_compute_s=stage_seconds(self.graph, self.costs, shape, device),
         )
 
     def _tensor(self, value: int) -> StageTensor:

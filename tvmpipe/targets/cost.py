@@ -82,6 +82,16 @@ _SHARE = {"attention": 0.5}
 CALL_S = 5e-6
 """What calling any primitive costs in the Relax virtual machine."""
 
+STAGE_S = 80e-6
+"""What running a stage costs before its first primitive: 60 to 100 us in stages of two or three primitives here."""
+
+_COPY = 3  # times that bytes which are copied pass the memory: read, fetched where they go, written
+
+
+def stage_entry(device: Device) -> tuple[float, float]:
+    """Seconds that a device takes to enter a stage, and seconds per byte of the inputs, which are copied there."""
+    return device.slowdown * STAGE_S, device.slowdown * _COPY / device.target.memory_bandwidth_bps
+
 
 @dataclass(frozen=True)
 class Roofline:

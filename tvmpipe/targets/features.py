@@ -126,7 +126,7 @@ def _tile(work: Work, target: TargetDescription, threads: int) -> tuple[int, int
         if not work.input_bytes or work.weight_bytes:
             width *= math.prod(work.spatial[:-2])
         blocks = max(columns_all // _BLOCK, 1)
-        rows, columns = product_tile(width, blocks, machine)
+        rows, columns = product_tile(width, blocks, math.prod(work.reduction), machine)
     else:
         return 0, 0, 1.0
     whole = math.ceil(width / rows) * rows * math.ceil(blocks / columns) * columns

@@ -1,9 +1,9 @@
 """What whole stages took when they ran (`tvmpipe run --learn`), and how that corrects the costs of their primitives.
 
-A stage is known by the primitives that it calls and how often, whatever model they come from. Its time over the sum
-that was estimated for them is an error which they share: all of them are corrected by it, so that the same stage costs
-what it took, and one that has some of its primitives follows. Of a primitive in several stages, each counts for the
-share of its time that the primitive has.
+A stage is known by the primitives that it calls and how often, whatever model they come from, and by what it is given.
+Its time, less what entering it costs, over the sum that was estimated for its primitives is an error which they share:
+all of them are corrected by it, so that the same stage costs what it took, and one that has some of its primitives
+follows. Of a primitive in several stages, each counts for the share of its time that the primitive has.
 
 A run may have been disturbed without anybody noticing. So the fastest of a stage's undisturbed runs counts, and an
 estimate moves by at most a factor of two for each that there is, up to eight.
@@ -36,13 +36,15 @@ _STEP, _MOST = 2.0, 8.0  # a factor for each run, and for however many
 class StageTime:
     """Seconds of one run of a stage.
 
-    Attributes: `calls` key of a primitive -> how often the stage calls it; `seconds` the median of `runs` samples with
+    Attributes: `calls` key of a primitive -> how often the stage calls it; `input_bytes` of what it is given;
+    `seconds` the median of `runs` samples with
     its 95 % interval, as on a device that emulates none: what an emulated one took divided by its `slowdown`; `busy`
     whether the samples spread as on a device with other work; `schedule` and `tvm` the versions of what made the code;
     `when` in UTC; `origin` the model.
     """
 
     calls: Mapping[str, int]
+    input_bytes: int
     seconds: float
     low_s: float
     high_s: float
@@ -57,7 +59,7 @@ class StageTime:
     @property
     def key(self) -> str:
         """The same for the same calls of code that the same versions made."""
-        return stage_key(self.calls, self.schedule, self.tvm)
+        return stage_key(self.calls, self.input_bytes, self.schedule, self.tvm)
 
 
 @runtime_checkable
@@ -69,15 +71,16 @@ class StageKnowing(Protocol):
         ...
 
 
-def stage_key(calls: Mapping[str, int], schedule: str, tvm: str) -> str:
+def stage_key(calls: Mapping[str, int], input_bytes: int, schedule: str, tvm: str) -> str:
     """One string for a stage compiled by certain versions."""
-    text = ",".join(f"{key}*{count}" for key, count in sorted(calls.items()))
+    text = ",".join((*(f"{key}*{count}" for key, count in sorted(calls.items())), str(input_bytes)))
     return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.{schedule}.{tvm}"
 
 
 def stage_time(
     samples: Sequence[float],
     calls: Mapping[str, int],
+    input_bytes: int,
     *,
     slowdown: float,
     schedule: str,
@@ -92,7 +95,9 @@ def stage_time(
     low, high = median_interval(undone)
     median, tenth = statistics.median(undone), len(undone) // 10
     busy = undone[-1 - tenth] - undone[tenth] > _SPREAD * median
-    return StageTime(dict(calls), median, low, high, len(undone), busy, slowdown, schedule, tvm, when, origin)
+    return StageTime(
+        dict(calls), input_bytes, median, low, high, len(undone), busy, slowdown, schedule, tvm, when, origin
+    )
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,13 @@ class Correction:
     stages: int = 0
 
 
-def correction(rows: Iterable[StageTime], estimated_s: Mapping[str, float]) -> Correction:
+def correction(
+    rows: Iterable[StageTime], estimated_s: Mapping[str, float], entry_s: tuple[float, float] = (0.0, 0.0)
+) -> Correction:
     """How what stages took corrects `estimated_s` (key of a primitive -> seconds of one call).
 
-    Only stages of which every primitive is in `estimated_s` count.
+    `entry_s` is what a stage costs besides, in seconds for each run of it and per byte of its inputs. Only stages of
+    which every primitive is in `estimated_s` count.
     """
     usable = [row for row in rows if not row.busy and all(key in estimated_s for key in row.calls)]
     runs = Counter(row.key for row in usable)
@@ -116,7 +124,8 @@ def correction(rows: Iterable[StageTime], estimated_s: Mapping[str, float]) -> C
     for row in counting.values():
         total = sum(count * estimated_s[key] for key, count in row.calls.items())
         most = min(_STEP ** runs[row.key], _MOST)
-        error = math.log(min(max(row.seconds / total, 1 / most), most))
+        took = row.seconds - entry_s[0] - entry_s[1] * row.input_bytes
+        error = math.log(min(max(took / total, 1 / most), most))
         for key, count in row.calls.items():
             share = count * estimated_s[key] / total
             moved[key] = moved.get(key, 0.0) + share * error

@@ -64,6 +64,8 @@ def periods(problem: Problem, every: Placements) -> Vector:
             read = (every[:, list(tensor.consumers)] == b).any(axis=1) | (tensor.to_head and b == head)
             payload, latency = _moves(problem, tensor, a, b)
             goes = (sender == a) & read
+            if b != head and len(problem.taking):
+                load[:, b] += goes * tensor.size_bytes * problem.taking[b]
             bytes_s[:, a, b] += goes * payload
             if problem.model == "summed":
                 delay_s[:, a, b] += goes * latency

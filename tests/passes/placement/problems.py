@@ -80,6 +80,7 @@ def problems(
         [draw(st.sampled_from([np.inf, enough, 3 * enough // 4, enough // 2])) for _ in "x" * devices]
     )
     ends = devices + 1
+    taken = model != "makespan" and draw(st.integers(0, 2)) == 0
     return Problem(
         names=tuple(f"n{node}" for node in range(nodes)),
         devices=tuple(f"d{device}" for device in range(devices)),
@@ -94,5 +95,6 @@ def problems(
         contention=draw(st.sampled_from(contentions)),
         free=np.array([model == "summed" and draw(st.integers(0, 3)) == 0 for _ in range(devices)]),
         groups=_groups(draw, nodes),
+        taking=_whole(draw, (devices,), 0, 2) / 4 if taken else np.zeros(0),
         contiguous=draw(st.booleans()) if contiguous is None else contiguous,
     )

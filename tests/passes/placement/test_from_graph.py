@@ -17,7 +17,7 @@ from tvmpipe.targets.cluster import HEAD, Link, parse_cluster
 
 
 def test_the_period_of_random_placements_is_the_price() -> None:
-    """Without latencies, of which the price counts one a message and the problem one a link."""
+    """Without latencies, of which the price counts one a message and the problem one a link, nor costs of stages."""
     cluster = replace(
         parse_cluster("".join(f'[[device]]\nname = "d{i}"\nthreads = 1\n' for i in range(3))),
         links={frozenset(("d0", "d1")): Link(1e6, 0.0), frozenset(("d2", HEAD)): Link(5e5, 0.0)},
@@ -26,13 +26,14 @@ def test_the_period_of_random_placements_is_the_price() -> None:
     state = run_passes(prepare(branchy(), cluster), PLAN)
     assert state.graph is not None
     assert state.costs is not None
-    problem = problem_from_graph(state.graph, state.costs, cluster, "throughput", {})
+    costs = replace(state.costs, entry_s={})
+    problem = problem_from_graph(state.graph, costs, cluster, "throughput", {})
     generator = random.Random(0)
     periods = set()
     for _ in range(50):
         device_of = [generator.randrange(3) for _ in problem.names]
         placement = {name: f"d{device}" for name, device in zip(problem.names, device_of, strict=True)}
-        priced = price(state.graph, state.costs, cluster, placement, "throughput")
+        priced = price(state.graph, costs, cluster, placement, "throughput")
         found = loads(problem, device_of)
         assert found.period_s == pytest.approx(priced.period_s)
         for number, name in enumerate(problem.devices):

@@ -69,7 +69,9 @@ def chains(draw: st.DrawFn) -> Problem:
         time_s[:, -1] = time_s[:, 0]
         memory_bytes = problem.memory_bytes.copy()
         memory_bytes[-1] = memory_bytes[0]
-        problem = replace(problem, time_s=time_s, memory_bytes=memory_bytes)
+        taking = problem.taking.copy()
+        taking[-1:] = taking[:1]
+        problem = replace(problem, time_s=time_s, memory_bytes=memory_bytes, taking=taking)
     if draw(st.booleans()):  # equal links
         ends = problem.device_count + 1
         problem = replace(problem, bandwidth_bps=np.full((ends, ends), 2.0), latency_s=np.full((ends, ends), 0.5))

@@ -21,6 +21,7 @@ def rounded_kinds(problem: Problem, kinds: int) -> Problem:
     speed = np.where(np.isfinite(relative), relative, 0.0).sum(axis=0)
     order = np.lexsort((problem.memory_bytes, speed))
     time_s, memory_bytes = problem.time_s.copy(), problem.memory_bytes.copy()
+    taking = problem.taking.copy()
     bandwidth_bps, latency_s = problem.bandwidth_bps.copy(), problem.latency_s.copy()
     inner = ~np.eye(problem.device_count, dtype=bool)
     if inner.any():
@@ -32,12 +33,15 @@ def rounded_kinds(problem: Problem, kinds: int) -> Problem:
         if len(same):
             time_s[:, same] = time_s[:, same].max(axis=1)[:, None]
             memory_bytes[same] = memory_bytes[same].min()
+            if len(taking):
+                taking[same] = taking[same].max()
     return replace(
         problem,
         time_s=time_s,
         memory_bytes=memory_bytes,
         bandwidth_bps=bandwidth_bps,
         latency_s=latency_s,
+        taking=taking,
         free=np.zeros(0, bool),
     )
 

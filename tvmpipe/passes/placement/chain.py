@@ -97,10 +97,17 @@ class _Chain(ChainCosts):
                 if places.any():
                     found[used][kind] = places
                 if places[-1]:
-                    return self._stages(found, may, used, kind)
+                    return self._stages(found, may, reach, used, kind)
         return None
 
-    def _stages(self, found: _Found, may: dict[tuple[int, int], Flags], used: tuple[int, ...], kind: int) -> Placement:
+    def _stages(
+        self,
+        found: _Found,
+        may: dict[tuple[int, int], Flags],
+        reach: list[Places],
+        used: tuple[int, ...],
+        kind: int,
+    ) -> Placement:
         """Back from the end: the latest place where the last stage can have begun, and so on."""
         end = self.length
         stages: list[tuple[int, int, int]] = []
@@ -109,7 +116,8 @@ class _Chain(ChainCosts):
             if not any(before):
                 return self.placement([*stages, (0, end, kind)])
             fitting = {last: p & may[last, kind] for last, p in found[before].items() if (last, kind) in may}
-            latest = {last: int(np.flatnonzero(p[:end])[-1]) for last, p in fitting.items() if p[:end].any()}
+            fitting = {last: p[:end] & (reach[kind][:end] >= end) for last, p in fitting.items()}
+            latest = {last: int(np.flatnonzero(p)[-1]) for last, p in fitting.items() if p.any()}
             last = max(latest, key=lambda k: latest[k])
             stages.append((latest[last], end, kind))
             used, end, kind = before, latest[last], last
@@ -123,7 +131,7 @@ class _Chain(ChainCosts):
         return self._furthest(period_s, self.cut_most)
 
     def _furthest(self, period_s: float, cuts: Vector) -> Placement | None:
-        step = self._steps(period_s, cuts)
+        step, begin = self._steps(period_s, cuts)
         place = np.zeros(self.states, np.int64)
         for layer in self._layers[1:]:
             for kind, (states, before) in enumerate(layer):
@@ -131,30 +139,42 @@ class _Chain(ChainCosts):
             done = [states[place[states] == self.length] for states, _ in layer]
             full = next((int(states[0]) for states in done if len(states)), None)
             if full is not None:
-                return self._walk_back(place, step, full)
+                return self._walk_back(place, step, begin, full)
         return None
 
-    def _walk_back(self, place: Places, step: list[Places], state: int) -> Placement:
+    def _walk_back(self, place: Places, step: list[Places], begin: list[Places], state: int) -> Placement:
         """The stages that led to a state."""
         stages: list[tuple[int, int, int]] = []
-        while place[state] > 0:
+        end = int(place[state])
+        while end > 0:
             kind = next(
                 k
                 for k, stride in enumerate(self._strides)
                 if self._uses(state, k) and step[k][place[state - stride]] == place[state]
             )
-            before = state - self._strides[kind]
-            if place[before] < place[state]:
-                stages.append((int(place[before]), int(place[state]), kind))
-            state = before
+            state -= self._strides[kind]
+            here = int(begin[kind][place[state]])
+            if here < end:
+                stages.append((here, end, kind))
+                end = here
         return self.placement(stages)
 
-    def _steps(self, period_s: float, cuts: Vector) -> list[Places]:
-        """For each kind, from each place to the furthest that may be cut."""
+    def _steps(self, period_s: float, cuts: Vector) -> tuple[list[Places], list[Places]]:
+        """For each kind, once all before a place is done: the furthest that may be cut, and where that stage begins.
+
+        It may begin earlier, where less is to be taken in.
+        """
         allowed = cuts <= period_s * (1 + 1e-12)
         allowed[0] = allowed[-1] = True
-        before = np.maximum.accumulate(np.where(allowed, np.arange(self.length + 1), 0))
-        return [before[self.reach(kind, period_s)] for kind in range(len(self.classes))]
+        places = np.arange(self.length + 1)
+        before = np.maximum.accumulate(np.where(allowed, places, 0))
+        steps, begins = [], []
+        for kind in range(len(self.classes)):
+            reach = np.where(allowed, self.reach(kind, period_s), -1)
+            furthest = np.maximum.accumulate(reach)
+            steps.append(before[furthest])
+            begins.append(np.maximum.accumulate(np.where(reach == furthest, places, 0)))
+        return steps, begins
 
     @cached_property
     def _strides(self) -> list[int]:
@@ -185,7 +205,7 @@ class _Chain(ChainCosts):
 
     def beam(self, period_s: float) -> Placement | None:
         """As `furthest_surely`, keeping of each number of devices only the most promising states."""
-        step = self._steps(period_s, self.cut_most)
+        step, begins = self._steps(period_s, self.cut_most)
         work = np.min([sums / max(sums[-1], 1e-300) for sums in self.compute], axis=0)
         power = np.array([1 / max(sums[-1], 1e-300) for sums in self.compute])
         names = np.random.default_rng(0).integers(1 << 62, size=len(self.classes))  # sums name multisets of kinds
@@ -212,10 +232,11 @@ class _Chain(ChainCosts):
                 row, end = int(np.flatnonzero(place == self.length)[0]), self.length
                 stages: list[tuple[int, int, int]] = []
                 for places, origin, kind in reversed(trail):
-                    begin = int(places[origin[row]])
+                    begin = int(begins[kind[row]][places[origin[row]]])
                     if begin < end:
                         stages.append((begin, end, int(kind[row])))
-                    row, end = int(origin[row]), begin
+                        end = begin
+                    row = int(origin[row])
                 return self.placement(stages)
         return None
 

@@ -41,6 +41,7 @@ class ChainCosts:
             self.memory.append(_memory_reach(problem, list(order), device))
         self.head = [self._head_sums(device, position) for device in self.first]
         self.cuts = self._cut_seconds(position)
+        self.taken = [self._taking_sums(device, position) for device in self.first]
 
     def _head_sums(self, device: int, position: dict[int, int]) -> list[tuple[Vector, float]]:
         """What a stage exchanges with the head: running sums of seconds, and the latency of any, in and out."""
@@ -63,6 +64,15 @@ class ChainCosts:
                     latency = float(problem.latency_s[ends])
             sides.append((_sums(seconds), latency))
         return sides
+
+    def _taking_sums(self, device: int, position: dict[int, int]) -> tuple[Vector, Vector]:
+        """Seconds of taking in what crosses a cut before each place; running sums of those for what the head sends."""
+        crossing, given = np.zeros(self.length + 1), np.zeros(self.length)
+        for tensor in self.problem.tensors:
+            if tensor.consumers:
+                at = min(position[reader] for reader in tensor.consumers)
+                (given if tensor.producer is None else crossing)[at] += self.problem.taking_s(tensor, device)
+        return crossing, _sums(given)
 
     def _cut_seconds(self, position: dict[int, int]) -> dict[tuple[int, int], Vector]:
         """For each two kinds, the seconds of a cut before each place on the link between them."""
@@ -113,13 +123,15 @@ class ChainCosts:
     def reach(self, kind: int, period_s: float) -> Places:
         """[N + 1] for each place the furthest end of a stage that begins there on a device of a kind."""
         far = np.minimum(self.memory[kind], self.blocked[kind])
-        summed = self.compute[kind]
-        far = np.minimum(far, np.searchsorted(summed, summed + period_s * (1 + 1e-12), side="right") - 1)
+        crossing, given = self.taken[kind]
+        summed = self.compute[kind] + given
+        within = summed + period_s * (1 + 1e-12) - crossing
+        far = np.minimum(far, np.searchsorted(summed, within, side="right") - 1)
         for sums, latency in self.head[kind]:
             if sums[-1] > 0 or latency > 0:
                 room = max(0.0, period_s - latency)
                 far = np.minimum(far, np.searchsorted(sums, sums + room * (1 + 1e-12), side="right") - 1)
-        return far
+        return np.maximum(far, np.arange(self.length + 1))
 
     def placement(self, stages: list[tuple[int, int, int]]) -> tuple[int, ...]:
         """Stages (first place, last place, kind) as node -> device."""

@@ -25,6 +25,8 @@ def _equal(problem: Problem, a: int, b: int) -> bool:
         return False
     if not np.array_equal(problem.time_s[:, a], problem.time_s[:, b]):
         return False
+    if len(problem.taking) and problem.taking[a] != problem.taking[b]:
+        return False
     matrices = [problem.bandwidth_bps, problem.latency_s]
     matrices += [tensor.seconds for tensor in problem.tensors if tensor.seconds is not None]
     return all(_exchangeable(matrix, a, b) for matrix in matrices)

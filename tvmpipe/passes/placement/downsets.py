@@ -252,8 +252,10 @@ class _Costs:
         problem = self.problem
         head, others = problem.head, [d for d in range(problem.device_count) if d != device]
         summed = problem.model == "summed"
+        taken = [problem.taking_s(tensor, device) for tensor in (*self.inner, *self.given)]
+        taking = [(self._received([*self.inner, *self.given], taken), "add")]
         if summed and problem.is_free(device):
-            return []
+            return taking
         received, sent = [], []
         if others:
             share = 1.0
@@ -269,10 +271,10 @@ class _Costs:
         made = np.array([self.sets[:, t.producer] for t in self.results], float).reshape(-1, len(self.sets)).T
         results = [(1.0 - made, made * np.array(result_s))] if result_s else []
         if summed:
-            return [([*received, *sent, *given, *results], "add")]
+            return [*taking, ([*received, *sent, *given, *results], "add")]
         if problem.contention == "port":
-            return [([*received, *given], "most"), ([*sent, *results], "most")]
-        return [(received, "most"), (sent, "most"), (given, "most"), (results, "most")]
+            return [*taking, ([*received, *given], "most"), ([*sent, *results], "most")]
+        return [*taking, (received, "most"), (sent, "most"), (given, "most"), (results, "most")]
 
     def _received(self, tensors: Sequence[Tensor], seconds: Iterable[float]) -> list[tuple[Matrix, Matrix]]:
         """Tensors made before a stage (or by the head) of which it has a reader: the k-th to read is in the stage."""

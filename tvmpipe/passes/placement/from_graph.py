@@ -20,7 +20,9 @@ def problem_from_graph(
 
     Primitives that depend on no input are no nodes: whoever reads them computes them again. `pins` maps names of
     primitives to the device that they must be on. Memory of a node is what it reads and writes; a stage holds more
-    than its largest node does, which only `price` knows, so that what does not fit here fits nowhere.
+    than its largest node does, which only `price` knows, so that what does not fit here fits nowhere. Of what stages
+    cost besides their primitives it has what no placement avoids: copying what comes from elsewhere. A transfer takes
+    that much longer where the latency is asked for.
     """
     primitives = list(graph.by_name().values())
     number = {primitive.index: node for node, primitive in enumerate(primitives)}
@@ -42,6 +44,10 @@ def problem_from_graph(
         consumers = tuple(sorted({number[reader] for reader in graph.readers[value.id]}))
         if consumers or value.id in results:
             tensors.append(Tensor(producer, consumers, float(value.spec.size_bytes), value.id in results))
+    bandwidths = np.array([[link.bandwidth_bps for link in row] for row in links])
+    taking = np.array([costs.entry_s.get(name, (0.0, 0.0))[1] for name in devices])
+    if objective == "latency":
+        bandwidths = 1 / (1 / bandwidths + np.append(taking, 0.0))
     memories = [device.memory_bytes for device in cluster.devices]
     return Problem(
         names=tuple(primitive.name for primitive in primitives),
@@ -51,8 +57,9 @@ def problem_from_graph(
         working_bytes=np.array([float(p.input_bytes + p.output_bytes) for p in primitives]),
         memory_bytes=np.array([np.inf if memory is None else float(memory) for memory in memories]),
         tensors=tuple(tensors),
-        bandwidth_bps=np.array([[link.bandwidth_bps for link in row] for row in links]),
+        bandwidth_bps=bandwidths,
         latency_s=np.array([[link.latency_s for link in row] for row in links]),
         model="overlapped" if objective == "throughput" else "makespan",
         contention="pair",
+        taking=taking if objective == "throughput" else np.zeros(0),
     )

@@ -9,6 +9,7 @@ from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.links import Message, message_s, messages_of
 from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
 from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import HEAD, Cluster
 
@@ -35,8 +36,7 @@ def stage_problem(graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, pla
     times = np.full((len(plan.stages), count), np.inf)
     placed = [devices.index(stage.device) for stage in plan.stages]
     for number, stage in enumerate(plan.stages):
-        run = (*stage.primitives, *stage.repeated)
-        times[number, placed[number]] = sum(costs.latency_s[stage.device][index] for index in run)
+        times[number, placed[number]] = stage_seconds(graph, costs, stage, stage.device)
     problem = Problem(
         names=tuple(f"s{number}" for number in range(len(plan.stages))),
         devices=tuple(devices),

@@ -37,6 +37,7 @@ class Ledger:
         self.pace = (1.0 / problem.bandwidth_bps).tolist()
         self.latency = problem.latency_s.tolist()
         self.given = [None if t.seconds is None else t.seconds.tolist() for t in problem.tensors]
+        self.taking = [[problem.taking_s(tensor, d) for d in range(self.count)] for tensor in problem.tensors]
         self.size = [float(t.size_bytes) for t in problem.tensors]
         self.pays = [not problem.is_free(d) for d in range(self.count)] + [False]
         self.weight = problem.weight_bytes.tolist()
@@ -91,6 +92,8 @@ class Ledger:
             cost = table[sender][receiver] if max(sender, receiver) < len(table) else 0.0
         else:
             cost = self.size[number] * self.pace[sender][receiver]
+        if receiver != self.head:
+            seconds[receiver] += sign * self.taking[number][receiver]
         if self.summed:
             if table is None:
                 cost += self.latency[sender][receiver]

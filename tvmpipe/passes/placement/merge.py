@@ -74,6 +74,7 @@ def reduced(problem: Problem, joined: Sequence[tuple[int, int]] = (), kept: Sequ
             bandwidth_bps=problem.bandwidth_bps[np.ix_(ends, ends)],
             latency_s=problem.latency_s[np.ix_(ends, ends)],
             free=free,
+            taking=problem.taking[list(devices)] if len(problem.taking) else problem.taking,
             groups=tuple(group for group in sorted(groups) if len(group) > 1),
         ),
         tuple(parts),

@@ -25,6 +25,7 @@ def loads(problem: Problem, device_of: Sequence[int]) -> Loads:
     """Seconds per sample on every device and link, and the period that these make.
 
     "overlapped": a link, or with `contention` "port" a port, takes its bytes and one latency if it carries anything.
+    A device's compute includes taking in what it receives.
     "summed": transfers count on both ends, the sender paying once for each receiver; the head's ends are free.
     """
     placed = np.asarray(device_of)
@@ -34,6 +35,8 @@ def loads(problem: Problem, device_of: Sequence[int]) -> Loads:
     delayed: set[tuple[int, int]] = set()
     for number, sender, receiver in crossings(problem, device_of):
         tensor = problem.tensors[number]
+        if receiver != problem.head:
+            compute[receiver] += problem.taking_s(tensor, receiver)
         if problem.model == "summed":
             links[sender, receiver] += problem.transfer_s(tensor, sender, receiver)
             continue

@@ -136,7 +136,7 @@ class _Program:
         problem = self.problem
         latencies = problem.model == "overlapped" and bool(problem.latency_s[:-1, :-1].any())
         pairs = problem.model == "overlapped" and problem.contention == "pair"
-        counted = uniform_links(problem) and not latencies and not pairs
+        counted = uniform_links(problem) and not latencies and not pairs and not problem.taking.any()
         for number, tensor in enumerate(problem.tensors):
             seconds = move_s(problem, tensor, latency=problem.model == "summed") * self.scale
             if tensor.producer is None:
@@ -163,6 +163,8 @@ class _Program:
     def _carry(self, variable: Any, sender: int, receiver: int, seconds: float, number: int) -> None:
         """What a transfer adds to the loads of its model."""
         problem = self.problem
+        if receiver != problem.head and (taking := problem.taking_s(problem.tensors[number], receiver)) > 0:
+            self.loads["device", receiver, receiver].append((variable, taking * self.scale))
         if problem.model == "summed":
             for end in (sender, receiver):
                 if end != problem.head and not problem.is_free(end):

@@ -61,6 +61,8 @@ class Problem:
             its own ("pair"), or all transfers of a device share its send port and its receive port ("port").
         free: [D] True for a device whose transfers take no time ("summed" only: the host of its accelerators).
         groups: nodes of one group share a device.
+        taking: [D] seconds of compute that a device needs for each byte that it receives (throughput only); none
+            where it is empty.
         contiguous: a device's nodes form one stage, and stages can be ordered so that tensors only go forward.
     """
 
@@ -77,6 +79,7 @@ class Problem:
     contention: Contention = "pair"
     free: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     groups: tuple[tuple[int, ...], ...] = ()
+    taking: Vector = field(default_factory=lambda: np.zeros(0))
     contiguous: bool = False
 
     @property
@@ -130,6 +133,12 @@ class Problem:
     def is_free(self, device: int) -> bool:
         """Whether transfers of this device take no time."""
         return device < len(self.free) and bool(self.free[device])
+
+    def taking_s(self, tensor: Tensor, receiver: int) -> float:
+        """Seconds of compute that a receiver needs to take a tensor in; the head's do not count."""
+        if receiver >= len(self.taking):
+            return 0.0
+        return float(tensor.size_bytes * self.taking[receiver])
 
     def transfer_s(self, tensor: Tensor, sender: int, receiver: int) -> float:
         """Seconds to move a tensor alone between two devices (or the head): its bytes and one latency."""

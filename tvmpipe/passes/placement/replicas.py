@@ -22,7 +22,7 @@ from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener
 from tvmpipe.passes.placement.period import loads, period_of
 from tvmpipe.passes.placement.period_bounds import period_bound
-from tvmpipe.passes.placement.problem import Matrix, Problem, Solution, Tensor
+from tvmpipe.passes.placement.problem import Matrix, Problem, Solution, Tensor, Vector
 from tvmpipe.passes.placement.throughput import least_period
 
 Groups = tuple[tuple[int, ...], ...]
@@ -50,8 +50,16 @@ def grouped(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
         tensors=tuple(_between(tensor, ends, shares) for tensor in problem.tensors),
         bandwidth_bps=_over(problem.bandwidth_bps, ends, np.min) * shares,
         latency_s=_over(problem.latency_s, ends, np.max) / shares,
+        taking=_taking(problem, members),
         free=np.array([all(problem.is_free(device) for device in group) for group in members], bool),
     )
+
+
+def _taking(problem: Problem, members: Sequence[Sequence[int]]) -> Vector:
+    """Of the slowest member, over the group's size, as with the time of a node."""
+    if not len(problem.taking):
+        return problem.taking
+    return np.array([problem.taking[list(group)].max() / len(group) for group in members])
 
 
 def _share(problem: Problem, senders: int, receivers: int) -> int:

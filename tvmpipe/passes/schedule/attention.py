@@ -19,7 +19,7 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
     others = blocks_of(schedule)[:-1]
     *batch, query, width = schedule.get_loops(result)
     m, columns = extents(schedule, [query, width])
-    rows, panels = product_tile(m, columns // BLOCK, machine)
+    rows, panels = product_tile(m, columns // BLOCK, m, machine)
     tile, _ = schedule.split(query, [None, rows])
     if m % rows:  # a loop with an annotation cannot be fused
         schedule.annotate(tile, PARTITION, 1)
@@ -33,7 +33,7 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
             schedule_pack(schedule, block)
         elif kind in (SCORES, VALUES):
             *_, i, j, k = schedule.get_loops(block)
-            wide = panels if kind == VALUES else max(1, machine.accumulators * machine.lanes // (BLOCK * rows))
+            wide = panels if kind == VALUES else _panels_beside(rows, machine)
             tile_product(schedule, i, j, k, wide * BLOCK, machine)
             reductions.append((block, k))
         else:
@@ -47,3 +47,11 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
         schedule.parallel(schedule.fuse(*batch) if heads >= machine.threads else tile)
     for block, loop in reductions:
         schedule.decompose_reduction(block, loop)
+
+
+def _panels_beside(rows: int, machine: Machine) -> int:
+    """Most panels of a register tile of so many rows, at least 1."""
+    panels = 1
+    while machine.tile_rows((panels + 1) * BLOCK // machine.lanes) >= rows:
+        panels += 1
+    return panels

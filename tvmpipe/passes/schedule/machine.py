@@ -28,12 +28,15 @@ class Machine:
     threads: int
     choices: Choices = field(default_factory=Choices, compare=False)
 
-    @property
-    def accumulators(self) -> int:
-        """Vector registers that may hold results while operands stream through the others."""
+    def tile_rows(self, vectors: int) -> int:
+        """Most rows of a register tile `vectors` wide: its results stay in registers while operands stream by."""
+        if self.registers < 32 and self.lanes == 8:
+            # LLVM holds a whole row of the right-hand side and one number of the left-hand side beside them.
+            return max(0, self.registers - 1 - vectors) // vectors
         if self.registers < 32:
-            return 12
-        return 28 if self.lanes == 16 else 24  # AVX-512 multiplies by a number in memory, NEON wants it in a register
+            return 12 // vectors
+        # AVX-512 multiplies by a number in memory, NEON wants it in a register.
+        return (28 if self.lanes == 16 else 24) // vectors
 
     def choose(self, name: str, default: T, candidates: Sequence[T]) -> T:
         """The decision made for `name`, or the rule's own `default`; a tuner tries all candidates."""

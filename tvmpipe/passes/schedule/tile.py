@@ -6,16 +6,26 @@ from tvmpipe.passes.kernels.base import BLOCK
 from tvmpipe.passes.schedule.machine import Machine
 
 _MOST_PANELS = 8
+_SECOND_LEVEL_BYTES = 20  # that a level 2 cache gives in a cycle, about a third of a line; measured on Xeons
 
 
 def choose_tile(
-    rows: int, panels: int, machine: Machine, *, row_cost: float, panel_cost: float, ragged_panels: bool = False
+    rows: int,
+    panels: int,
+    machine: Machine,
+    *,
+    row_cost: float,
+    panel_cost: float,
+    ragged_panels: bool = False,
+    most_rows: int | None = None,
+    streamed: bool = False,
 ) -> tuple[int, int]:
     """Rows and panels of the register tile that need the fewest cycles for `rows` by `panels` in all.
 
     A step of the reduction costs the largest of its multiplications (two FMA units), its loads (two ports), and the
     latency of a multiplication; and `row_cost` and `panel_cost` cycles for each row and vector of a panel, for what
-    comes from beyond the first level cache. With `ragged_panels` the last tile may have fewer panels.
+    comes from beyond the first level cache. With `ragged_panels` the last tile may have fewer panels. Where panels
+    are `streamed`, all of their vectors come from the second level cache at what it gives in a cycle.
     """
     vectors = BLOCK // machine.lanes
 
@@ -23,11 +33,13 @@ def choose_tile(
         if not tile_rows or not tile_vectors:
             return 0.0
         work = max(tile_rows * tile_vectors / 2, (tile_rows + tile_vectors) / 2, 4.0)
+        if streamed:
+            work = max(work, tile_vectors * machine.lanes * 4 / _SECOND_LEVEL_BYTES)
         return work + row_cost * tile_rows + panel_cost * tile_vectors
 
     best = None
     for tile_panels in range(1, _MOST_PANELS + 1):
-        most = machine.accumulators // (tile_panels * vectors)
+        most = min(machine.tile_rows(tile_panels * vectors), most_rows or rows)
         if tile_panels > panels or most < 1:
             break
         if panels % tile_panels and not ragged_panels:

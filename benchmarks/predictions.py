@@ -1,0 +1,353 @@
+"""Predicted against measured: period and latency of pipelines whose model nobody had measured when they were planned.
+
+    python -m benchmarks.predictions [--pairs N] [--store FOLDER] [--json]
+
+For each pair of a model and a cluster of unequal emulated devices there are two plans. One is made with costs learned
+from everything that was measured but this model's primitives: a model never seen. The other is made with the
+measurements of this model. Both are compiled and run on agents of their own on this machine, block by block in turns,
+so that whatever disturbs this machine disturbs both. Printed are, of the first, predicted and measured period and the
+same of one sample alone; and how much longer its period is than the second's. Everything is emulated: each agent
+computes for real on one thread and then waits, as a device that many times slower would, and sends no faster than its
+link. Writes `results/predictions.txt` after each pair. `--store` is where `tvmpipe profile` measured the models, if
+not what comes with tvmpipe.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cost_model import RESULTS
+from benchmarks.described import FAST_ETHERNET, GIGABIT, Kind, described
+from benchmarks.kernels import model_file, processor
+from tvmpipe.build import prepare
+from tvmpipe.bundle import Bundle
+from tvmpipe.commands.progress import stderr
+from tvmpipe.commands.run import measure_stream
+from tvmpipe.commands.samples import random_samples
+from tvmpipe.passes.base import CompileState
+from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
+from tvmpipe.passes.price import price_stages
+from tvmpipe.passes.work import works_of
+from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.runtime.local import LocalAgent, local_cluster
+from tvmpipe.runtime.pipeline import Pipeline
+from tvmpipe.targets.cluster import HEAD, Cluster, Device, Link
+from tvmpipe.targets.cost import CostModel
+from tvmpipe.targets.estimates import LearnedCost
+from tvmpipe.targets.peak import measure_peak_flops
+from tvmpipe.targets.profile_store import SHIPPED, ProfileStore
+
+MIB = 2**20
+CLUSTERS: dict[str, tuple[tuple[Kind, ...], Link]] = {
+    "two": ((Kind("x86-64-v4", slowdown=20, threads=1), Kind("x86-64-v2", slowdown=8, threads=1)), GIGABIT),
+    "three": (
+        (
+            Kind("x86-64-v4", slowdown=20, threads=1),
+            Kind("x86-64-v3", slowdown=12, threads=1),
+            Kind("x86-64-v2", slowdown=8, threads=1),
+        ),
+        GIGABIT,
+    ),
+    "three, 100 Mbit/s": (
+        (
+            Kind("x86-64-v4", slowdown=16, threads=1),
+            Kind("x86-64-v3", slowdown=14, threads=1),
+            Kind("x86-64-v2", slowdown=10, threads=1),
+        ),
+        FAST_ETHERNET,
+    ),
+    "three, 48 to 64 MiB": (
+        (
+            Kind("x86-64-v4", 1, 48 * MIB, slowdown=20, threads=1),
+            Kind("x86-64-v3", 1, 64 * MIB, slowdown=12, threads=1),
+            Kind("x86-64-v3", 1, 64 * MIB, slowdown=16, threads=1),
+        ),
+        GIGABIT,
+    ),
+    "four": (
+        (
+            Kind("x86-64-v4", slowdown=24, threads=1),
+            Kind("x86-64-v3", slowdown=16, threads=1),
+            Kind("x86-64-v3", slowdown=10, threads=1),
+            Kind("x86-64-v2", slowdown=8, threads=1),
+        ),
+        GIGABIT,
+    ),
+}
+PAIRS = (
+    ("light_squeezenet", "two"),
+    ("mobilenet_v2", "three"),
+    ("resnet18", "four"),
+    ("resnet50", "three, 48 to 64 MiB"),
+    ("light_inception_v2", "three"),
+    ("light_densenet121", "two"),
+    ("bert_base", "three"),
+    ("vit_base", "four"),
+    ("light_vgg19", "three"),
+    ("resnet18", "three, 100 Mbit/s"),
+    ("resnet50", "four"),
+    ("mobilenet_v2", "three, 100 Mbit/s"),
+)
+ROUNDS = 3
+PLAN_S = 15.0
+_BLOCK_S = 4.0  # a block of a round, at least so long
+_FEWEST, _MOST = 4, 60  # samples of a block
+_ALONE_S = 4.0  # samples one by one, so long
+_LOOPBACK = Link(1e9, 0.2e-3)  # from the head, which emulates no link
+_GOOD = 0.1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pair; seconds. `predicted` by a plan made without the model's measurements, `known` what these say of it.
+
+    `over` is the median over rounds of its measured period over that of the plan made with them, 1 where the two are
+    the same plan. `clock` is the rate of multiply-adds on this machine now over that when the store was filled, for the
+    target that differs most. `measured` primitives of `primitives` were in the store.
+    """
+
+    model: str
+    cluster: str
+    devices: int
+    used: int
+    predicted_period_s: float
+    known_period_s: float
+    period_s: float
+    predicted_latency_s: float
+    known_latency_s: float
+    latency_s: float
+    same_plan: bool
+    over: float
+    clock: float
+    measured: int
+    primitives: int
+
+    @property
+    def period_error(self) -> float:
+        """Predicted over measured, less one."""
+        return self.predicted_period_s / self.period_s - 1
+
+    @property
+    def latency_error(self) -> float:
+        """The same of one sample alone."""
+        return self.predicted_latency_s / self.latency_s - 1
+
+
+def cluster_of(name: str) -> Cluster:
+    """An emulated cluster; the head is on the same machine and emulates nothing."""
+    kinds, network = CLUSTERS[name]
+    cluster = described(kinds, network)
+    return replace(cluster, links={frozenset((HEAD, device.name)): _LOOPBACK for device in cluster.devices})
+
+
+def agent_of(device: Device, network: Link) -> LocalAgent:
+    """The agent that behaves as a device behind a link."""
+    options = ["--slowdown", str(device.slowdown)]
+    options += ["--bandwidth", f"{network.bandwidth_bps / 1e6}MB/s", "--latency", f"{network.latency_s * 1e3}ms"]
+    return LocalAgent(device.key, device.threads, device.memory_bytes, tuple(options))
+
+
+def never_seen(store: ProfileStore, own: set[str], cluster: Cluster, folder: Path) -> LearnedCost:
+    """Costs from a store without the primitives `own`; what is left is written to `folder`."""
+    rest = ProfileStore(folder)
+    for target, threads in {(device.target, device.threads) for device in cluster.devices}:
+        rest.add_all(target, threads, [row for row in store.read(target, threads) if row.work.key not in own])
+    return LearnedCost([rest])
+
+
+def compiled(front: CompileState, cost_model: CostModel) -> CompileState:
+    """Planned with these costs, and compiled."""
+    return run_passes(replace(front, options=replace(front.options, cost_model=cost_model)), COMPILE[len(FRONT) :])
+
+
+class Running:
+    """A bundle on agents of its own."""
+
+    def __init__(self, bundle: Bundle, cluster: Cluster, stack: ExitStack) -> None:
+        store = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmpipe-")))
+        used = [device for device in cluster.devices if device.name in bundle.manifest.plan.devices]
+        local = stack.enter_context(local_cluster([agent_of(one, cluster.network) for one in used], store=store))
+        self.pipe: Pipeline = stack.enter_context(bundle.connect(local.tracker, batch=1, timeout_s=300))
+        self.samples = random_samples(bundle.manifest, 2, seed=0)
+        self.periods: list[float] = []
+        self.predicted_s = bundle.manifest.plan.predicted.period_s
+
+    def warm_up(self, reference: Reference) -> None:
+        """Allocate, let the emulation see some runs, and compare a result with ONNX Runtime's."""
+        self.pipe.warm_up()
+        result, *_ = [self.pipe.run(self.samples[0]) for _ in range(3)]
+        if (error := relative_error(result, reference.run(self.samples[0]))) > TOLERANCE:
+            raise SystemExit(f"results differ by {error:.1e}")
+
+    def block(self, title: str) -> None:
+        """Stream a block of samples and note the period."""
+        count = 1 + min(_MOST, max(_FEWEST, math.ceil(_BLOCK_S / self.predicted_s)))
+        _, facts = measure_stream(self.pipe, [self.samples[n % 2] for n in range(count)], title)
+        self.periods.append(facts["period_s"])
+
+    def alone_s(self) -> float:
+        """Median seconds of one sample alone."""
+        took: list[float] = []
+        while len(took) < 3 or (sum(took) < _ALONE_S and len(took) < _MOST):
+            started = time.perf_counter()
+            self.pipe.run(self.samples[0])
+            took.append(time.perf_counter() - started)
+        return statistics.median(took)
+
+
+def clock_of(store: ProfileStore, cluster: Cluster) -> float:
+    """This machine's multiply-adds now over those in the store's notes; of all targets the one furthest from 1."""
+    ratios = []
+    for target in {device.target for device in cluster.devices}:
+        facts = store.device(target, 1)
+        if facts is not None:
+            ratios.append(measure_peak_flops(target, 1) / facts.peak_flops)
+    return max(ratios, key=lambda ratio: abs(math.log(ratio)), default=math.nan)
+
+
+def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
+    """Plan a pair both ways, run both in turns."""
+    cluster = cluster_of(name)
+    front = run_passes(prepare(path, cluster, time_limit_s=PLAN_S), FRONT)
+    assert front.graph is not None
+    works = works_of(front.graph, front.module)
+    with ExitStack() as stack:
+        rest = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmpipe-")))
+        stderr.print(f"{model} on {name}: compiling")
+        blind = compiled(front, never_seen(store, {work.key for work in works}, cluster, rest))
+        known = compiled(front, LearnedCost([store]))
+        assert blind.plan is not None
+        assert known.plan is not None
+        assert known.costs is not None
+        states = (blind,) if blind.plan.placement == known.plan.placement else (blind, known)
+        again = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
+        clock = clock_of(store, cluster)
+        running = [Running(state.bundle, cluster, stack) for state in states if state.bundle is not None]
+        reference = Reference(path)
+        for one in running:
+            one.warm_up(reference)
+        for number in range(ROUNDS):
+            for one in running:
+                one.block(f"round {number + 1} of {ROUNDS}")
+        ratios = [mine / theirs for mine, theirs in zip(running[0].periods, running[-1].periods, strict=True)]
+        timed = [work.key for work in works if work.key and not work.view]
+        have = {row.work.key for row in store.read(cluster.devices[0].target, 1)}
+        return Row(
+            model=model,
+            cluster=name,
+            devices=len(cluster.devices),
+            used=len(blind.plan.loads),
+            predicted_period_s=blind.plan.period_s,
+            known_period_s=again.period_s,
+            period_s=statistics.median(running[0].periods),
+            predicted_latency_s=blind.plan.latency_s,
+            known_latency_s=again.latency_s,
+            latency_s=running[0].alone_s(),
+            same_plan=len(states) == 1,
+            over=statistics.median(ratios),
+            clock=clock,
+            measured=sum(key in have for key in timed),
+            primitives=len(timed),
+        )
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """How many pairs are right, and what planning without measurements costs."""
+    periods, latencies = ([getattr(row, name) for row in rows] for name in ("period_error", "latency_error"))
+    lines = [
+        f"{what} within {_GOOD:.0%} of what was predicted: {_within(errors)} of {len(rows)} pairs; "
+        f"median error {np.median(np.abs(errors)):.1%}, largest {max(errors, key=abs):+.1%}"
+        for what, errors in (("period", periods), ("latency", latencies))
+    ]
+    over = [row.over - 1 for row in rows]
+    lines.append(
+        f"a plan made without measurements of the model takes {np.median(over):+.1%} (median) and {max(over):+.1%} "
+        f"(at most) longer than one made with them; {sum(row.same_plan for row in rows)} of {len(rows)} are the same"
+    )
+    if lacking := [row.model for row in rows if row.measured < row.primitives]:
+        lines.append(f"not all primitives were measured, so that learned costs filled in: {', '.join(lacking)}")
+    return lines
+
+
+def _within(errors: Sequence[float]) -> int:
+    return sum(abs(error) <= _GOOD for error in errors)
+
+
+_COLUMNS = ("used", "period: said", "measured", "error", "known", "alone: said", "measured", "error", "over", "clock")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of the table, without model and cluster; milliseconds."""
+    return (
+        f"{row.used} of {row.devices}",
+        f"{row.predicted_period_s * 1e3:.1f}",
+        f"{row.period_s * 1e3:.1f}",
+        f"{row.period_error:+.1%}",
+        f"{row.known_period_s / row.period_s - 1:+.1%}",
+        f"{row.predicted_latency_s * 1e3:.1f}",
+        f"{row.latency_s * 1e3:.1f}",
+        f"{row.latency_error:+.1%}",
+        "same" if row.same_plan else f"{row.over - 1:+.1%}",
+        f"{row.clock:.2f}",
+    )
+
+
+def write(rows: Sequence[Row]) -> None:
+    """The table and its summary as text."""
+    lines = [
+        f"{processor()}; {date.today().isoformat()}; emulated devices and links, 1 thread each; milliseconds",
+        "said: by costs learned from other models; known: error of the same plan's period by measured costs;",
+        "over: measured period of this plan against that of the plan made with measured costs;",
+        "clock: multiply-adds of this machine now over those when costs were measured",
+        "",
+        f"{'model':<20}{'cluster':<21}" + "".join(f"{name:>13}" for name in _COLUMNS),
+        *(f"{row.model:<20}{row.cluster:<21}" + "".join(f"{cell:>13}" for cell in cells(row)) for row in rows),
+        "",
+        *summary(rows),
+    ]
+    (RESULTS / "predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@click.command()
+@click.option("--pairs", default=len(PAIRS), help="Only so many.")
+@click.option("--store", type=click.Path(path_type=Path), default=SHIPPED, show_default="what comes with tvmpipe")
+@click.option("--json", "as_json", is_flag=True)
+def main(pairs: int, store: Path, as_json: bool) -> None:
+    """Print predicted and measured periods and latencies, all emulated."""
+    rows: list[Row] = []
+    for number, (model, name) in enumerate(PAIRS[:pairs]):
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+            rows.append(measure(model_file(model, Path(folder)), model, name, ProfileStore(store)))
+        write(rows)
+        stderr.print(f"{number + 1} of {pairs}: {' | '.join(cells(rows[-1]))}; {time.monotonic() - started:.0f} s")
+    if as_json:
+        facts = [{**asdict(row), "period_error": row.period_error, "latency_error": row.latency_error} for row in rows]
+        click.echo(json.dumps({"emulated": True, "pairs": facts}, indent=2))
+        return
+    table = Table(title="Predicted and measured, emulated devices, milliseconds")
+    for column in ("model", "cluster", *_COLUMNS):
+        table.add_column(column, justify="left" if column in ("model", "cluster") else "right")
+    for row in rows:
+        table.add_row(row.model, row.cluster, *cells(row))
+    console = Console(width=160)
+    console.print(table)
+    console.print("\n".join(summary(rows)))
+
+
+if __name__ == "__main__":
+    main()
