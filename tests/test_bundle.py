@@ -12,6 +12,7 @@ import pytest
 import tvmpipe
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import BundleError
+from tvmpipe.manifest import FORMAT_VERSION
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -135,7 +136,8 @@ def test_other_format_version(tmp_path: Path, chain_bundle: Bundle) -> None:
 
     chain_bundle.save(tmp_path / "b")
     manifest = tmp_path / "b" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 1').replace('"plans"', '"stages"'))
+    text = manifest.read_text().replace(f'"format": {FORMAT_VERSION}', '"format": 1')
+    manifest.write_text(text.replace('"plans"', '"stages"'))
     (tmp_path / "b" / "manifest.json.sha256").write_text(hash_file(manifest))
-    with pytest.raises(BundleError, match="bundle format 1; this version reads 3"):
+    with pytest.raises(BundleError, match=f"bundle format 1; this version reads {FORMAT_VERSION}"):
         tvmpipe.load(tmp_path / "b")

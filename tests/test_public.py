@@ -23,5 +23,6 @@ import tvmpipe, tvmpipe.cli, tvmpipe.runtime.agent, tvmpipe.runtime.pipeline, tv
 import tvmpipe.commands.run
 loaded = [name for name in sys.modules if name.startswith(("tvmpipe.passes", "tvmpipe.targets"))]
 assert not loaded, loaded
+import tvmpipe.targets.profile_store, tvmpipe.targets.stage_times  # which `run --learn` needs on a head
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -48,7 +48,8 @@ def build(
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
     first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
     Costs are those of `cost_model`; by default of the measurements that come with tvmpipe and those in the folder
-    `profiles`, which is the user's own unless it is given (`tvmpipe profile` writes there).
+    `profiles`, which is the user's own unless it is given (`tvmpipe profile` writes there). Links that the cluster file
+    says nothing of are as they were measured, where that folder has them.
     With `replicate`, devices may take samples in turn where that lowers the period.
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
@@ -101,10 +102,16 @@ def prepare(
     from tvmpipe.passes.base import CompileState, Options
     from tvmpipe.targets.cluster import Cluster, load_cluster
     from tvmpipe.targets.estimates import default_cost
+    from tvmpipe.targets.links import with_measured_links
+    from tvmpipe.targets.profile_store import default_store
 
+    folder = default_store() if profiles is None else Path(profiles)
+    cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
+    cluster, notes = with_measured_links(cluster, folder)
     return CompileState(
         source=model,
-        cluster=cluster if isinstance(cluster, Cluster) else load_cluster(cluster),
+        cluster=cluster,
+        notes=tuple(notes),
         options=Options(
             objective=objective,
             time_limit_s=time_limit_s,
@@ -115,6 +122,6 @@ def prepare(
             failover=failover,
             compress=compress,
             robust=robust,
-            cost_model=cost_model or default_cost(None if profiles is None else Path(profiles)),
+            cost_model=cost_model or default_cost(folder),
         ),
     )

@@ -161,9 +161,10 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("--passes", type=click.IntRange(min=1), default=3, help="Measure until two agree, at most so often.")
 @click.option("--again", is_flag=True, help="Also measure what was measured before; the fastest counts.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of what is measured when no MODEL is given.")
+@click.option("--links/--no-links", default=True, help="Measure the links between the devices too.")
 @_command
 def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
-    """Measure what primitives cost on devices: those of each MODEL, or a sample of what models consist of."""
+    """Measure links, and what primitives cost on devices: those of each MODEL, or a sample of what models hold."""
     from tvmpipe.commands.profile import run_profile
 
     return run_profile(models, shapes=dict(shapes), **options)
@@ -187,6 +188,8 @@ def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write what devices did when here, for Perfetto.")
 @click.option("--event-log", type=click.Path(path_type=Path), help="Write what the executor decided on here.")
+@click.option("--learn", is_flag=True, help="Keep what stages took, for the plans to come.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder to keep that in; default: your cache.")
 @_command
 def run(bundle: Path, **options: Any) -> Outcome:
     """Run samples through BUNDLE on the devices behind a tracker."""

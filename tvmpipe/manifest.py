@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 HEAD = "head"
 """The process that submits samples, as an end of a link."""
@@ -162,8 +162,21 @@ class PlanEntry(_Frozen):
         return math.lcm(*(turn.of for turn in self.turns.values()))
 
 
+class CodeEntry(_Frozen):
+    """What stages compute, for who learns from a run what that takes.
+
+    `schedule` is the version of the schedules, `calls` for each stage how often it calls each primitive, by its key.
+    """
+
+    schedule: str
+    calls: dict[str, dict[str, int]]
+
+
 class Manifest(_Frozen):
-    """The whole of `manifest.json`. `plans` begins with the plan to start with; others replace it on a loss."""
+    """The whole of `manifest.json`. `plans` begins with the plan to start with; others replace it on a loss.
+
+    `code` is missing where tuned schedules were used, which cost models know nothing of.
+    """
 
     format: int
     tools: dict[str, str]
@@ -173,6 +186,7 @@ class Manifest(_Frozen):
     model_inputs: dict[str, int]
     model_outputs: dict[str, int]
     plans: tuple[PlanEntry, ...]
+    code: CodeEntry | None = None
     files: tuple[FileEntry, ...]
 
     @property

@@ -1,17 +1,29 @@
-"""Explanations: what is left over adds up, what is unused says why, and changes are worth what planning again says."""
+"""Explanations: what is left over adds up, what is unused says why, costs stand beside what was measured, and changes
+are worth what planning again says.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.models import chain
 from tests.passes.test_place import cluster_of
+from tests.targets.synthetic import measurements
 from tvmpipe.build import prepare
 from tvmpipe.passes.explain import explain
 from tvmpipe.passes.pipeline import PLAN, run_passes
-from tvmpipe.targets.cluster import Cluster, parse_cluster
+from tvmpipe.targets.cluster import Cluster, Device, parse_cluster
+from tvmpipe.targets.cost import Roofline, Work
+from tvmpipe.targets.estimates import LearnedCost
+from tvmpipe.targets.profile_store import Measurement, ProfileStore, schedule_version, tvm_version
+from tvmpipe.targets.stage_times import StageTime
+from tvmpipe.targets.target import TargetDescription, find_target
 
 
 def explained(cluster: Cluster, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -62,3 +74,74 @@ def test_a_device_without_memory_is_told_so() -> None:
 def test_a_pinned_model_is_told_so() -> None:
     _, facts = explained(cluster_of("1GiB", "1GiB"), pins={"*": "d0"})
     assert facts["devices"][1]["why_unused"] == "pins keep every stage elsewhere"
+
+
+def planned(cluster: Cluster, model: LearnedCost) -> Any:
+    return run_passes(prepare(chain(6, 512), cluster, cost_model=model), PLAN)
+
+
+def measured_as(works: Sequence[Work], factors: Sequence[float], target: TargetDescription) -> list[Measurement]:
+    """Rows of primitives that take so many times what their roofline says."""
+    device = Device("d", "d", target, 1, None)
+    like = measurements(target, 1, 1)[0]
+    rows = []
+    for work, factor in zip(works, factors, strict=True):
+        seconds = factor * Roofline(call_s=0.0).estimate(work, device).latency_s
+        rows.append(replace(like, work=work, seconds=seconds, low_s=seconds, high_s=seconds))
+    return rows
+
+
+def test_predicted_stands_beside_measured(tmp_path: Path) -> None:
+    """Rows at twice the roofline and more; nothing else is known of the target, so that the roofline predicts."""
+    target, store = find_target("x86-64-v2"), ProfileStore(tmp_path)
+    one = parse_cluster('[[device]]\nname = "solo"\ntarget = "x86-64-v2"\nthreads = 1\nslowdown = 3\n')
+    model = LearnedCost([store])
+    plain = planned(one, model)
+    assert explain(plain, 1.0)["measured"] == []
+    works = list({work.key: work for work in plain.costs.works if not work.view}.values())
+    store.add_all(target, 1, measured_as(works, [2.0 + place for place in range(len(works))], target))
+    state = planned(one, LearnedCost([store]))
+    (facts,) = explain(state, 1.0)["measured"]
+    graph = state.graph
+    named = {graph.primitives[place].name: work for place, work in enumerate(state.costs.works)}
+    worst = facts["most_wrong"]
+    work = named[worst["primitive"]]
+    roofline = Roofline().estimate(work, one.devices[0]).latency_s * 3
+    assert worst["predicted_by"] == "roofline"
+    assert worst["predicted_s"] == pytest.approx(roofline)
+    off = {w.key: abs(m - p) for w, p, m in seconds_of(state, works)}
+    calls = Counter(w.key for w in state.costs.works)
+    assert off[work.key] * calls[work.key] == pytest.approx(max(off[key] * calls[key] for key in off))
+    assert facts["predicted_s"] == pytest.approx(sum(plain.costs.latency_s["solo"]), rel=1e-3)
+    assert facts["measured_s"] == pytest.approx(sum(state.costs.latency_s["solo"]), rel=1e-3)
+    assert facts["stages"] == []
+
+
+def seconds_of(state: Any, works: Sequence[Work]) -> list[tuple[Work, float, float]]:
+    """Each of `works` with its roofline and with its cost in `state`."""
+    (device,) = state.cluster.devices
+    place = {work.key: index for index, work in enumerate(state.costs.works)}
+    return [
+        (w, Roofline().estimate(w, device).latency_s * device.slowdown, state.costs.latency_s["solo"][place[w.key]])
+        for w in works
+    ]
+
+
+def test_a_stage_that_ran_stands_beside_its_estimate(tmp_path: Path) -> None:
+    one = parse_cluster('[[device]]\nname = "solo"\ntarget = "x86-64-v2"\nthreads = 1\nslowdown = 3\n')
+    store = ProfileStore(tmp_path)
+    before = planned(one, LearnedCost([store]))
+    seconds = before.plan.loads["solo"].compute_s / 3
+    calls = dict(Counter(work.key for work in before.costs.works))
+    given = 4 * 4 * 512  # bytes
+    took = StageTime(
+        calls, given, 1.25 * seconds, seconds, seconds, 20, False, 1.0, schedule_version(), tvm_version(), "", ""
+    )
+    store.add(one.devices[0].target, 1, took)
+    state = planned(one, LearnedCost([store]))
+    (facts,) = explain(state, 1.0)["measured"]
+    (stage,) = facts["stages"]
+    assert stage["measured_s"] / stage["predicted_s"] == pytest.approx(1.25, rel=1e-3)
+    assert stage["corrected_s"] == pytest.approx(stage["measured_s"], rel=1e-3)
+    assert state.plan.loads["solo"].compute_s == pytest.approx(stage["measured_s"], rel=1e-3)
+    assert (facts["measured"], facts["most_wrong"]) == (0, None)

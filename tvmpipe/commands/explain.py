@@ -51,7 +51,36 @@ def _render(facts: dict[str, Any]) -> list[RenderableType]:
             changes.add_row(change["change"], "-", "no plan")
         else:
             changes.add_row(change["change"], format_duration(change["figure_s"]), f"{change['speedup']:.2f}x")
+    tables = [used, *([_compared(facts["measured"])] if facts["measured"] else []), changes]
     lines = [f"{d['name']} got nothing: {d['why_unused']}" for d in facts["devices"] if not d["used"]]
     if facts["balance"] is not None:
         lines.insert(0, f"balance (mean over most busy device): {facts['balance']:.2f}")
-    return [used, changes, *(Text(line) for line in lines)]
+    lines += [_most_wrong(device) for device in facts["measured"] if device["most_wrong"]]
+    return [*tables, *(Text(line) for line in lines)]
+
+
+def _compared(devices: list[dict[str, Any]]) -> Table:
+    table = Table(title="Predicted, as if nobody had measured, beside measured")
+    for column in ("device or stage", "what", "predicted", "measured", "off by", "of a primitive"):
+        table.add_column(column, justify="left" if column in ("device or stage", "what") else "right")
+    for device in devices:
+        if device["measured"]:
+            what = f"{device['measured']} of {device['primitives']} primitives"
+            table.add_row(device["name"], what, *_figures(device), f"{device['median_error']:.0%}")
+        for stage in device["stages"]:
+            table.add_row(f"{device['name']} {stage['name']}", "the stage as it ran", *_figures(stage), "")
+    return table
+
+
+def _figures(one: dict[str, Any]) -> tuple[str, str, str]:
+    off = one["predicted_s"] / one["measured_s"] - 1
+    return format_duration(one["predicted_s"]), format_duration(one["measured_s"]), f"{off:+.0%}"
+
+
+def _most_wrong(device: dict[str, Any]) -> str:
+    one = device["most_wrong"]
+    calls = "" if one["calls"] == 1 else f", called {one['calls']} times"
+    return (
+        f"most wrong on {device['name']}: {one['primitive']}{calls}, {format_duration(one['predicted_s'])} predicted "
+        f"({one['predicted_by']}), {format_duration(one['measured_s'])} measured"
+    )

@@ -1,8 +1,10 @@
-"""`profile`: what primitives cost on the devices of a cluster."""
+"""`profile`: what primitives cost on the devices of a cluster, and how fast its links are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ from tvmpipe.commands.progress import pass_progress, work_progress
 from tvmpipe.errors import InputError, ModelError
 from tvmpipe.passes.profile import profile
 from tvmpipe.passes.subjects import Subject, distinct, subjects_of
+from tvmpipe.runtime.allpairs import time_links
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.targets.cluster import Cluster, load_cluster
 from tvmpipe.targets.experiments import experiments
+from tvmpipe.targets.links import LinkRow, LinkStore, fit_link
 from tvmpipe.targets.profile_store import ProfileStore, default_store, store_key
 from tvmpipe.units import format_duration
 
@@ -37,8 +41,9 @@ def run_profile(
     passes: int,
     again: bool,
     seed: int,
+    links: bool,
 ) -> Outcome:
-    """Measure the primitives of some models, or of experiments; facts and a table of what there is then.
+    """Measure links, and the primitives of some models or of experiments; facts and a table of what there is then.
 
     Raises InputError, ModelError, ClusterError, and DeviceError when no device could be reached.
     """
@@ -55,13 +60,14 @@ def run_profile(
     subjects = distinct(list(_subjects(models, shapes, seed)))
     if budget_s is None and not models:
         budget_s = _BUDGET_S
+    rows, failures = _links(devices, tracker, LinkStore(folder)) if links else ([], [])
     kept = ProfileStore(folder)
     with work_progress("measuring") as notice:
         outcome = profile(
             subjects, devices, tracker, kept, budget_s=budget_s, passes=passes, again=again, notice=notice
         )
     targets = _targets(devices, kept)
-    facts = {
+    facts: dict[str, Any] = {
         "store": str(folder),
         "primitives": len(subjects),
         "measured": outcome.measured,
@@ -69,15 +75,44 @@ def run_profile(
         "busy": outcome.busy,
         "left": outcome.left,
         "seconds": outcome.seconds,
-        "failures": outcome.failures,
+        "failures": [*failures, *outcome.failures],
         "targets": targets,
+        "links": [asdict(row) for row in rows],
     }
     lines = [
         f"measured {outcome.measured} in {format_duration(outcome.seconds)}, {outcome.known} were known, "
         f"{outcome.busy} on a busy device, {outcome.left} left; kept in {folder}",
-        *(f"failed: {failure}" for failure in outcome.failures),
+        *(f"failed: {failure}" for failure in facts["failures"]),
     ]
-    return Outcome(facts, Group(_table(targets), *(Text(line) for line in lines)))
+    tables = [_table(targets), *([_link_table(rows)] if rows else [])]
+    return Outcome(facts, Group(*tables, *(Text(line) for line in lines)))
+
+
+def _links(cluster: Cluster, tracker: str, store: LinkStore) -> tuple[list[LinkRow], list[str]]:
+    """Measure links between the devices and from here to them, and keep each at once; failures in sentences."""
+    rows: list[LinkRow] = []
+    failures: list[str] = []
+    keys = list(dict.fromkeys(device.key for device in cluster.devices))
+    with work_progress("links") as notice:
+        for timed in time_links(tracker, keys, notice=notice):
+            if timed.times is None:
+                failures.append(timed.failure)
+                continue
+            link = fit_link([timed.times.sent, timed.times.received])
+            when = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            rows.append(LinkRow(timed.between, link.bandwidth_bps, link.latency_s, timed.emulated, when))
+            store.add(rows[-1:])
+    return rows, failures
+
+
+def _link_table(rows: list[LinkRow]) -> Table:
+    table = Table(title="Links")
+    for column in ("between", "and", "MB/s", "latency"):
+        table.add_column(column, justify="right" if column in ("MB/s", "latency") else "left")
+    for row in rows:
+        rate = f"{row.bandwidth_bps / 1e6:.4g}" + " (emulated)" * row.emulated
+        table.add_row(*row.between, rate, format_duration(row.latency_s))
+    return table
 
 
 def _subjects(models: Sequence[Path], shapes: Mapping[str, Sequence[int]], seed: int) -> Iterator[Subject]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tvmpipe.bundle import load
+from tvmpipe.commands.learn import check_learnable, learn_stages, render_learned
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import count_progress, stderr
 from tvmpipe.commands.samples import check_output, random_samples, read_sample, write_results
@@ -33,13 +34,17 @@ def run_bundle(
     seed: int,
     repeat: int,
     trace: Path | None,
+    learn: bool,
+    store: Path | None,
     **options: Any,
 ) -> Outcome:
     """Run samples from files (or random ones) through a bundle; write results where `output` says.
 
-    `options` are those of `Bundle.connect`.
+    With `learn`, what stages took goes to the profiles in `store`. `options` are those of `Bundle.connect`.
     """
     bundle = load(path)
+    if learn:
+        check_learnable(bundle, options)
     samples = [read_sample(file, bundle.manifest) for file in inputs]
     if random is not None:
         samples += random_samples(bundle.manifest, random, seed)
@@ -48,7 +53,7 @@ def run_bundle(
     check_output(output, bundle.manifest)
     if trace is not None:
         check_writable(trace, "trace")
-    with bundle.connect(tracker, trace=trace is not None, **options) as pipe:
+    with bundle.connect(tracker, trace=learn or trace is not None, **options) as pipe:
         stderr.print(f"connected to {len(pipe.devices)} devices, sent {format_size(pipe.sent_bytes)}")
         facts: dict[str, Any] = {"bundle": str(path)}
         if any(link.encoding != "none" for link in pipe.manifest.plan.links):
@@ -56,6 +61,8 @@ def run_bundle(
             pipe.reset_counts()
         results, measured = measure_stream(pipe, samples * repeat, "running")
         facts |= {**measured, **describe_run(pipe)}
+        if learn:
+            facts["learned"] = learn_stages(pipe, store)
         if trace is not None:
             write_trace(trace, pipe.trace())
             facts["trace"] = str(trace)
@@ -136,6 +143,8 @@ def render_run(facts: dict[str, Any]) -> Group:
         lines.append(
             f"encoded links changed the first sample's results by {facts['compression_error']:.1e} of the largest value"
         )
+    if "learned" in facts:
+        lines += render_learned(facts["learned"])
     if "trace" in facts:
         lines.append(f"wrote {facts['trace']}; open it at ui.perfetto.dev")
     if "output" in facts:

@@ -1,4 +1,6 @@
-"""Why a plan is as it is: what bounds it, what is left over, why a device got nothing, what would change it."""
+"""Why a plan is as it is: what bounds it, what is left over, why a device got nothing, how right its costs are, what
+would change it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import Any
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.base import CompileState, required
+from tvmpipe.passes.compare import compare
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.plan import Plan, resolve_pins
 from tvmpipe.passes.price import Price, price
@@ -44,6 +47,7 @@ def explain(state: CompileState, time_limit_s: float, notice: Notice | None = No
             }
             for link in plan.links
         ],
+        "measured": compare(state),
         "what_if": _what_ifs(state, plan, time_limit_s, notice),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from tvmpipe.bundle import MANIFEST, Bundle
 from tvmpipe.files import hash_file
 from tvmpipe.manifest import (
     FORMAT_VERSION,
+    CodeEntry,
     DeviceEntry,
     FileEntry,
     LinkEntry,
@@ -35,6 +37,7 @@ from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.report import render_html, report
 from tvmpipe.passes.stages import activation_bytes
 from tvmpipe.passes.weights import group_by_readers
+from tvmpipe.targets.profile_store import schedule_version
 
 
 @dataclass(frozen=True)
@@ -177,5 +180,19 @@ def _manifest(root: Path, state: CompileState, signature: Signature, plans: tupl
         model_inputs=dict(graph.model_inputs),
         model_outputs=dict(graph.model_outputs),
         plans=plans,
+        code=_code(state),
         files=tuple(_entry(root, file) for file in sorted(root.rglob("*")) if file.is_file()),
     )
+
+
+def _code(state: CompileState) -> CodeEntry | None:
+    """What is compiled, unless by other schedules than those whose costs are known."""
+    costs: CostTable = required(state.costs, "costs")
+    if state.options.records is not None:
+        return None
+    calls: dict[str, dict[str, int]] = {}
+    for stage in (*state.stages, *(stage for spare in state.spares for stage in spare.stages)):
+        keys = [costs.works[index].key for index in (*stage.shape.primitives, *stage.shape.repeated)]
+        if all(keys):  # what runs as no TIR function has none
+            calls |= {name: dict(sorted(Counter(keys).items())) for name in stage.hosted.values()}
+    return CodeEntry(schedule=schedule_version(), calls=calls)

@@ -247,5 +247,6 @@ def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> 
         "store_commit": store.commit,
         "dial_back": link.dial_back,
         "echo": link.echo,
+        "time_link": link.time_link,
     }.items():
         tvm_ffi.register_global_func(f"tvmpipe.{name}", function, override=True)

@@ -274,7 +274,7 @@ def _link(agent: AgentControl, cluster_key: ClusterKey | None, course: _Course) 
         course.fail("link", error, remedy)
     text = f"{speed.bytes_per_s / 1e6:.1f} MB/s both ways at once, {format_duration(speed.round_trip_s)} there and back"
     if agent.facts["emulated"]:
-        text += " (the real link, not the emulated one)"
+        text += " (this machine's way there is not emulated)"
     if speed.bytes_per_s < _SLOW_LINK_BPS:
         course.warn("link", text, "say so in the cluster file's [[link]], and expect plans that send little")
     else:

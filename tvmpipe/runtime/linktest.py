@@ -8,7 +8,6 @@ import secrets
 import socket
 import statistics
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.address import address_towards, format_address, parse_address
 from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.probes import DIAL_S, END, LONGEST_MESSAGE_BYTES
+from tvmpipe.runtime.linktimes import DIAL_S, LONGEST_MESSAGE_BYTES, LONGEST_S, LinkEnd, LinkTimes, link_end
 from tvmpipe.runtime.sockets import Sockets, read_event
 
 _SMALL_BYTES = 4096
@@ -69,36 +68,65 @@ def _answer(listener: socket.socket, nonce: bytes) -> None:
 
 def measure_link(agent: AgentControl, key: ClusterKey | None) -> LinkSpeed:
     """Time messages to the device's stage link and back over another, as tensors go. Raises DeviceError."""
-    session = agent.session
-    call = session.function("tvmpipe.echo")
-    if call is None:
-        raise DeviceError("the agent cannot measure its link; it is of another version")
-    host = address_towards(session.address.host, session.address.port)
-    with Sockets(key) as sockets:
-        inbox, port = sockets.pull(host, max_frame_bytes=LONGEST_MESSAGE_BYTES)
-        outbox, monitor = sockets.push(parse_address(agent.link_address, "link"), queue=0)
-        with _running(agent, call, format_address(host, port)) as failures:
-            try:
-                outbox.send(bytes(_SMALL_BYTES))
-                if not inbox.poll(int(DIAL_S * 2e3)):
-                    raise DeviceError(failures[0] if failures else _why(agent, monitor, format_address(host, port)))
-                inbox.recv()
-                trips = [_exchange(inbox, outbox, _SMALL_BYTES, 1, DIAL_S) for _ in range(_SMALL_MESSAGES)]
-                took = _exchange(inbox, outbox, _LARGE_BYTES, _LARGE_MESSAGES, _TRANSFER_S)
-            finally:
-                outbox.send(END)
+    with _towards(agent, key) as end:
+        trips = [end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, DIAL_S) for _ in range(_SMALL_MESSAGES)]
+        took = end.exchange(_LARGE_BYTES, _LARGE_BYTES, _LARGE_MESSAGES, _TRANSFER_S)
     return LinkSpeed(statistics.median(trips), _LARGE_BYTES * _LARGE_MESSAGES / took)
 
 
+def time_head_link(agent: AgentControl, key: ClusterKey | None) -> LinkTimes:
+    """Time tensors of several sizes between this machine and a device. Raises DeviceError."""
+    with _towards(agent, key) as end:
+        return end.time_link()
+
+
+def time_pair(asking: AgentControl, answering: AgentControl) -> LinkTimes:
+    """Have one device time tensors to another and back, without this machine in between. Raises DeviceError."""
+    call = _function(asking, "time_link")
+    with (
+        _answering(answering, asking.link_address) as failures,
+        asking.session.guard("measuring its link", more_s=LONGEST_S),
+    ):
+        found = json.loads(str(call(answering.link_address)))
+    if "error" in found:
+        raise DeviceError(failures[0] if failures else found["error"])
+    sent, received = ([(int(size), float(seconds)) for size, seconds in found[way]] for way in ("sent", "received"))
+    return LinkTimes(sent, received)
+
+
+def _function(agent: AgentControl, name: str) -> Any:
+    call = agent.session.function(f"tvmpipe.{name}")
+    if call is None:
+        raise DeviceError("the agent cannot measure its link; it is of another version")
+    return call
+
+
 @contextlib.contextmanager
-def _running(agent: AgentControl, call: Any, address: str) -> Iterator[list[str]]:
-    """The agent echoes meanwhile; what keeps it from that is put into the list."""
+def _towards(agent: AgentControl, key: ClusterKey | None) -> Iterator[LinkEnd]:
+    """This end of a link to a device that answers. Raises DeviceError saying which way does not work."""
+    host = address_towards(agent.session.address.host, agent.session.address.port)
+    with Sockets(key) as sockets:
+        inbox, port = sockets.pull(host, max_frame_bytes=LONGEST_MESSAGE_BYTES)
+        outbox, monitor = sockets.push(parse_address(agent.link_address, "link"), queue=0)
+        here = format_address(host, port)
+        with _answering(agent, here) as failures, link_end(inbox, outbox, asks=True) as end:
+            try:
+                end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, DIAL_S)
+            except DeviceError:
+                raise DeviceError(failures[0] if failures else _why(agent, monitor, here)) from None
+            yield end
+
+
+@contextlib.contextmanager
+def _answering(agent: AgentControl, address: str) -> Iterator[list[str]]:
+    """The agent answers meanwhile; what keeps it from that is put into the list."""
+    call = _function(agent, "echo")
     failures: list[str] = []
 
     def work() -> None:
         try:
-            with agent.session.guard("measuring its link", more_s=_TRANSFER_S + 10):
-                answer = json.loads(str(call(address, _TRANSFER_S)))
+            with agent.session.guard("measuring its link", more_s=LONGEST_S + 10):
+                answer = json.loads(str(call(address, LONGEST_S)))
             failures.extend([answer["error"]] if "error" in answer else [])
         except DeviceError as error:
             failures.append(str(error))
@@ -111,19 +139,6 @@ def _running(agent: AgentControl, call: Any, address: str) -> Iterator[list[str]
         thread.join(DIAL_S)
         if thread.is_alive():
             agent.session.close()  # the end did not reach it
-
-
-def _exchange(inbox: Any, outbox: Any, size: int, messages: int, limit_s: float) -> float:
-    """Seconds until all messages are back."""
-    started = time.perf_counter()
-    for _ in range(messages):
-        outbox.send(bytes(size))
-    for done in range(messages):
-        left = limit_s - (time.perf_counter() - started)
-        if left <= 0 or not inbox.poll(int(left * 1e3)):
-            raise DeviceError(f"of {messages} messages of {size} bytes {done} came back within {limit_s:g} s")
-        inbox.recv()
-    return time.perf_counter() - started
 
 
 def _why(agent: AgentControl, monitor: Any, here: str) -> str:

@@ -119,6 +119,18 @@ class Pipeline:
         self._head.telemetry.settle(self.devices)
         return chrome_events(self._head.telemetry.spans())
 
+    def compute_seconds(self) -> dict[str, list[float]]:
+        """How long each stage computed on each batch; empty unless connected with `trace`.
+
+        On an emulated device with the wait that belongs to it.
+        """
+        self._head.telemetry.settle(self.devices)
+        found: dict[str, list[float]] = {}
+        for _, (lane, stage, _, began, ended) in self._head.telemetry.spans():
+            if lane == "compute":
+                found.setdefault(stage, []).append(ended - began)
+        return found
+
     def submit(self, sample: Sample, *, block: bool = True, timeout_s: float | None = None) -> Future[Result]:
         """Put a sample (input name -> array) into the pipeline; the future's result maps output names to arrays.
 

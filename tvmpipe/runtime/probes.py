@@ -1,4 +1,4 @@
-"""What an agent does for `tvmpipe doctor`: connect to the head that asks, and send back what it sends.
+"""What an agent does for `tvmpipe doctor` and `profile`: connect to the head that asks, and time its stage link.
 
 Without a cluster key an agent connects to loopback only, where it listens itself. With one it connects to whatever
 address it is given: whoever has come that far has proved the key, and may run code on the device anyway.
@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 
-import zmq
-
-from tvmpipe.errors import InputError
+from tvmpipe.errors import DeviceError, InputError
 from tvmpipe.runtime.address import is_loopback, parse_address
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.linktimes import DIAL_S, LONGEST_MESSAGE_BYTES, LinkEnd, link_end
 from tvmpipe.runtime.sockets import Sockets
+from tvmpipe.runtime.wire import WireError
 
-DIAL_S = 3.0
 _IDLE_S = 10.0  # without a word from the head for so long an echo ends: the stage link is wanted for stages
-LONGEST_MESSAGE_BYTES = 2 << 20
-END = b""
-"""What ends an echo."""
 
 
 class LinkProbes:
@@ -48,21 +47,28 @@ class LinkProbes:
         return json.dumps({"seconds": time.monotonic() - started})
 
     def echo(self, address: str, seconds: float) -> str:
-        """Send what comes to the stage link back to HOST:PORT, until an empty message. Returns JSON, maybe `error`."""
-        options = self._options
-        key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
-        deadline = time.monotonic() + seconds
+        """Answer what comes to the stage link at HOST:PORT (`LinkEnd.answer`). Returns JSON, maybe `error`."""
         try:
-            with Sockets(key) as sockets:
-                inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
-                outbox, _ = sockets.push(parse_address(address, "head"), queue=0)
-                while (left := deadline - time.monotonic()) > 0:
-                    if not inbox.poll(max(1, int(min(left, _IDLE_S) * 1e3))):
-                        break
-                    message = inbox.recv()
-                    if message == END:
-                        break
-                    outbox.send(message, zmq.NOBLOCK)
-        except InputError as error:
+            with self._link(address, asks=False) as end:
+                end.answer(seconds, _IDLE_S)
+        except (InputError, WireError) as error:
             return json.dumps({"error": str(error)})
         return json.dumps({})
+
+    def time_link(self, address: str) -> str:
+        """Time the way to another agent's stage link at HOST:PORT, which answers. Returns JSON: times, or `error`."""
+        try:
+            with self._link(address, asks=True) as end:
+                return json.dumps(asdict(end.time_link()))
+        except (InputError, DeviceError) as error:
+            return json.dumps({"error": str(error)})
+
+    @contextmanager
+    def _link(self, address: str, *, asks: bool) -> Iterator[LinkEnd]:
+        options = self._options
+        key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
+        with Sockets(key) as sockets:
+            inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
+            outbox, _ = sockets.push(parse_address(address, "link"), queue=0)
+            with link_end(inbox, outbox, options.emulation, asks=asks) as end:
+                yield end

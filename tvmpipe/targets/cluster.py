@@ -56,11 +56,15 @@ class Link:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Devices in the file's order, and every link that the file names; others are as `network` says."""
+    """Devices in the file's order, and every link that the file names; others are as `network` says.
+
+    `default_network` says that the file does not, so that measured links go before it.
+    """
 
     devices: tuple[Device, ...]
     links: dict[frozenset[str], Link]
     network: Link = Link(DEFAULT_BANDWIDTH_BPS, DEFAULT_LATENCY_S)
+    default_network: bool = False
 
     def link(self, first: str, second: str) -> Link:
         """The link that carries tensors from `first` to `second`; either may be `HEAD`.
@@ -112,7 +116,7 @@ class _File(BaseModel):
 
     device: Annotated[list[_DeviceEntry], Field(min_length=1)]
     link: list[_LinkEntry] = []
-    network: _NetworkEntry = _NetworkEntry()
+    network: _NetworkEntry | None = None
 
 
 def load_cluster(path: str | Path) -> Cluster:
@@ -160,7 +164,8 @@ def parse_cluster(text: str, origin: str = "cluster.toml") -> Cluster:
                 allowed = ", ".join((*names, HEAD))
                 raise ClusterError(f"{origin} line {line}: {end!r} is no device; allowed: {allowed}")
         links[frozenset(link.between)] = Link(link.bandwidth, link.latency)
-    return Cluster(tuple(devices), links, Link(file.network.bandwidth, file.network.latency))
+    network = file.network or _NetworkEntry()
+    return Cluster(tuple(devices), links, Link(network.bandwidth, network.latency), file.network is None)
 
 
 def _explain(error: Any, text: str, origin: str) -> str:

@@ -8,6 +8,8 @@ For a primitive on a device, the first of these that there is:
 3. what was learned of the nearest target that has as many, corrected by what the target's own few measurements say;
 4. the roofline.
 
+What whole stages took on the target corrects all of these (`targets.stage_times`).
+
 The nearest target is of the same architecture; width of vectors counts before threads. No measurement of one
 architecture says anything of another.
 """
@@ -19,7 +21,7 @@ import logging
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,7 @@ from tvmpipe.targets.profile_store import (
     store_key,
     tvm_version,
 )
+from tvmpipe.targets.stage_times import StageTime
 from tvmpipe.targets.target import TargetDescription, find_target, target_names
 
 logger = logging.getLogger(__name__)
@@ -61,9 +64,13 @@ class LearnedCost:
     Fitted trees are kept in `cache`, so that they are fitted once; None keeps them nowhere.
     """
 
-    def __init__(self, stores: Sequence[ProfileStore], cache: Path | None = None) -> None:
+    def __init__(
+        self, stores: Sequence[ProfileStore], cache: Path | None = None, *, ignored: Collection[str] = ()
+    ) -> None:
+        """`ignored` are keys of primitives whose measurements do not count."""
         self._stores = tuple(stores)
         self._cache = cache
+        self._ignored = frozenset(ignored)
         self._known: dict[tuple[TargetDescription, int], _Known] = {}
         self._models: dict[str, TargetModel] = {}
         self._roofline = Roofline()
@@ -85,6 +92,16 @@ class LearnedCost:
         found = _shifted(known.model.predict(work, *place), known.shifts.get(family(work), known.shifts.get("", 0.0)))
         return Estimate(found.seconds + CALL_S, "xgboost", found.low_s + CALL_S, found.high_s + CALL_S, known.based_on)
 
+    def without(self, keys: Collection[str]) -> LearnedCost:
+        """What is left when the primitives with these keys were never measured; fits anew what learned from them."""
+        return LearnedCost(self._stores, None, ignored=self._ignored | set(keys))
+
+    def stage_times(self, device: Device) -> list[StageTime]:
+        """What stages took on the target of a device, made by the code that would be made now."""
+        now = schedule_version(), tvm_version()
+        rows = (row for store in self._stores for row in store.stages(device.target, device.threads))
+        return [row for row in rows if (row.schedule, row.tvm) == now]
+
     def _look_up(self, target: TargetDescription, threads: int) -> _Known:
         rows = self._rows(target, threads)
         if len(rows) >= ENOUGH:
@@ -97,7 +114,8 @@ class LearnedCost:
 
     def _rows(self, target: TargetDescription, threads: int) -> dict[str, Measurement]:
         """What counts of all folders' measurements of a target."""
-        return counting(row for store in self._stores for row in store.read(target, threads))
+        rows = (row for store in self._stores for row in store.read(target, threads))
+        return counting(row for row in rows if row.work.key not in self._ignored)
 
     def _nearest(self, target: TargetDescription, threads: int) -> tuple[TargetDescription, int] | None:
         """The most alike target with enough measurements."""

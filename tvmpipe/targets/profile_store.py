@@ -1,31 +1,25 @@
-"""What was measured on devices: one append-only file of JSON lines per target and number of threads.
+"""What was measured on devices: one append-only file of JSON lines (`targets.lines`) per target and number of threads.
 
-A line is appended with one `write`, under a lock, so that several profilers may share a folder; a line that a crash
-tore is skipped when reading and closed before the next one is written, so that it costs nothing but itself. Files may
-be copied, concatenated and shared. Of several measurements of a primitive one counts (`counting`).
+Several profilers may share a folder. Of several measurements of a primitive one counts (`counting`). Beside
+primitives the file has what the device reaches at best, and what whole stages took (`targets.stage_times`).
 """
 
 from __future__ import annotations
 
 import ast
-import fcntl
 import functools
 import hashlib
-import json
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tvmpipe.errors import InputError
+from tvmpipe.targets import lines, stage_times
 from tvmpipe.targets.cost import Work
-from tvmpipe.targets.target import TargetDescription
-
-logger = logging.getLogger(__name__)
+from tvmpipe.targets.stage_times import StageTime
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "profiles"
@@ -80,12 +74,30 @@ class DeviceFacts:
     when: str
 
 
+Row = Measurement | DeviceFacts | StageTime
+"""A line of a target's file."""
+
+
+class Processor(Protocol):
+    """What code is compiled for, as LLVM spells it: a `TargetDescription`, or a device of a bundle."""
+
+    @property
+    def triple(self) -> str:
+        """Architecture and system."""
+        ...
+
+    @property
+    def cpu(self) -> str:
+        """The processor, or a class of them."""
+        ...
+
+
 def identity(primitive: str, schedule: str, tvm: str) -> str:
     """One string for a primitive compiled by certain versions."""
     return f"{primitive}.{schedule}.{tvm}"
 
 
-def store_key(target: TargetDescription, threads: int) -> str:
+def store_key(target: Processor, threads: int) -> str:
     """The name of a target's file: what its measurements are valid for."""
     return f"{target.triple}-{target.cpu}-{threads}"
 
@@ -102,7 +114,7 @@ class ProfileStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path(self, target: TargetDescription, threads: int) -> Path:
+    def path(self, target: Processor, threads: int) -> Path:
         """The file of a target."""
         return self.folder / f"{store_key(target, threads)}.jsonl"
 
@@ -110,35 +122,29 @@ class ProfileStore:
         """The `store_key` of each target that there is a file of."""
         return sorted(path.stem for path in self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
 
-    def add(self, target: TargetDescription, threads: int, row: Measurement | DeviceFacts) -> None:
-        """Append a measurement; it is on disk when this returns. Raises InputError where that is not possible."""
+    def add(self, target: Processor, threads: int, row: Row) -> None:
+        """Append a row; it is on disk when this returns. Raises InputError where that is not possible."""
         self.add_all(target, threads, [row])
 
-    def add_all(self, target: TargetDescription, threads: int, rows: Iterable[Measurement | DeviceFacts]) -> None:
+    def add_all(self, target: Processor, threads: int, rows: Iterable[Row]) -> None:
         """Append several, all of them or, after a crash, the first ones."""
-        text = "".join(json.dumps(_to_json(row), separators=(",", ":")) + "\n" for row in rows).encode()
-        path = self.path(target, threads)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise InputError(f"profile {path} cannot be written: {error.strerror}") from None
-        with os.fdopen(descriptor, "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                text = b"\n" + text  # a torn line must not swallow this one
-            file.write(text)
-            os.fsync(descriptor)
+        lines.append(self.path(target, threads), map(_to_json, rows))
 
-    def read(self, target: TargetDescription, threads: int) -> list[Measurement]:
+    def read(self, target: Processor, threads: int) -> list[Measurement]:
         """Measurements of a target, oldest first. Lines that are damaged or of another format are skipped."""
-        return [row for row in _read(self.path(target, threads)) if isinstance(row, Measurement)]
+        return [row for row in self._rows(target, threads) if isinstance(row, Measurement)]
 
-    def device(self, target: TargetDescription, threads: int) -> DeviceFacts | None:
+    def device(self, target: Processor, threads: int) -> DeviceFacts | None:
         """The last facts about a device of the target."""
-        found = [row for row in _read(self.path(target, threads)) if isinstance(row, DeviceFacts)]
+        found = [row for row in self._rows(target, threads) if isinstance(row, DeviceFacts)]
         return found[-1] if found else None
+
+    def stages(self, target: Processor, threads: int) -> list[StageTime]:
+        """What stages took on the target, oldest first."""
+        return [row for row in self._rows(target, threads) if isinstance(row, StageTime)]
+
+    def _rows(self, target: Processor, threads: int) -> Iterator[Row]:
+        return lines.read(self.path(target, threads), _from_json)
 
 
 def counting(rows: Iterable[Measurement]) -> dict[str, Measurement]:
@@ -199,7 +205,9 @@ def _is_text(node: ast.expr) -> bool:
 _WORK = {field.name: field.default for field in fields(Work)}
 
 
-def _to_json(row: Measurement | DeviceFacts) -> dict[str, Any]:
+def _to_json(row: Row) -> dict[str, Any]:
+    if isinstance(row, StageTime):
+        return stage_times.to_json(row)
     if isinstance(row, DeviceFacts):
         return {"v": FORMAT, "device": asdict(row)}
     values = asdict(row)
@@ -221,30 +229,11 @@ def _short(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _read(path: Path) -> Iterator[Measurement | DeviceFacts]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"profile {path} cannot be read: {error.strerror}") from None
-    damaged = 0
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            row = _from_json(json.loads(line))
-        except (ValueError, TypeError, KeyError):
-            damaged += 1
-            continue
-        if row is not None:
-            yield row
-    if damaged:
-        logger.warning("%s: %d damaged lines skipped", path, damaged)
-
-
-def _from_json(values: dict[str, Any]) -> Measurement | DeviceFacts | None:
-    if values.pop("v") != FORMAT:
+def _from_json(values: dict[str, Any]) -> Row | None:
+    version = values.pop("v")
+    if version == stage_times.FORMAT:
+        return stage_times.from_json(values)
+    if version != FORMAT:
         return None
     if "device" in values:
         return DeviceFacts(**values["device"])

@@ -1,0 +1,68 @@
+"""Append-only files of JSON lines that several processes may write to and a crash cannot spoil.
+
+Lines are appended with one `write`, under a lock; one that a crash tore is skipped when reading and closed before the
+next is written, so that it costs nothing but itself. Files may be copied, concatenated and shared.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tvmpipe.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
+
+
+def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows, all of them or, after a crash, the first ones; they are on disk when this returns.
+
+    Raises InputError where that is not possible.
+    """
+    text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"profile {path} cannot be written: {error.strerror}") from None
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            text = b"\n" + text  # a torn line must not swallow this one
+        file.write(text)
+        os.fsync(descriptor)
+
+
+def read(path: Path, parse: Callable[[dict[str, Any]], Row | None]) -> Iterator[Row]:
+    """What `parse` makes of each line, oldest first; nothing where there is no file.
+
+    Lines for which it gives None are passed over, those for which it raises ValueError, TypeError or KeyError as well,
+    with a warning. Raises InputError when the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"profile {path} cannot be read: {error.strerror}") from None
+    damaged = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            row = parse(json.loads(line))
+        except (ValueError, TypeError, KeyError):
+            damaged += 1
+            continue
+        if row is not None:
+            yield row
+    if damaged:
+        logger.warning("%s: %d damaged lines skipped", path, damaged)
