@@ -12,8 +12,6 @@ from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, annotation
 from tvmpipe.passes.schedule.machine import Machine
 from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
 
-_WAY_BYTES = 4096  # of a level 1 cache: 64 sets of 64 bytes on all targets
-_WAYS = 8  # of those that have least
 _FIRST_LEVEL_BYTES = 24 << 10  # of a panel, beside rows and results, in a level 1 cache of 32 KiB
 _GROUP_BYTES = 512 << 10  # right-hand sides of a group: what a level 2 cache keeps while all rows go by
 
@@ -68,9 +66,10 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
 
 
 def product_tile(m: int, panels: int, k: int, machine: Machine, *, ragged_panels: bool = False) -> tuple[int, int]:
-    """The register tile of an `m` by `panels` product of length `k`."""
-    # Rows that lie a multiple of this apart share the sets of the cache, and evict each other if there are too many.
-    apart = _WAY_BYTES // math.gcd(_WAY_BYTES, k * 4)
+    """The register tile of an `m` by `panels` product of length `k`.
+
+    Rows cost something since they often lie a multiple of 4096 bytes apart, where they share cache sets.
+    """
     return choose_tile(
         m,
         panels,
@@ -78,7 +77,6 @@ def product_tile(m: int, panels: int, k: int, machine: Machine, *, ragged_panels
         row_cost=0.05,
         panel_cost=0.05,
         ragged_panels=ragged_panels,
-        most_rows=_WAYS * apart,
         streamed=k * BLOCK * 4 > _FIRST_LEVEL_BYTES,
     )
 

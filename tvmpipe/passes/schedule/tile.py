@@ -17,7 +17,6 @@ def choose_tile(
     row_cost: float,
     panel_cost: float,
     ragged_panels: bool = False,
-    most_rows: int | None = None,
     streamed: bool = False,
 ) -> tuple[int, int]:
     """Rows and panels of the register tile that need the fewest cycles for `rows` by `panels` in all.
@@ -39,7 +38,7 @@ def choose_tile(
 
     best = None
     for tile_panels in range(1, _MOST_PANELS + 1):
-        most = min(machine.tile_rows(tile_panels * vectors), most_rows or rows)
+        most = machine.tile_rows(tile_panels * vectors)
         if tile_panels > panels or most < 1:
             break
         if panels % tile_panels and not ragged_panels:
