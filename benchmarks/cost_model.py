@@ -255,8 +255,8 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
                 said.append(
                     f"{name}: {size} measurements of experiments, {taken_s:.0f} s of timing, against {len(whole)} of "
                     f"the suite's primitives, {whole_s:.0f} s: {len(whole) / size:.1f} times fewer, "
-                    f"{whole_s / taken_s:.1f} times shorter; median errors {primitive:.1%} of a primitive, "
-                    f"{model:.1%} of a model"
+                    f"{whole_s / taken_s:.1f} times shorter; "
+                    f"median errors {primitive:.1%} of a primitive, {model:.1%} of a model"
                 )
         left.plot(sizes, [100 * primitive for primitive, _ in errors], "o-", label=name)
         right.plot(sizes, [100 * model for _, model in errors], "o-", label=name)

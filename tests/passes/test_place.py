@@ -120,7 +120,9 @@ def test_equal_devices_take_turns_where_that_is_faster() -> None:
     plan = plan_of(model, cluster, replicate=True)
     assert set(plan.placement.values()) == {"d0+d1"}
     assert plan.period_s == pytest.approx(alone.period_s / 2)
-    assert plan.bound_s is None
+    assert plan.bound_s is not None
+    # The layer is too large for d2, so that two share it; the bound leaves out what entering a stage costs.
+    assert 0.7 * plan.period_s < plan.bound_s <= plan.period_s
 
 
 def test_turns_end_where_the_memory_does() -> None:

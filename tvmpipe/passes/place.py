@@ -16,6 +16,7 @@ from tvmpipe.passes.placement.from_graph import problem_from_graph
 from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
 from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
 from tvmpipe.passes.placement.makespan_instance import read
+from tvmpipe.passes.placement.period_bounds import period_bound_in_turn
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.replicas import least_period_replicated
 from tvmpipe.passes.placement.solve import solve
@@ -171,7 +172,7 @@ class _Search:
         if self.in_turn:
             self.turns(self.deadline.left_s * _IN_TURN)
         bound = self.solve("", self.problem, self.deadline.left_s)
-        return None if self.in_turn else bound
+        return period_bound_in_turn(self.problem, Deadline(_RELAXATION_S)) or None if self.in_turn else bound
 
     def latency_bound(self) -> float:
         """What no plan's latency is below: paths and loads alone.
@@ -183,7 +184,7 @@ class _Search:
         return max(windows(inst).bound_s, relaxation_s(inst, _RELAXATION_S))
 
     def turns(self, seconds: float) -> None:
-        """Offer a placement in which devices take samples in turn. No bound comes of it."""
+        """Offer a placement in which devices take samples in turn."""
         try:
             solution, groups = least_period_replicated(self.problem, Limits(max(0.1, seconds), gap=_GAP), self.hear)
         except InfeasibleError:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.checker import check
+from tests.passes.placement.brute import placements
 from tests.passes.placement.problems import problems
 from tests.passes.placement.test_period_programs import chain_problem
-from tvmpipe.passes.placement.limits import Limits
+from tvmpipe.passes.placement.limits import Deadline, Limits
 from tvmpipe.passes.placement.period import loads
-from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.passes.placement.period_bounds import period_bound_in_turn
+from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.replicas import grouped, least_period_replicated, period_in_turn
 from tvmpipe.passes.placement.solve import solve
 
@@ -102,3 +106,48 @@ def test_pins_may_keep_a_node_off_every_group() -> None:
     solution, groups = least_period_replicated(problem, Limits(5.0))
     assert groups == ((0,), (1,))
     assert set(solution.device_of) == {0}
+
+
+def partitions(items: Sequence[int]) -> Iterator[list[tuple[int, ...]]]:
+    """Every way to put things in groups."""
+    if not items:
+        yield []
+        return
+    first, *others = items
+    for rest in partitions(others):
+        yield [(first,), *rest]
+        for place, group in enumerate(rest):
+            yield [*rest[:place], (first, *group), *rest[place + 1 :]]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(problem=problems(models=("overlapped", "summed"), max_nodes=4, max_devices=4))
+def test_no_grouping_is_below_the_bound(problem: Problem) -> None:
+    """Every grouping with every placement on it; each period as the checker counts it."""
+    figures = [
+        check(problem, Solution(tuple(device_of), 0.0, 0.0, ""), groups).figure_s
+        for groups in partitions(range(problem.device_count))
+        for device_of in placements(grouped(problem, groups)).tolist()
+    ]
+    assume(figures)
+    bound_s = period_bound_in_turn(problem, Deadline(10.0))
+    assert bound_s <= min(figures) * (1 + 1e-9)
+    solution, _ = least_period_replicated(problem, Limits(0.5))
+    assert solution.bound_s <= min(figures) * (1 + 1e-9)
+    assert min(figures) <= solution.figure_s * (1 + 1e-9)
+
+
+def test_the_bound_is_met_where_work_divides_evenly() -> None:
+    problem = chain_problem(3, [1.0] * 4, [1.0, 6.0, 1.0])
+    assert period_bound_in_turn(problem, Deadline(10.0)) == pytest.approx(2.0)
+    solution, _ = least_period_replicated(problem, Limits(10.0))
+    assert solution.bound_s == pytest.approx(2.0)
+    assert solution.proven
+    pinned = problem.time_s.copy()
+    pinned[1, 1:] = np.inf
+    assert period_bound_in_turn(replace(problem, time_s=pinned), Deadline(10.0)) == pytest.approx(6.0)
+    mib = 2.0**20
+    tight = replace(problem, weight_bytes=np.array([0.0, mib, 0.0]), memory_bytes=np.array([2.0, 2.0, 0.5, 0.5]) * mib)
+    assert period_bound_in_turn(tight, Deadline(10.0)) == pytest.approx(3.0), "only two devices hold the large one"
+    full = replace(problem, memory_bytes=np.zeros(4), weight_bytes=np.ones(3))
+    assert period_bound_in_turn(full, Deadline(10.0)) == 0.0

@@ -32,9 +32,32 @@ class Relaxed:
 
 def period_bound(problem: Problem, deadline: Deadline) -> Relaxed:
     """The best bound from single nodes and from the divisible assignment, memories included."""
+    return _bound(problem, deadline, whole=True)
+
+
+def period_bound_in_turn(problem: Problem, deadline: Deadline) -> float:
+    """Seconds that no period is below, whichever devices take samples in turn.
+
+    Of the k devices of a group each does every node of the group for one sample in k. Call that share x[n, d] = 1/k,
+    and 0 for devices outside the group. Then sum_d x[n, d] = 1; device d spends sum_n x[n, d] t[n, d] on a sample of
+    all, which is at most the period; and d holds all weights of what it has a share in, hence at least
+    sum_n x[n, d] w[n]. So every plan is a solution of the divisible assignment and no better than its best. What
+    "summed" adds to a node wherever it is comes with each share of it as well, and a tensor between the head and
+    shares of devices is divided over their links like one among these devices: only the bound of a single node is
+    gone, for that can be shared. 0 where some node fits no device.
+    """
+    # A share of a node takes the memory of all of it.
+    heavy = problem.weight_bytes[:, None] + problem.working_bytes[:, None] > problem.memory_bytes[None, :]
+    time_s = np.where(heavy, np.inf, problem.time_s)
+    if not np.isfinite(time_s).any(axis=1).all():
+        return 0.0
+    return _bound(replace(problem, time_s=time_s), deadline, whole=False).bound_s
+
+
+def _bound(problem: Problem, deadline: Deadline, *, whole: bool) -> Relaxed:
     classes = device_classes(problem)
     problem = replace(problem, time_s=_charged(problem))
-    longest_s = float(problem.time_s.min(axis=1).max(initial=0.0))
+    longest_s = float(problem.time_s.min(axis=1).max(initial=0.0)) if whole else 0.0
     ascended_s = _ascend(problem, classes)
     bound_s = max(longest_s, ascended_s, _head_s(problem))
     if problem.node_count * len(classes) > _MOST_VARIABLES or deadline.over:
@@ -43,10 +66,17 @@ def period_bound(problem: Problem, deadline: Deadline) -> Relaxed:
 
 
 def _charged(problem: Problem) -> Matrix:
-    """[N, D] seconds of nodes with what "summed" adds wherever they are: results to the head, inputs from it."""
-    if problem.model != "summed":
-        return problem.time_s
+    """[N, D] seconds of nodes with what comes on top wherever they are: inputs to take in, and in "summed" transfers.
+
+    Those between nodes may not happen, those with the head do.
+    """
     time_s = problem.time_s.copy()
+    if len(problem.taking):
+        for tensor in problem.tensors:
+            if tensor.producer is None and tensor.consumers:
+                time_s[tensor.consumers[0]] += tensor.size_bytes * problem.taking
+    if problem.model != "summed":
+        return time_s
     pays = np.array([not problem.is_free(device) for device in range(problem.device_count)])
     for tensor in problem.tensors:
         if tensor.producer is None and tensor.consumers:

@@ -21,7 +21,7 @@ from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener
 from tvmpipe.passes.placement.period import crossings, loads, period_of
-from tvmpipe.passes.placement.period_bounds import period_bound
+from tvmpipe.passes.placement.period_bounds import period_bound, period_bound_in_turn
 from tvmpipe.passes.placement.problem import Matrix, Problem, Solution, Tensor, Vector
 from tvmpipe.passes.placement.throughput import least_period
 
@@ -105,6 +105,8 @@ def period_in_turn(problem: Problem, groups: Groups, device_of: Sequence[int]) -
             links[a, b] = links.get((a, b), 0.0) + seconds
             if tensor.seconds is None:
                 delayed.add((a, b))
+            if b != problem.head:
+                device[b] += problem.taking_s(tensor, b) / rounds
             if problem.model == "summed":
                 device[[end for end in (a, b) if end != problem.head and not problem.is_free(end)]] += seconds
     return period_of(problem, device, links)
@@ -115,7 +117,7 @@ def least_period_replicated(
 ) -> tuple[Solution, Groups]:
     """A grouping of devices and a placement on its groups; never worse than the best without groups found.
 
-    The solution's devices are the groups, and its bound holds for this grouping only. Groupings that are tried: all
+    The solution's devices are the groups; its bound holds for every grouping. Groupings that are tried: all
     devices together; the islands between slow links, whole and by kinds; all of each kind; for each kind so many
     groups of each size, the smaller sizes first; then one device more for a busy group, taken from the least busy.
     Raises InfeasibleError.
@@ -136,13 +138,24 @@ class _Groupings:
     def run(self) -> tuple[Solution, Groups]:
         """Look for groups for most of the time; then look longer at the best."""
         whole = Deadline(self.limits.time_limit_s)
+        self.bound_s = period_bound_in_turn(self.problem, Deadline(_SHARE * self.limits.time_limit_s))
         self.deadline = Deadline(self.limits.time_limit_s * (1 - 2 * _SHARE))
         self.look()
-        if len(self.groups) < self.problem.device_count and not self.solution.proven:
+        if len(self.groups) < self.problem.device_count and not self.solution.proven and not self.best_of_all:
             problem = grouped(self.problem, self.groups)
             longer = least_period(problem, replace(self.limits, time_limit_s=whole.left_s), self.listener)
             self.take(longer, self.groups)
-        return self.solution, self.groups
+        return replace(self.solution, bound_s=min(self.bound_s, self.solution.figure_s)), self.groups
+
+    @property
+    def best_of_all(self) -> bool:
+        """Whether no grouping can be better by more than the gap asked for."""
+        return self.solution.figure_s <= self.bound_s * (1 + self.limits.gap)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to look for, or no time."""
+        return self.deadline.over or self.best_of_all
 
     def take(self, solution: Solution, groups: Groups) -> bool:
         """Whether a placement on groups is better than the best so far, which it then becomes."""
@@ -160,7 +173,7 @@ class _Groupings:
         self.solution = least_period(self.problem, part, self.listener)
         kinds = device_classes(self.problem)
         for groups in self.wide(kinds):
-            if self.deadline.over:
+            if self.done:
                 return
             self.attempt(groups)
         for same in (same for same in kinds if len(same) > 1):
@@ -168,10 +181,10 @@ class _Groupings:
             others = [group for group in rest if group]
             for size in range(2, len(same) + 1):
                 for count in range(1, len(same) // size + 1):
-                    if self.deadline.over:
+                    if self.done:
                         return
                     self.attempt(_canonical([*others, *_split(same, size, count)]))
-        while not self.deadline.over and any(self.attempt(groups) for groups in self.one_more()):
+        while not self.done and any(self.attempt(groups) for groups in self.one_more()):
             pass
 
     def wide(self, kinds: Sequence[Sequence[int]]) -> list[Groups]:
