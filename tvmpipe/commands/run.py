@@ -74,7 +74,11 @@ def run_bundle(
 def measure_stream(
     pipe: Pipeline, samples: list[dict[str, NDArray[Any]]], title: str
 ) -> tuple[list[dict[str, NDArray[Any]]], dict[str, Any]]:
-    """Stream samples and time their completion. The period is the mean time between results after the first."""
+    """Stream samples and time their completion.
+
+    The period is the mean time between results while the pipeline is full: from when as many results are there as
+    samples are in flight until the last sample goes in; of streams too short for that, between all results.
+    """
     done: list[float] = []
     started = time.perf_counter()
 
@@ -84,7 +88,10 @@ def measure_stream(
             yield result
 
     results = list(count_progress(timed(pipe.stream(samples)), title, len(samples)))
-    period = (done[-1] - done[0]) / (len(done) - 1) if len(done) > 1 else done[0]
+    first, last = pipe.inflight - 1, len(done) - pipe.inflight
+    if last <= first:
+        first, last = 0, len(done) - 1
+    period = (done[last] - done[first]) / (last - first) if last > first else done[0]
     return results, {"samples": len(samples), "seconds": done[-1], "first_s": done[0], "period_s": period}
 
 
