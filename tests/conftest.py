@@ -21,10 +21,14 @@ _STARTS_AGENTS = re.compile(r"\b(agents|local_cluster|LocalAgent)\b")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal test files to workers whole, and all that start agents to one: what they wait for must not starve."""
+    """Deal test files to workers whole, and those that start agents to two: they wait more than they compute.
+
+    More at a time, and what they wait for would starve.
+    """
     for item in items:
         source = Path(item.path).read_text()
-        group = "agents" if _STARTS_AGENTS.search(source) else str(item.path)
+        agents = f"agents of {item.path.parent.name}" if item.path.parent.name == "runtime" else "other agents"
+        group = agents if _STARTS_AGENTS.search(source) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -27,7 +27,7 @@ class Profiler:
         cluster.write_text(ONE)
         self.folder = folder / "store"
         self.device = parse_cluster(ONE).devices[0]
-        arguments = ["profile", str(model), "--cluster", str(cluster), "--tracker", tracker, "--json"]
+        arguments = ["profile", str(model), "--cluster", str(cluster), "--tracker", tracker, "--passes", "1", "--json"]
         self.command = [sys.executable, "-m", "tvmpipe", *arguments, "--store", str(self.folder)]
 
     @property
