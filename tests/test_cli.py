@@ -135,8 +135,8 @@ def test_plans_for_losses_and_encoded_links(tmp_path: Path, chain_path: Path) ->
 
 def test_devices(agents: LocalCluster) -> None:
     facts = json.loads(tvmpipe("devices", "--tracker", agents.tracker, "--json")[0])
-    assert [entry["key"] for entry in facts] == ["alpha", "beta", "gamma"]
-    assert all(entry["total"] == 1 for entry in facts)
+    totals = {entry["key"]: entry["total"] for entry in facts}  # other tests may have left keys of their own
+    assert {key: totals.get(key) for key in ("alpha", "beta", "gamma")} == {"alpha": 1, "beta": 1, "gamma": 1}
 
 
 def test_top_once(agents: LocalCluster) -> None:
