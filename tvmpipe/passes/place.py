@@ -172,7 +172,9 @@ class _Search:
         if self.in_turn:
             self.turns(self.deadline.left_s * _IN_TURN)
         bound = self.solve("", self.problem, self.deadline.left_s)
-        return period_bound_in_turn(self.problem, Deadline(_RELAXATION_S)) or None if self.in_turn else bound
+        if self.in_turn:  # the planners' bound holds where each device takes all samples
+            return period_bound_in_turn(self.problem, Deadline(_RELAXATION_S)) or None
+        return bound
 
     def latency_bound(self) -> float:
         """What no plan's latency is below: paths and loads alone.
