@@ -10,13 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from tests.waiting import PATIENCE_S
 from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.targets.cluster import parse_cluster
 from tvmpipe.targets.profile_store import Measurement, ProfileStore
 
 ONE = '[[device]]\nname = "gamma"\nthreads = 1\n'
-PATIENCE_S = 120.0
 
 
 class Profiler:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.models import branchy, chain
+from tests.waiting import PATIENCE_S, no_hang
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, TrackerError
@@ -67,7 +68,7 @@ def test_stock_rpc_server(chain_bundle: Bundle, tmp_path: Path) -> None:
         try:
             wait_for_keys(cluster.tracker, ["gamma"], 60)
             for _ in range(2):  # the server must serve again after a session
-                with chain_bundle.connect(cluster.tracker, connect_timeout_s=20) as pipe:
+                with chain_bundle.connect(cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
                     assert set(pipe.agents) == {"alpha", "beta"}
                     for sample in random_samples(chain_bundle.manifest, 3, seed=2):
                         assert relative_error(pipe.run(sample), reference.run(sample)) < 1e-4
@@ -80,19 +81,15 @@ def test_no_tracker(chain_bundle: Bundle) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
-        started = time.monotonic()
-        with pytest.raises(TrackerError, match=f"no tracker answers at {address}"):
+        with no_hang(), pytest.raises(TrackerError, match=f"no tracker answers at {address}"):
             chain_bundle.connect(address)
-    assert time.monotonic() - started < 10
 
 
 def test_something_else_listens_there(chain_bundle: Bundle) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
-        started = time.monotonic()
-        with pytest.raises(TrackerError, match="is not a TVM RPC tracker"):
+        with no_hang(), pytest.raises(TrackerError, match="is not a TVM RPC tracker"):
             chain_bundle.connect(address)
-        assert time.monotonic() - started < 10
 
 
 def test_a_tracker_that_falls_silent(chain_bundle: Bundle) -> None:
@@ -118,7 +115,7 @@ def test_a_silent_connection_does_not_block_an_agent(chain_bundle: Bundle, tmp_p
         host, port = address.split(":")
         with socket.create_connection((host, int(port))):
             time.sleep(1)
-            with chain_bundle.connect(cluster.tracker, connect_timeout_s=30) as pipe:
+            with chain_bundle.connect(cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
                 # Longer than the limit on handshakes: a session in use must not fall under it.
                 time.sleep(6)
                 pipe.run({"x": np.ones((4, 256), np.float32)})
@@ -136,8 +133,8 @@ def test_agents_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     family = psutil.Process(head.pid).children(recursive=True)
     assert len(family) >= 2
     head.send_signal(signal.SIGTERM)
-    head.wait(10)
-    _, alive = psutil.wait_procs(family, timeout=10)
+    head.wait(PATIENCE_S)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert not alive
 
 
@@ -164,7 +161,7 @@ def test_a_head_can_wait_for_a_device(chain_bundle: Bundle, agents: LocalCluster
     first = chain_bundle.connect(agents.tracker)
     threading.Timer(2.0, first.close).start()
     started = time.monotonic()
-    with chain_bundle.connect(agents.tracker, wait_s=20) as pipe:
+    with chain_bundle.connect(agents.tracker, wait_s=PATIENCE_S) as pipe:
         assert time.monotonic() - started > 1.5
         pipe.run({"x": np.ones((4, 256), np.float32)})
 
@@ -198,11 +195,11 @@ def test_losing_an_agent_in_the_middle_of_a_stream(chain_bundle: Bundle, tmp_pat
                             process.send_signal(how)
             ended = time.monotonic()
         assert good >= 20
-        assert ended - broken_at < 4
+        assert ended - broken_at < PATIENCE_S
         assert (caught.value.device, caught.value.stage) == ("beta", "s1")
         assert "device beta was lost, stage s1" in str(caught.value)
         if how == signal.SIGKILL:
-            gone, alive = psutil.wait_procs(family, timeout=5)
+            gone, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
             assert not alive, "sessions must not outlive their agent"
             del gone
 
@@ -235,7 +232,7 @@ def test_a_device_whose_head_has_died_is_free_again(chain_bundle: Bundle, tmp_pa
         assert head.stdout is not None
         assert head.stdout.readline() == b"open\n"
         head.kill()
-        head.wait(10)
+        head.wait(PATIENCE_S)
         with pytest.raises(DeviceUnavailableError, match=f"process {head.pid}"):
             chain_bundle.connect(cluster.tracker, wait_s=0.5)
         with chain_bundle.connect(cluster.tracker, wait_s=LEASE_S + 5) as pipe:

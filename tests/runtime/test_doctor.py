@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.runtime.fakes import mute, registered, unused_port
+from tests.waiting import no_hang, wait_until
 from tvmpipe.runtime import diagnosis
 from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.diagnosis import DEVICE_STEPS, TRACKER_STEPS, Step, diagnose
@@ -91,12 +92,10 @@ def test_a_device_where_nothing_listens(agents: LocalCluster, monkeypatch: pytes
 def test_a_device_that_says_nothing(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "_WAIT_S", 1.0)
     monkeypatch.setattr(diagnosis, "_FREE_S", 1.0)
-    started = time.monotonic()
-    with mute() as port, registered(agents.tracker, "mute", port):
+    with no_hang(), mute() as port, registered(agents.tracker, "mute", port):
         step = failure(steps_of(agents.tracker, "mute"))
     assert step.name == "rpc"
     assert "--cluster-key" in step.remedy
-    assert time.monotonic() - started < 10
 
 
 def test_a_device_that_is_never_free(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +200,4 @@ def test_several_devices_under_one_key(agents: LocalCluster) -> None:
 def test_threads_end(agents: LocalCluster) -> None:
     before = {thread.name for thread in threading.enumerate()}
     steps_of(agents.tracker, "alpha")
-    deadline = time.monotonic() + 10
-    while {thread.name for thread in threading.enumerate()} - before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert {thread.name for thread in threading.enumerate()} <= before
+    wait_until(lambda: {thread.name for thread in threading.enumerate()} <= before)

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 import zmq
 
+from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.address import is_loopback
 from tvmpipe.runtime.keys import ClusterKey
@@ -24,17 +24,10 @@ ONE = ClusterKey(b"1" * 32)
 OTHER = ClusterKey(b"2" * 32)
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def events_until(monitor: zmq.Socket[bytes], kind: str, timeout_s: float = 5.0) -> list[str]:
+def events_until(monitor: zmq.Socket[bytes], kind: str) -> list[str]:
     """The kinds of events up to the first of `kind`."""
     seen: list[str] = []
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + PATIENCE_S
     while kind not in seen:
         assert monitor.poll(max(0, int(1000 * (deadline - time.monotonic())))), f"no {kind} after {seen}"
         seen.append(read_event(monitor).kind)
@@ -183,7 +176,7 @@ def test_a_receiver_that_hangs_is_noticed() -> None:
             _push, monitor = here.push(("127.0.0.1", int(process.stdout.readline())))
             events_until(monitor, "ready")
             process.send_signal(signal.SIGSTOP)
-            assert events_until(monitor, "disconnected", 3.0) == ["disconnected"]
+            assert events_until(monitor, "disconnected") == ["disconnected"]
     finally:
         process.kill()
         process.wait()

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.passes.placement.makespan_oracle import faults, problems
 from tests.passes.placement.test_makespan import proven_best, wide
+from tests.waiting import PATIENCE_S, no_hang
 from tvmpipe.passes.placement.latency import least_makespan
 from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
 from tvmpipe.passes.placement.makespan_exact import Engine, Exact, Task
@@ -63,17 +64,15 @@ def test_cbc_finds_the_least_makespan(solved_by_cbc: list[str], problem: Problem
         assert answer.bound_s <= solution.figure_s * (1 + 1e-9)
 
 
-def busy(engine: Engine, task: Task) -> tuple[float, Exact]:
-    """What comes of a task whose worker is killed in the middle of it, and the seconds from then on."""
+def busy(engine: Engine, task: Task) -> Exact:
+    """What comes of a task whose worker is killed in the middle of it."""
     (future,) = engine.submit([task], Deadline(60.0))
     while not engine._started:
         time.sleep(0.01)
     time.sleep(3.0)  # until then it imports and builds
     assert not future.done()
     os.kill(engine._started[-1].pid, signal.SIGKILL)
-    killed = time.monotonic()
-    answer = future.result(timeout=60.0)
-    return time.monotonic() - killed, answer
+    return future.result(timeout=PATIENCE_S)
 
 
 @needs_ortools
@@ -83,10 +82,8 @@ def test_a_worker_that_is_killed_costs_its_task_only() -> None:
     device_of = [int(device) for device in np.arange(150) % 4]
     start = (device_of, by_rank(inst, device_of))
     with Engine("cpsat") as engine:
-        task = Task(inst, start[1].makespan, 40.0, start)
-        seconds, lost = busy(engine, task)
-        assert lost == Exact(None, None, 0.0)
-        assert seconds < 10
+        task = Task(inst, start[1].makespan, 2 * PATIENCE_S, start)
+        assert busy(engine, task) == Exact(None, None, 0.0)
         small = read(wide(12, 3, 1))
         placed = [0] * 12
         cutoff = by_rank(small, placed).makespan
@@ -113,14 +110,12 @@ def test_the_planner_keeps_what_it_has_when_every_worker_dies() -> None:
                     killed.add(worker.pid)
 
         engine.warm()
-        began = time.monotonic()
-        solution = least_makespan(problem, Limits(8.0), kill, engine)
-        seconds = time.monotonic() - began
+        with no_hang():  # nothing waits for what is dead
+            solution = least_makespan(problem, Limits(8.0), kill, engine)
     assert killed
     assert faults(problem, solution) == []
     assert solution.figure_s <= min(one.figure_s for one in heard)
     assert 0 < solution.bound_s <= solution.figure_s
-    assert seconds < 30.0, "nothing waits for what is dead"
 
 
 @needs_ortools
@@ -129,9 +124,10 @@ def test_an_engine_that_is_closed_ends_what_it_does() -> None:
     inst = read(problem)
     device_of = [int(device) for device in np.arange(90) % 4]
     with Engine("cpsat") as engine:
-        (future,) = engine.submit([Task(inst, by_rank(inst, device_of).makespan, 60.0)], Deadline(60.0))
+        limit_s = 2 * PATIENCE_S
+        (future,) = engine.submit([Task(inst, by_rank(inst, device_of).makespan, limit_s)], Deadline(limit_s))
         while not engine._started:
             time.sleep(0.01)
         began = time.monotonic()
-    assert time.monotonic() - began < 20.0, "the MILP does not take over"
+    assert time.monotonic() - began < PATIENCE_S, "the MILP does not take over"
     assert future.done()
