@@ -20,6 +20,7 @@ THREE = "".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in ("alph
 _STARTS_AGENTS = re.compile(r"\b(agents|local_cluster|LocalAgent)\b")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal test files to workers whole, and those that start agents to two: they wait more than they compute.
 
