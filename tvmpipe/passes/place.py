@@ -28,7 +28,7 @@ from tvmpipe.passes.turns import group_name
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_duration, format_size
 
-_CLOSE = 1.01  # plans this close to the best count as equal, and the one of fewest stages is taken
+_CLOSE = 1.03  # estimates are no better: among plans this close to the best, the one of fewest stages is taken
 _SLACKS = (1.01, 1.03, 1.08)  # of the planners' period, in exchange for fewer stages, whose cost they do not know
 _GAP = 5e-3  # plans closer than this to the bound count as optimal; estimates are not that good
 _ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
