@@ -74,7 +74,7 @@ class CompileState:
     """Everything known so far; each pass returns a copy with its own fields filled in.
 
     `source` is a path or an `onnx.ModelProto`; `module` a `tvm.IRModule`; `notes` sentences for the report; `tell`
-    is for a pass that takes long to say how it is getting on;
+    is for a pass that takes long to say how it is getting on; `unplanned` the state before it had `plan`;
     `stages` those of `plan`, `libraries` of every plan's stages.
     """
 
@@ -89,6 +89,7 @@ class CompileState:
     costs: CostTable | None = None
     plan: Plan | None = None
     spares: tuple[Spare, ...] = ()
+    unplanned: CompileState | None = None
     stages: tuple[Stage, ...] = ()
     libraries: tuple[StageLibrary, ...] = ()
     bundle: Bundle | None = None

@@ -60,14 +60,13 @@ def _device(state: CompileState, plan: Plan, device: Device) -> dict[str, Any]:
     load = plan.loads.get(device.name)
     if load is None:
         return {"name": device.name, "used": False, "why_unused": _why_unused(state, plan, device)}
-    held = load.weight_bytes + load.activation_bytes
     return {
         "name": device.name,
         "used": True,
         "busy_s": load.busy_s,
         "spare_s": _spare(plan, load.busy_s),
         "memory_bytes": device.memory_bytes,
-        "spare_bytes": None if device.memory_bytes is None else device.memory_bytes - held,
+        "spare_bytes": None if device.memory_bytes is None else device.memory_bytes - load.held_bytes,
     }
 
 
