@@ -91,6 +91,7 @@ def cli(verbose: int) -> None:
 @click.option("--records", type=click.Path(path_type=Path), help="Folder of measured schedules to use.")
 @click.option("--tune", type=click.IntRange(min=1), default=None, help="Measure so many schedules a hot primitive.")
 @click.option("--tracker", metavar="HOST:PORT", help="TVM RPC tracker with the devices to tune on.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
 def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, tune: int | None, **options: Any) -> Outcome:
     """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from click.testing import CliRunner
 
+import tvmpipe
 from tests.models import chain, save
 from tvmpipe.bundle import Bundle
 from tvmpipe.cli import cli
@@ -21,6 +23,7 @@ from tvmpipe.reference import Reference, relative_error
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.tracker import Tracker
+from tvmpipe.targets.cluster import parse_cluster
 
 KEYS = ("alpha", "beta", "gamma")
 
@@ -102,3 +105,12 @@ def test_profile_with_the_key_and_without(keyed: LocalCluster, key_file: Path, t
     assert facts["failures"] == []
     assert facts["measured"] == facts["primitives"] > 0
     assert [link["between"] for link in facts["links"]] == [["head", "alpha"]]
+
+
+def test_tuning_with_the_key(keyed: LocalCluster, key_file: Path, tmp_path: Path) -> None:
+    cluster = parse_cluster('[[device]]\nname = "alpha"\nthreads = 1\n')
+    tuned = partial(tvmpipe.build, chain(1, 16), cluster, records=tmp_path / "records", tune=1, tracker=keyed.tracker)
+    with pytest.raises(DeviceError, match="device alpha"):
+        tuned()
+    tuned(cluster_key=key_file)
+    assert (tmp_path / "records").is_dir()
