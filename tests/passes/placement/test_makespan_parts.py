@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.scale import mixed_problem, random_graph
-from tests.passes.placement.makespan_oracle import faults, feasible, problems
+from tests.passes.placement.makespan_oracle import faults, feasible, problems, shorter
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.latency import least_makespan
 from tvmpipe.passes.placement.limits import Deadline, Limits
+from tvmpipe.passes.placement.makespan_ancestors import with_ancestors
 from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
 from tvmpipe.passes.placement.makespan_exact import Engine, Task
 from tvmpipe.passes.placement.makespan_instance import read
@@ -63,7 +64,35 @@ def test_lists_and_bounds(problem: Problem) -> None:
             table = by_rank(inst, device_of)
             assert faults(problem, solution(device_of, table, 0.0, "test")) == []
             assert windows(inst).bound_s <= table.makespan * (1 + 1e-9)
+            assert with_ancestors(inst, windows(inst), Deadline(20)).bound_s <= table.makespan * (1 + 1e-9)
             assert relaxation_s(inst, 5.0) <= table.makespan * (1 + 1e-9)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(problem=problems(largest=6).filter(feasible))
+def test_no_schedule_is_below_the_bound_of_ancestors(problem: Problem) -> None:
+    bound_s = with_ancestors(read(problem), windows(read(problem)), Deadline(20)).bound_s
+    assert shorter(problem, bound_s) >= bound_s * (1 - 1e-9)
+
+
+def test_ancestors_that_must_share_a_device_take_turns() -> None:
+    # Two nodes feed a third; a transfer lasts longer than both, so that one device does all in turn.
+    problem = Problem(
+        names=("a", "b", "c"),
+        devices=("x", "y"),
+        time_s=np.array([[2.0, 2.0], [3.0, 3.0], [1.0, 1.0]]),
+        weight_bytes=np.zeros(3),
+        working_bytes=np.zeros(3),
+        memory_bytes=np.full(2, np.inf),
+        tensors=(Tensor(0, (2,), 10.0), Tensor(1, (2,), 10.0)),
+        bandwidth_bps=np.ones((3, 3)),
+        latency_s=np.zeros((3, 3)),
+        model="makespan",
+    )
+    inst = read(problem)
+    reach = windows(inst)
+    assert reach.bound_s == pytest.approx(4.0)
+    assert with_ancestors(inst, reach, Deadline(20)).bound_s == pytest.approx(6.0)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

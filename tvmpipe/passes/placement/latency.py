@@ -12,10 +12,14 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+from dataclasses import replace
+
+import numpy as np
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener, Progress
+from tvmpipe.passes.placement.makespan_ancestors import with_ancestors
 from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
 from tvmpipe.passes.placement.makespan_exact import Engine, Exact, Task
 from tvmpipe.passes.placement.makespan_instance import Instance, read
@@ -28,6 +32,7 @@ from tvmpipe.passes.placement.makespan_search import Found, anneal
 from tvmpipe.passes.placement.makespan_series import cuts, joined, pieces
 from tvmpipe.passes.placement.makespan_sweep import sweep
 from tvmpipe.passes.placement.makespan_windows import window_tasks
+from tvmpipe.passes.placement.period_bounds import period_bound
 from tvmpipe.passes.placement.problem import Problem, Solution
 
 _TINY = 10  # nodes; the MILP is done with these before a worker for CP-SAT has started
@@ -44,6 +49,7 @@ _WINDOW_LIMIT_S = 3.0
 _MILP_WINDOWS = 60
 _EXACT_WINDOWS = 1000  # nodes; beyond that a window's model takes longer to write down than to solve
 _STRICTLY = 1e-7
+_MOST_RELAXED = 1000  # nodes of a linear program of paths and loads that ends in time
 _MOST_SECONDS = 20_000_000  # of transfers, each tensor between any two devices, that a sweep keeps as one array
 _LEVELS = (100, 400)
 _LEVEL_ROUNDS = 40
@@ -188,12 +194,21 @@ class _Search:
     def _bounds(self) -> None:
         inst = self.inst
         reach = windows(inst)
-        self._take(None, "", min(reach.bound_s, self._found()[1].makespan))
+        self._prove(reach.bound_s)
+        if not self.done and inst.node_count > _SMALL:
+            reach = with_ancestors(inst, reach, self._share(0.15))
+            self._prove(reach.bound_s)
         if self.large:
             self.shared = arrays(inst, reach)
-        if not self.done and inst.node_count > _SMALL:
-            relaxed = relaxation_s(inst, self._share(0.1).left_s)
-            self._take(None, "", min(relaxed, self._found()[1].makespan))
+        if not self.done and inst.node_count > _MOST_RELAXED:
+            # Devices and links are never busy for longer than the schedule lasts: every bound of the period holds.
+            flowing = replace(inst.problem, model="overlapped", taking=np.zeros(0))
+            self._prove(period_bound(flowing, self._share(0.1)).bound_s)
+        elif not self.done and inst.node_count > _SMALL:
+            self._prove(relaxation_s(inst, self._share(0.1).left_s))
+
+    def _prove(self, bound: float) -> None:
+        self._take(None, "", min(bound, self._found()[1].makespan))
 
     def _levels(self) -> None:
         """Starts from coarser graphs."""
