@@ -200,11 +200,11 @@ class _Search:
             self._prove(reach.bound_s)
         if self.large:
             self.shared = arrays(inst, reach)
-        if not self.done and inst.node_count > _MOST_RELAXED:
+        if not self.done and inst.node_count > _MIDDLE:
             # Devices and links are never busy for longer than the schedule lasts: every bound of the period holds.
             flowing = replace(inst.problem, model="overlapped", taking=np.zeros(0))
             self._prove(period_bound(flowing, self._share(0.1)).bound_s)
-        elif not self.done and inst.node_count > _SMALL:
+        if not self.done and _SMALL < inst.node_count <= _MOST_RELAXED:
             self._prove(relaxation_s(inst, self._share(0.1).left_s))
 
     def _prove(self, bound: float) -> None:
