@@ -52,6 +52,7 @@ _STRICTLY = 1e-7
 _MOST_RELAXED = 1000  # nodes of a linear program of paths and loads that ends in time
 _MOST_SECONDS = 20_000_000  # of transfers, each tensor between any two devices, that a sweep keeps as one array
 _LEVELS = (100, 400)
+_MOST_COARSENED = 5000  # nodes; coarsening alone takes seconds beyond that
 _LEVEL_ROUNDS = 40
 _ROUND_SWEEPS = 8
 
@@ -213,7 +214,7 @@ class _Search:
     def _levels(self) -> None:
         """Starts from coarser graphs."""
         for most in _LEVELS:
-            if not self.done:
+            if not self.done and self.inst.node_count <= _MOST_COARSENED:
                 found = coarse_start(self.inst, most, self._share(0.1), _LEVEL_ROUNDS, self.limits.seed)
                 self._take(found, "coarser graph")
 

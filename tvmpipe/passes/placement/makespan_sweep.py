@@ -18,7 +18,7 @@ from tvmpipe.passes.placement.makespan_search import Found
 from tvmpipe.passes.placement.makespan_sequence import STEP, Decoded, advanced, decode, sequence
 
 _ROWS = 96
-_SINGLE = 64  # rows that send single nodes; the others send parts
+_SINGLE = 24  # rows that send single nodes; the others send parts
 _MARKS = (2, 4, 4, 8)  # of a window
 _REORDER = 4  # rounds until gaps are filled again
 _PART = 14
