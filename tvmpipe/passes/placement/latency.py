@@ -49,6 +49,8 @@ _WINDOW_LIMIT_S = 3.0
 _MILP_WINDOWS = 60
 _EXACT_WINDOWS = 1000  # nodes; beyond that a window's model takes longer to write down than to solve
 _STRICTLY = 1e-7
+_FEWEST_SWEPT = 400  # nodes; with 300 annealing alone was better, with 500 it found nothing
+_MOST_ANNEALED = 1000  # nodes up to which annealing takes turns with sweeps
 _MOST_RELAXED = 1000  # nodes of a linear program of paths and loads that ends in time
 _MOST_SECONDS = 20_000_000  # of transfers, each tensor between any two devices, that a sweep keeps as one array
 _LEVELS = (100, 400)
@@ -110,7 +112,7 @@ class _Search:
         steps = min(_STEPS_PER_NODE * inst.node_count, _FIRST_STEPS // (inst.node_count + len(inst.producer)))
         if self.large:
             self._levels()
-        elif not self.done:
+        if not self.done and inst.node_count <= _MOST_ANNEALED:
             found = anneal(inst, self._found(), self._share(0.1), steps=steps, seed=self.limits.seed, goal_s=self.bound)
             self._take(found, "annealing")
         stages = [self._tiny, self._series, self._whole, self._rounds]
@@ -133,7 +135,7 @@ class _Search:
         """Whether sweeps take the place of annealing."""
         inst = self.inst
         size = len(inst.producer) * (inst.problem.device_count + 1) ** 2
-        return inst.node_count > _MIDDLE and size <= _MOST_SECONDS and not inst.problem.contiguous
+        return inst.node_count > _FEWEST_SWEPT and size <= _MOST_SECONDS and not inst.problem.contiguous
 
     def _found(self) -> Found:
         assert self.best is not None
@@ -269,17 +271,19 @@ class _Search:
         rng = random.Random(self.limits.seed)
         steps = _ROUND_STEPS // (inst.node_count + len(inst.producer))
         exact = inst.node_count <= (_EXACT_WINDOWS if self.engine.name == "cpsat" else _MILP_WINDOWS)
+        sweeping = self.shared is not None
         while not self.done:
             best = self._found()
             size = min(_WINDOW, inst.node_count)
             tasks = window_tasks(inst, best, rng, 2, size, _WINDOW_LIMIT_S) if exact else []
             answers = self.engine.submit(tasks, self.deadline)
             seed = rng.randrange(1 << 30)
-            if self.shared is not None:
+            if self.shared is not None and sweeping:
                 found = sweep(self.shared, best, self.deadline, rounds=_ROUND_SWEEPS, seed=seed, goal_s=self.bound)
                 self._take(found, "sweeps")
             else:
                 found = anneal(inst, best, self.deadline, steps=steps, seed=seed, goal_s=self.bound)
                 self._take(found, "annealing")
+            sweeping = not sweeping or inst.node_count > _MOST_ANNEALED
             for answer in answers:
                 self._answer(answer.result(), whole=False)
