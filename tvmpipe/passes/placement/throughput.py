@@ -15,6 +15,7 @@ from tvmpipe.passes.placement.classes import device_classes, uniform_links
 from tvmpipe.passes.placement.dominated import without_dominated_splits
 from tvmpipe.passes.placement.downsets import all_downsets, best_stages, prefixes
 from tvmpipe.passes.placement.feasible import first_fit
+from tvmpipe.passes.placement.in_line import in_line
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener, Progress
 from tvmpipe.passes.placement.local_search import local_search
 from tvmpipe.passes.placement.merge import Reduced
@@ -83,6 +84,8 @@ class _Search:
             self.prove(period_bound(self.reduced().problem, self.share(0.15)).bound_s)
         if chained and not problem.contiguous:
             self.runs_of_chain()
+        if not self.done() and problem.model == "overlapped" and not chained:
+            self.stages_in_line()
         if not self.done():
             self.stages()
         if not self.done():
@@ -144,6 +147,14 @@ class _Search:
             self.offer("chain, stages reassigned", base.lift(reassigned(base.problem, placed)))
         if self.problem.contiguous:
             self.prove(bound_s)
+
+    def stages_in_line(self) -> None:
+        """The same for a graph in one order: unlike stages between downsets, it knows which device sends to which."""
+        chain = in_line(self.base.problem)
+        placed, _, _ = best_chain(chain, self.bound_s, _ROUNDED * self.ceiling_s(), self.share(0.2))
+        if placed is not None:
+            self.offer("stages in line", self.base.lift(placed))
+            self.offer("stages in line, reassigned", self.base.lift(reassigned(self.base.problem, placed)))
 
     def stages(self) -> None:
         """Stages between downsets: all of them where their number allows, else of a smaller graph's order."""
