@@ -31,7 +31,10 @@ def few(examples: int) -> settings:
 
 
 def model_of(
-    nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, Sequence[int]], weights: Arrays | None = None
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int]],
+    weights: Arrays | None = None,
+    opset: int = 17,
 ) -> onnx.ModelProto:
     """Float32 `inputs` of the given shapes -> "y"; floating-point `weights` become float32."""
     initializers = [
@@ -45,7 +48,7 @@ def model_of(
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         initializers,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 11)
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> NDArray[np.float32]:
