@@ -19,6 +19,7 @@ from tvmpipe.passes.pipeline import COMPILE, run_passes
 from tvmpipe.reference import TOLERANCE, Reference, relative_error
 from tvmpipe.runtime.inprocess import run_in_process
 from tvmpipe.targets.cluster import parse_cluster
+from tvmpipe.targets.target import find_target
 
 Arrays = Mapping[str, NDArray[Any]]
 BATCHES = st.integers(1, 8)
@@ -77,6 +78,12 @@ def schedule_messages() -> Iterator[list[str]]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+def runnable(name: str) -> bool:
+    """Whether this machine runs code for a target."""
+    here, target = find_target("native"), find_target(name)
+    return here.architecture == target.architecture and here.vector_bits >= target.vector_bits
 
 
 def check(

@@ -124,7 +124,9 @@ class _Reader:
                 return None
         else:
             return replace(one, centred=False, scale=affine[0])
-        scale, shift = (operand if used else None for operand, used in zip(affine, (attrs.scale, attrs.center), strict=True))
+        scale, shift = (
+            operand if used else None for operand, used in zip(affine, (attrs.scale, attrs.center), strict=True)
+        )
         return replace(one, scale=scale, shift=shift)
 
     def _pieces(self, value: Any, name: str) -> _Norm | None:
@@ -185,7 +187,7 @@ def _emit(builder: Any, one: _Norm, result: tuple[int, ...]) -> Any:
             shape = _operand(one, tensor)
             assert shape is not None
             for step in shape:
-                tensor = _viewed(builder, tensor, step)  # noqa: PLW2901
+                tensor = _viewed(builder, tensor, step)
             operands.append(tensor)
     x = _viewed(builder, one.x, view)
     if axes == 1 and one.centred and len(operands) == 2 and all(shape_of(tensor) == view[-1:] for tensor in operands):

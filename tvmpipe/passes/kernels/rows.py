@@ -11,7 +11,7 @@ from tvmpipe.passes.kernels.base import BLOCK, KERNEL, OPAQUE, Legalize, default
 
 ROWS = "rows"  # the block that writes the result
 LANES = "rows.lanes"  # a reduction that leaves one value a lane
-AXES = "rows.axes"  # annotation of the block that writes the result: how many of its last axes are the row, if not one
+AXES = "rows.axes"  # annotation of the block that writes the result: how many of its last axes are a row
 
 
 def legalizations() -> dict[str, Legalize]:
@@ -117,8 +117,7 @@ def norm(x: Any, *affine: Any, epsilon: float, axes: int, centred: bool, scaled:
             result = result * number if scaled and place == 0 else result + number
         return result
 
-    marks = {KERNEL: ROWS} if axes == 1 else {KERNEL: ROWS, AXES: axes}
-    return te.compute(x.shape, element, name="norm", attrs=marks)
+    return te.compute(x.shape, element, name="norm", attrs={KERNEL: ROWS, AXES: axes})
 
 
 def reduce_last_axis(

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.rows import AXES, LANES
-from tvmpipe.passes.schedule.inspect import REDUCTION, annotation, blocks_of, extents
+from tvmpipe.passes.schedule.inspect import PARTITION, REDUCTION, annotation, blocks_of, extents
 from tvmpipe.passes.schedule.machine import Machine
 
 _ROWS_A_CHUNK = 4  # enough work to be worth handing to a thread
@@ -24,7 +24,7 @@ def schedule_rows(schedule: Any, result: Any, machine: Machine) -> None:
     for block in reversed(others):
         schedule.compute_at(block, row, preserve_unit_loops=True)
     reductions = [pair for block in others for pair in schedule_row_block(schedule, block, machine)]
-    _vectorize(schedule, last, machine)
+    _vectorize(schedule, last, machine, partition=annotation(schedule, result, AXES) is not None)
     if extents(schedule, [row])[0] >= _ROWS_A_CHUNK * machine.threads:
         row, _ = schedule.split(row, [None, _ROWS_A_CHUNK])
     schedule.parallel(row)
@@ -49,7 +49,10 @@ def schedule_row_block(schedule: Any, block: Any, machine: Machine) -> list[tupl
     return []
 
 
-def _vectorize(schedule: Any, loop: Any, machine: Machine) -> None:
-    if extents(schedule, [loop])[0] >= machine.lanes:
-        _, lane = schedule.split(loop, [None, machine.lanes])
+def _vectorize(schedule: Any, loop: Any, machine: Machine, *, partition: bool = False) -> None:
+    extent = extents(schedule, [loop])[0]
+    if extent >= machine.lanes:
+        vector, lane = schedule.split(loop, [None, machine.lanes])
         schedule.vectorize(lane)
+        if partition and extent % machine.lanes:
+            schedule.annotate(vector, PARTITION, 1)
