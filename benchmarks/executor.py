@@ -18,8 +18,8 @@ from rich.table import Table
 
 import tvmpipe
 from tvmpipe.bundle import Bundle
+from tvmpipe.runtime.connect import default_batch
 from tvmpipe.runtime.local import LocalAgent, local_cluster
-from tvmpipe.runtime.pipeline import default_batch
 from tvmpipe.targets.cluster import parse_cluster
 
 STAGES = 8

@@ -8,14 +8,14 @@ measurements of this model. Both are compiled and run on agents of their own on 
 so that whatever disturbs this machine disturbs both. Printed are, of the first, predicted and measured period and the
 same of one sample alone; and how much longer its period is than the second's. Everything is emulated: each agent
 computes for real on one thread and then waits, as a device that many times slower would, and sends no faster than its
-link. Writes `results/predictions.txt` after each pair. `--store` is where `tvmpipe profile` measured the models, if
-not what comes with tvmpipe.
+link. A round counts if this machine was as fast before and after it as when the costs were measured, by the loops that
+the profiler watches with; others are made again, a few times. Writes `results/predictions.txt` after each pair.
+`--store` is where `tvmpipe profile` measured the models, if not what comes with tvmpipe.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import tempfile
 import time
@@ -31,71 +31,22 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cost_model import RESULTS
-from benchmarks.described import FAST_ETHERNET, GIGABIT, Kind, described
+from benchmarks.emulated import cluster_of
+from benchmarks.host_speed import SLOWER, HostSpeed
 from benchmarks.kernels import model_file, processor
+from benchmarks.rounds import MOST_ROUNDS, ROUNDS, Running, rounds
 from tvmpipe.build import prepare
-from tvmpipe.bundle import Bundle
-from tvmpipe.commands.progress import count_progress, stderr
-from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.progress import stderr
 from tvmpipe.passes.base import CompileState
 from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
 from tvmpipe.passes.price import price_stages
 from tvmpipe.passes.work import works_of
-from tvmpipe.reference import TOLERANCE, Reference, relative_error
-from tvmpipe.runtime.local import LocalAgent, local_cluster
-from tvmpipe.runtime.pipeline import Pipeline
-from tvmpipe.targets.cluster import HEAD, Cluster, Device, Link
+from tvmpipe.reference import Reference
+from tvmpipe.targets.cluster import Cluster
 from tvmpipe.targets.cost import CostModel
 from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.peak import measure_peak_flops
 from tvmpipe.targets.profile_store import SHIPPED, ProfileStore, identity, schedule_version, tvm_version
 
-MIB = 2**20
-CLUSTERS: dict[str, tuple[tuple[Kind, ...], Link]] = {
-    "two": ((Kind("x86-64-v4", slowdown=20, threads=1), Kind("x86-64-v2", slowdown=8, threads=1)), GIGABIT),
-    "three": (
-        (
-            Kind("x86-64-v4", slowdown=20, threads=1),
-            Kind("x86-64-v3", slowdown=12, threads=1),
-            Kind("x86-64-v2", slowdown=8, threads=1),
-        ),
-        GIGABIT,
-    ),
-    "three, 100 Mbit/s": (
-        (
-            Kind("x86-64-v4", slowdown=16, threads=1),
-            Kind("x86-64-v3", slowdown=14, threads=1),
-            Kind("x86-64-v2", slowdown=10, threads=1),
-        ),
-        FAST_ETHERNET,
-    ),
-    "three, 48 to 64 MiB": (
-        (
-            Kind("x86-64-v4", 1, 48 * MIB, slowdown=20, threads=1),
-            Kind("x86-64-v3", 1, 64 * MIB, slowdown=12, threads=1),
-            Kind("x86-64-v3", 1, 64 * MIB, slowdown=16, threads=1),
-        ),
-        GIGABIT,
-    ),
-    "four, faster": (
-        (
-            Kind("x86-64-v4", slowdown=12, threads=1),
-            Kind("x86-64-v3", slowdown=10, threads=1),
-            Kind("x86-64-v3", slowdown=8, threads=1),
-            Kind("x86-64-v2", slowdown=6, threads=1),
-        ),
-        GIGABIT,
-    ),
-    "four": (
-        (
-            Kind("x86-64-v4", slowdown=24, threads=1),
-            Kind("x86-64-v3", slowdown=16, threads=1),
-            Kind("x86-64-v3", slowdown=10, threads=1),
-            Kind("x86-64-v2", slowdown=8, threads=1),
-        ),
-        GIGABIT,
-    ),
-}
 PAIRS = (
     ("light_squeezenet", "two"),
     ("mobilenet_v2", "three"),
@@ -110,12 +61,7 @@ PAIRS = (
     ("resnet50", "four"),
     ("mobilenet_v2", "three, 100 Mbit/s"),
 )
-ROUNDS = 3
 PLAN_S = 15.0
-_BLOCK_S = 4.0  # a block of a round, at least so long
-_FEWEST, _MOST = 4, 60  # samples of a block
-_ALONE_S = 4.0  # samples one by one, so long
-_LOOPBACK = Link(1e9, 0.2e-3)  # from the head, which emulates no link
 _GOOD = 0.1
 
 
@@ -124,8 +70,8 @@ class Row:
     """A pair; seconds. `predicted` by a plan made without the model's measurements, `known` what these say of it.
 
     `over` is the median over rounds of its measured period over that of the plan made with them, 1 where the two are
-    the same plan. `clock` is the rate of multiply-adds on this machine now over that when the store was filled, for the
-    target that differs most. `measured` primitives of `primitives` were in the store.
+    the same plan. `slower` is how many times slower this machine was than when the store was filled, the median of the
+    rounds that count. `measured` primitives of `primitives` were in the store.
     """
 
     model: str
@@ -140,7 +86,7 @@ class Row:
     latency_s: float
     same_plan: bool
     over: float
-    clock: float
+    slower: float
     measured: int
     primitives: int
 
@@ -155,20 +101,6 @@ class Row:
         return self.predicted_latency_s / self.latency_s - 1
 
 
-def cluster_of(name: str) -> Cluster:
-    """An emulated cluster; the head is on the same machine and emulates nothing."""
-    kinds, network = CLUSTERS[name]
-    cluster = described(kinds, network)
-    return replace(cluster, links={frozenset((HEAD, device.name)): _LOOPBACK for device in cluster.devices})
-
-
-def agent_of(device: Device, network: Link) -> LocalAgent:
-    """The agent that behaves as a device behind a link."""
-    options = ["--slowdown", str(device.slowdown)]
-    options += ["--bandwidth", f"{network.bandwidth_bps / 1e6}MB/s", "--latency", f"{network.latency_s * 1e3}ms"]
-    return LocalAgent(device.key, device.threads, device.memory_bytes, tuple(options))
-
-
 def never_seen(store: ProfileStore, own: set[str], cluster: Cluster, folder: Path) -> LearnedCost:
     """Costs from a store without the primitives `own`; what is left is written to `folder`."""
     rest = ProfileStore(folder)
@@ -180,61 +112,6 @@ def never_seen(store: ProfileStore, own: set[str], cluster: Cluster, folder: Pat
 def compiled(front: CompileState, cost_model: CostModel) -> CompileState:
     """Planned with these costs, and compiled."""
     return run_passes(replace(front, options=replace(front.options, cost_model=cost_model)), COMPILE[len(FRONT) :])
-
-
-class Running:
-    """A bundle on agents of its own; `inflight` samples of it are under way at once."""
-
-    def __init__(self, bundle: Bundle, cluster: Cluster, inflight: int, stack: ExitStack) -> None:
-        store = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmpipe-")))
-        used = [device for device in cluster.devices if device.name in bundle.manifest.plan.devices]
-        local = stack.enter_context(local_cluster([agent_of(one, cluster.network) for one in used], store=store))
-        self.pipe: Pipeline = stack.enter_context(
-            bundle.connect(local.tracker, batch=1, inflight=inflight, timeout_s=300)
-        )
-        self.inflight = inflight
-        self.samples = random_samples(bundle.manifest, 2, seed=0)
-        self.periods: list[float] = []
-        self.predicted_s = bundle.manifest.plan.predicted.period_s
-
-    def warm_up(self, reference: Reference) -> None:
-        """Allocate, let the emulation see some runs, and compare a result with ONNX Runtime's."""
-        self.pipe.warm_up()
-        result, *_ = [self.pipe.run(self.samples[0]) for _ in range(3)]
-        if (error := relative_error(result, reference.run(self.samples[0]))) > TOLERANCE:
-            raise SystemExit(f"results differ by {error:.1e}")
-
-    def block(self, title: str) -> None:
-        """Stream a block of samples and note the period.
-
-        It counts while the pipeline is full, after as many results as are in flight and before the last sample goes in:
-        a device with several stages has less to do for each result when it fills and when it drains.
-        """
-        count = min(_MOST, max(_FEWEST, math.ceil(_BLOCK_S / self.predicted_s)))
-        numbers = range(2 * self.inflight + count)
-        done = []
-        for _ in count_progress(self.pipe.stream(self.samples[n % 2] for n in numbers), title, len(numbers)):
-            done.append(time.perf_counter())
-        self.periods.append((done[self.inflight + count - 1] - done[self.inflight - 1]) / count)
-
-    def alone_s(self) -> float:
-        """Median seconds of one sample alone."""
-        took: list[float] = []
-        while len(took) < 3 or (sum(took) < _ALONE_S and len(took) < _MOST):
-            started = time.perf_counter()
-            self.pipe.run(self.samples[0])
-            took.append(time.perf_counter() - started)
-        return statistics.median(took)
-
-
-def clock_of(store: ProfileStore, cluster: Cluster) -> float:
-    """This machine's multiply-adds now over those in the store's notes; of all targets the one furthest from 1."""
-    ratios = []
-    for target in {device.target for device in cluster.devices}:
-        facts = store.device(target, 1)
-        if facts is not None:
-            ratios.append(measure_peak_flops(target, 1) / facts.peak_flops)
-    return max(ratios, key=lambda ratio: abs(math.log(ratio)), default=math.nan)
 
 
 def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
@@ -253,7 +130,7 @@ def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
         assert known.costs is not None
         states = (blind,) if blind.plan.placement == known.plan.placement else (blind, known)
         again = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
-        clock = clock_of(store, cluster)
+        host = HostSpeed(store, {device.target for device in cluster.devices})
         running = []
         for state in states:
             assert state.bundle is not None
@@ -262,10 +139,7 @@ def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
         reference = Reference(path)
         for one in running:
             one.warm_up(reference)
-        for number in range(ROUNDS):
-            for one in running:
-                one.block(f"round {number + 1} of {ROUNDS}")
-        ratios = [mine / theirs for mine, theirs in zip(running[0].periods, running[-1].periods, strict=True)]
+        counted = rounds(running, host)
         timed = [identity(work.key, schedule_version(), tvm_version()) for work in works if work.key and not work.view]
         have = {row.key for row in store.read(cluster.devices[0].target, 1)}
         return Row(
@@ -275,13 +149,13 @@ def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
             used=len(blind.plan.loads),
             predicted_period_s=blind.plan.period_s,
             known_period_s=again.period_s,
-            period_s=statistics.median(running[0].periods),
+            period_s=statistics.median(one.periods[0] for one in counted),
             predicted_latency_s=blind.plan.latency_s,
             known_latency_s=again.latency_s,
             latency_s=running[0].alone_s(),
             same_plan=len(states) == 1,
-            over=statistics.median(ratios),
-            clock=clock,
+            over=statistics.median(one.periods[0] / one.periods[-1] for one in counted),
+            slower=statistics.median(one.slower for one in counted),
             measured=sum(key in have for key in timed),
             primitives=len(timed),
         )
@@ -295,6 +169,12 @@ def summary(rows: Sequence[Row]) -> list[str]:
         f"median error {np.median(np.abs(errors)):.1%}, largest {max(errors, key=abs):+.1%}"
         for what, errors in (("period", periods), ("latency", latencies))
     ]
+    if disturbed := sum(row.slower > SLOWER for row in rows):
+        calm = [row.period_error for row in rows if row.slower <= SLOWER]
+        lines.append(
+            f"{disturbed} pairs had fewer than {ROUNDS} undisturbed rounds of {MOST_ROUNDS}; "
+            f"of the others' periods {_within(calm)} of {len(calm)} are within {_GOOD:.0%}"
+        )
     over = [row.over - 1 for row in rows]
     lines.append(
         f"a plan made without measurements of the model takes {np.median(over):+.1%} (median) and {max(over):+.1%} "
@@ -311,7 +191,7 @@ def _within(errors: Sequence[float]) -> int:
     return sum(abs(error) <= _GOOD for error in errors)
 
 
-_COLUMNS = ("used", "period: said", "measured", "error", "known", "alone: said", "measured", "error", "over", "clock")
+_COLUMNS = ("used", "period: said", "measured", "error", "known", "alone: said", "measured", "error", "over", "slower")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -326,7 +206,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.latency_s * 1e3:.1f}",
         f"{row.latency_error:+.1%}",
         "same" if row.same_plan else f"{row.over - 1:+.1%}",
-        f"{row.clock:.2f}",
+        f"{row.slower:.2f}",
     )
 
 
@@ -336,7 +216,7 @@ def write(rows: Sequence[Row]) -> None:
         f"{processor()}; {date.today().isoformat()}; emulated devices and links, 1 thread each; milliseconds",
         "said: by costs learned from other models; known: error of the same plan's period by measured costs;",
         "over: measured period of this plan against that of the plan made with measured costs;",
-        "clock: multiply-adds of this machine now over those when costs were measured",
+        "slower: how many times slower this machine was around the rounds that count than when costs were measured",
         "",
         f"{'model':<20}{'cluster':<21}" + "".join(f"{name:>13}" for name in _COLUMNS),
         *(f"{row.model:<20}{row.cluster:<21}" + "".join(f"{cell:>13}" for cell in cells(row)) for row in rows),

@@ -1,4 +1,4 @@
-"""Throughput plans for large graphs on many mixed devices: period, bound, gap and seconds. `python -m benchmarks.scale`
+"""Plans for large graphs on many mixed devices: figure, bound, gap and seconds. `python -m benchmarks.scale`
 
 Graphs are random and seeded. Nodes take multiply-adds and bytes, devices have rates for both (a roofline), so that
 kinds of devices are good at different nodes.
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from benchmarks.checker import check
 from tvmpipe.passes.placement.limits import Limits
+from tvmpipe.passes.placement.makespan_instance import read
+from tvmpipe.passes.placement.makespan_list import by_rank
 from tvmpipe.passes.placement.period import loads
 from tvmpipe.passes.placement.problem import Contention, Model, Problem, Tensor
 from tvmpipe.passes.placement.solve import solve
@@ -54,6 +58,20 @@ def random_graph(nodes: int, seed: int, reach: int = 12) -> list[tuple[int, ...]
     for node in unread:
         reader = int(rng.integers(node + 1, min(nodes, node + 1 + reach)))
         reads[reader] = tuple(sorted({*reads[reader], node}))
+    return reads
+
+
+def layers(nodes: int, width: int, seed: int) -> list[tuple[int, ...]]:
+    """Layers of `width` nodes that each read one to three of the layer before; the first layer reads node 0."""
+    rng = np.random.default_rng(seed)
+    reads: list[tuple[int, ...]] = []
+    for node in range(nodes):
+        layer = node // width
+        if layer == 0:
+            reads.append((0,) if node else ())
+        else:
+            drawn = rng.integers((layer - 1) * width, layer * width, int(rng.integers(1, 4)))
+            reads.append(tuple(sorted({int(x) for x in drawn})))
     return reads
 
 
@@ -116,9 +134,26 @@ def cases(scale: float = 1.0) -> dict[str, tuple[Problem, float]]:
         "DAG, overlapped, one port": (replace(dag, contention="port"), 60.0),
         "DAG, summed": (replace(dag, model="summed"), 60.0),
         "DAG, overlapped, contiguous": (replace(dag, contiguous=True), 60.0),
+        "DAG, latency, one port": (replace(dag, model="makespan", contention="port"), 60.0),
+        "wide DAG, latency, link a pair": (
+            mixed_problem(random_graph(int(3000 * scale), 7, 40), few, 8, model="makespan"),
+            60.0,
+        ),
+        "layers, latency, one port": (
+            mixed_problem(layers(int(4000 * scale), 25, 3), (2, 2, 2, 2), 4, model="makespan", contention="port"),
+            60.0,
+        ),
         "chain, overlapped, contiguous": (mixed_problem(line, many, 3, contiguous=True), 10.0),
         "chain, overlapped": (mixed_problem(line, many, 3), 10.0),
     }
+
+
+def _figure_s(problem: Problem, device_of: tuple[int, ...]) -> float:
+    """Period or makespan of everything on one device."""
+    if problem.model != "makespan":
+        return loads(problem, device_of).period_s
+    inst = read(problem)
+    return by_rank(inst, device_of).makespan
 
 
 def main() -> None:
@@ -137,32 +172,37 @@ def main() -> None:
         started = time.monotonic()
         found = solve(problem, Limits(limit))
         took = time.monotonic() - started
+        faults = check(problem, found).faults
         everything = [(device,) * problem.node_count for device in range(problem.device_count)]
         fitting = [one for one in everything if not problem.shortage_bytes(one).any()]
-        single_s = min((loads(problem, one).period_s for one in fitting), default=float("inf"))
+        single_s = min((_figure_s(problem, one) for one in fitting), default=float("inf"))
         row = {
             "case": name,
             "nodes": problem.node_count,
             "devices": problem.device_count,
-            "period_ms": round(found.figure_s * 1e3, 4),
+            "figure_ms": round(found.figure_s * 1e3, 4),
             "bound_ms": round(found.bound_s * 1e3, 4),
             "gap": round(found.gap, 5),
             "single_ms": round(single_s * 1e3, 3) if np.isfinite(single_s) else None,
             "seconds": round(took, 2),
             "limit_s": limit,
             "origin": found.origin,
+            "faults": list(faults),
         }
         rows.append(row)
         if not arguments.json:
+            figure = "makespan" if problem.model == "makespan" else "period"
             single = "none fits" if row["single_ms"] is None else f"{row['single_ms']} ms"
             print(
-                f"{name:32} {problem.node_count:6} nodes {problem.device_count:3} devices  period {row['period_ms']} ms"
-                f"  bound {row['bound_ms']} ms  gap {found.gap:.2%}  best single device {single}"
-                f"  {took:.1f} s of {limit:g}  by {found.origin}",
+                f"{name:32} {problem.node_count:6} nodes {problem.device_count:3} devices"
+                f"  {figure} {row['figure_ms']} ms  bound {row['bound_ms']} ms  gap {found.gap:.2%}"
+                f"  best single device {single}"
+                f"  {took:.1f} s of {limit:g}  by {found.origin}" + "".join(f"\n  {fault}" for fault in faults),
                 flush=True,
             )
     if arguments.json:
         print(json.dumps(rows, indent=1))
+    sys.exit(any(row["faults"] for row in rows))
 
 
 if __name__ == "__main__":

@@ -115,6 +115,34 @@ def two_branches(width: int = 1024, rows: int = 512, depth: int = 3) -> onnx.Mod
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def wide_convolutions(size: int = 64, layers: int = 4, seed: int = 0) -> onnx.ModelProto:
+    """`layers` 3x3 convolutions of 16 channels, each added to what it reads; activations dominate.
+
+    `x` float32[1,16,size,size] -> `y` float32[1,16].
+    """
+    generator = np.random.default_rng(seed)
+    nodes, initializers, value = [], [], "x"
+    for layer in range(layers):
+        array = generator.normal(0, 0.05, (16, 16, 3, 3)).astype(np.float32)
+        initializers.append(numpy_helper.from_array(array, f"w{layer}"))
+        nodes.append(
+            helper.make_node("Conv", [value, f"w{layer}"], [f"c{layer}"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        )
+        nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
+        nodes.append(helper.make_node("Add", [f"r{layer}", value], [f"t{layer}"]))
+        value = f"t{layer}"
+    nodes.append(helper.make_node("GlobalAveragePool", [value], ["mean"]))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "wide_convolutions",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, size, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16])],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def save(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
     """Write a model into a folder."""
     path = folder / name

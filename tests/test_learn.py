@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 import tvmpipe
+from tests.runtime.stock import stock_server
 from tvmpipe.bundle import Bundle
 from tvmpipe.cli import cli
+from tvmpipe.commands.learn import render_learned
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.targets.cluster import load_cluster
 from tvmpipe.targets.cost import STAGE_S, stage_entry
@@ -54,6 +56,19 @@ def test_the_next_plan_knows(tmp_path: Path, chain_path: Path) -> None:
     assert after.predicted_compute_s - entry_s == pytest.approx(wanted, rel=1e-2)
     notes = json.loads(again.path_of(next(f for f in again.manifest.files if f.path == "report.json")).read_text())
     assert any("1 stage that ran on its target" in note for note in notes["notes"]) == bool(quiet)
+
+
+def test_a_stock_server_teaches_nothing(tmp_path: Path, chain_bundle: Bundle) -> None:
+    """The agents' stages are learned from, the server's is not, and a sentence says why."""
+    chain_bundle.save(tmp_path / "bundle")
+    agents = [LocalAgent(key) for key in ("alpha", "beta")]
+    with local_cluster(agents, store=tmp_path / "agents") as cluster, stock_server(cluster.tracker, "gamma"):
+        arguments = [tmp_path / "bundle", "--tracker", cluster.tracker, "--random", 6, "--wait", 60, "--learn"]
+        learned = run(0, *arguments, "--store", tmp_path / "profiles")["learned"]
+    assert {stage["device"] for stage in learned["stages"]} == {"alpha", "beta"}  # type: ignore[index]
+    assert learned["left_out"] == ["gamma"]  # type: ignore[index]
+    (said,) = [line for line in render_learned(learned) if "gamma" in line]  # type: ignore[arg-type]
+    assert said.startswith("learned nothing of gamma: a stock RPC server's stages are timed with their way through")
 
 
 def test_too_few_samples_teach_nothing(tmp_path: Path, chain_bundle: Bundle, agents: LocalCluster) -> None:

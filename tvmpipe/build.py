@@ -30,6 +30,7 @@ def build(
     records: str | Path | None = None,
     tune: int = 0,
     tracker: str | None = None,
+    cluster_key: str | Path | None = None,
     replicate: bool = False,
     failover: bool = False,
     compress: Encoding = "none",
@@ -43,10 +44,11 @@ def build(
     `model` is a path or an `onnx.ModelProto`, `cluster` a path to `cluster.toml` or a `Cluster`. `shapes` fixes
     inputs that the file leaves open. `time_limit_s` bounds the search for a placement, not the compilation; the
     placements for losses together take as long again.
-    `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow
-    instead of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
+    `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow instead
+    of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
-    first, on the plan's devices behind `tracker`, and those that beat tvmpipe's own are added to it.
+    first, on the plan's devices behind `tracker` (off loopback with the file `cluster_key`), and those that beat
+    tvmpipe's own are added to it.
     Costs are those of `cost_model`; by default of the measurements that come with tvmpipe and those in the folder
     `profiles`, which is the user's own unless it is given (`tvmpipe profile` writes there). Links that the cluster file
     says nothing of are as they were measured, where that folder has them.
@@ -59,6 +61,7 @@ def build(
     Raises ModelError, ClusterError, PlanError for bad input and InfeasibleError when nothing fits.
     """
     from tvmpipe.passes.pipeline import COMPILE, run_passes
+    from tvmpipe.runtime.keys import ClusterKey
 
     state = prepare(
         model,
@@ -75,8 +78,14 @@ def build(
         profiles=profiles,
         cost_model=cost_model,
     )
-    tuning = {"records": None if records is None else Path(records), "tune": tune, "tracker": tracker}
-    state = replace(state, options=replace(state.options, **tuning))
+    options = replace(
+        state.options,
+        records=None if records is None else Path(records),
+        tune=tune,
+        tracker=tracker,
+        cluster_key=None if cluster_key is None else ClusterKey.load(Path(cluster_key)),
+    )
+    state = replace(state, options=options)
     state = run_passes(state, COMPILE, progress=progress, dump=None if dump is None else Path(dump))
     assert state.bundle is not None
     return state.bundle

@@ -98,7 +98,7 @@ class Bundle:
 
         Raises TrackerError, DeviceUnavailableError, DeviceError, InputError.
         """
-        from tvmpipe.runtime.pipeline import connect
+        from tvmpipe.runtime.connect import connect
 
         return connect(
             self,

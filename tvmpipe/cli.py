@@ -91,6 +91,7 @@ def cli(verbose: int) -> None:
 @click.option("--records", type=click.Path(path_type=Path), help="Folder of measured schedules to use.")
 @click.option("--tune", type=click.IntRange(min=1), default=None, help="Measure so many schedules a hot primitive.")
 @click.option("--tracker", metavar="HOST:PORT", help="TVM RPC tracker with the devices to tune on.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
 def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, tune: int | None, **options: Any) -> Outcome:
     """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""
@@ -162,6 +163,7 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("--again", is_flag=True, help="Also measure what was measured before; the fastest counts.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of what is measured when no MODEL is given.")
 @click.option("--links/--no-links", default=True, help="Measure the links between the devices too.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
 def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
     """Measure links, and what primitives cost on devices: those of each MODEL, or a sample of what models hold."""

@@ -41,7 +41,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("harness") / "harness.o"
     includes = [f"-I{tvm_ffi.libinfo.find_include_path()}", f"-I{tvm_ffi.libinfo.find_dlpack_include_path()}"]
-    _zig("-c", "-O1", "-o", str(path), *includes, str(HARNESS))
+    _zig("-c", "-O1", "-ffreestanding", "-o", str(path), *includes, str(HARNESS))
     return path
 
 
@@ -57,7 +57,7 @@ def emulate(
     """The result, of the given shape, of a primitive compiled for `target`."""
     assert EMULATOR is not None
     machine_code(primitive, target, threads=2).write_to_file(str(folder / "primitive.o"), "o")
-    _zig("-static", "-o", str(folder / "program"), str(harness), str(folder / "primitive.o"))
+    _zig("-static", "-nostdlib", "-o", str(folder / "program"), str(harness), str(folder / "primitive.o"))
     arguments = []
     for place, array in enumerate(inputs):
         path = folder / f"input{place}"

@@ -51,6 +51,19 @@ def test_a_balanced_pipeline() -> None:
     assert changes["devices in turn (--replicate)"]["speedup"] == pytest.approx(1, abs=0.05)
 
 
+def test_changes_of_a_robust_plan_are_worth_what_it_was_chosen_by() -> None:
+    """Nothing is measured: every cost may be twice its roofline, and so may the period with one device more."""
+    text = NEAR + "".join(f'[[device]]\nname = "d{i}"\ntarget = "x86-64-v2"\nthreads = 1\n' for i in range(2))
+    plan, facts = explained(parse_cluster(text), robust=True, cost_model=Roofline())
+    assert plan.pessimistic is not None
+    assert plan.chosen_by_s > 1.5 * plan.value_s
+    assert (facts["figure_s"], facts["chosen_by_s"]) == (plan.value_s, plan.chosen_by_s)
+    changes = {change["change"]: change for change in facts["what_if"]}
+    more = changes["one more d0"]
+    assert more["speedup"] == pytest.approx(1.5, abs=0.1)
+    assert more["figure_s"] == pytest.approx(plan.pessimistic.period_s / more["speedup"])
+
+
 def test_a_device_behind_a_slow_link_is_told_so() -> None:
     text = '[[device]]\nname = "near"\nthreads = 1\n[[device]]\nname = "far"\nthreads = 1\n' + "".join(
         f'[[link]]\nbetween = ["far", "{other}"]\nbandwidth = "10kbps"\n' for other in ("near", "head")

@@ -70,7 +70,7 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     left: dict[str, int] = {}
 
     @contextmanager
-    def connect(tracker: str, device: Device) -> Iterator[FakeTimer]:
+    def connect(tracker: str, device: Device, **_: Any) -> Iterator[FakeTimer]:
         if device.name not in left:
             raise DeviceUnavailableError(f"device {device.name} cannot be reached")
         yield FakeTimer(left[device.name])
@@ -127,9 +127,17 @@ def test_equal_devices_share_the_work_and_one_may_fail(
     assert outcome.left <= 1
 
 
-def test_no_device_is_an_error(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:
+@pytest.mark.parametrize("passes", [1, 3])
+def test_no_device_is_an_error(tmp_path: Path, subjects: list[Subject], lives: dict[str, int], passes: int) -> None:
     with pytest.raises(DeviceUnavailableError, match="alpha"):
-        profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path))
+        profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path), passes=passes)
+
+
+def test_what_a_lost_device_leaves_is_counted(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:
+    lives["alpha"] = 2
+    outcome = profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path), passes=3)
+    assert outcome.measured == 2
+    assert outcome.left >= len(subjects) - 2
 
 
 def test_what_a_device_cannot_hold_costs_only_itself(
@@ -138,7 +146,7 @@ def test_what_a_device_cannot_hold_costs_only_itself(
     large = tuple(int(extent) for extent in subjects[0].function.params[0].shape)
 
     @contextmanager
-    def connect(tracker: str, device: Device) -> Iterator[FakeTimer]:
+    def connect(tracker: str, device: Device, **_: Any) -> Iterator[FakeTimer]:
         yield FakeTimer(100, large)
 
     monkeypatch.setattr(profiling, "remote_timer", connect)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.models import branchy, chain
+from tests.runtime.stock import stock_server
 from tests.waiting import PATIENCE_S, no_hang
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
@@ -23,7 +24,7 @@ from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError,
 from tvmpipe.reference import Reference, relative_error
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.opener import LEASE_S
-from tvmpipe.runtime.tracker import Tracker, wait_for_keys
+from tvmpipe.runtime.tracker import Tracker
 
 KEYS = ["alpha", "beta", "gamma"]
 
@@ -57,24 +58,13 @@ def test_nothing_is_sent_twice(chain_bundle: Bundle, agents: LocalCluster) -> No
 def test_stock_rpc_server(chain_bundle: Bundle, tmp_path: Path) -> None:
     """Two agents and one `tvm.exec.rpc_server` under the third key."""
     reference = Reference(chain().SerializeToString())
-    with local_cluster([LocalAgent(key) for key in KEYS[:2]], store=tmp_path) as cluster:
-        server = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1"),
-                *("--tracker", cluster.tracker, "--key", "gamma", "--silent"),
-            ],
-            start_new_session=True,
-        )
-        try:
-            wait_for_keys(cluster.tracker, ["gamma"], 60)
-            for _ in range(2):  # the server must serve again after a session
-                with chain_bundle.connect(cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
-                    assert set(pipe.agents) == {"alpha", "beta"}
-                    for sample in random_samples(chain_bundle.manifest, 3, seed=2):
-                        assert relative_error(pipe.run(sample), reference.run(sample)) < 1e-4
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(10)
+    agents = [LocalAgent(key) for key in KEYS[:2]]
+    with local_cluster(agents, store=tmp_path) as cluster, stock_server(cluster.tracker, "gamma"):
+        for _ in range(2):  # the server must serve again after a session
+            with chain_bundle.connect(cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
+                assert set(pipe.agents) == {"alpha", "beta"}
+                for sample in random_samples(chain_bundle.manifest, 3, seed=2):
+                    assert relative_error(pipe.run(sample), reference.run(sample)) < 1e-4
 
 
 def test_no_tracker(chain_bundle: Bundle) -> None:

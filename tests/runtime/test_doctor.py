@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.runtime.fakes import mute, registered, unused_port
+from tests.runtime.stock import stock_server
 from tests.waiting import no_hang, wait_until
 from tvmpipe.runtime import diagnosis
 from tvmpipe.runtime.control import AgentControl
@@ -22,7 +19,7 @@ from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.rpc_session import open_session
 from tvmpipe.runtime.survey import stand_in
-from tvmpipe.runtime.tracker import Tracker, wait_for_keys
+from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.runtime.watchdog import Watchdog
 
 
@@ -142,19 +139,8 @@ def test_another_version_is_a_warning(agents: LocalCluster, monkeypatch: pytest.
 
 
 def test_a_stock_server(agents: LocalCluster) -> None:
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1"),
-            *("--tracker", agents.tracker, "--key", "stock", "--silent"),
-        ],
-        start_new_session=True,
-    )
-    try:
-        wait_for_keys(agents.tracker, ["stock"], 60)
+    with stock_server(agents.tracker, "stock"):
         found = steps_of(agents.tracker, "stock")
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(10)
     assert found["agent"].result == "warning"
     assert "stock TVM RPC server" in found["agent"].message
     assert found["link"].result == "skipped"

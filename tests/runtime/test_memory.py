@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import psutil
+import pytest
 
 import tvmpipe
-from tests.models import chain, save
+from tests.models import chain, save, wide_convolutions
 from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 
 ONE = '[[device]]\nname = "solo"\ntarget = "native"\nthreads = 1\n'
 
 
-def peak_bytes(agents: LocalCluster, bundle: Bundle, width: int) -> int:
-    """The most memory that the process had which hosted the stages of a `chain`."""
+def peak_bytes(agents: LocalCluster, bundle: Bundle) -> int:
+    """The most memory that the process had which hosted the stages of a bundle with one input `x`."""
+    (x,) = bundle.manifest.model.inputs
     agent = psutil.Process(agents.process("solo").pid)
     with bundle.connect(agents.tracker) as pipe:
         for _ in range(2):
-            pipe.run({"x": np.ones((4, width), np.float32)})
+            pipe.run({"x": np.ones(x.shape, np.float32)})
         family = agent.children(recursive=True)
         (host,) = (process for process in family if any("host_process" in word for word in process.cmdline()))
         status = Path(f"/proc/{host.pid}/status").read_text(encoding="ascii")
@@ -32,16 +37,20 @@ def planned_bytes(bundle: Bundle) -> int:
     return sum(stage.memory_bytes for stage in bundle.manifest.plan.stages)
 
 
-def test_a_stage_takes_the_memory_that_was_planned(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "small", "large", "at_least"),
+    [(partial(chain, 8), 64, 2048, 120 << 20), (wide_convolutions, 16, 640, 60 << 20)],
+    ids=["weights", "activations"],
+)
+def test_a_stage_takes_the_memory_that_was_planned(
+    tmp_path: Path, model: Callable[[int], onnx.ModelProto], small: int, large: int, at_least: int
+) -> None:
     """Compared with a model next to nothing: what the process is without a stage is the same for both."""
     cluster = tmp_path / "cluster.toml"
     cluster.write_text(ONE)
-    small, large = 64, 2048
-    bundles = {
-        width: tvmpipe.build(save(chain(8, width), tmp_path, f"{width}.onnx"), cluster) for width in (small, large)
-    }
+    bundles = {size: tvmpipe.build(save(model(size), tmp_path, f"{size}.onnx"), cluster) for size in (small, large)}
     with local_cluster([LocalAgent("solo")], store=tmp_path / "store") as agents:
-        peaks = {width: peak_bytes(agents, bundle, width) for width, bundle in bundles.items()}
+        peaks = {size: peak_bytes(agents, bundle) for size, bundle in bundles.items()}
     planned = planned_bytes(bundles[large]) - planned_bytes(bundles[small])
-    assert planned > 120 << 20
+    assert planned > at_least
     assert abs(peaks[large] - peaks[small] - planned) < 0.1 * planned

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
-from tests.models import chain
+import tvmpipe
+from tests.models import chain, save
 from tvmpipe.bundle import Bundle
+from tvmpipe.cli import cli
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.errors import DeviceError
 from tvmpipe.reference import Reference, relative_error
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.tracker import Tracker
+from tvmpipe.targets.cluster import parse_cluster
 
 KEYS = ("alpha", "beta", "gamma")
 
@@ -81,3 +87,30 @@ def test_off_loopback_an_agent_wants_a_key() -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert "off loopback (0.0.0.0) an agent needs --cluster-key FILE" in result.stderr
+
+
+def test_profile_with_the_key_and_without(keyed: LocalCluster, key_file: Path, tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text('[[device]]\nname = "alpha"\nthreads = 1\n')
+    model, store = save(chain(1, 16), tmp_path), tmp_path / "store"
+    arguments = [str(model), "--cluster", str(cluster), "--tracker", keyed.tracker, "--store", str(store)]
+    refused = CliRunner().invoke(cli, ["profile", *arguments, "--no-links"])
+    assert refused.exit_code == 4, refused.output
+    assert "device alpha (key alpha) cannot be reached" in refused.stderr
+    measured = CliRunner().invoke(
+        cli, ["profile", *arguments, "--cluster-key", str(key_file), "--budget", "60", "--passes", "1", "--json"]
+    )
+    assert measured.exit_code == 0, measured.output
+    facts = json.loads(measured.stdout)
+    assert facts["failures"] == []
+    assert facts["measured"] == facts["primitives"] > 0
+    assert [link["between"] for link in facts["links"]] == [["head", "alpha"]]
+
+
+def test_tuning_with_the_key(keyed: LocalCluster, key_file: Path, tmp_path: Path) -> None:
+    cluster = parse_cluster('[[device]]\nname = "alpha"\nthreads = 1\n')
+    tuned = partial(tvmpipe.build, chain(1, 16), cluster, records=tmp_path / "records", tune=1, tracker=keyed.tracker)
+    with pytest.raises(DeviceError, match="device alpha"):
+        tuned()
+    tuned(cluster_key=key_file)
+    assert (tmp_path / "records").is_dir()

@@ -43,7 +43,9 @@ def _render(facts: dict[str, Any]) -> list[RenderableType]:
     for link in facts["links"]:
         ends = f"{link['sender']} -> {link['receiver']}"
         used.add_row(ends, format_duration(link["busy_s"]), format_duration(link["spare_s"]), "")
-    changes = Table(title="What would change it")
+    robust = facts["chosen_by_s"] != facts["figure_s"]
+    worst = ", where costs are at the upper ends of their intervals" * robust
+    changes = Table(title=f"What would change its {format_duration(facts['chosen_by_s'])}{worst}")
     for column in ("change", "latency" if facts["objective"] == "latency" else "period", "faster by"):
         changes.add_column(column, justify="left" if column == "change" else "right")
     for change in facts["what_if"]:

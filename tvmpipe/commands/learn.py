@@ -24,7 +24,8 @@ def check_learnable(bundle: Bundle, options: dict[str, Any]) -> None:
 def learn_stages(pipe: Pipeline, store: Path | None) -> dict[str, Any]:
     """Write a row for each stage that ran on an agent; facts about them. Raises InputError when it cannot be written.
 
-    Stages on stock servers are left out: their time has a way through the head in it.
+    Stages on stock servers are left out: their time has a way through the head in it, and is of a number of threads
+    that only the server knows.
     """
     from tvmpipe.targets.profile_store import ProfileStore, default_store
     from tvmpipe.targets.stage_times import FEWEST, StageTime, stage_time
@@ -58,17 +59,23 @@ def learn_stages(pipe: Pipeline, store: Path | None) -> dict[str, Any]:
     for name, mine in rows.items():
         device = manifest.device(name)
         kept.add_all(device, device.threads, mine)
-    return {"store": str(kept.folder), "fewest": FEWEST, "stages": stages}
+    stock = [device for device in pipe.devices if device not in agents]
+    return {"store": str(kept.folder), "fewest": FEWEST, "stages": stages, "left_out": stock}
 
 
 def render_learned(facts: dict[str, Any]) -> list[str]:
     """The same as sentences."""
+    left_out = [
+        f"learned nothing of {device}: a stock RPC server's stages are timed with their way through this machine, and "
+        "it uses its own number of threads; run `tvmpipe agent` there instead"
+        for device in facts["left_out"]
+    ]
     if not facts["stages"]:
-        return [f"learned nothing: that takes {facts['fewest']} samples of a stage on an agent"]
+        return left_out or [f"learned nothing: that takes {facts['fewest']} samples of a stage on an agent"]
     lines = [
         f"learned: {stage['name']} took {format_duration(stage['seconds'])} on {stage['device']}, "
         f"{format_duration(stage['predicted_s'])} were predicted"
         + (" (busy, so that it corrects nothing)" * stage["busy"])
         for stage in facts["stages"]
     ]
-    return [*lines, f"kept in {facts['store']}"]
+    return [*lines, *left_out, f"kept in {facts['store']}"]

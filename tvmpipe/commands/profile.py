@@ -19,6 +19,7 @@ from tvmpipe.errors import InputError, ModelError
 from tvmpipe.passes.profile import profile
 from tvmpipe.passes.subjects import Subject, distinct, subjects_of
 from tvmpipe.runtime.allpairs import time_links
+from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.targets.cluster import Cluster, load_cluster
 from tvmpipe.targets.experiments import experiments
@@ -35,6 +36,7 @@ def run_profile(
     cluster: Path,
     tracker: str,
     *,
+    cluster_key: Path | None,
     shapes: Mapping[str, Sequence[int]],
     store: Path | None,
     budget_s: float | None,
@@ -48,6 +50,7 @@ def run_profile(
     Raises InputError, ModelError, ClusterError, and DeviceError when no device could be reached.
     """
     devices = load_cluster(cluster)
+    secret = None if cluster_key is None else ClusterKey.load(cluster_key)
     folder = store or default_store()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"store {folder} is no folder")
@@ -60,11 +63,19 @@ def run_profile(
     subjects = distinct(list(_subjects(models, shapes, seed)))
     if budget_s is None and not models:
         budget_s = _BUDGET_S
-    rows, failures = _links(devices, tracker, LinkStore(folder)) if links else ([], [])
+    rows, failures = _links(devices, tracker, secret, LinkStore(folder)) if links else ([], [])
     kept = ProfileStore(folder)
     with work_progress("measuring") as notice:
         outcome = profile(
-            subjects, devices, tracker, kept, budget_s=budget_s, passes=passes, again=again, notice=notice
+            subjects,
+            devices,
+            tracker,
+            kept,
+            cluster_key=secret,
+            budget_s=budget_s,
+            passes=passes,
+            again=again,
+            notice=notice,
         )
     targets = _targets(devices, kept)
     facts: dict[str, Any] = {
@@ -88,13 +99,15 @@ def run_profile(
     return Outcome(facts, Group(*tables, *(Text(line) for line in lines)))
 
 
-def _links(cluster: Cluster, tracker: str, store: LinkStore) -> tuple[list[LinkRow], list[str]]:
+def _links(
+    cluster: Cluster, tracker: str, secret: ClusterKey | None, store: LinkStore
+) -> tuple[list[LinkRow], list[str]]:
     """Measure links between the devices and from here to them, and keep each at once; failures in sentences."""
     rows: list[LinkRow] = []
     failures: list[str] = []
     keys = list(dict.fromkeys(device.key for device in cluster.devices))
     with work_progress("links") as notice:
-        for timed in time_links(tracker, keys, notice=notice):
+        for timed in time_links(tracker, keys, secret, notice):
             if timed.times is None:
                 failures.append(timed.failure)
                 continue

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tvmpipe.passes.partition import Stage
     from tvmpipe.passes.plan import Plan
     from tvmpipe.passes.primitives import PrimitiveGraph
+    from tvmpipe.runtime.keys import ClusterKey
 
 Objective = Literal["throughput", "latency"]
 
@@ -27,12 +28,12 @@ Objective = Literal["throughput", "latency"]
 class Options:
     """What a user may ask of a compilation.
 
-    Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node
-    name -> device name; `plan_file` an edited plan to follow instead of searching one; `records` a folder of measured
+    Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node name ->
+    device name; `plan_file` an edited plan to follow instead of searching one; `records` a folder of measured
     schedules to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of
-    `tracker`; `replicate` whether devices may take samples in turn; `failover` whether to plan for the loss of
-    each device; `compress` how links that bound the plan may encode; `robust` whether the plan is for costs at
-    the upper ends of their intervals.
+    `tracker`, with `cluster_key` where they ask for one; `replicate` whether devices may take samples in turn;
+    `failover` whether to plan for the loss of each device; `compress` how links that bound the plan may encode;
+    `robust` whether the plan is for costs at the upper ends of their intervals.
     """
 
     objective: Objective = "throughput"
@@ -43,6 +44,7 @@ class Options:
     records: Path | None = None
     tune: int = 0
     tracker: str | None = None
+    cluster_key: ClusterKey | None = None
     replicate: bool = False
     failover: bool = False
     compress: Encoding = "none"
@@ -74,7 +76,7 @@ class CompileState:
     """Everything known so far; each pass returns a copy with its own fields filled in.
 
     `source` is a path or an `onnx.ModelProto`; `module` a `tvm.IRModule`; `notes` sentences for the report; `tell`
-    is for a pass that takes long to say how it is getting on;
+    is for a pass that takes long to say how it is getting on; `unplanned` the state before it had `plan`;
     `stages` those of `plan`, `libraries` of every plan's stages.
     """
 
@@ -89,6 +91,7 @@ class CompileState:
     costs: CostTable | None = None
     plan: Plan | None = None
     spares: tuple[Spare, ...] = ()
+    unplanned: CompileState | None = None
     stages: tuple[Stage, ...] = ()
     libraries: tuple[StageLibrary, ...] = ()
     bundle: Bundle | None = None

@@ -27,12 +27,16 @@ Notice = Callable[[str, int, int], None]
 
 
 def explain(state: CompileState, time_limit_s: float, notice: Notice | None = None) -> dict[str, Any]:
-    """Facts about `state.plan`; plain JSON types, seconds and bytes. The what-ifs together search `time_limit_s`."""
+    """Facts about `state.plan`; plain JSON types, seconds and bytes. The what-ifs together search `time_limit_s`.
+
+    Their figures are what plans are chosen by: of a robust plan, those where costs are at the upper ends of intervals.
+    """
     plan: Plan = required(state.plan, "plan")
     busy = [load.busy_s for load in plan.loads.values()]
     return {
         "objective": plan.objective,
         "figure_s": plan.value_s,
+        "chosen_by_s": plan.chosen_by_s,
         "bottleneck": list(plan.bottleneck),
         "balance": sum(busy) / len(busy) / max(busy) if busy and max(busy) > 0 else None,
         "bound_s": plan.bound_s,
@@ -60,14 +64,13 @@ def _device(state: CompileState, plan: Plan, device: Device) -> dict[str, Any]:
     load = plan.loads.get(device.name)
     if load is None:
         return {"name": device.name, "used": False, "why_unused": _why_unused(state, plan, device)}
-    held = load.weight_bytes + load.activation_bytes
     return {
         "name": device.name,
         "used": True,
         "busy_s": load.busy_s,
         "spare_s": _spare(plan, load.busy_s),
         "memory_bytes": device.memory_bytes,
-        "spare_bytes": None if device.memory_bytes is None else device.memory_bytes - held,
+        "spare_bytes": None if device.memory_bytes is None else device.memory_bytes - load.held_bytes,
     }
 
 
@@ -150,8 +153,8 @@ def _what_ifs(state: CompileState, plan: Plan, time_limit_s: float, notice: Noti
             facts.append({"change": name, "figure_s": None, "speedup": None, "note": str(error)})
             continue
         found: Plan = required(again.plan, "plan")
-        speedup = plan.value_s / found.value_s if found.value_s > 0 else 1.0
-        facts.append({"change": name, "figure_s": found.value_s, "speedup": speedup})
+        speedup = plan.chosen_by_s / found.chosen_by_s if found.chosen_by_s > 0 else 1.0
+        facts.append({"change": name, "figure_s": found.chosen_by_s, "speedup": speedup})
     return facts
 
 

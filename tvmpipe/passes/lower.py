@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError
-from tvmpipe.passes.base import CompileState
+from tvmpipe.passes.base import CompileState, required
+from tvmpipe.passes.memory import MemoryPlan, compiled_loads
 from tvmpipe.passes.partition import Stage
+from tvmpipe.passes.plan import Plan
+from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Device
 from tvmpipe.targets.target import TargetDescription
 
@@ -21,17 +25,22 @@ from tvmpipe.targets.target import TargetDescription
 class StageLibrary:
     """The shared library of a stage on a device (`Stage.hosted`), as the bytes of an ELF file.
 
-    Equal stages for equal targets share one, named by the first.
+    Equal stages for equal targets share one, named by the first. `allocated_bytes` is what TVM takes to run it (see
+    memory.py).
     """
 
     stage: str
     name: str
     library: bytes
+    allocated_bytes: int
 
 
 @dataclass(frozen=True)
 class Lower:
-    """Compile the stages of all plans, several at a time on a host with several cores; fill in `libraries`."""
+    """Compile the stages of all plans, several at a time on a host with several cores; fill in `libraries`.
+
+    The plans' loads then have the memory that the compiled stages take.
+    """
 
     name: str = "lower"
 
@@ -52,9 +61,9 @@ class Lower:
             made = [_compile_here(job, state.options.records) for job in work]
         else:
             made = _compile_in_processes(work, state.options.records)
-        library_of = {job.name: library for job, library in zip(work, made, strict=True)}
-        libraries = tuple(StageLibrary(stage, job.name, library_of[job.name]) for stage, job in job_of.items())
-        return replace(state, libraries=libraries)
+        made_of = {job.name: one for job, one in zip(work, made, strict=True)}
+        libraries = tuple(StageLibrary(stage, job.name, *made_of[job.name]) for stage, job in job_of.items())
+        return _with_memory(replace(state, libraries=libraries))
 
     def detail(self, state: CompileState) -> str:
         """What progress says of the work to come."""
@@ -69,11 +78,23 @@ class _Job:
     device: Device
 
 
+def _with_memory(state: CompileState) -> CompileState:
+    graph: PrimitiveGraph = required(state.graph, "graph")
+    allocated = {made.stage: made.allocated_bytes for made in state.libraries}
+    memories = {device.name: device.memory_bytes for device in state.cluster.devices}
+
+    def loaded(plan: Plan, stages: Sequence[Stage]) -> Plan:
+        return replace(plan, loads=compiled_loads(graph, plan.loads, stages, allocated, memories))
+
+    spares = tuple(replace(spare, plan=loaded(spare.plan, spare.stages)) for spare in state.spares)
+    return replace(state, plan=loaded(required(state.plan, "plan"), state.stages), spares=spares)
+
+
 def _all_stages(state: CompileState) -> list[Stage]:
     return [*state.stages, *(stage for spare in state.spares for stage in spare.stages)]
 
 
-def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[bytes]:
+def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[tuple[bytes, int]]:
     """TVM's own worker pool: it starts workers by name, so that callers need no `__main__` guard."""
     import tvm
     from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
@@ -84,11 +105,12 @@ def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[bytes]
     for job, result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
         if result.status != StatusKind.COMPLETE:
             raise _cannot(job, result.value)
-        libraries.append(bytes(result.value))
+        library, allocated_bytes = result.value
+        libraries.append((bytes(library), int(allocated_bytes)))
     return libraries
 
 
-def _compile_here(job: _Job, records: Path | None) -> bytes:
+def _compile_here(job: _Job, records: Path | None) -> tuple[bytes, int]:
     try:
         return compile_stage(job.module, job.device.target, job.device.threads, records)
     except Exception as error:  # TVM reports what it cannot generate code for with many exception types
@@ -101,22 +123,31 @@ def _cannot(job: _Job, error: object) -> UnsupportedModelError:
     return UnsupportedModelError(f"TVM cannot compile stage {job.name} for {job.device.target.name}: {reason}")
 
 
-def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> bytes:
+def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> tuple[bytes, int]:
     import tvm
 
     module, target, threads, records = job
     return compile_stage(tvm.ir.load_json(module), target, threads, records)
 
 
-def compile_stage(module: Any, target: TargetDescription, threads: int, records: Path | None = None) -> bytes:
-    """Machine code for a stage module, linked into one shared library; schedules from `records` where it has any."""
+def compile_stage(
+    module: Any, target: TargetDescription, threads: int, records: Path | None = None
+) -> tuple[bytes, int]:
+    """Machine code for a stage module, linked into one shared library, and the bytes that TVM allocates to run it.
+
+    Schedules are from `records` where it has any.
+    """
     from tvm import relax
 
     from tvmpipe.passes.schedule import schedule_module
 
     tvm_target = target.tvm_target(threads)
+    memory = MemoryPlan()
     with tvm_target, _pass_context():
-        return _shared_library(relax.build(schedule_module(module, target, threads, records), tvm_target))
+        scheduled = schedule_module(module, target, threads, records)
+    with tvm_target, _pass_context(memory.instrument):
+        executable = relax.build(scheduled, tvm_target)
+    return _shared_library(executable), memory.allocated_bytes
 
 
 def compile_function(function: Any, target: TargetDescription, threads: int) -> bytes:
@@ -128,11 +159,12 @@ def compile_function(function: Any, target: TargetDescription, threads: int) -> 
         return _shared_library(tvm.compile(module, target.tvm_target(threads)))
 
 
-def _pass_context() -> Any:
+def _pass_context(*instruments: Any) -> Any:
     import tvm
 
     # The loop tails that a vector does not fill are peeled off instead of tested in every iteration.
-    return tvm.transform.PassContext(opt_level=3, config={"s_tir.LoopPartition": {"partition_const_loop": True}})
+    config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
+    return tvm.transform.PassContext(opt_level=3, config=config, instruments=list(instruments))
 
 
 def _shared_library(executable: Any) -> bytes:

@@ -30,6 +30,11 @@ class Stage:
     weights: tuple[Weight, ...]
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of its weights, each once."""
+        return sum(weight.array.nbytes for weight in self.weights)
+
+    @property
     def hosted(self) -> dict[str, str]:
         """Device -> what the stage is called there: "s1@pi-a" where devices take turns, in their order."""
         several = len(self.shape.devices) > 1

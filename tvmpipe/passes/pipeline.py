@@ -12,6 +12,7 @@ from tvmpipe.passes.base import CompileState, Detailed, Pass
 from tvmpipe.passes.compress import Compress
 from tvmpipe.passes.cost import Cost
 from tvmpipe.passes.failover import Failover
+from tvmpipe.passes.fit import Fit
 from tvmpipe.passes.fuse import Fuse
 from tvmpipe.passes.import_onnx import ImportOnnx
 from tvmpipe.passes.lower import Lower
@@ -22,7 +23,7 @@ from tvmpipe.passes.write_bundle import WriteBundle
 
 FRONT: tuple[Pass, ...] = (ImportOnnx(), Fuse())
 PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Place(), Compress(), Failover())
-COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Tune(), Lower(), WriteBundle())
+COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Tune(), Lower(), Fit(), WriteBundle())
 
 _TELL_S = 2.0
 

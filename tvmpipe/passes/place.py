@@ -21,14 +21,14 @@ from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.replicas import least_period_replicated
 from tvmpipe.passes.placement.solve import solve
 from tvmpipe.passes.placement.tidy import tidied
-from tvmpipe.passes.plan import Pessimistic, Plan, read_placement, resolve_pins
+from tvmpipe.passes.plan import Pessimistic, Plan, explain_missing, read_placement, resolve_pins
 from tvmpipe.passes.price import Price, price, price_single_devices, price_stages
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.turns import group_name
 from tvmpipe.targets.cluster import Cluster
-from tvmpipe.units import format_duration, format_size
+from tvmpipe.units import format_duration
 
-_CLOSE = 1.01  # plans this close to the best count as equal, and the one of fewest stages is taken
+_CLOSE = 1.03  # estimates are no better: among plans this close to the best, the one of fewest stages is taken
 _SLACKS = (1.01, 1.03, 1.08)  # of the planners' period, in exchange for fewer stages, whose cost they do not know
 _GAP = 5e-3  # plans closer than this to the bound count as optimal; estimates are not that good
 _ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
@@ -63,7 +63,7 @@ class Place:
                 raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {placement[broken]!r}")
             chosen = Candidate("plan file", placement, price(graph, costs, cluster, placement, options.objective))
             if chosen.price.missing_bytes:
-                raise InfeasibleError(f"the plan file does not fit: {_explain(chosen.price)}")
+                raise InfeasibleError(f"the plan file does not fit: {explain_missing(chosen.price.loads)}")
         else:
             chosen, bound = _Search(state, graph, costs, pins).run()
         pessimistic = None
@@ -86,7 +86,7 @@ class Place:
                 for name, priced in single.items()
             },
         )
-        return replace(state, plan=plan)
+        return replace(state, plan=plan, unplanned=state)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class _Search:
         bound = self.search() if self.problem.device_count > 1 else None
         if not self.fitting:
             assert self.closest is not None
-            raise InfeasibleError(f"no placement was found that fits; the closest: {_explain(self.closest.price)}")
+            closest = explain_missing(self.closest.price.loads)
+            raise InfeasibleError(f"no placement was found that fits; the closest: {closest}")
         least = min(one.price.figure(self.objective) for one in self.fitting)
         close = [one for one in self.fitting if one.price.figure(self.objective) <= _CLOSE * least]
         best = min(close, key=lambda one: (len(one.price.stages), one.price.figure(self.objective)))
@@ -232,12 +233,3 @@ def _check_pins(pins: Mapping[str, str], cluster: Cluster) -> None:
     for name, device in pins.items():
         if device not in devices:
             raise PlanError(f"pin puts {name} on {device!r}; allowed: {', '.join(devices)}")
-
-
-def _explain(priced: Price) -> str:
-    return "; ".join(
-        f"{name} misses {load.missing_bytes} bytes ({format_size(load.weight_bytes)} of weights and "
-        f"{format_size(load.activation_bytes)} of activations in {format_size(load.memory_bytes or 0)})"
-        for name, load in priced.loads.items()
-        if load.missing_bytes
-    )

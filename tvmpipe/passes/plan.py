@@ -18,6 +18,7 @@ from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.stages import StageShape
 from tvmpipe.passes.turns import conflict, group_name, members_of
 from tvmpipe.targets.cluster import Cluster
+from tvmpipe.units import format_size
 
 FORMAT_VERSION = 1
 
@@ -26,7 +27,8 @@ FORMAT_VERSION = 1
 class DeviceLoad:
     """What a plan asks of one device: what it holds, and per sample seconds of compute, bytes it receives and sends.
 
-    Where devices take turns, these are means over all samples.
+    Where devices take turns, these are means over all samples. `activation_bytes` is a count of what is alive at a time
+    (stages.py) until the stages are compiled, and then what TVM allocates (memory.py).
     """
 
     compute_s: float
@@ -42,11 +44,14 @@ class DeviceLoad:
         return self.compute_s
 
     @property
+    def held_bytes(self) -> int:
+        """Weights and activations."""
+        return self.weight_bytes + self.activation_bytes
+
+    @property
     def missing_bytes(self) -> int:
         """Bytes by which the device's memory is exceeded, 0 when it fits."""
-        if self.memory_bytes is None:
-            return 0
-        return max(0, self.weight_bytes + self.activation_bytes - self.memory_bytes)
+        return 0 if self.memory_bytes is None else max(0, self.held_bytes - self.memory_bytes)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,11 @@ class Plan:
         return self.pessimistic.period_s if self.objective == "throughput" else self.pessimistic.latency_s
 
     @property
+    def missing_bytes(self) -> int:
+        """Bytes by which memories are exceeded in all, 0 when everything fits."""
+        return sum(load.missing_bytes for load in self.loads.values())
+
+    @property
     def bottleneck(self) -> tuple[str, ...]:
         """What takes the period: (device,) or (sender, receiver) of a link. A device rather than a link."""
         busy: list[tuple[float, tuple[str, ...]]] = [(load.busy_s, (name,)) for name, load in self.loads.items()]
@@ -126,6 +136,16 @@ class Plan:
         """The fastest single device that can hold the model, and its figure in seconds."""
         fitting = [(seconds, name) for name, seconds in self.single_device_s.items() if seconds is not None]
         return (min(fitting)[1], min(fitting)[0]) if fitting else None
+
+
+def explain_missing(loads: Mapping[str, DeviceLoad]) -> str:
+    """Which devices miss how many bytes, and of what they hold too much."""
+    return "; ".join(
+        f"{name} misses {load.missing_bytes} bytes ({format_size(load.weight_bytes)} of weights and "
+        f"{format_size(load.activation_bytes)} of activations in {format_size(load.memory_bytes or 0)})"
+        for name, load in loads.items()
+        if load.missing_bytes
+    )
 
 
 def to_yaml(plan: Plan, model_sha256: str) -> str:

@@ -13,24 +13,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from tvmpipe.errors import DeviceError, TvmpipeError
 from tvmpipe.passes.lower import compile_function
 from tvmpipe.passes.schedule import schedule_module
 from tvmpipe.passes.subjects import Subject
+from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.targets.cluster import Cluster, Device
 from tvmpipe.targets.measure import RemoteTimer, remote_timer
-from tvmpipe.targets.profile_store import (
-    Measurement,
-    ProfileStore,
-    schedule_version,
-    store_key,
-    tvm_version,
-)
+from tvmpipe.targets.profile_store import Measurement, ProfileStore, schedule_version, store_key, tvm_version
 from tvmpipe.targets.repeats import unsettled
 from tvmpipe.targets.target import TargetDescription
 from tvmpipe.targets.timing import Patience, Timing, Watch
@@ -42,6 +38,7 @@ _GROUP = 24  # primitives of a target that are compiled before they are timed
 MIN_REPEAT_S = 4e-3
 """Short functions are called so long on end for one sample."""
 
+_Connect = Callable[[Device], AbstractContextManager[RemoteTimer]]
 Notice = Callable[[str, int, int], None]
 """Called with what is being done, how many measurements are done, and how many there will be."""
 
@@ -77,6 +74,7 @@ def profile(
     tracker: str,
     store: ProfileStore,
     *,
+    cluster_key: ClusterKey | None = None,
     budget_s: float | None = None,
     again: bool = False,
     passes: int = 1,
@@ -90,23 +88,27 @@ def profile(
     Raises DeviceUnavailableError when no device could be reached, InputError when the store cannot be written.
     """
     started = time.monotonic()
-    run = _Run(cluster, tracker, store, patience or Patience(), notice or (lambda *_: None))
+    run = _Run(
+        cluster,
+        partial(remote_timer, tracker, cluster_key=cluster_key),
+        store,
+        patience or Patience(),
+        notice or (lambda *_: None),
+    )
     # The store is append-only, so what was there before is so many first rows.
     skipped = {kind.key: len(run.rows(kind)) if again else 0 for kind in run.kinds}
     deadline = None if budget_s is None else started + budget_s
     for number in range(passes):
-        pending = {
-            kind.key: run.pending(kind, subjects, passes, skipped[kind.key]) for kind in run.kinds if run.alive(kind)
-        }
+        pending = {kind.key: run.pending(kind, subjects, passes, skipped[kind.key]) for kind in run.kinds}
         run.total = run.done + sum(map(len, pending.values()))
         if not number:
             run.outcome.known = len(subjects) * len(run.kinds) - run.total
-        run.work_off(pending, deadline)
+        run.work_off({kind.key: pending[kind.key] for kind in run.kinds if run.alive(kind)}, deadline)
         if deadline is not None and time.monotonic() > deadline:
             break
     run.outcome.left = run.total - run.done
     run.outcome.seconds = time.monotonic() - started
-    if run.total and not run.done and run.lost:
+    if run.lost and not run.done:
         raise next(iter(run.lost.values()))
     return run.outcome
 
@@ -114,8 +116,10 @@ def profile(
 class _Run:
     """A run of the profiler: what is shared between the threads that speak to the devices."""
 
-    def __init__(self, cluster: Cluster, tracker: str, store: ProfileStore, patience: Patience, notice: Notice) -> None:
-        self.tracker, self.store, self.patience, self.notice = tracker, store, patience, notice
+    def __init__(
+        self, cluster: Cluster, connect: _Connect, store: ProfileStore, patience: Patience, notice: Notice
+    ) -> None:
+        self.connect, self.store, self.patience, self.notice = connect, store, patience, notice
         kinds: dict[str, list[Device]] = {}
         for device in cluster.devices:
             kinds.setdefault(store_key(device.target, device.threads), []).append(device)
@@ -195,7 +199,7 @@ class _Run:
 
     def _serve(self, kind: _Kind, device: Device, queue: deque[Subject], deadline: float | None) -> None:
         try:
-            with remote_timer(self.tracker, device) as timer, self._watch(kind, device, timer) as watch:
+            with self.connect(device) as timer, self._watch(kind, device, timer) as watch:
                 while queue and (deadline is None or time.monotonic() < deadline):
                     try:
                         subject = queue.popleft()

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tvmpipe.passes.base import CompileState, Signature, required
 from tvmpipe.passes.cost import CostTable
+from tvmpipe.passes.memory import held_bytes
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
@@ -62,7 +63,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "last": graph.primitives[stage.primitives[-1]].name,
                 "flops": sum(graph.primitives[i].flops for i in stage.primitives),
                 "weight_bytes": sum(graph.primitives[i].weight_bytes for i in stage.primitives),
-                "activation_bytes": activation_bytes(graph, stage),
+                "activation_bytes": _activation_bytes(state, graph, position),
                 # On the slowest of the devices that take turns.
                 "compute_s": max(stage_seconds(graph, costs, stage, device) for device in stage.devices),
             }
@@ -92,6 +93,14 @@ def report(state: CompileState) -> dict[str, Any]:
         ],
         "notes": list(state.notes),
     }
+
+
+def _activation_bytes(state: CompileState, graph: PrimitiveGraph, position: int) -> int:
+    """Of a stage on one device: what it takes there if it is compiled, else what is alive in it at a time."""
+    if not state.libraries:
+        return activation_bytes(graph, required(state.plan, "plan").stages[position])
+    stage, allocated = state.stages[position], {made.stage: made.allocated_bytes for made in state.libraries}
+    return max(held_bytes(graph, stage.shape, allocated[name]) for name in stage.hosted.values())
 
 
 def _load(plan: Plan, device: str) -> dict[str, Any]:

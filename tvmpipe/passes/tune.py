@@ -50,7 +50,7 @@ class Tune:
         done: set[tuple[str, str]] = set()
         for stage in state.stages:
             for name in stage.shape.devices:
-                with remote_timer(options.tracker, devices[name]) as timer:
+                with remote_timer(options.tracker, devices[name], options.cluster_key) as timer:
                     _tune_stage(stage, devices[name], options.tune, options.records, timer, done)
         return state
 

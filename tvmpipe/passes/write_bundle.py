@@ -30,12 +30,12 @@ from tvmpipe.manifest import (
 )
 from tvmpipe.passes.base import CompileState, Signature, required
 from tvmpipe.passes.cost import CostTable
+from tvmpipe.passes.memory import held_bytes
 from tvmpipe.passes.partition import Stage
 from tvmpipe.passes.plan import Plan, to_yaml
 from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.report import render_html, report
-from tvmpipe.passes.stages import activation_bytes
 from tvmpipe.passes.weights import group_by_readers
 from tvmpipe.targets.profile_store import schedule_version
 
@@ -78,6 +78,7 @@ class _Writer:
         self.costs: CostTable = required(state.costs, "costs")
         self.names = {v: n for n, v in (*self.graph.model_outputs.items(), *self.graph.model_inputs.items())}
         self.library_of = self._write_libraries(state)
+        self.allocated_bytes = {made.stage: made.allocated_bytes for made in state.libraries}
         self.file_of = self._write_weights(state)  # name of a weight -> the file it lies in
 
     def plan(self, lost: str | None, plan: Plan, stages: Sequence[Stage]) -> PlanEntry:
@@ -118,8 +119,8 @@ class _Writer:
             library=self.library_of[name],
             weight_files=tuple(dict.fromkeys(self.file_of[weight.name] for weight in stage.weights)),
             weight_names=tuple(weight.name for weight in stage.weights),
-            weight_bytes=sum(weight.array.nbytes for weight in stage.weights),
-            activation_bytes=activation_bytes(self.graph, shape),
+            weight_bytes=stage.weight_bytes,
+            activation_bytes=held_bytes(self.graph, shape, self.allocated_bytes[name]),
             inputs=tuple(self._tensor(value) for value in shape.inputs),
             outputs=tuple(self._tensor(value) for value in shape.outputs),
             predicted_compute_s=stage_seconds(self.graph, self.costs, shape, device),

@@ -18,17 +18,16 @@ import zmq
 from pydantic import ValidationError
 
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.manifest import HEAD, Encoding, Manifest, Turn
+from tvmpipe.manifest import HEAD, Manifest
 from tvmpipe.runtime import events, wire
-from tvmpipe.runtime.address import parse_address
 from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.events import Event, Failure
+from tvmpipe.runtime.feeds import Feeds
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.machine import LINGER_S, Machine, Settings
 from tvmpipe.runtime.opener import Opened, Opener, OpenError
 from tvmpipe.runtime.sample import Result
-from tvmpipe.runtime.sockets import LinkWatch, Sockets
-from tvmpipe.runtime.spec import receivers_of
+from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -74,10 +73,6 @@ class Head:
         self._batches: dict[int, tuple[int, ...]] = {}
         self._epoch_of: dict[str, int] = {}
         self._opened: Opened | None = None
-        self._outboxes: dict[str, tuple[zmq.Socket[bytes], LinkWatch]] = {}
-        self._feeds: dict[str, tuple[str, ...]] = {}
-        self._encodings: dict[str, Encoding] = {}
-        self._turns: dict[str, Turn] = {}
         self._wanted: tuple[str, ...] = ()
         self._specs = {
             value: (spec.shape, np.dtype(spec.dtype))
@@ -88,6 +83,7 @@ class Head:
         # Another request with more than the results would be none of ours.
         self._limit_bytes = sum(spec.size_bytes for spec in manifest.model.outputs)
         self._sockets = Sockets(key)
+        self._feeds = Feeds(manifest, self._sockets)
         where = "127.0.0.1" if key is None else "0.0.0.0"
         frame_bytes = max((spec.size_bytes for spec in manifest.model.outputs), default=0)
         self._results, results_port = self._sockets.pull(where, queue=0, max_frame_bytes=frame_bytes + 65536)
@@ -195,7 +191,7 @@ class Head:
 
     def _open(self, one: events.Open) -> None:
         """Open a plan in a thread of its own; how it went comes back as an event."""
-        self._disconnect()
+        self._feeds.disconnect()
         self._arrived.clear()
         plan = self._manifest.plans[one.plan]
 
@@ -215,47 +211,18 @@ class Head:
         threading.Thread(target=work, name="tvmpipe-opener", daemon=True).start()
 
     def _connect(self, epoch: int, opened: Opened) -> None:
-        """Sockets to the devices that read the model's inputs, and to those with a stage that reads nothing."""
         self._opened = opened
         self._epoch_of = {opened.session: epoch}
-        links = {link.receiver: link for link in opened.plan.links if link.sender == HEAD}
-        self._encodings = {name: link.encoding for name, link in links.items()}
-        self._turns = opened.plan.turns
-        receivers = receivers_of(self._manifest, opened.plan)
-        self._feeds = {name: receivers[value] for name, value in self._manifest.model_inputs.items()}
-        fed = {device for devices in self._feeds.values() for device in devices}
-        fed |= {stage.device for stage in opened.plan.stages if not stage.inputs}
-        for device in sorted(fed - {HEAD}):
-            rate = links[device].bandwidth_bps if device in links else None
-            address = parse_address(opened.links[device], "link")
-            outbox, monitor = self._sockets.push(address, queue=0, bandwidth_bps=rate)
-            self._outboxes[device] = (outbox, LinkWatch(monitor))
-
-    def _disconnect(self) -> None:
-        for outbox, watch in self._outboxes.values():
-            outbox.close()
-            watch.monitor.close()
-        self._outboxes.clear()
+        self._feeds.connect(opened)
 
     def _feed(self, one: events.Feed) -> None:
-        assert self._opened is not None
         self._batches[one.batch] = one.samples
         samples = [self._inputs[number] for number in one.samples]
-        plain = any(asked for _, asked in samples)
         given = self._manifest.model_outputs.values()
         self._arrived[one.batch] = [
             {v: inputs[n] for n, v in self._manifest.model_inputs.items() if v in given} for inputs, _ in samples
         ]
-        session = bytes.fromhex(self._opened.session)
-        for device, (outbox, _) in self._outboxes.items():
-            if not self._turns[device].takes(one.batch):
-                continue
-            parts = tuple(
-                {v: inputs[n] for n, v in self._manifest.model_inputs.items() if device in self._feeds[n]}
-                for inputs, _ in samples
-            )
-            batch = wire.Batch(session, one.batch, parts, plain, time.time())
-            wire.send(outbox, wire.pack(batch, self._encodings.get(device, "none")))
+        self._feeds.send(one.batch, [inputs for inputs, _ in samples], plain=any(asked for _, asked in samples))
 
     def _answer(self, one: events.Answer) -> None:
         values = self._arrived[one.batch][one.place]
@@ -342,10 +309,9 @@ class Head:
             self._handle(event)
 
     def _watch_links(self) -> None:
-        for device, (_, watch) in list(self._outboxes.items()):
-            if watch.broken():
-                text = f"the link from the head to {device} broke"
-                self._handle(events.DeviceLost(self._machine.epoch, device, text, time.monotonic()))
+        for device in self._feeds.broken():
+            text = f"the link from the head to {device} broke"
+            self._handle(events.DeviceLost(self._machine.epoch, device, text, time.monotonic()))
 
     def _probe(self) -> None:
         """Look for lost devices, again and again."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from tvmpipe.errors import DeviceError, DeviceUnavailableError
+from tvmpipe.errors import DeviceUnavailableError, TvmpipeError
+from tvmpipe.runtime.address import resolve
+from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.tracker import Tracker
+from tvmpipe.runtime.tunnel import shared_tunnels
 from tvmpipe.targets.cluster import Device
 
 _PATIENCE_S = 30.0  # for a device that is busy
@@ -83,16 +86,23 @@ class RemoteTimer:
 
 
 @contextmanager
-def remote_timer(tracker: str, device: Device) -> Iterator[RemoteTimer]:
+def remote_timer(tracker: str, device: Device, cluster_key: ClusterKey | None = None) -> Iterator[RemoteTimer]:
     """A session on `device` for as long as the context lasts. Raises DeviceUnavailableError when there is none."""
     from tvm import rpc
     from tvm.error import RPCError
 
-    try:
-        with Tracker(tracker) as connection:
-            address = connection.request(device.key, _PATIENCE_S)
-        session = rpc.connect(address.host, address.port, address.match_key)
-    except (DeviceError, RPCError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise DeviceUnavailableError(f"device {device.name} (key {device.key}) cannot be reached: {reason}") from None
-    yield RemoteTimer(session)
+    with ExitStack() as stack:
+        try:
+            with Tracker(tracker) as connection:
+                address = connection.request(device.key, _PATIENCE_S)
+            host, port = address.host, address.port
+            if cluster_key is not None:
+                tunnel = shared_tunnels(cluster_key).open((resolve(host), port), _PATIENCE_S)
+                host, port = stack.enter_context(tunnel).address
+            session = rpc.connect(host, port, address.match_key)
+        except (TvmpipeError, RPCError, RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise DeviceUnavailableError(
+                f"device {device.name} (key {device.key}) cannot be reached: {reason}"
+            ) from None
+        yield RemoteTimer(session)

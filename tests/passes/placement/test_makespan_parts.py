@@ -9,21 +9,28 @@ import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.passes.placement.makespan_oracle import faults, feasible, problems
+from benchmarks.scale import mixed_problem, random_graph
+from tests.passes.placement.makespan_oracle import faults, feasible, problems, shorter
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.latency import least_makespan
 from tvmpipe.passes.placement.limits import Deadline, Limits
+from tvmpipe.passes.placement.makespan_ancestors import with_ancestors
 from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
 from tvmpipe.passes.placement.makespan_exact import Engine, Task
 from tvmpipe.passes.placement.makespan_instance import read
+from tvmpipe.passes.placement.makespan_levels import coarse_start
 from tvmpipe.passes.placement.makespan_list import by_rank, earliest_task_first, heft, rank_order, upward_rank
 from tvmpipe.passes.placement.makespan_path import shortest_path
+from tvmpipe.passes.placement.makespan_rows import Rows, arrays
 from tvmpipe.passes.placement.makespan_schedule import again, build, job_order, solution
 from tvmpipe.passes.placement.makespan_search import anneal
+from tvmpipe.passes.placement.makespan_sequence import STEP, advanced, decode, sequence, tables
 from tvmpipe.passes.placement.makespan_series import cuts, joined, pieces
+from tvmpipe.passes.placement.makespan_sweep import sweep
 from tvmpipe.passes.placement.makespan_windows import window_tasks
-from tvmpipe.passes.placement.problem import Problem, Tensor
+from tvmpipe.passes.placement.problem import Contention, Problem, Tensor
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -57,7 +64,107 @@ def test_lists_and_bounds(problem: Problem) -> None:
             table = by_rank(inst, device_of)
             assert faults(problem, solution(device_of, table, 0.0, "test")) == []
             assert windows(inst).bound_s <= table.makespan * (1 + 1e-9)
+            assert with_ancestors(inst, windows(inst), Deadline(20)).bound_s <= table.makespan * (1 + 1e-9)
             assert relaxation_s(inst, 5.0) <= table.makespan * (1 + 1e-9)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(problem=problems(largest=6).filter(feasible))
+def test_no_schedule_is_below_the_bound_of_ancestors(problem: Problem) -> None:
+    bound_s = with_ancestors(read(problem), windows(read(problem)), Deadline(20)).bound_s
+    assert shorter(problem, bound_s) >= bound_s * (1 - 1e-9)
+
+
+def test_ancestors_that_must_share_a_device_take_turns() -> None:
+    # Two nodes feed a third; a transfer lasts longer than both, so that one device does all in turn.
+    problem = Problem(
+        names=("a", "b", "c"),
+        devices=("x", "y"),
+        time_s=np.array([[2.0, 2.0], [3.0, 3.0], [1.0, 1.0]]),
+        weight_bytes=np.zeros(3),
+        working_bytes=np.zeros(3),
+        memory_bytes=np.full(2, np.inf),
+        tensors=(Tensor(0, (2,), 10.0), Tensor(1, (2,), 10.0)),
+        bandwidth_bps=np.ones((3, 3)),
+        latency_s=np.zeros((3, 3)),
+        model="makespan",
+    )
+    inst = read(problem)
+    reach = windows(inst)
+    assert reach.bound_s == pytest.approx(4.0)
+    assert with_ancestors(inst, reach, Deadline(20)).bound_s == pytest.approx(6.0)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(problem=problems(largest=8).filter(feasible), seed=st.integers(0, 3))
+def test_sequences_and_sweeps_are_sound_and_get_no_longer(problem: Problem, seed: int) -> None:
+    problem = dataclasses.replace(problem, contiguous=False)
+    inst = read(problem)
+    device_of = first_fit(problem)
+    start = (list(device_of), by_rank(inst, device_of))
+    plain = tables(inst)
+    place = [*device_of, *([problem.head] * len(inst.results))]
+    found = decode(plain, place, sequence(plain, place, start[1]))
+    assert found is not None
+    assert found.makespan <= start[1].makespan * (1 + 1e-9)
+    # A job's head and tail are on a path of the schedule, and one path is as long as the schedule.
+    through = [found.end[n] - inst.times[n][place[n]] + found.tail[n] for n in range(inst.node_count)]
+    assert max(through) <= found.makespan * (1 + 1e-9)
+    assert inst.results or max(through) >= found.makespan * (1 - 1e-9)
+    assert advanced(plain, found).makespan <= found.makespan * (1 + 1e-9)
+    best = sweep(arrays(inst, windows(inst)), start, Deadline(20), rounds=4, seed=seed)
+    assert best[1].makespan <= start[1].makespan
+    assert faults(problem, solution(*best, 0.0, "test")) == []
+    assert sweep(arrays(inst, windows(inst)), start, Deadline(20), rounds=4, seed=seed) == best
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(problem=problems(largest=8).filter(feasible), most=st.integers(1, 6))
+def test_starts_from_coarser_graphs_are_sound(problem: Problem, most: int) -> None:
+    problem = dataclasses.replace(problem, contiguous=False)
+    inst = read(problem)
+    found = coarse_start(inst, most, Deadline(20), 2, 0)
+    if found is not None:
+        assert inst.fits(found[0])
+        assert faults(problem, solution(*found, 0.0, "test")) == []
+
+
+@pytest.mark.parametrize("contention", ["pair", "port"])
+def test_sweeps_shorten_the_schedules_of_a_large_graph(contention: Contention) -> None:
+    problem = mixed_problem(random_graph(400, 5), (1, 1, 2, 2), 6, model="makespan", contention=contention)
+    inst = read(problem)
+    device_of = heft(inst)
+    assert device_of is not None
+    start = (device_of, by_rank(inst, device_of))
+    found = sweep(arrays(inst, windows(inst)), start, Deadline(60), rounds=12, seed=0)
+    assert found[1].makespan < start[1].makespan * 0.99
+    assert faults(problem, solution(*found, 0.0, "test")) == []
+
+
+def test_a_row_ends_when_the_whole_sequence_does() -> None:
+    problem = mixed_problem(random_graph(300, 2), (1, 1, 1, 1), 3, model="makespan", contention="port")
+    inst = read(problem)
+    shared = arrays(inst, windows(inst))
+    place = [int(device) for device in np.random.default_rng(0).integers(0, 4, 300)]
+    table = by_rank(inst, place)
+    place += [problem.head] * len(inst.results)
+    now = decode(shared.plain, place, sequence(shared.plain, place, table))
+    assert now is not None
+    jobs = [item for item in now.order if item < inst.job_count]
+    kept = np.array([[place[job] for job in jobs]] * 2)
+    moved = next(column for column, job in enumerate(jobs) if job == 150)
+    kept[1, moved] = (kept[1, moved] + 1) % 4
+    late = Rows(shared, now, 0, len(now.marks), jobs, kept.copy(), np.random.default_rng(0)).run(spread=0.0)
+    other = list(place)
+    other[150] = int(kept[1, moved])
+    changed = decode(shared.plain, other, now.order)
+    assert changed is not None
+    assert late.tolist() == pytest.approx([now.makespan, changed.makespan])
+    # A window in the middle of what does not change sees the same makespan in its heads and tails.
+    inside = [item for item in now.order[STEP : 3 * STEP] if item < inst.job_count]
+    same = np.array([[place[job] for job in inside]] * 2)
+    late = Rows(shared, now, 1, 3, inside, same, np.random.default_rng(0)).run(spread=0.0)
+    assert max(late) <= now.makespan * (1 + 1e-9)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -3,7 +3,8 @@
 In this order: starts (best single device, HEFT, ETF with memory); path and load bounds; a first annealing; then, for
 a small problem, the exact engine on the whole; for one that narrows, exact pieces (`makespan_path`); for one of
 middle size, the exact engine with the best schedule as a hint; and for as long as the limit lets it, rounds of
-annealing beside windows solved again exactly. It ends as soon as schedule and bound meet.
+annealing beside windows solved again exactly. It ends as soon as schedule and bound meet. Where annealing would see
+too little of a large problem, coarser graphs give starts (`makespan_levels`) and `makespan_sweep` takes its place.
 """
 
 from __future__ import annotations
@@ -11,19 +12,27 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+from dataclasses import replace
+
+import numpy as np
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener, Progress
+from tvmpipe.passes.placement.makespan_ancestors import with_ancestors
 from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
 from tvmpipe.passes.placement.makespan_exact import Engine, Exact, Task
 from tvmpipe.passes.placement.makespan_instance import Instance, read
+from tvmpipe.passes.placement.makespan_levels import coarse_start
 from tvmpipe.passes.placement.makespan_list import by_rank, earliest_task_first, heft
 from tvmpipe.passes.placement.makespan_path import shortest_path
+from tvmpipe.passes.placement.makespan_rows import Arrays, arrays
 from tvmpipe.passes.placement.makespan_schedule import again, solution
 from tvmpipe.passes.placement.makespan_search import Found, anneal
 from tvmpipe.passes.placement.makespan_series import cuts, joined, pieces
+from tvmpipe.passes.placement.makespan_sweep import sweep
 from tvmpipe.passes.placement.makespan_windows import window_tasks
+from tvmpipe.passes.placement.period_bounds import period_bound
 from tvmpipe.passes.placement.problem import Problem, Solution
 
 _TINY = 10  # nodes; the MILP is done with these before a worker for CP-SAT has started
@@ -38,7 +47,16 @@ _ROUND_STEPS = 3_000_000
 _WINDOW = 16
 _WINDOW_LIMIT_S = 3.0
 _MILP_WINDOWS = 60
+_EXACT_WINDOWS = 1000  # nodes; beyond that a window's model takes longer to write down than to solve
 _STRICTLY = 1e-7
+_FEWEST_SWEPT = 400  # nodes; with 300 annealing alone was better, with 500 it found nothing
+_MOST_ANNEALED = 1000  # nodes up to which annealing takes turns with sweeps
+_MOST_RELAXED = 1000  # nodes of a linear program of paths and loads that ends in time
+_MOST_SECONDS = 20_000_000  # of transfers, each tensor between any two devices, that a sweep keeps as one array
+_LEVELS = (100, 400)
+_MOST_COARSENED = 5000  # nodes; coarsening alone takes seconds beyond that
+_LEVEL_ROUNDS = 40
+_ROUND_SWEEPS = 8
 
 
 def least_makespan(
@@ -72,6 +90,7 @@ class _Search:
         self.best: Found | None = None
         self.origin = ""
         self.bound = 0.0
+        self.shared: Arrays | None = None
 
     @property
     def engine(self) -> Engine:
@@ -91,7 +110,9 @@ class _Search:
             self.engine.warm()
         self._bounds()
         steps = min(_STEPS_PER_NODE * inst.node_count, _FIRST_STEPS // (inst.node_count + len(inst.producer)))
-        if not self.done:
+        if self.large:
+            self._levels()
+        if not self.done and inst.node_count <= _MOST_ANNEALED:
             found = anneal(inst, self._found(), self._share(0.1), steps=steps, seed=self.limits.seed, goal_s=self.bound)
             self._take(found, "annealing")
         stages = [self._tiny, self._series, self._whole, self._rounds]
@@ -108,6 +129,13 @@ class _Search:
     def done(self) -> bool:
         """Whether the bound is reached, or the time over."""
         return self.deadline.over or self.bound >= self._found()[1].makespan * (1 - max(self.limits.gap, 2 * _STRICTLY))
+
+    @property
+    def large(self) -> bool:
+        """Whether sweeps take the place of annealing."""
+        inst = self.inst
+        size = len(inst.producer) * (inst.problem.device_count + 1) ** 2
+        return inst.node_count > _FEWEST_SWEPT and size <= _MOST_SECONDS and not inst.problem.contiguous
 
     def _found(self) -> Found:
         assert self.best is not None
@@ -168,10 +196,29 @@ class _Search:
 
     def _bounds(self) -> None:
         inst = self.inst
-        self._take(None, "", min(windows(inst).bound_s, self._found()[1].makespan))
+        reach = windows(inst)
+        self._prove(reach.bound_s)
         if not self.done and inst.node_count > _SMALL:
-            relaxed = relaxation_s(inst, self._share(0.1).left_s)
-            self._take(None, "", min(relaxed, self._found()[1].makespan))
+            reach = with_ancestors(inst, reach, self._share(0.15))
+            self._prove(reach.bound_s)
+        if self.large:
+            self.shared = arrays(inst, reach)
+        if not self.done and inst.node_count > _MIDDLE:
+            # Devices and links are never busy for longer than the schedule lasts: every bound of the period holds.
+            flowing = replace(inst.problem, model="overlapped", taking=np.zeros(0))
+            self._prove(period_bound(flowing, self._share(0.1)).bound_s)
+        if not self.done and _SMALL < inst.node_count <= _MOST_RELAXED:
+            self._prove(relaxation_s(inst, self._share(0.1).left_s))
+
+    def _prove(self, bound: float) -> None:
+        self._take(None, "", min(bound, self._found()[1].makespan))
+
+    def _levels(self) -> None:
+        """Starts from coarser graphs."""
+        for most in _LEVELS:
+            if not self.done and self.inst.node_count <= _MOST_COARSENED:
+                found = coarse_start(self.inst, most, self._share(0.1), _LEVEL_ROUNDS, self.limits.seed)
+                self._take(found, "coarser graph")
 
     def _tiny(self) -> None:
         """A problem that the MILP may finish before another process has started."""
@@ -223,13 +270,20 @@ class _Search:
         inst = self.inst
         rng = random.Random(self.limits.seed)
         steps = _ROUND_STEPS // (inst.node_count + len(inst.producer))
-        exact = self.engine.name == "cpsat" or inst.node_count <= _MILP_WINDOWS
+        exact = inst.node_count <= (_EXACT_WINDOWS if self.engine.name == "cpsat" else _MILP_WINDOWS)
+        sweeping = self.shared is not None
         while not self.done:
             best = self._found()
             size = min(_WINDOW, inst.node_count)
             tasks = window_tasks(inst, best, rng, 2, size, _WINDOW_LIMIT_S) if exact else []
             answers = self.engine.submit(tasks, self.deadline)
             seed = rng.randrange(1 << 30)
-            self._take(anneal(inst, best, self.deadline, steps=steps, seed=seed, goal_s=self.bound), "annealing")
+            if self.shared is not None and sweeping:
+                found = sweep(self.shared, best, self.deadline, rounds=_ROUND_SWEEPS, seed=seed, goal_s=self.bound)
+                self._take(found, "sweeps")
+            else:
+                found = anneal(inst, best, self.deadline, steps=steps, seed=seed, goal_s=self.bound)
+                self._take(found, "annealing")
+            sweeping = not sweeping or inst.node_count > _MOST_ANNEALED
             for answer in answers:
                 self._answer(answer.result(), whole=False)

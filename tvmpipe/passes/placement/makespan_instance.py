@@ -68,6 +68,19 @@ class Instance:
         weights, working, memory = self.loads
         return sum(weights) + max(working, default=0.0) > min(memory)
 
+    @cached_property
+    def place(self) -> list[int]:
+        """[jobs] places in `order`."""
+        found = [0] * self.job_count
+        for index, job in enumerate(self.order):
+            found[job] = index
+        return found
+
+    @cached_property
+    def quickest(self) -> list[float]:
+        """[N] least seconds of a node on any device."""
+        return [min(row) for row in self.times]
+
     def pinned(self, pins: Mapping[int, int]) -> Instance:
         """The same with nodes, and what must share their devices, held to devices."""
         allowed = list(self.allowed)

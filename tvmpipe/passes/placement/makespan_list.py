@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from tvmpipe.passes.placement.makespan_instance import Instance
-from tvmpipe.passes.placement.makespan_schedule import Timetable, build
+from tvmpipe.passes.placement.makespan_schedule import Timetable, build, gap, take
 
 
 def upward_rank(inst: Instance) -> list[float]:
@@ -78,7 +78,7 @@ class _Partial:
         self.inst = inst
         self.device_of = [-1] * inst.node_count
         self.end = [0.0] * inst.node_count
-        self.busy: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
+        self.busy: dict[tuple[str, int, int], tuple[list[float], list[float]]] = {}  # starts, ends
         self.there: dict[tuple[int, int], float] = {}
 
     def place(self, node: int, device: int, keep: bool) -> tuple[float, float]:
@@ -113,8 +113,7 @@ class _Partial:
         if keep:
             self.device_of[node], self.end[node] = device, begin + lasts
             for resource, first, last in [*sent, (("node", device, 0), begin, begin + lasts)]:
-                self.busy.setdefault(resource, []).append((first, last))
-                self.busy[resource].sort()
+                take(*self.busy.setdefault(resource, ([], [])), first, last)
         return begin, begin + lasts
 
     def _made(self, tensor: int) -> float:
@@ -129,16 +128,17 @@ class _Partial:
         sent: list[tuple[tuple[str, int, int], float, float]],
     ) -> float:
         """The earliest moment from `when` on at which all of `takes` are free, `sent` being taken too."""
-        taken = [
-            interval
-            for resource in takes
-            for interval in [*self.busy.get(resource, ()), *((b, e) for r, b, e in sent if r == resource)]
-            if interval[1] > when
-        ]
-        for begin, end in sorted(taken):
-            if when + lasts <= begin:
-                break
-            when = max(when, end)
+        also = sorted((begin, end) for resource, begin, end in sent if resource in takes)
+        settled = False
+        while not settled:
+            first = when
+            for resource in takes:
+                if resource in self.busy:
+                    when = gap(*self.busy[resource], when, lasts)
+            for begin, end in also:
+                if begin < when + lasts and when < end:
+                    when = end
+            settled = when == first
         return when
 
 

@@ -89,17 +89,17 @@ def build(inst: Instance, device_of: Sequence[int], order: Sequence[int], cutoff
                         if (out_ends and out_ends[-1] > when) or (into_ends and into_ends[-1] > when):
                             out_starts, into_starts = starts[out], starts[into]
                             while True:
-                                when = _gap(out_starts, out_ends, when, lasts)
-                                later = _gap(into_starts, into_ends, when, lasts)
+                                when = gap(out_starts, out_ends, when, lasts)
+                                later = gap(into_starts, into_ends, when, lasts)
                                 if later == when:
                                     break
                                 when = later
-                        _take(starts[out], out_ends, when, when + lasts)
-                        _take(starts[into], into_ends, when, when + lasts)
+                        take(starts[out], out_ends, when, when + lasts)
+                        take(starts[into], into_ends, when, when + lasts)
                     else:
                         link = head + sender * width + device
-                        when = _gap(starts[link], ends[link], when, lasts)
-                        _take(starts[link], ends[link], when, when + lasts)
+                        when = gap(starts[link], ends[link], when, lasts)
+                        take(starts[link], ends[link], when, when + lasts)
                 arrived = when + lasts
                 there[tensor * width + device] = arrived
                 moves.append((tensor, sender, device, when, arrived))
@@ -109,11 +109,11 @@ def build(inst: Instance, device_of: Sequence[int], order: Sequence[int], cutoff
             lasts = times[job][device]
             busy = ends[device]
             if busy and busy[-1] > ready:
-                ready = _gap(starts[device], busy, ready, lasts)
+                ready = gap(starts[device], busy, ready, lasts)
             start[job] = ready
             done = ready + lasts
             end[job] = done
-            _take(starts[device], busy, ready, done)
+            take(starts[device], busy, ready, done)
             ready = done
         if ready > makespan:
             makespan = ready
@@ -151,10 +151,10 @@ def replay(inst: Instance, device_of: Sequence[int], order: Sequence[tuple[int, 
             while not settled:
                 first = when
                 for begun, done in rows:
-                    when = _gap(begun, done, when, lasts)
+                    when = gap(begun, done, when, lasts)
                 settled = when == first
             for begun, done in rows:
-                _take(begun, done, when, when + lasts)
+                take(begun, done, when, when + lasts)
         if receiver >= 0:
             there[number, receiver] = when + lasts
             moves.append((number, sender, receiver, when, when + lasts))
@@ -238,7 +238,7 @@ def solution(device_of: Sequence[int], table: Timetable, bound_s: float, origin:
     return Solution(tuple(device_of), table.makespan, min(bound_s, table.makespan), origin, schedule)
 
 
-def _gap(starts: list[float], ends: list[float], when: float, lasts: float) -> float:
+def gap(starts: list[float], ends: list[float], when: float, lasts: float) -> float:
     """The earliest moment from `when` on with `lasts` seconds free."""
     if not ends or ends[-1] <= when:
         return when
@@ -249,7 +249,8 @@ def _gap(starts: list[float], ends: list[float], when: float, lasts: float) -> f
     return when
 
 
-def _take(starts: list[float], ends: list[float], begin: float, end: float) -> None:
+def take(starts: list[float], ends: list[float], begin: float, end: float) -> None:
+    """Makes an interval busy that was free."""
     if not ends or ends[-1] <= begin:
         starts.append(begin)
         ends.append(end)

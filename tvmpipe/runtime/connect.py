@@ -1,0 +1,79 @@
+"""From a bundle to a running pipeline: how many samples travel together, and how many at once."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from tvmpipe.errors import InputError
+from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.machine import Settings
+from tvmpipe.runtime.opener import Limits
+from tvmpipe.runtime.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle
+
+_MESSAGE_S = 60e-6  # what receiving a batch, handing it on and sending it costs a host (`benchmarks.executor`)
+_MESSAGE_SHARE = 0.04  # of a period
+_LARGEST_BATCH = 16
+
+
+def default_batch(period_s: float) -> int:
+    """Samples that travel together so that a host spends little of each period on messages, however short it is."""
+    wanted = _MESSAGE_S / (_MESSAGE_SHARE * period_s) if period_s > 0 else math.inf
+    return int(min(_LARGEST_BATCH, max(1, math.ceil(wanted))))
+
+
+def connect(
+    bundle: Bundle,
+    tracker: str,
+    *,
+    inflight: int | None = None,
+    batch: int | None = None,
+    failover: bool = False,
+    wait_s: float = 10.0,
+    timeout_s: float = 60.0,
+    connect_timeout_s: float = 10.0,
+    recover_s: float = 60.0,
+    cluster_key: str | Path | None = None,
+    trace: bool = False,
+    event_log: str | Path | None = None,
+) -> Pipeline:
+    """Put a bundle on its devices; see `Bundle.connect`."""
+    if failover and len(bundle.manifest.plans) == 1:
+        raise InputError("this bundle has no plan for the loss of a device; compile it with --failover")
+    plan = bundle.manifest.plan
+    if batch is None:
+        batch = default_batch(plan.predicted.period_s)
+        if inflight is not None:  # so few batches under way must still keep every device busy
+            batch = max(1, min(batch, inflight // plan.inflight))
+    samples = inflight or plan.inflight * batch
+    settings = Settings(
+        batch=batch,
+        max_batches=max(1, math.ceil(samples / batch)),
+        failover=failover,
+        timeout_s=timeout_s,
+        recover_s=recover_s,
+    )
+    key = None if cluster_key is None else ClusterKey.load(Path(cluster_key))
+    log = None if event_log is None else _open_log(Path(event_log))
+    return Pipeline(
+        bundle,
+        tracker,
+        inflight=samples,
+        settings=settings,
+        limits=Limits(connect_timeout_s, wait_s, timeout_s),
+        key=key,
+        trace=trace,
+        log=log,
+    )
+
+
+def _open_log(path: Path) -> TextIO:
+    """The file that the head writes events to, and closes. Raises InputError."""
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"event log {path} cannot be written: {error.strerror}") from None
