@@ -19,6 +19,7 @@ from tvmpipe.passes.pipeline import COMPILE, run_passes
 from tvmpipe.reference import TOLERANCE, Reference, relative_error
 from tvmpipe.runtime.inprocess import run_in_process
 from tvmpipe.targets.cluster import parse_cluster
+from tvmpipe.targets.target import find_target
 
 Arrays = Mapping[str, NDArray[Any]]
 BATCHES = st.integers(1, 8)
@@ -31,7 +32,10 @@ def few(examples: int) -> settings:
 
 
 def model_of(
-    nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, Sequence[int]], weights: Arrays | None = None
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int]],
+    weights: Arrays | None = None,
+    opset: int = 17,
 ) -> onnx.ModelProto:
     """Float32 `inputs` of the given shapes -> "y"; floating-point `weights` become float32."""
     initializers = [
@@ -45,7 +49,7 @@ def model_of(
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         initializers,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 11)
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> NDArray[np.float32]:
@@ -74,6 +78,12 @@ def schedule_messages() -> Iterator[list[str]]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+def runnable(name: str) -> bool:
+    """Whether this machine runs code for a target."""
+    here, target = find_target("native"), find_target(name)
+    return here.architecture == target.architecture and here.vector_bits >= target.vector_bits
 
 
 def check(

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import pytest
 
-from tests.passes.compiled import check, schedule_messages
+from tests.passes.compiled import check, runnable, schedule_messages
 from tests.passes.networks import resnet_like, transformer_like
 from tvmpipe.build import prepare
 from tvmpipe.passes.base import CompileState
@@ -66,18 +66,13 @@ def test_equal_primitives_are_compiled_once(network: Callable[[int], onnx.ModelP
     assert len({p.function for p in many.primitives}) == len({p.function for p in few.primitives})
 
 
-def _runnable(name: str) -> bool:
-    here, target = find_target("native"), find_target(name)
-    return here.architecture == target.architecture and here.vector_bits >= target.vector_bits
-
-
 @pytest.mark.parametrize(
     ("target", "threads"),
     [("native", 2), ("x86-64-v2", 1), ("x86-64-v2", 2), ("x86-64-v3", 1), ("x86-64-v3", 2), ("x86-64-v4", 2)],
 )
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_equal_onnx_runtime(network: Callable[..., onnx.ModelProto], target: str, threads: int) -> None:
-    if not _runnable(target):
+    if not runnable(target):
         pytest.skip(f"this machine cannot run code for {target}")
     # Smaller tiles compile in half the time; the larger ones on one target are enough.
     settings = {"size": 30} if network is resnet_like and (target, threads) != ("x86-64-v3", 2) else {}

@@ -14,6 +14,7 @@ from tvmpipe.passes.bounds import clip_lookups
 from tvmpipe.passes.clip import restore_clip
 from tvmpipe.passes.fold_constants import fold_constants
 from tvmpipe.passes.kernels import legalizations
+from tvmpipe.passes.norms import fuse_norms
 from tvmpipe.passes.primitives import extract_graph
 
 
@@ -38,6 +39,7 @@ class Fuse:
                     transform.DeadCodeElimination(),
                     clip_lookups,
                     restore_clip,
+                    fuse_norms,
                     fold_constants,
                     fuse_attention,
                     fold_affine,

@@ -41,9 +41,12 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
     schedule.compute_at(main, column_tile, preserve_unit_loops=True)
     loops = schedule.get_loops(main)
     own = loops[-(5 + len(reductions)) :]
-    i, kb, y, x, kl = own[:5]
+    i, kb, y, x, kl, *summed = own
     vector, inner = schedule.split(kl, [None, machine.lanes])
-    schedule.reorder(i, *own[5:], y, x, kb, vector, inner)
+    if len(summed) == 3 and machine.lanes == 4 and machine.registers >= 32:
+        # NEON: LLVM unrolls a short innermost loop. Over columns it would keep the pixels they share, and spill.
+        summed = [summed[0], summed[2], summed[1]]
+    schedule.reorder(i, *summed, y, x, kb, vector, inner)
     for loop in (y, x, kb, vector):
         schedule.unroll(loop)
     schedule.vectorize(inner)
@@ -53,7 +56,7 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
         for loop in (pixel, block, vector):
             schedule.unroll(loop)
     schedule.parallel(schedule.fuse(*outer))
-    schedule.decompose_reduction(main, own[5])
+    schedule.decompose_reduction(main, summed[0])
 
 
 def image_tile(pixels: int, blocks: int, machine: Machine) -> tuple[int, int]:

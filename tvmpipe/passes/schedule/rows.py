@@ -1,12 +1,12 @@
-"""Softmax, layer norm: all the work on a row while it is in the cache, rows in parallel."""
+"""Softmax and norms: all the work on a row while it is in the cache, rows in parallel."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tvmpipe.passes.kernels.base import KERNEL
-from tvmpipe.passes.kernels.rows import LANES
-from tvmpipe.passes.schedule.inspect import annotation, blocks_of, extents, reduces
+from tvmpipe.passes.kernels.rows import AXES, LANES
+from tvmpipe.passes.schedule.inspect import PARTITION, REDUCTION, annotation, blocks_of, extents
 from tvmpipe.passes.schedule.machine import Machine
 
 _ROWS_A_CHUNK = 4  # enough work to be worth handing to a thread
@@ -15,7 +15,8 @@ _ROWS_A_CHUNK = 4  # enough work to be worth handing to a thread
 def schedule_rows(schedule: Any, result: Any, machine: Machine) -> None:
     """Put every block under the loop over the rows of the block `result`, and vectorise each."""
     others = [block for block in blocks_of(schedule) if not schedule.get(block).same_as(schedule.get(result))]
-    *outer, last = schedule.get_loops(result)
+    loops = schedule.get_loops(result)
+    outer, last = loops[: len(loops) - int(annotation(schedule, result, AXES) or 1)], loops[-1]
     if outer:
         row = schedule.fuse(*outer)
     else:
@@ -23,7 +24,7 @@ def schedule_rows(schedule: Any, result: Any, machine: Machine) -> None:
     for block in reversed(others):
         schedule.compute_at(block, row, preserve_unit_loops=True)
     reductions = [pair for block in others for pair in schedule_row_block(schedule, block, machine)]
-    _vectorize(schedule, last, machine)
+    _vectorize(schedule, last, machine, partition=annotation(schedule, result, AXES) is not None)
     if extents(schedule, [row])[0] >= _ROWS_A_CHUNK * machine.threads:
         row, _ = schedule.split(row, [None, _ROWS_A_CHUNK])
     schedule.parallel(row)
@@ -34,20 +35,24 @@ def schedule_rows(schedule: Any, result: Any, machine: Machine) -> None:
 def schedule_row_block(schedule: Any, block: Any, machine: Machine) -> list[tuple[Any, Any]]:
     """Vectorise or unroll what one block does with a row; returns what is left to decompose: (block, loop)."""
     loops = schedule.get_loops(block)
+    summed = loops[len(loops) - sum(int(v.iter_type) == REDUCTION for v in schedule.get(block).iter_vars) :]
     if annotation(schedule, block, KERNEL) == LANES:
-        lane, group = loops[-2:]
-        schedule.reorder(group, lane)
+        lane = loops[-1 - len(summed)]
+        schedule.reorder(*summed, lane)
         schedule.vectorize(lane)
-        return [(block, group)]
-    if reduces(schedule, block):
+        return [(block, summed[0])]
+    if summed:
         schedule.unroll(loops[-1])
-        return [(block, loops[-1])]
+        return [(block, summed[0])]
     if extents(schedule, loops[-1:])[0] > 1:
         _vectorize(schedule, loops[-1], machine)
     return []
 
 
-def _vectorize(schedule: Any, loop: Any, machine: Machine) -> None:
-    if extents(schedule, [loop])[0] >= machine.lanes:
-        _, lane = schedule.split(loop, [None, machine.lanes])
+def _vectorize(schedule: Any, loop: Any, machine: Machine, *, partition: bool = False) -> None:
+    extent = extents(schedule, [loop])[0]
+    if extent >= machine.lanes:
+        vector, lane = schedule.split(loop, [None, machine.lanes])
         schedule.vectorize(lane)
+        if partition and extent % machine.lanes:
+            schedule.annotate(vector, PARTITION, 1)
