@@ -41,6 +41,7 @@ from tvmpipe.targets.learned import fit
 from tvmpipe.targets.profile_store import Measurement, ProfileStore, counting
 from tvmpipe.targets.target import TargetDescription, find_target
 from tvmpipe.targets.timing import Patience
+from tvmpipe.targets.watch import undisturbed
 
 SUITE = (
     *("vit_base", "bert_base", "resnet18", "resnet50", "mobilenet_v2"),
@@ -110,7 +111,7 @@ def by_line(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDe
 
 def by_tvmpipe(rows: Sequence[Measurement], works: Sequence[Work], target: TargetDescription) -> NDArray[np.float64]:
     """What tvmpipe plans with."""
-    model = fit(rows, target, 1)
+    model = fit(undisturbed(rows), target, 1)
     found = [model.predict(work) for work in works]
     return np.array([[one.low_s for one in found], [one.seconds for one in found], [one.high_s for one in found]])
 

@@ -42,6 +42,7 @@ from tvmpipe.targets.profile_store import (
 )
 from tvmpipe.targets.stage_times import StageTime
 from tvmpipe.targets.target import TargetDescription, find_target, target_names
+from tvmpipe.targets.watch import undisturbed
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class LearnedCost:
     def _model(self, target: TargetDescription, threads: int) -> TargetModel:
         key = store_key(target, threads)
         if key not in self._models:
-            rows = [row for row in self._rows(target, threads).values() if not row.busy]
+            rows = undisturbed(self._rows(target, threads).values())
             self._models[key] = self._kept(key, rows, target, threads) or self._fitted(key, rows, target, threads)
         return self._models[key]
 
