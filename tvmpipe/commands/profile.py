@@ -21,6 +21,7 @@ from tvmpipe.passes.subjects import Subject, distinct, subjects_of
 from tvmpipe.runtime.allpairs import time_links
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.targets.cluster import Cluster, load_cluster
+from tvmpipe.targets.design import farthest_first
 from tvmpipe.targets.experiments import experiments
 from tvmpipe.targets.links import LinkRow, LinkStore, fit_link
 from tvmpipe.targets.profile_store import ProfileStore, default_store, store_key
@@ -58,6 +59,10 @@ def run_profile(
     with Tracker(tracker):
         pass
     subjects = distinct(list(_subjects(models, shapes, seed)))
+    if not models and devices.devices:
+        first = devices.devices[0]
+        order = farthest_first([subject.work for subject in subjects], first.target, first.threads)
+        subjects = [subjects[place] for place in order]
     if budget_s is None and not models:
         budget_s = _BUDGET_S
     rows, failures = _links(devices, tracker, LinkStore(folder)) if links else ([], [])

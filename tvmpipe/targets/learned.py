@@ -28,13 +28,15 @@ from tvmpipe.targets.cost import Work
 from tvmpipe.targets.features import as_row, base_seconds, family
 from tvmpipe.targets.intervals import quantiles
 from tvmpipe.targets.profile_store import Measurement
-from tvmpipe.targets.rates import by_rates, fit_rates, resources
+from tvmpipe.targets.rates import Rates, by_rates, fit_rates, fit_rates_near, resources
 from tvmpipe.targets.target import TargetDescription
 
 VERSION = 4  # of what is fitted and how
 SLOPE = 0.9
 ENOUGH = 60
 """Measurements from which a target gets trees of its own."""
+PLENTY = 150
+"""Measurements from which rates need no like target to start from."""
 
 _FOLDS = 5
 _UNKNOWN = 1.0  # log2 of the factor an estimate may be off where too few origins are known to measure it
@@ -119,14 +121,20 @@ def from_json(text: str, target: TargetDescription, threads: int, data: str) -> 
     return TargetModel(target, threads, rates, booster, values["setting"], values["share"], errors, data)
 
 
-def data_hash(rows: Sequence[Measurement]) -> str:
+def data_hash(rows: Sequence[Measurement], near: TargetModel | None = None) -> str:
     """What a model was fitted to: 16 hex digits of the measurements and the versions of features and fit."""
     text = "\n".join(sorted(f"{row.key} {row.network_s:.6g} {row.origin}" for row in rows))
+    text += f"\n{near.data}" if near else ""
     return hashlib.sha256(f"{VERSION} {features.VERSION}\n{text}".encode()).hexdigest()[:16]
 
 
-def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) -> TargetModel:
-    """A model of measurements on a target; takes seconds. At least `ENOUGH` rows make sense; none raises ValueError."""
+def fit(
+    rows: Sequence[Measurement], target: TargetDescription, threads: int, near: TargetModel | None = None
+) -> TargetModel:
+    """A model of measurements on a target; takes seconds. At least `ENOUGH` rows make sense; none raises ValueError.
+
+    With a model of a like target, `near`, rates start from that one's.
+    """
     if not rows:
         raise ValueError("nothing was measured")
     rows = sorted(rows, key=lambda row: (row.key, row.origin))
@@ -142,13 +150,13 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
     if folds.any():
         tried = []
         for place, candidate in enumerate(_SETTINGS):
-            base, trees = _left_out(data, folds, candidate)
+            base, trees = _left_out(data, folds, candidate, near)
             for part in _SHARES:
                 left = data.logs - _blend(base, trees, part)
                 tried.append((float(np.mean(np.minimum(np.abs(left), _CAPPED))), place, part, left))
         _, best, share, errors = min(tried, key=lambda one: one[:3])
         setting = _SETTINGS[best]
-    rates = fit_rates(data.used, data.logs, data.families)
+    rates = _rates(data, near)
     return TargetModel(
         target=target,
         threads=threads,
@@ -157,7 +165,7 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
         setting=setting,
         share=share,
         errors={"": (-_UNKNOWN, _UNKNOWN)} if errors is None else quantiles(errors, data.families),
-        data=data_hash(rows),
+        data=data_hash(rows, near),
     )
 
 
@@ -190,17 +198,23 @@ def _folds(origins: Sequence[str]) -> list[int]:
 
 
 def _left_out(
-    data: _Data, folds: NDArray[Any], setting: Mapping[str, float]
+    data: _Data, folds: NDArray[Any], setting: Mapping[str, float], near: TargetModel | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """log2 seconds of each row by rates, and what trees add, by a fit without its fold."""
     base, trees = np.zeros(len(folds)), np.zeros(len(folds))
     for fold in sorted(set(folds.tolist())):
         out = folds == fold
         inside, outside = data.where(~out), data.where(out)
-        rates = fit_rates(inside.used, inside.logs, inside.families)
+        rates = _rates(inside, near)
         base[out] = by_rates(rates, outside.used, outside.families)
         trees[out] = _train(inside, rates, setting).inplace_predict(outside.table)
     return base, trees
+
+
+def _rates(data: _Data, near: TargetModel | None) -> Rates:
+    if near is None:
+        return fit_rates(data.used, data.logs, data.families)
+    return fit_rates_near(near.rates, data.used, data.logs, data.families)
 
 
 def _blend(base: NDArray[np.float64], trees: NDArray[Any], share: float) -> NDArray[np.float64]:

@@ -8,6 +8,10 @@ least squares are reweighted to least absolute errors near 0, and to Cauchy's we
 
 Few rows of a family do not tell all of its rates. So rates are drawn towards those of all families of its class, those
 that compute or those that move bytes, and these towards those of all; and other families' rows count a little.
+
+Where a like target is known, two numbers say most of another: how much faster or slower it computes, and moves bytes,
+than its nominal rates would have it. They come from all rows, and rates are drawn towards the known target's, times
+these.
 """
 
 from __future__ import annotations
@@ -30,10 +34,13 @@ RESOURCES = (
     *("special", "scattered", "call"),
 )
 
+_COMPUTES = np.array([name in {"cycles", "transform", "special", "scattered", "call"} for name in RESOURCES])
 _COMPUTING = {"attention", "conv2d", "depthwise", "matmul", "winograd"}
 _CLASS_ROWS = 4.0  # that all rows of the same class weigh beside a family's own
 _OTHER_ROWS = 1.0  # that those of the other class weigh
 _PRIOR_ROWS = 0.3  # that the class's rates weigh
+_NEAR_ROWS = 8.0  # that a like target's rates weigh
+_LEAST_SCALE = 1e-3
 _SMALL = 0.05  # relative error up to which squares count
 _LARGE = 0.2  # log error from which a row counts less than half
 _ROUNDS = 8
@@ -78,12 +85,30 @@ def fit_rates(used: NDArray[np.float64], logs: NDArray[np.float64], families: Se
         same = computing == kind
         if not same.any():
             continue
-        shared = _fit(relative, _lent([same], [~same], [_OTHER_ROWS]), everything, same)
+        shared = _fit(relative, _lent([same], [~same], [_OTHER_ROWS]), everything, _PRIOR_ROWS, same)
         for name in sorted(set(names[same])):
             own = names == name
             weights = _lent([own], [same & ~own, ~same], [_CLASS_ROWS, _OTHER_ROWS])
-            rates[str(name)] = _fit(relative, weights, shared, own)
+            rates[str(name)] = _fit(relative, weights, shared, _PRIOR_ROWS, own)
     return {name: tuple(map(float, found)) for name, found in rates.items()}
+
+
+def fit_rates_near(
+    near: Mapping[str, Sequence[float]], used: NDArray[np.float64], logs: NDArray[np.float64], families: Sequence[str]
+) -> Rates:
+    """Rates of a target that little is known of, from those of a like one: `near`."""
+    relative = used / np.exp2(logs)[:, None]
+    names = np.array(families)
+    parts = relative * np.array([near.get(name, near[""]) for name in families])
+    both = np.stack([parts[:, _COMPUTES].sum(1), parts[:, ~_COMPUTES].sum(1)], axis=1)
+    computing, moving = np.maximum(_fit(both, np.ones(len(both))), _LEAST_SCALE)
+    scale = np.where(_COMPUTES, computing, moving)
+    rates = {}
+    for name, known in near.items():
+        own, prior = names == name, np.array(known) * scale
+        found = _fit(relative[own], np.ones(int(own.sum())), prior, _NEAR_ROWS) if own.any() else prior
+        rates[name] = tuple(map(float, found))
+    return rates
 
 
 def by_rates(
@@ -111,16 +136,20 @@ def _fit(
     relative: NDArray[np.float64],
     weights: NDArray[np.float64],
     prior: NDArray[np.float64] | None = None,
+    prior_rows: float = 0.0,
     own: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Rates that make `relative` times them near to 1; a `prior` rate counts by its share in one's `own` seconds."""
+    """Rates that make `relative` times them near to 1, drawn towards `prior` ones as by so many rows.
+
+    Each rate is drawn by its share in the seconds of one's `own` rows, all unless said.
+    """
     from scipy.optimize import nnls
 
     drawn, aim = np.zeros((0, relative.shape[1])), np.zeros(0)
-    if prior is not None and own is not None:
-        share = np.sqrt(_PRIOR_ROWS) * relative[own].mean(0)
-        drawn, aim = np.diag(share), share * prior
     robust = weights
+    if prior is not None:
+        share = np.sqrt(prior_rows) * relative[slice(None) if own is None else own].mean(0)
+        drawn, aim = np.diag(share), share * prior
     rates = np.zeros(relative.shape[1])
     for _ in range(_ROUNDS):
         rates, _ = nnls(np.vstack([relative * robust[:, None], drawn]), np.concatenate([robust, aim]))
