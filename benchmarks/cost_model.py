@@ -336,7 +336,7 @@ def main() -> None:
     for name in TARGETS:
         target = find_target(name)
         rows = list(counting(store.read(target, 1)).values())
-        busy = sum(row.busy for row in rows)
+        busy = len(rows) - len(undisturbed(rows))
         lines.append(f"{name}: {len(rows)} primitives measured, {busy} of them while the machine was busy")
         for method, price in METHODS.items():
             lines += lines_of(name, method, leave_one_out(rows, suite, target, price))

@@ -103,6 +103,8 @@ def _conv2d(work: Work, target: TargetDescription, threads: int) -> Phases:
     count.again(work.weight_bytes, images * height * across - 1, panel + rows * depth * _VALUE)
     count.again(size, window[0] - 1 if len(window) > 1 else 0, window[0] * size / height + panel)
     count.again(size, groups - 1, size + panel)
+    copies = _copies(work)
+    count.again(copies, 1, 2 * copies)
     return Phases(
         cycles=passes * depth * (full * _step(rows, columns * vectors) + _step(left, columns * vectors)) / threads,
         second=count.second,
@@ -179,6 +181,9 @@ def _winograd(work: Work, target: TargetDescription, threads: int) -> Phases:
     count = _Count()
     count.again(work.weight_bytes, chunks - 1, work.weight_bytes + between)
     count.again(work.weight_bytes, chunks * (across - 1), panel + rows * depth * _VALUE)
+    # The whole image is padded before the first chunk.
+    image = work.input_bytes
+    count.again(image, 1, 2 * image)
     count.again(inputs, 1, between)
     count.again(results, 1, between)
     count.again(inputs, groups - 1, between / matrix + panel)
