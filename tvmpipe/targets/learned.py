@@ -42,6 +42,7 @@ _FOLDS = 5
 _UNKNOWN = 1.0  # log2 of the factor an estimate may be off where too few origins are known to measure it
 _ROUNDS = 150
 _SHARES = (0.0, 0.25, 0.5)  # of the trees
+_SMALL = 0.1  # log2 of an error up to which squares count
 _CAPPED = 0.5  # log2 of an error that counts at most: disturbed measurements must not choose
 _SETTINGS: tuple[dict[str, float], ...] = (
     {"max_depth": 2, "min_child_weight": 2, "eta": 0.08},
@@ -230,7 +231,7 @@ def _train(data: _Data, rates: Mapping[str, tuple[float, ...]], setting: Mapping
     parameters = {
         **setting,
         "max_depth": int(setting["max_depth"]),
-        "objective": "reg:absoluteerror",
+        "base_score": 0.0,
         "tree_method": "hist",
         "subsample": 0.8,
         "colsample_bytree": 0.4,
@@ -239,4 +240,15 @@ def _train(data: _Data, rates: Mapping[str, tuple[float, ...]], setting: Mapping
         "nthread": 1,
     }
     wanted = data.logs - SLOPE * by_rates(rates, data.used, data.families)
-    return xgboost.train(parameters, xgboost.DMatrix(data.table, label=wanted, nthread=1), num_boost_round=_ROUNDS)
+    rows = xgboost.DMatrix(data.table, label=wanted, nthread=1)
+    return xgboost.train(parameters, rows, num_boost_round=_ROUNDS, obj=_absolute_errors)
+
+
+def _absolute_errors(said: NDArray[Any], rows: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Gradient and weight of absolute errors, of squared ones near 0, for iteratively reweighted least squares.
+
+    XGBoost's own objective of absolute errors sets leaves to medians and so breaks that trees may only rise.
+    """
+    left = said - rows.get_label()
+    weights = _SMALL / np.maximum(np.abs(left), _SMALL)
+    return left * weights, weights
