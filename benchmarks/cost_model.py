@@ -50,7 +50,7 @@ SUITE = (
 )
 TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 EXPERIMENTS = 50
-SIZES = (40, 110, 150, 220)
+SIZES = (40, 150)
 NEAREST = {"x86-64-v2": "x86-64-v3", "x86-64-v3": "x86-64-v2", "x86-64-v4": "x86-64-v3"}
 _COLUMNS = ("primitive", "model", "Spearman", "in 90 %")
 RESULTS = Path(__file__).parent / "results"
