@@ -139,10 +139,10 @@ class LearnedCost:
     def _model(self, target: TargetDescription, threads: int) -> TargetModel:
         key = store_key(target, threads)
         if key not in self._models:
-            rows = undisturbed(self._rows(target, threads).values())
-            nearest = None if len(rows) >= PLENTY else self._nearest(target, threads, PLENTY)
-            # With as many rows, of which some were disturbed, a target may be its own nearest.
-            near = None if nearest in (None, (target, threads)) else self._model(*nearest)
+            measured = self._rows(target, threads).values()
+            rows = undisturbed(measured)
+            nearest = None if len(measured) >= PLENTY else self._nearest(target, threads, PLENTY)
+            near = None if nearest is None else self._model(*nearest)
             self._models[key] = self._kept(key, rows, near, target, threads) or self._fitted(
                 key, rows, near, target, threads
             )
