@@ -45,9 +45,10 @@ def test_a_balanced_pipeline() -> None:
     for device in facts["devices"]:
         assert device["busy_s"] + device["spare_s"] == pytest.approx(plan.period_s)
     changes = {change["change"]: change for change in facts["what_if"]}
-    # The two are of one kind, so that only one of them is asked for; three devices share six layers evenly.
+    # The two are of one kind, so that only one of them is asked for; three devices share six layers evenly, and each
+    # enters its stage (`STAGE_S`) however few layers it has, so that it is somewhat less than 1.5.
     assert set(changes) == {"one more d0", "twice the bandwidth", "devices in turn (--replicate)"}
-    assert changes["one more d0"]["speedup"] == pytest.approx(1.5, abs=0.1)
+    assert 1.3 < changes["one more d0"]["speedup"] <= 1.5
     assert changes["devices in turn (--replicate)"]["speedup"] == pytest.approx(1, abs=0.05)
 
 

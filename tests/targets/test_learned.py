@@ -138,3 +138,16 @@ def test_trees_are_kept_and_fitted_again_when_there_is_more(tmp_path: Path) -> N
     assert path.stat().st_mtime_ns > written
     path.write_text("{")
     assert LearnedCost([made], cache).estimate(work, device(V3)).source == "xgboost"
+
+
+def test_some_measurements_start_from_a_like_target(tmp_path: Path) -> None:
+    """They are learned from, and the model is another once the like target's measurements are there."""
+    few = measurements(V4, 1, 70, seed=5)
+    made = store(tmp_path, V4, few)
+    work = matmul(333, 333, 336)
+    alone = LearnedCost([made]).estimate(work, device(V4))
+    made.add_all(V3, 1, measurements(V3, 1, 200))
+    found = LearnedCost([made]).estimate(work, device(V4))
+    assert (found.source, found.based_on) == ("xgboost", "")
+    assert found != alone
+    assert found.latency_s - CALL_S == pytest.approx(seconds_of(work, V4, 1), rel=0.2)

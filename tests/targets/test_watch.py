@@ -11,7 +11,7 @@ from tvmpipe.targets.measure import RemoteTimer
 from tvmpipe.targets.peak import _SWEEPS, register_tiles
 from tvmpipe.targets.target import find_target
 from tvmpipe.targets.timing import Patience
-from tvmpipe.targets.watch import loops_of, measure_facts, usual_s, watch_over
+from tvmpipe.targets.watch import loops_of, measure_facts, undisturbed, usual_s, watch_over
 
 
 def test_register_tiles_compute_a_product() -> None:
@@ -48,3 +48,13 @@ def test_a_device_is_watched_over_rpc() -> None:
     rows = [row(number, reference_s=(1e-9, 1e-9)) for number in range(30)]
     watch = watch_over(timer, loops, rows, patience)
     assert watch.time(lambda count: [1e-3] * count).busy
+
+
+def test_what_was_disturbed_is_seen_once_the_usual_is_known() -> None:
+    """The first rows of a device were taken before anybody knew how long the loops usually take."""
+    quiet = [row(number, reference_s=(1.0, 1.0)) for number in range(30)]
+    slow, reading = row(30, reference_s=(1.3, 1.0)), row(31, reference_s=(1.0, 1.6))
+    marked, unwatched = row(32, busy=True, reference_s=(1.0, 1.0)), row(33)
+    kept = undisturbed([slow, reading, marked, unwatched, *quiet])
+    assert kept == [unwatched, *quiet]
+    assert undisturbed([slow, marked]) == [slow]

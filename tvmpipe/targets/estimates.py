@@ -4,7 +4,8 @@ For a primitive on a device, the first of these that there is:
 
 1. its own measurement on this target, with as many threads, made from the code that would be made now while the
    device was not busy;
-2. what was learned from the target's measurements, at least `learned.ENOUGH`;
+2. what was learned from the target's measurements, at least `learned.ENOUGH`; fewer than `learned.PLENTY` start from
+   the nearest target that has as many;
 3. what was learned of the nearest target that has as many, corrected by what the target's own few measurements say;
 4. the roofline.
 
@@ -28,7 +29,7 @@ from pathlib import Path
 from tvmpipe.targets.cluster import Device
 from tvmpipe.targets.cost import CALL_S, Estimate, Roofline, Work
 from tvmpipe.targets.features import family
-from tvmpipe.targets.learned import ENOUGH, Prediction, TargetModel, data_hash, fit, from_json
+from tvmpipe.targets.learned import ENOUGH, PLENTY, Prediction, TargetModel, data_hash, fit, from_json
 from tvmpipe.targets.profile_store import (
     SHIPPED,
     Measurement,
@@ -42,6 +43,7 @@ from tvmpipe.targets.profile_store import (
 )
 from tvmpipe.targets.stage_times import StageTime
 from tvmpipe.targets.target import TargetDescription, find_target, target_names
+from tvmpipe.targets.watch import undisturbed
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +119,10 @@ class LearnedCost:
         rows = (row for store in self._stores for row in store.read(target, threads))
         return counting(row for row in rows if row.work.key not in self._ignored)
 
-    def _nearest(self, target: TargetDescription, threads: int) -> tuple[TargetDescription, int] | None:
-        """The most alike target with enough measurements."""
+    def _nearest(
+        self, target: TargetDescription, threads: int, least: int = ENOUGH
+    ) -> tuple[TargetDescription, int] | None:
+        """The most alike target with at least so many measurements."""
         keys = {key for store in self._stores for key in store.targets()}
         found: list[tuple[float, str, TargetDescription, int]] = []
         for name in target_names():
@@ -127,7 +131,7 @@ class LearnedCost:
                 continue
             for count in range(1, 65):
                 key = store_key(other, count)
-                if key in keys and len(self._rows(other, count)) >= ENOUGH:
+                if key in keys and len(self._rows(other, count)) >= least:
                     wide = abs(math.log2(other.vector_bits / target.vector_bits))
                     found.append((100 * wide + abs(math.log2(count / threads)), key, other, count))
         return min(found, key=lambda one: one[:2])[2:] if found else None
@@ -135,15 +139,25 @@ class LearnedCost:
     def _model(self, target: TargetDescription, threads: int) -> TargetModel:
         key = store_key(target, threads)
         if key not in self._models:
-            rows = [row for row in self._rows(target, threads).values() if not row.busy]
-            self._models[key] = self._kept(key, rows, target, threads) or self._fitted(key, rows, target, threads)
+            measured = self._rows(target, threads).values()
+            rows = undisturbed(measured)
+            nearest = None if len(measured) >= PLENTY else self._nearest(target, threads, PLENTY)
+            near = None if nearest is None else self._model(*nearest)
+            self._models[key] = self._kept(key, rows, near, target, threads) or self._fitted(
+                key, rows, near, target, threads
+            )
         return self._models[key]
 
     def _kept(
-        self, key: str, rows: Sequence[Measurement], target: TargetDescription, threads: int
+        self,
+        key: str,
+        rows: Sequence[Measurement],
+        near: TargetModel | None,
+        target: TargetDescription,
+        threads: int,
     ) -> TargetModel | None:
         """Trees that were fitted to the same rows before."""
-        data = data_hash(rows)
+        data = data_hash(rows, near)
         for folder in (self._cache, SHIPPED):
             if folder is not None and (path := folder / f"{key}.model.json").is_file():
                 try:
@@ -155,9 +169,16 @@ class LearnedCost:
                     return model
         return None
 
-    def _fitted(self, key: str, rows: Sequence[Measurement], target: TargetDescription, threads: int) -> TargetModel:
+    def _fitted(
+        self,
+        key: str,
+        rows: Sequence[Measurement],
+        near: TargetModel | None,
+        target: TargetDescription,
+        threads: int,
+    ) -> TargetModel:
         logger.info("fitting trees to %d measurements of %s", len(rows), key)
-        model = fit(rows, target, threads)
+        model = fit(rows, target, threads, near)
         if self._cache is not None:
             # Whoever cannot keep them fits them again.
             with contextlib.suppress(OSError):

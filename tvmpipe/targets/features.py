@@ -17,6 +17,11 @@ special, operators     calls of exp and the like; how many operators are fused
 spatial0..4            extents of the kernel's result, innermost first
 reduction0..3          extents of its sum, innermost first; `depth` all of them together
 tile_rows, tile_cols   the register tile that the schedule takes, `tile_fill` the share of tiles that is work
+tiles, cycles          how many tiles there are, and cycles they take at best (`targets.phases`)
+transform              operations of Winograd's transforms
+second, third, padded  bytes read again from a level 2 cache, from beyond, and bytes of padded copies
+chunk                  bytes that are worked on at a time
+far                    share of the first operand that a level 2 cache no longer holds
 per_thread             results per thread
 residual, expensive    whether a tensor is added to the result; whether the epilogue has more than simple operators
 is_*                   the kernel, or what kind of move (`family`)
@@ -30,9 +35,10 @@ import math
 from collections.abc import Mapping
 
 from tvmpipe.targets.cost import CALL_S, Work
+from tvmpipe.targets.phases import far_share, phases
 from tvmpipe.targets.target import TargetDescription
 
-VERSION = 2
+VERSION = 3
 
 _KERNELS = ("attention", "conv2d", "depthwise", "matmul", "pool", "rows", "winograd")
 _SIMPLE = {"add", "relu", "clip", "multiply", "subtract", "maximum", "minimum", *_KERNELS, "winograd_conv2d"}
@@ -40,12 +46,12 @@ _SCATTERS = ("unpack", "transpose")  # they read or write single numbers far apa
 _JOINS = ("concat",)
 _PICKS = ("take", "strided_slice")  # they read no more than they write, however large what they read from
 _MOVES = (*_SCATTERS, *_JOINS, *_PICKS, "pack", "reshape", "pad")
-_BLOCK = 16
 
 NAMES = (
     *("flops", "arithmetic", "padding", "input", "weight", "output", "inner", "intensity", "bound", "roofline"),
     *("first", "cold"),
     *("special", "operators", "depth", "per_thread", "tile_rows", "tile_cols", "tile_fill", "residual", "expensive"),
+    *("tiles", "cycles", "transform", "second", "third", "padded", "chunk", "far"),
     *(f"spatial{place}" for place in range(5)),
     *(f"reduction{place}" for place in range(4)),
     *(f"is_{kernel}" for kernel in _KERNELS),
@@ -61,7 +67,7 @@ def features(work: Work, target: TargetDescription, threads: int) -> dict[str, f
     """The features of a primitive on `threads` threads of a target, by the names of `NAMES`."""
     compute_s, memory_s = _times(work, target, threads)
     spatial, reduction = work.spatial[::-1], work.reduction[::-1]
-    rows, columns, fill = _tile(work, target, threads)
+    followed = phases(work, target, threads)
     first, others = operands(work)
     values: dict[str, float] = {
         "flops": _log(work.flops),
@@ -80,9 +86,17 @@ def features(work: Work, target: TargetDescription, threads: int) -> dict[str, f
         "operators": float(len(work.operators)),
         "depth": _log(math.prod(work.reduction)),
         "per_thread": _log(math.prod(work.spatial) / threads),
-        "tile_rows": float(rows),
-        "tile_cols": float(columns),
-        "tile_fill": fill,
+        "tile_rows": float(followed.rows),
+        "tile_cols": float(followed.columns),
+        "tile_fill": followed.fill,
+        "tiles": _log(followed.tiles),
+        "cycles": _log(followed.cycles),
+        "transform": _log(followed.transform),
+        "second": _log(followed.second),
+        "third": _log(followed.third),
+        "padded": _log(followed.padded),
+        "chunk": _log(followed.chunk),
+        "far": far_share(first + work.output_bytes + followed.padded),
         "residual": float(work.input_bytes > 0 and "add" in work.operators and _adds_tensor(work)),
         "expensive": float(any(name not in _SIMPLE for name in work.operators)),
         "is_scatter": float(family(work) == "scatter"),
@@ -131,9 +145,9 @@ def weights_read(work: Work) -> float:
     return min(work.weight_bytes, work.output_bytes) if _some(work, _PICKS) else work.weight_bytes
 
 
-def tile_fill(work: Work, target: TargetDescription, threads: int) -> float:
-    """Which share of the register tiles' results is wanted; 1 where there are no tiles."""
-    return _tile(work, target, threads)[2]
+def scattered(work: Work) -> float:
+    """Numbers that are written one by one, far from each other: channels that are no longer in blocks."""
+    return work.output_bytes / 4 if _some(work, ("unpack",)) and work.spatial and work.spatial[-1] > 1 else 0.0
 
 
 def _some(work: Work, names: tuple[str, ...]) -> bool:
@@ -150,33 +164,6 @@ def _adds_tensor(work: Work) -> bool:
     """Whether more is read than the kernel's own input: as many bytes again as there are results."""
     own = work.input_bytes - work.output_bytes
     return own > 0 and work.kernel in {"conv2d", "winograd", "matmul", "depthwise"} and work.operators.count("add") > 1
-
-
-def _tile(work: Work, target: TargetDescription, threads: int) -> tuple[int, int, float]:
-    """Rows and panels of the register tile, and which share of all tiles' results is wanted."""
-    from tvmpipe.passes.schedule.conv2d import image_tile
-    from tvmpipe.passes.schedule.machine import describe
-    from tvmpipe.passes.schedule.matmul import product_tile
-
-    machine = describe(target, threads)
-    if work.kernel == "conv2d":
-        _, blocks, height, width, _ = work.spatial
-        if all(extent == 1 for extent in work.reduction[1:3]):
-            height, width = 1, height * width
-        rows, columns = image_tile(width, blocks, machine)
-    elif work.kernel == "winograd":
-        blocks, width = work.spatial[3], work.spatial[5]
-        rows, columns = image_tile(width, blocks, machine)
-    elif work.kernel == "matmul":
-        *_, width, columns_all = work.spatial
-        if not work.input_bytes or work.weight_bytes:
-            width *= math.prod(work.spatial[:-2])
-        blocks = max(columns_all // _BLOCK, 1)
-        rows, columns = product_tile(width, blocks, math.prod(work.reduction), machine)
-    else:
-        return 0, 0, 1.0
-    whole = math.ceil(width / rows) * rows * math.ceil(blocks / columns) * columns
-    return rows, columns, width * blocks / whole
 
 
 def _log(value: float) -> float:

@@ -1,14 +1,12 @@
 """What primitives cost on one target, learned from its measurements.
 
-Two estimates are blended. One is a roofline whose rates are fitted: seconds are a sum of operations, bytes of each
-kind and a constant, each at a rate that is fitted for each family of primitives by least squares without negative rates
-(Lawson, Hanson: "Solving least squares problems", 1974), reweighted so that relative errors count alike. All other
-families together weigh as much as `_BORROWED` rows there: few rows are not left to themselves. The other adds
+Two estimates are blended. One is a roofline whose rates are fitted (`targets.rates`). The other adds
 gradient-boosted trees (Chen, Guestrin: "XGBoost: a scalable tree boosting system", KDD 2016) that see
-`targets.features` and give log2 of the seconds over `SLOPE` powers of the first. The trees may only rise with
-operations and bytes, so that more work never costs less and sizes beyond those measured still cost more. They know
-what no rate says, such as caches that are too small, but guess wildly where little is like what they saw. Their depth
-and their share in log seconds are chosen by grouped cross-validation, inside what is fitted to.
+`targets.features` and give log2 of the seconds over `SLOPE` powers of the first. They minimise absolute errors, since
+some measurements are of a device that was busy unnoticed. The trees may only rise with operations and bytes, so that
+more work never costs less and sizes beyond those measured still cost more. They know what no rate says, such as
+caches that are too small, but guess wildly where little is like what they saw. Their depth and their share in log
+seconds are chosen by grouped cross-validation, inside what is fitted to.
 
 Intervals are conformal (`targets.intervals`), from the errors for origins that were left out.
 """
@@ -30,24 +28,26 @@ from tvmpipe.targets.cost import Work
 from tvmpipe.targets.features import as_row, base_seconds, family
 from tvmpipe.targets.intervals import quantiles
 from tvmpipe.targets.profile_store import Measurement
+from tvmpipe.targets.rates import Rates, by_rates, fit_rates, fit_rates_near, resources
 from tvmpipe.targets.target import TargetDescription
 
-VERSION = 3  # of what is fitted and how
+VERSION = 4  # of what is fitted and how
 SLOPE = 0.9
 ENOUGH = 60
 """Measurements from which a target gets trees of its own."""
+PLENTY = 150
+"""Measurements from which rates need no like target to start from."""
 
 _FOLDS = 5
 _UNKNOWN = 1.0  # log2 of the factor an estimate may be off where too few origins are known to measure it
 _ROUNDS = 150
-_BORROWED = 2.0
-_SHARES = (0.25, 0.5, 0.75)  # of the trees
+_SHARES = (0.0, 0.25, 0.5)  # of the trees
+_SMALL = 0.1  # log2 of an error up to which squares count
 _CAPPED = 0.5  # log2 of an error that counts at most: disturbed measurements must not choose
-_FLOOR_S = 1e-9
 _SETTINGS: tuple[dict[str, float], ...] = (
+    {"max_depth": 2, "min_child_weight": 2, "eta": 0.08},
     {"max_depth": 3, "min_child_weight": 2, "eta": 0.08},
     {"max_depth": 4, "min_child_weight": 2, "eta": 0.08},
-    {"max_depth": 6, "min_child_weight": 2, "eta": 0.06},
 )
 
 
@@ -83,7 +83,7 @@ class TargetModel:
         kind = family(work)
         row = np.array([as_row(features.features(work, self.target, self.threads))], dtype=np.float32)
         used = np.array([resources(work, self.target, self.threads)])
-        log_s = float(_blend(_by_rates(self.rates, used, [kind]), self.booster.inplace_predict(row), self.share)[0])
+        log_s = float(_blend(by_rates(self.rates, used, [kind]), self.booster.inplace_predict(row), self.share)[0])
         if target is not None and (target, threads) != (self.target, self.threads):
             log_s += math.log2(base_seconds(work, target, threads or 1) / base_seconds(work, self.target, self.threads))
         low, high = self.errors.get(kind, self.errors[""])
@@ -122,27 +122,20 @@ def from_json(text: str, target: TargetDescription, threads: int, data: str) -> 
     return TargetModel(target, threads, rates, booster, values["setting"], values["share"], errors, data)
 
 
-def resources(work: Work, target: TargetDescription, threads: int) -> list[float]:
-    """What a primitive uses, in seconds at the target's nominal rates: operations, bytes, special functions, a call.
-
-    Operations are those of whole register tiles; bytes those of the first operand, of the others, of weights, of
-    results, and of what is kept in between.
-    """
-    rate, bandwidth = target.peak_flops(threads), target.memory_bandwidth_bps
-    between = max(work.inner_bytes - work.output_bytes, 0)
-    moved = (*features.operands(work), features.weights_read(work), work.output_bytes, between)
-    operations = work.arithmetic / features.tile_fill(work, target, threads)
-    return [operations / rate, *(size / bandwidth for size in moved), work.special / rate, 1e-8]
-
-
-def data_hash(rows: Sequence[Measurement]) -> str:
+def data_hash(rows: Sequence[Measurement], near: TargetModel | None = None) -> str:
     """What a model was fitted to: 16 hex digits of the measurements and the versions of features and fit."""
     text = "\n".join(sorted(f"{row.key} {row.network_s:.6g} {row.origin}" for row in rows))
+    text += f"\n{near.data}" if near else ""
     return hashlib.sha256(f"{VERSION} {features.VERSION}\n{text}".encode()).hexdigest()[:16]
 
 
-def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) -> TargetModel:
-    """A model of measurements on a target; takes seconds. At least `ENOUGH` rows make sense; none raises ValueError."""
+def fit(
+    rows: Sequence[Measurement], target: TargetDescription, threads: int, near: TargetModel | None = None
+) -> TargetModel:
+    """A model of measurements on a target; takes seconds. At least `ENOUGH` rows make sense; none raises ValueError.
+
+    With a model of a like target, `near`, rates start from that one's.
+    """
     if not rows:
         raise ValueError("nothing was measured")
     rows = sorted(rows, key=lambda row: (row.key, row.origin))
@@ -158,13 +151,13 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
     if folds.any():
         tried = []
         for place, candidate in enumerate(_SETTINGS):
-            base, trees = _left_out(data, folds, candidate)
+            base, trees = _left_out(data, folds, candidate, near)
             for part in _SHARES:
                 left = data.logs - _blend(base, trees, part)
                 tried.append((float(np.mean(np.minimum(np.abs(left), _CAPPED))), place, part, left))
         _, best, share, errors = min(tried, key=lambda one: one[:3])
         setting = _SETTINGS[best]
-    rates = _rates(data)
+    rates = _rates(data, near)
     return TargetModel(
         target=target,
         threads=threads,
@@ -173,13 +166,13 @@ def fit(rows: Sequence[Measurement], target: TargetDescription, threads: int) ->
         setting=setting,
         share=share,
         errors={"": (-_UNKNOWN, _UNKNOWN)} if errors is None else quantiles(errors, data.families),
-        data=data_hash(rows),
+        data=data_hash(rows, near),
     )
 
 
 @dataclass(frozen=True)
 class _Data:
-    """Measurements as arrays: features, `resources`, log2 of the seconds, families."""
+    """Measurements as arrays: features, `rates.resources`, log2 of the seconds, families."""
 
     table: NDArray[np.float32]
     used: NDArray[np.float64]
@@ -206,56 +199,28 @@ def _folds(origins: Sequence[str]) -> list[int]:
 
 
 def _left_out(
-    data: _Data, folds: NDArray[Any], setting: Mapping[str, float]
+    data: _Data, folds: NDArray[Any], setting: Mapping[str, float], near: TargetModel | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """log2 seconds of each row by rates, and what trees add, by a fit without its fold."""
     base, trees = np.zeros(len(folds)), np.zeros(len(folds))
     for fold in sorted(set(folds.tolist())):
         out = folds == fold
         inside, outside = data.where(~out), data.where(out)
-        rates = _rates(inside)
-        base[out] = _by_rates(rates, outside.used, outside.families)
+        rates = _rates(inside, near)
+        base[out] = by_rates(rates, outside.used, outside.families)
         trees[out] = _train(inside, rates, setting).inplace_predict(outside.table)
     return base, trees
+
+
+def _rates(data: _Data, near: TargetModel | None) -> Rates:
+    if near is None:
+        return fit_rates(data.used, data.logs, data.families)
+    return fit_rates_near(near.rates, data.used, data.logs, data.families)
 
 
 def _blend(base: NDArray[np.float64], trees: NDArray[Any], share: float) -> NDArray[np.float64]:
     """log2 seconds by rates and trees."""
     return np.asarray((1 - share) * base + share * (SLOPE * base + trees))
-
-
-def _by_rates(
-    rates: Mapping[str, tuple[float, ...]], used: NDArray[np.float64], families: Sequence[str]
-) -> NDArray[np.float64]:
-    own = np.array([rates.get(name, rates[""]) for name in families])
-    logs: NDArray[np.float64] = np.log2(np.sum(used * own, axis=1) + _FLOOR_S)
-    return logs
-
-
-def _rates(data: _Data) -> dict[str, tuple[float, ...]]:
-    """Rates for all, and for each family."""
-    seconds = np.exp2(data.logs)
-    rates = {"": _nonnegative(data.used, seconds, np.ones(len(seconds)))}
-    for name in sorted(set(data.families)):
-        own = np.array([one == name for one in data.families])
-        others = max(int((~own).sum()), 1)
-        rates[name] = _nonnegative(data.used, seconds, np.where(own, 1.0, np.sqrt(_BORROWED / others)))
-    return rates
-
-
-def _nonnegative(
-    used: NDArray[np.float64], seconds: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[float, ...]:
-    """Weighted least squares of relative errors, reweighted towards least absolute ones."""
-    from scipy.optimize import nnls
-
-    relative = used / seconds[:, None]
-    robust = weights
-    rates = np.zeros(used.shape[1])
-    for _ in range(5):
-        rates, _ = nnls(relative * robust[:, None], robust)
-        robust = weights / np.sqrt(np.maximum(np.abs(relative @ rates - 1), 0.05))
-    return tuple(float(rate) for rate in rates)
 
 
 def _train(data: _Data, rates: Mapping[str, tuple[float, ...]], setting: Mapping[str, float]) -> Any:
@@ -266,13 +231,24 @@ def _train(data: _Data, rates: Mapping[str, tuple[float, ...]], setting: Mapping
     parameters = {
         **setting,
         "max_depth": int(setting["max_depth"]),
-        "objective": "reg:squarederror",
-        "tree_method": "exact",
+        "base_score": 0.0,
+        "tree_method": "hist",
         "subsample": 0.8,
-        "colsample_bytree": 0.7,
+        "colsample_bytree": 0.4,
         "monotone_constraints": f"({','.join(rising)})",
         "seed": 0,
         "nthread": 1,
     }
-    wanted = data.logs - SLOPE * _by_rates(rates, data.used, data.families)
-    return xgboost.train(parameters, xgboost.DMatrix(data.table, label=wanted, nthread=1), num_boost_round=_ROUNDS)
+    wanted = data.logs - SLOPE * by_rates(rates, data.used, data.families)
+    rows = xgboost.DMatrix(data.table, label=wanted, nthread=1)
+    return xgboost.train(parameters, rows, num_boost_round=_ROUNDS, obj=_absolute_errors)
+
+
+def _absolute_errors(said: NDArray[Any], rows: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Gradient and weight of absolute errors, of squared ones near 0, for iteratively reweighted least squares.
+
+    XGBoost's own objective of absolute errors sets leaves to medians and so breaks that trees may only rise.
+    """
+    left = said - rows.get_label()
+    weights = _SMALL / np.maximum(np.abs(left), _SMALL)
+    return left * weights, weights

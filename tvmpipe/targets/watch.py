@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tvmpipe.targets.measure import RemoteTimer
@@ -53,6 +53,21 @@ def usual_s(rows: Sequence[Measurement]) -> tuple[float, ...]:
     if len(known) < _KNOWN:
         return ()
     return tuple(statistics.quantiles(values, n=10)[0] for values in zip(*known, strict=True))
+
+
+def undisturbed(rows: Iterable[Measurement]) -> list[Measurement]:
+    """Rows of a device that was not busy, as far as is known by now.
+
+    What the loops usually take is known only after some measurements; the first ones are judged here.
+    """
+    rows = list(rows)
+    usual = usual_s(rows)
+
+    def slow(row: Measurement) -> bool:
+        loops = zip(row.reference_s, usual, _SLOWER, strict=False)
+        return any(seconds > slower * least for seconds, least, slower in loops)
+
+    return [row for row in rows if not row.busy and not slow(row)]
 
 
 def measure_facts(timer: RemoteTimer, loops: Loops, watch: Watch, processor: str, when: str) -> DeviceFacts:

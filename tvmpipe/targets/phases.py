@@ -1,0 +1,264 @@
+"""What the schedules make of a primitive: steps of register tiles, and bytes that pass from one cache to the next.
+
+Each kernel is followed through the loops that `passes.schedule` gives it on one target. What counts is how often a tile
+of results is accumulated, with the ragged tiles at the edges, and what must be read again because it does not stay in a
+cache. Caches are nominal, `FIRST_BYTES` and `SECOND_BYTES`, the same for all targets: what a cache of another size
+does to a primitive is learned from measurements.
+
+Some of the schedules' own decisions are asked for by private names: to give them others would change
+`profile_store.schedule_version`, and measurements of code that is the same would no longer count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvmpipe.targets.cost import Work
+from tvmpipe.targets.target import TargetDescription
+
+FIRST_BYTES = 32 << 10
+SECOND_BYTES = 1 << 20
+
+_BLOCK = 16
+_VALUE = 4  # bytes of a float
+_LATENCY = 4.0  # cycles of a multiplication
+
+
+@dataclass(frozen=True)
+class Phases:
+    """What a primitive does on a target, one thread's share of it where it is computing.
+
+    Attributes:
+        cycles: of the register tiles' multiplications and loads, at best.
+        transform: operations of Winograd's transforms.
+        second, third: bytes that are read again from a level 2 cache, and from beyond.
+        padded: bytes of padded or packed copies.
+        rows, columns: the register tile, in rows and in blocks of 16; 0 where there is none.
+        fill: which share of the register tiles' results is wanted; 1 where there are no tiles.
+        tiles: register tiles in all.
+        chunk: bytes that are worked on at a time, of weights mostly.
+    """
+
+    cycles: float = 0.0
+    transform: float = 0.0
+    second: float = 0.0
+    third: float = 0.0
+    padded: float = 0.0
+    rows: int = 0
+    columns: int = 0
+    fill: float = 1.0
+    tiles: float = 0.0
+    chunk: float = 0.0
+
+
+class _Count:
+    """Adds up bytes that are read again by where they come from."""
+
+    def __init__(self) -> None:
+        self.second = 0.0
+        self.third = 0.0
+
+    def again(self, size: float, times: float, among: float) -> None:
+        """`size` bytes are read `times` more, each time after `among` bytes of all kinds have passed."""
+        if times <= 0 or among <= FIRST_BYTES:
+            return
+        if among <= SECOND_BYTES:
+            self.second += size * times
+        else:
+            self.third += size * times
+
+
+def phases(work: Work, target: TargetDescription, threads: int) -> Phases:
+    """The phases of a primitive on `threads` threads of a target."""
+    follow = _KERNELS.get(work.kernel)
+    return follow(work, target, threads) if follow else Phases(padded=_copies(work))
+
+
+def far_share(touched: float) -> float:
+    """Which share of what the primitive before has written no longer is in a level 2 cache when it is read."""
+    return min(max((touched / SECOND_BYTES - 1) / 2, 0.0), 1.0)
+
+
+def _conv2d(work: Work, target: TargetDescription, threads: int) -> Phases:
+    from tvmpipe.passes.schedule.conv2d import image_tile
+    from tvmpipe.passes.schedule.machine import describe
+
+    machine = describe(target, threads)
+    vectors = _BLOCK // machine.lanes
+    images, blocks, height, width, _ = work.spatial
+    depth = math.prod(work.reduction)
+    window = work.reduction[1:3]
+    size = float(min(work.input_bytes, images * work.reduction[0] * height * width * _BLOCK * _VALUE * 4))
+    if window == (1, 1) and work.input_bytes >= work.reduction[0] * height * width * _BLOCK * _VALUE:
+        height, width = 1, height * width
+    rows, columns = image_tile(width, blocks, machine)
+    groups = blocks / columns
+    passes = images * height * groups
+    full, left = divmod(width, rows)
+    count = _Count()
+    panel = depth * columns * _BLOCK * _VALUE
+    across = -(-width // rows)
+    count.again(work.weight_bytes, images * height * across - 1, panel + rows * depth * _VALUE)
+    count.again(size, window[0] - 1 if len(window) > 1 else 0, window[0] * size / height + panel)
+    count.again(size, groups - 1, size + panel)
+    copies = _copies(work)
+    count.again(copies, 1, 2 * copies)
+    return Phases(
+        cycles=passes * depth * (full * _step(rows, columns * vectors) + _step(left, columns * vectors)) / threads,
+        second=count.second,
+        third=count.third,
+        padded=_copies(work),
+        rows=rows,
+        columns=columns,
+        fill=width / (across * rows),
+        tiles=passes * across,
+        chunk=panel,
+    )
+
+
+def _matmul(work: Work, target: TargetDescription, threads: int) -> Phases:
+    from tvmpipe.passes.schedule.machine import describe
+    from tvmpipe.passes.schedule.matmul import _group, product_tile
+
+    machine = describe(target, threads)
+    vectors = _BLOCK // machine.lanes
+    *batch, m, n = work.spatial
+    heads = math.prod(batch)
+    if work.weight_bytes or not work.input_bytes:
+        m, heads = m * heads, 1
+    depth = math.prod(work.reduction)
+    blocks = max(n // _BLOCK, 1)
+    ragged = heads > 1 and heads >= threads
+    rows, columns = product_tile(m, blocks, depth, machine, ragged_panels=ragged)
+    panel = columns * _BLOCK * depth * _VALUE
+    across, down = math.ceil(blocks / columns), math.ceil(m / rows)
+    together = across if ragged else _group(max(across, 1), panel, threads)
+    full, left = divmod(m, rows)
+    last = blocks % columns
+    per_depth = 0.0
+    for width, times in ((columns, blocks // columns), (last, 1 if last else 0)):
+        per_depth += times * (full * _step(rows, width * vectors) + _step(left, width * vectors))
+    count = _Count()
+    left_bytes, right_bytes = m * depth * _VALUE, blocks * _BLOCK * depth * _VALUE
+    count.again(heads * right_bytes, down - 1, panel * together + rows * depth * _VALUE)
+    count.again(heads * left_bytes, across / together - 1, left_bytes + panel * together)
+    count.again(heads * left_bytes, across * (1 - 1 / together), rows * depth * _VALUE + panel)
+    return Phases(
+        cycles=heads * depth * per_depth / threads,
+        second=count.second,
+        third=count.third,
+        padded=_copies(work),
+        rows=rows,
+        columns=columns,
+        fill=m * blocks / (down * rows * across * columns),
+        tiles=heads * across * down,
+        chunk=panel * together,
+    )
+
+
+def _winograd(work: Work, target: TargetDescription, threads: int) -> Phases:
+    from tvmpipe.passes.schedule.conv2d import image_tile
+    from tvmpipe.passes.schedule.machine import describe
+    from tvmpipe.passes.schedule.winograd import _chunk
+
+    machine = describe(target, threads)
+    vectors = _BLOCK // machine.lanes
+    points, _, images, blocks, tall, wide, _ = work.spatial
+    depth = math.prod(work.reduction)
+    matrix = points * points
+    chunk_rows = _chunk(tall, wide, matrix * (depth // _BLOCK + blocks) * _BLOCK * _VALUE)
+    chunks = images * -(-tall // chunk_rows)
+    pixels = chunk_rows * wide
+    rows, columns = image_tile(pixels, blocks, machine)
+    groups, across = blocks / columns, -(-pixels // rows)
+    full, left = divmod(pixels, rows)
+    tiles = images * tall * wide
+    inputs, results = (tiles * matrix * size * _VALUE for size in (depth, blocks * _BLOCK))
+    panel = depth * columns * _BLOCK * _VALUE
+    between = (inputs + results) / chunks
+    count = _Count()
+    count.again(work.weight_bytes, chunks - 1, work.weight_bytes + between)
+    count.again(work.weight_bytes, chunks * (across - 1), panel + rows * depth * _VALUE)
+    # The whole image is padded before the first chunk.
+    image = work.input_bytes
+    count.again(image, 1, 2 * image)
+    count.again(inputs, 1, between)
+    count.again(results, 1, between)
+    count.again(inputs, groups - 1, between / matrix + panel)
+    passes = chunks * matrix * groups * depth
+    products = 2.0 * tiles * matrix * depth * blocks * _BLOCK
+    return Phases(
+        cycles=passes * (full * _step(rows, columns * vectors) + _step(left, columns * vectors)) / threads,
+        transform=max(work.arithmetic - products, 0.0) / threads,
+        second=count.second,
+        third=count.third,
+        padded=inputs + results,
+        rows=rows,
+        columns=columns,
+        fill=pixels / (across * rows),
+        tiles=chunks * matrix * groups * across,
+        chunk=between + work.weight_bytes,
+    )
+
+
+def _attention(work: Work, target: TargetDescription, threads: int) -> Phases:
+    from tvmpipe.passes.schedule.attention import _panels_beside
+    from tvmpipe.passes.schedule.machine import describe
+    from tvmpipe.passes.schedule.matmul import product_tile
+
+    machine = describe(target, threads)
+    vectors = _BLOCK // machine.lanes
+    *batch, m, width = work.spatial
+    heads = math.prod(batch)
+    rows, columns = product_tile(m, max(width // _BLOCK, 1), m, machine)
+    beside = _panels_beside(rows, machine)
+    down = -(-m // rows)
+    score = math.ceil(m / _BLOCK / beside) * _step(rows, beside * vectors) * width
+    value = width / _BLOCK / columns * _step(rows, columns * vectors) * m
+    count = _Count()
+    keys = m * width * _VALUE
+    count.again(2.0 * heads * keys, down - 1, 2 * keys + rows * m * _VALUE)
+    return Phases(
+        cycles=heads * down * (score + value) / threads,
+        second=count.second,
+        third=count.third,
+        padded=2.0 * heads * keys,
+        rows=rows,
+        columns=columns,
+        fill=m / (down * rows),
+        tiles=heads * down,
+        chunk=2 * keys,
+    )
+
+
+def _window(work: Work, target: TargetDescription, threads: int) -> Phases:
+    lanes = max(target.vector_bits // 32, 4)
+    results = math.prod(work.spatial)
+    return Phases(
+        cycles=results / lanes * math.prod(work.reduction) / threads,
+        padded=_copies(work),
+    )
+
+
+_KERNELS: dict[str, Callable[[Work, TargetDescription, int], Phases]] = {
+    "attention": _attention,
+    "conv2d": _conv2d,
+    "depthwise": _window,
+    "matmul": _matmul,
+    "pool": _window,
+    "winograd": _winograd,
+}
+
+
+def _step(rows: int, vectors: int) -> float:
+    """Cycles of one accumulation of a register tile, as `passes.schedule.tile` counts them."""
+    if not rows or not vectors:
+        return 0.0
+    return max(rows * vectors / 2, (rows + vectors) / 2, _LATENCY)
+
+
+def _copies(work: Work) -> float:
+    """Bytes that are written besides the results of each operator."""
+    return float(max(work.inner_bytes - max(len(work.operators), 1) * work.output_bytes, 0))
