@@ -12,7 +12,7 @@ from tvmpipe.passes.kernels.matmul import matmul_packed
 from tvmpipe.passes.kernels.rows import softmax
 from tvmpipe.passes.kernels.winograd import winograd_conv2d
 from tvmpipe.passes.schedule import schedule_function
-from tvmpipe.passes.schedule.machine import describe
+from tvmpipe.targets.machine import describe
 from tvmpipe.targets.target import find_target
 
 Primitive = Callable[[], Any]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.passes.kernels import elementwise
 from tvmpipe.passes.schedule import schedule_function
-from tvmpipe.passes.schedule.machine import describe
+from tvmpipe.targets.machine import describe
 from tvmpipe.targets.target import find_target
 
 F32 = np.finfo(np.float32)

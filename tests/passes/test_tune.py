@@ -14,13 +14,13 @@ from tvmpipe.errors import DeviceUnavailableError, InputError
 from tvmpipe.passes.partition import Partition
 from tvmpipe.passes.pipeline import PLAN, run_passes
 from tvmpipe.passes.schedule import apply_rules, narrow, schedule_function
-from tvmpipe.passes.schedule.machine import Choices, describe
 from tvmpipe.passes.schedule.records import open_records
 from tvmpipe.passes.tune import _Candidate, _tune_function
 from tvmpipe.reference import Reference, relative_error
 from tvmpipe.runtime.inprocess import run_in_process
 from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.targets.cluster import Device, parse_cluster
+from tvmpipe.targets.machine import Choices, describe
 
 ONE = '[[device]]\nname = "alpha"\ntarget = "native"\nthreads = 1\n'
 

@@ -20,9 +20,9 @@ from tvmpipe.passes.base import CompileState
 from tvmpipe.passes.lower import compile_function
 from tvmpipe.passes.partition import Stage
 from tvmpipe.passes.schedule import apply_rules, narrow
-from tvmpipe.passes.schedule.machine import Choices, describe
 from tvmpipe.passes.schedule.records import open_records, target_key
 from tvmpipe.targets.cluster import Device
+from tvmpipe.targets.machine import Choices, describe
 from tvmpipe.targets.measure import RemoteTimer, remote_timer
 
 logger = logging.getLogger(__name__)

@@ -4,9 +4,6 @@ Each kernel is followed through the loops that `passes.schedule` gives it on one
 of results is accumulated, with the ragged tiles at the edges, and what must be read again because it does not stay in a
 cache. Caches are nominal, `FIRST_BYTES` and `SECOND_BYTES`, the same for all targets: what a cache of another size
 does to a primitive is learned from measurements.
-
-Some of the schedules' own decisions are asked for by private names: to give them others would change
-`profile_store.schedule_version`, and measurements of code that is the same would no longer count.
 """
 
 from __future__ import annotations
@@ -16,14 +13,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvmpipe.targets.cost import Work
+from tvmpipe.targets.machine import describe
 from tvmpipe.targets.target import TargetDescription
+from tvmpipe.targets.tiles import (
+    BLOCK,
+    accumulation,
+    image_tile,
+    panels_beside,
+    product_tile,
+    rows_together,
+    tiles_together,
+)
 
 FIRST_BYTES = 32 << 10
 SECOND_BYTES = 1 << 20
 
-_BLOCK = 16
 _VALUE = 4  # bytes of a float
-_LATENCY = 4.0  # cycles of a multiplication
 
 
 @dataclass(frozen=True)
@@ -82,23 +87,20 @@ def far_share(touched: float) -> float:
 
 
 def _conv2d(work: Work, target: TargetDescription, threads: int) -> Phases:
-    from tvmpipe.passes.schedule.conv2d import image_tile
-    from tvmpipe.passes.schedule.machine import describe
 
     machine = describe(target, threads)
-    vectors = _BLOCK // machine.lanes
+    vectors = BLOCK // machine.lanes
     images, blocks, height, width, _ = work.spatial
     depth = math.prod(work.reduction)
     window = work.reduction[1:3]
-    size = float(min(work.input_bytes, images * work.reduction[0] * height * width * _BLOCK * _VALUE * 4))
-    if window == (1, 1) and work.input_bytes >= work.reduction[0] * height * width * _BLOCK * _VALUE:
+    size = float(min(work.input_bytes, images * work.reduction[0] * height * width * BLOCK * _VALUE * 4))
+    if window == (1, 1) and work.input_bytes >= work.reduction[0] * height * width * BLOCK * _VALUE:
         height, width = 1, height * width
     rows, columns = image_tile(width, blocks, machine)
     groups = blocks / columns
     passes = images * height * groups
-    full, left = divmod(width, rows)
     count = _Count()
-    panel = depth * columns * _BLOCK * _VALUE
+    panel = depth * columns * BLOCK * _VALUE
     across = -(-width // rows)
     count.again(work.weight_bytes, images * height * across - 1, panel + rows * depth * _VALUE)
     count.again(size, window[0] - 1 if len(window) > 1 else 0, window[0] * size / height + panel)
@@ -106,7 +108,7 @@ def _conv2d(work: Work, target: TargetDescription, threads: int) -> Phases:
     copies = _copies(work)
     count.again(copies, 1, 2 * copies)
     return Phases(
-        cycles=passes * depth * (full * _step(rows, columns * vectors) + _step(left, columns * vectors)) / threads,
+        cycles=passes * depth * _rows_cycles(width, rows, columns * vectors) / threads,
         second=count.second,
         third=count.third,
         padded=_copies(work),
@@ -119,29 +121,26 @@ def _conv2d(work: Work, target: TargetDescription, threads: int) -> Phases:
 
 
 def _matmul(work: Work, target: TargetDescription, threads: int) -> Phases:
-    from tvmpipe.passes.schedule.machine import describe
-    from tvmpipe.passes.schedule.matmul import _group, product_tile
 
     machine = describe(target, threads)
-    vectors = _BLOCK // machine.lanes
+    vectors = BLOCK // machine.lanes
     *batch, m, n = work.spatial
     heads = math.prod(batch)
     if work.weight_bytes or not work.input_bytes:
         m, heads = m * heads, 1
     depth = math.prod(work.reduction)
-    blocks = max(n // _BLOCK, 1)
+    blocks = max(n // BLOCK, 1)
     ragged = heads > 1 and heads >= threads
     rows, columns = product_tile(m, blocks, depth, machine, ragged_panels=ragged)
-    panel = columns * _BLOCK * depth * _VALUE
+    panel = columns * BLOCK * depth * _VALUE
     across, down = math.ceil(blocks / columns), math.ceil(m / rows)
-    together = across if ragged else _group(max(across, 1), panel, threads)
-    full, left = divmod(m, rows)
+    together = across if ragged else tiles_together(max(across, 1), panel, threads)
     last = blocks % columns
     per_depth = 0.0
     for width, times in ((columns, blocks // columns), (last, 1 if last else 0)):
-        per_depth += times * (full * _step(rows, width * vectors) + _step(left, width * vectors))
+        per_depth += times * _rows_cycles(m, rows, width * vectors)
     count = _Count()
-    left_bytes, right_bytes = m * depth * _VALUE, blocks * _BLOCK * depth * _VALUE
+    left_bytes, right_bytes = m * depth * _VALUE, blocks * BLOCK * depth * _VALUE
     count.again(heads * right_bytes, down - 1, panel * together + rows * depth * _VALUE)
     count.again(heads * left_bytes, across / together - 1, left_bytes + panel * together)
     count.again(heads * left_bytes, across * (1 - 1 / together), rows * depth * _VALUE + panel)
@@ -159,24 +158,20 @@ def _matmul(work: Work, target: TargetDescription, threads: int) -> Phases:
 
 
 def _winograd(work: Work, target: TargetDescription, threads: int) -> Phases:
-    from tvmpipe.passes.schedule.conv2d import image_tile
-    from tvmpipe.passes.schedule.machine import describe
-    from tvmpipe.passes.schedule.winograd import _chunk
 
     machine = describe(target, threads)
-    vectors = _BLOCK // machine.lanes
+    vectors = BLOCK // machine.lanes
     points, _, images, blocks, tall, wide, _ = work.spatial
     depth = math.prod(work.reduction)
     matrix = points * points
-    chunk_rows = _chunk(tall, wide, matrix * (depth // _BLOCK + blocks) * _BLOCK * _VALUE)
-    chunks = images * -(-tall // chunk_rows)
-    pixels = chunk_rows * wide
+    chunk = rows_together(tall, wide, matrix * (depth // BLOCK + blocks) * BLOCK * _VALUE)
+    chunks = images * -(-tall // chunk)
+    pixels = chunk * wide
     rows, columns = image_tile(pixels, blocks, machine)
     groups, across = blocks / columns, -(-pixels // rows)
-    full, left = divmod(pixels, rows)
     tiles = images * tall * wide
-    inputs, results = (tiles * matrix * size * _VALUE for size in (depth, blocks * _BLOCK))
-    panel = depth * columns * _BLOCK * _VALUE
+    inputs, results = (tiles * matrix * size * _VALUE for size in (depth, blocks * BLOCK))
+    panel = depth * columns * BLOCK * _VALUE
     between = (inputs + results) / chunks
     count = _Count()
     count.again(work.weight_bytes, chunks - 1, work.weight_bytes + between)
@@ -188,9 +183,9 @@ def _winograd(work: Work, target: TargetDescription, threads: int) -> Phases:
     count.again(results, 1, between)
     count.again(inputs, groups - 1, between / matrix + panel)
     passes = chunks * matrix * groups * depth
-    products = 2.0 * tiles * matrix * depth * blocks * _BLOCK
+    products = 2.0 * tiles * matrix * depth * blocks * BLOCK
     return Phases(
-        cycles=passes * (full * _step(rows, columns * vectors) + _step(left, columns * vectors)) / threads,
+        cycles=passes * _rows_cycles(pixels, rows, columns * vectors) / threads,
         transform=max(work.arithmetic - products, 0.0) / threads,
         second=count.second,
         third=count.third,
@@ -204,19 +199,16 @@ def _winograd(work: Work, target: TargetDescription, threads: int) -> Phases:
 
 
 def _attention(work: Work, target: TargetDescription, threads: int) -> Phases:
-    from tvmpipe.passes.schedule.attention import _panels_beside
-    from tvmpipe.passes.schedule.machine import describe
-    from tvmpipe.passes.schedule.matmul import product_tile
 
     machine = describe(target, threads)
-    vectors = _BLOCK // machine.lanes
+    vectors = BLOCK // machine.lanes
     *batch, m, width = work.spatial
     heads = math.prod(batch)
-    rows, columns = product_tile(m, max(width // _BLOCK, 1), m, machine)
-    beside = _panels_beside(rows, machine)
+    rows, columns = product_tile(m, max(width // BLOCK, 1), m, machine)
+    beside = panels_beside(rows, machine)
     down = -(-m // rows)
-    score = math.ceil(m / _BLOCK / beside) * _step(rows, beside * vectors) * width
-    value = width / _BLOCK / columns * _step(rows, columns * vectors) * m
+    score = math.ceil(m / BLOCK / beside) * accumulation(rows, beside * vectors) * width
+    value = width / BLOCK / columns * accumulation(rows, columns * vectors) * m
     count = _Count()
     keys = m * width * _VALUE
     count.again(2.0 * heads * keys, down - 1, 2 * keys + rows * m * _VALUE)
@@ -252,11 +244,10 @@ _KERNELS: dict[str, Callable[[Work, TargetDescription, int], Phases]] = {
 }
 
 
-def _step(rows: int, vectors: int) -> float:
-    """Cycles of one accumulation of a register tile, as `passes.schedule.tile` counts them."""
-    if not rows or not vectors:
-        return 0.0
-    return max(rows * vectors / 2, (rows + vectors) / 2, _LATENCY)
+def _rows_cycles(count: int, rows: int, vectors: int) -> float:
+    """Cycles of one step of a reduction for `count` rows in register tiles, the last of which may be ragged."""
+    full, left = divmod(count, rows)
+    return full * accumulation(rows, vectors) + accumulation(left, vectors)
 
 
 def _copies(work: Work) -> float:

@@ -177,13 +177,14 @@ def tvm_version() -> str:
 def schedule_version() -> str:
     """12 hex digits that change with the code that decides what a primitive is compiled to.
 
-    They are a hash of the syntax trees of `passes.kernels` and `passes.schedule`, so that comments, docstrings and
-    layout do not count. What comes before those changes the primitive, and so its key.
+    They are a hash of the syntax trees of `passes.kernels`, `passes.schedule` and what these decide by, so that
+    comments, docstrings and layout do not count. What comes before those changes the primitive, and so its key.
     """
-    passes = Path(__file__).parent.parent / "passes"
-    files = [*passes.glob("kernels/*.py"), *passes.glob("schedule/*.py")]
+    root = Path(__file__).parent.parent
+    files = [root / "targets" / "machine.py", root / "targets" / "tiles.py"]
+    files += [*root.glob("passes/kernels/*.py"), *root.glob("passes/schedule/*.py")]
     digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.relative_to(passes).as_posix()):
+    for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
         digest.update(_code(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:12]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tvmpipe.targets.tiles import BLOCK as BLOCK
+
 Legalize = Callable[[Any, Any], Any]
 """(relax.BlockBuilder, call) -> what to compute instead."""
 
-BLOCK = 16
 KERNEL = "tvmpipe.kernel"  # annotation of the TIR block that a rule of `passes.schedule` starts from
 FLOPS = "tvmpipe.flops"  # annotation: useful operations of the block, padding not counted
 

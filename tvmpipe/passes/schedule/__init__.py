@@ -19,12 +19,12 @@ from tvmpipe.passes.schedule.attention import schedule_attention
 from tvmpipe.passes.schedule.conv2d import schedule_conv2d
 from tvmpipe.passes.schedule.generic import schedule_generic
 from tvmpipe.passes.schedule.inspect import NotApplicable, annotation, blocks_of
-from tvmpipe.passes.schedule.machine import Machine, describe
 from tvmpipe.passes.schedule.matmul import schedule_matmul
 from tvmpipe.passes.schedule.records import Records, open_records
 from tvmpipe.passes.schedule.rows import schedule_rows
 from tvmpipe.passes.schedule.window import schedule_window
 from tvmpipe.passes.schedule.winograd import schedule_winograd
+from tvmpipe.targets.machine import Machine, describe
 from tvmpipe.targets.target import TargetDescription
 
 logger = logging.getLogger(__name__)

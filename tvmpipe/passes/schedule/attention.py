@@ -9,9 +9,10 @@ from tvmpipe.passes.kernels.attention import SCORES, VALUES
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
 from tvmpipe.passes.schedule.inspect import PARTITION, annotation, blocks_of, extents
-from tvmpipe.passes.schedule.machine import Machine
-from tvmpipe.passes.schedule.matmul import product_tile, schedule_pack, tile_product
+from tvmpipe.passes.schedule.matmul import schedule_pack, tile_product
 from tvmpipe.passes.schedule.rows import schedule_row_block
+from tvmpipe.targets.machine import Machine
+from tvmpipe.targets.tiles import panels_beside, product_tile
 
 
 def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
@@ -33,7 +34,7 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
             schedule_pack(schedule, block)
         elif kind in (SCORES, VALUES):
             *_, i, j, k = schedule.get_loops(block)
-            wide = panels if kind == VALUES else _panels_beside(rows, machine)
+            wide = panels if kind == VALUES else panels_beside(rows, machine)
             tile_product(schedule, i, j, k, wide * BLOCK, machine)
             reductions.append((block, k))
         else:
@@ -47,11 +48,3 @@ def schedule_attention(schedule: Any, result: Any, machine: Machine) -> None:
         schedule.parallel(schedule.fuse(*batch) if heads >= machine.threads else tile)
     for block, loop in reductions:
         schedule.decompose_reduction(block, loop)
-
-
-def _panels_beside(rows: int, machine: Machine) -> int:
-    """Most panels of a register tile of so many rows, at least 1."""
-    panels = 1
-    while machine.tile_rows((panels + 1) * BLOCK // machine.lanes) >= rows:
-        panels += 1
-    return panels

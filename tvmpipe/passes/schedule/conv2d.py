@@ -6,8 +6,8 @@ from typing import Any
 
 from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.inspect import PARTITION, REDUCTION, NotApplicable, extents
-from tvmpipe.passes.schedule.machine import Machine
-from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
+from tvmpipe.targets.machine import Machine
+from tvmpipe.targets.tiles import image_tile, tile_candidates
 
 
 def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
@@ -57,11 +57,6 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
             schedule.unroll(loop)
     schedule.parallel(schedule.fuse(*outer))
     schedule.decompose_reduction(main, summed[0])
-
-
-def image_tile(pixels: int, blocks: int, machine: Machine) -> tuple[int, int]:
-    """The register tile for a row of `pixels`, which lie next to each other, and `blocks` of channels."""
-    return choose_tile(pixels, blocks, machine, row_cost=0.0, panel_cost=0.1)
 
 
 def _reads_contiguous(schedule: Any, main: Any, reductions: list[Any]) -> bool:

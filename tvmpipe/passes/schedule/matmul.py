@@ -9,11 +9,8 @@ from tvmpipe.passes.kernels.base import BLOCK, KERNEL
 from tvmpipe.passes.kernels.matmul import PACK
 from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, annotation, extents
-from tvmpipe.passes.schedule.machine import Machine
-from tvmpipe.passes.schedule.tile import choose_tile, tile_candidates
-
-_FIRST_LEVEL_BYTES = 24 << 10  # of a panel, beside rows and results, in a level 1 cache of 32 KiB
-_GROUP_BYTES = 512 << 10  # right-hand sides of a group: what a level 2 cache keeps while all rows go by
+from tvmpipe.targets.machine import Machine
+from tvmpipe.targets.tiles import product_tile, tile_candidates, tiles_together
 
 
 def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
@@ -44,7 +41,7 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
             schedule.annotate(column_tile, PARTITION, 1)
     else:
         tile_count = n // (panels * BLOCK)
-        group = _group(tile_count, panels * BLOCK * k * 4, machine.threads)
+        group = tiles_together(tile_count, panels * BLOCK * k * 4, machine.threads)
         group = machine.choose("group", group, [size for size in (1, 2, 3, 4, 6, 8) if tile_count % size == 0])
         if tile_count % group:
             raise NotApplicable("no whole number of groups")
@@ -63,30 +60,6 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     _finish(schedule, last, row, column, machine)
     schedule.parallel(schedule.fuse(*parallel))
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
-
-
-def product_tile(m: int, panels: int, k: int, machine: Machine, *, ragged_panels: bool = False) -> tuple[int, int]:
-    """The register tile of an `m` by `panels` product of length `k`.
-
-    Rows cost something since they often lie a multiple of 4096 bytes apart, where they share cache sets.
-    """
-    return choose_tile(
-        m,
-        panels,
-        machine,
-        row_cost=0.05,
-        panel_cost=0.05,
-        ragged_panels=ragged_panels,
-        streamed=k * BLOCK * 4 > _FIRST_LEVEL_BYTES,
-    )
-
-
-def _group(tiles: int, tile_bytes: int, threads: int) -> int:
-    """Tiles of columns in a group: a divisor of all that fits the cache and gives every thread as many groups."""
-    divisors = [size for size in range(1, tiles + 1) if tiles % size == 0]
-    fitting = [size for size in divisors if size * tile_bytes <= _GROUP_BYTES] or [1]
-    even = [size for size in fitting if tiles // size % threads == 0 or tiles // size >= 4 * threads]
-    return max(even or [1])
 
 
 def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machine: Machine) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.rows import AXES, LANES
 from tvmpipe.passes.schedule.inspect import PARTITION, REDUCTION, annotation, blocks_of, extents
-from tvmpipe.passes.schedule.machine import Machine
+from tvmpipe.targets.machine import Machine
 
 _ROWS_A_CHUNK = 4  # enough work to be worth handing to a thread
 

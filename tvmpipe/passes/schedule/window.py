@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, extents
-from tvmpipe.passes.schedule.machine import Machine
+from tvmpipe.targets.machine import Machine
 
 _PIXELS = 8  # results in registers at a time
 _ROWS = 8  # rows that share one padded copy of what they read, small enough for a level 2 cache

@@ -6,14 +6,10 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import KERNEL
 from tvmpipe.passes.kernels.winograd import INPUT_ROWS, INPUT_TILES, RESULT, RESULT_ROWS, TILE
-from tvmpipe.passes.schedule.conv2d import image_tile
 from tvmpipe.passes.schedule.epilogue import fold_epilogue
 from tvmpipe.passes.schedule.inspect import PARTITION, annotation, blocks_of, extents
-from tvmpipe.passes.schedule.machine import Machine
-from tvmpipe.passes.schedule.tile import tile_candidates
-
-_CHUNK_BYTES = 1 << 20  # transformed inputs and products of a chunk: about half of a level 2 cache
-_CHUNK_TILES = 24  # fewer make the matrix products wait for weights
+from tvmpipe.targets.machine import Machine
+from tvmpipe.targets.tiles import image_tile, rows_together, tile_candidates
 
 
 def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
@@ -23,7 +19,7 @@ def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
     domain = [int(variable.dom.extent) for variable in schedule.get(products).iter_vars]
     points, _, images, k, rows, columns, _, c, _ = domain
     divisors = [size for size in range(1, rows + 1) if rows % size == 0]
-    chunk_rows = machine.choose("chunk", _chunk(rows, columns, points * points * (c + k) * 64), divisors)
+    chunk_rows = machine.choose("chunk", rows_together(rows, columns, points * points * (c + k) * 64), divisors)
 
     image, chunk, block = _results(schedule, stages[RESULT], stages[RESULT_ROWS], chunk_rows, m, machine)
     product_loops, reduction = _products(schedule, products, chunk, k, machine)
@@ -100,11 +96,3 @@ def _vectorize(schedule: Any, lane: Any, machine: Machine, unrolled: tuple[Any, 
     for loop in unrolled:
         schedule.unroll(loop)
     schedule.vectorize(inner)
-
-
-def _chunk(rows: int, columns: int, tile_bytes: int) -> int:
-    """Rows of tiles in a chunk: a divisor of all of them that fits the cache and feeds the matrix products."""
-    divisors = [size for size in range(1, rows + 1) if rows % size == 0]
-    enough = [size for size in divisors if size * columns >= _CHUNK_TILES] or divisors[-1:]
-    fitting = [size for size in enough if size * columns * tile_bytes <= _CHUNK_BYTES]
-    return max(fitting) if fitting else enough[0]

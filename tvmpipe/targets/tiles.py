@@ -1,0 +1,126 @@
+"""How work is cut to fit registers and caches: what the schedules do, and what the cost models count.
+
+A register tile is some rows (or pixels) by whole panels (or blocks) of 16 columns (or channels).
+"""
+
+from __future__ import annotations
+
+from tvmpipe.targets.machine import Machine
+
+BLOCK = 16
+"""Columns of a panel, channels of a block."""
+
+_MOST_PANELS = 8
+_FIRST_LEVEL_BYTES = 24 << 10  # of a panel, beside rows and results, in a level 1 cache of 32 KiB
+_GROUP_BYTES = 512 << 10  # right-hand sides of a group: what a level 2 cache keeps while all rows go by
+_CHUNK_BYTES = 1 << 20  # transformed inputs and products of a chunk: about half of a level 2 cache
+_CHUNK_TILES = 24  # fewer make the matrix products wait for weights
+_SECOND_LEVEL_BYTES = 20  # that a level 2 cache gives in a cycle, about a third of a line; measured on Xeons
+
+
+def accumulation(rows: int, vectors: int) -> float:
+    """Cycles of one step of a reduction in a register tile.
+
+    The largest of its multiplications (two FMA units), its loads (two ports), and the latency of a multiplication.
+    """
+    if not rows or not vectors:
+        return 0.0
+    return max(rows * vectors / 2, (rows + vectors) / 2, 4.0)
+
+
+def choose_tile(
+    rows: int,
+    panels: int,
+    machine: Machine,
+    *,
+    row_cost: float,
+    panel_cost: float,
+    ragged_panels: bool = False,
+    streamed: bool = False,
+) -> tuple[int, int]:
+    """Rows and panels of the register tile that need the fewest cycles for `rows` by `panels` in all.
+
+    A step of the reduction costs its `accumulation`, and `row_cost` and `panel_cost` cycles for each row and vector of
+    a panel, for what comes from beyond the first level cache. With `ragged_panels` the last tile may have fewer
+    panels. Where panels are `streamed`, all of their vectors come from the second level cache at what it gives in a
+    cycle.
+    """
+    vectors = BLOCK // machine.lanes
+
+    def step(tile_rows: int, tile_vectors: int) -> float:
+        work = accumulation(tile_rows, tile_vectors)
+        if not work:
+            return 0.0
+        if streamed:
+            work = max(work, tile_vectors * machine.lanes * 4 / _SECOND_LEVEL_BYTES)
+        return work + row_cost * tile_rows + panel_cost * tile_vectors
+
+    best = None
+    for tile_panels in range(1, _MOST_PANELS + 1):
+        most = machine.tile_rows(tile_panels * vectors)
+        if tile_panels > panels or most < 1:
+            break
+        if panels % tile_panels and not ragged_panels:
+            continue
+        tile_rows = -(-rows // -(-rows // most))
+        full, left = divmod(rows, tile_rows)
+        cycles = 0.0
+        for width, count in ((tile_panels, panels // tile_panels), (panels % tile_panels, 1)):
+            cycles += count * (full * step(tile_rows, width * vectors) + step(left, width * vectors))
+        if best is None or cycles < best[0] * 0.98:
+            best = (cycles, tile_rows, tile_panels)
+    assert best is not None
+    return best[1], best[2]
+
+
+def tile_candidates(rows: int, panels: int, machine: Machine) -> list[tuple[int, int]]:
+    """Register tiles worth measuring: (rows, panels)."""
+    vectors, room = BLOCK // machine.lanes, machine.registers - 4
+    widths = [width for width in range(1, _MOST_PANELS + 1) if panels % width == 0 and width * vectors <= room]
+    found = {(min(rows, height), width) for width in widths for height in range(2, room // (width * vectors) + 1)}
+    return sorted(tile for tile in found if tile[0] * tile[1] * vectors >= room // 2 or tile[0] == rows)
+
+
+def image_tile(pixels: int, blocks: int, machine: Machine) -> tuple[int, int]:
+    """The register tile for a row of `pixels`, which lie next to each other, and `blocks` of channels."""
+    return choose_tile(pixels, blocks, machine, row_cost=0.0, panel_cost=0.1)
+
+
+def product_tile(m: int, panels: int, k: int, machine: Machine, *, ragged_panels: bool = False) -> tuple[int, int]:
+    """The register tile of an `m` by `panels` product of length `k`.
+
+    Rows cost something since they often lie a multiple of 4096 bytes apart, where they share cache sets.
+    """
+    return choose_tile(
+        m,
+        panels,
+        machine,
+        row_cost=0.05,
+        panel_cost=0.05,
+        ragged_panels=ragged_panels,
+        streamed=k * BLOCK * 4 > _FIRST_LEVEL_BYTES,
+    )
+
+
+def panels_beside(rows: int, machine: Machine) -> int:
+    """Most panels of a register tile of so many rows, at least 1."""
+    panels = 1
+    while machine.tile_rows((panels + 1) * BLOCK // machine.lanes) >= rows:
+        panels += 1
+    return panels
+
+
+def tiles_together(tiles: int, tile_bytes: int, threads: int) -> int:
+    """Tiles of columns in a group: a divisor of all that fits the cache and gives every thread as many groups."""
+    divisors = [size for size in range(1, tiles + 1) if tiles % size == 0]
+    fitting = [size for size in divisors if size * tile_bytes <= _GROUP_BYTES] or [1]
+    even = [size for size in fitting if tiles // size % threads == 0 or tiles // size >= 4 * threads]
+    return max(even or [1])
+
+
+def rows_together(rows: int, columns: int, tile_bytes: int) -> int:
+    """Rows of tiles in a chunk: a divisor of all of them that fits the cache and feeds the matrix products."""
+    divisors = [size for size in range(1, rows + 1) if rows % size == 0]
+    enough = [size for size in divisors if size * columns >= _CHUNK_TILES] or divisors[-1:]
+    fitting = [size for size in enough if size * columns * tile_bytes <= _CHUNK_BYTES]
+    return max(fitting) if fitting else enough[0]
