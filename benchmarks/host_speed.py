@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -11,8 +12,7 @@ from tvmpipe.targets.profile_store import ProfileStore
 from tvmpipe.targets.target import TargetDescription
 from tvmpipe.targets.watch import usual_s
 
-SLOWER = 1.15
-"""A machine counts as disturbed above this, as for the profiler."""
+_APART = 1.15  # as for the profiler
 
 _RUNS = 9
 
@@ -30,8 +30,19 @@ class HostSpeed:
         self._loops = [loop for target in targets if (loop := _loop(store, target)) is not None]
 
     def slower(self) -> float:
-        """Seconds now over seconds then, of the target where that is most; 1 where nobody knows."""
-        return max((statistics.median(loop.samples()) / loop.usual_s for loop in self._loops), default=1.0)
+        """Seconds now over seconds then, of the target where that is furthest from 1; 1 where nobody knows."""
+        ratios = (statistics.median(loop.samples()) / loop.usual_s for loop in self._loops)
+        return max(ratios, key=distance, default=1.0)
+
+
+def distance(slower: float) -> float:
+    """How far a machine's speed is from what it was: 0 where it is the same, the same for twice and for half."""
+    return abs(math.log(slower))
+
+
+def is_alike(slower: float) -> bool:
+    """Whether a machine is as fast as it was."""
+    return distance(slower) <= math.log(_APART)
 
 
 def _loop(store: ProfileStore, target: TargetDescription) -> _Loop | None:

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from benchmarks.cost_model import RESULTS
 from benchmarks.emulated import cluster_of
-from benchmarks.host_speed import SLOWER, HostSpeed
+from benchmarks.host_speed import HostSpeed, is_alike
 from benchmarks.kernels import model_file, processor
 from benchmarks.rounds import MOST_ROUNDS, ROUNDS, Running, rounds
 from tvmpipe.build import prepare
@@ -169,10 +169,10 @@ def summary(rows: Sequence[Row]) -> list[str]:
         f"median error {np.median(np.abs(errors)):.1%}, largest {max(errors, key=abs):+.1%}"
         for what, errors in (("period", periods), ("latency", latencies))
     ]
-    if disturbed := sum(row.slower > SLOWER for row in rows):
-        calm = [row.period_error for row in rows if row.slower <= SLOWER]
+    if disturbed := sum(not is_alike(row.slower) for row in rows):
+        calm = [row.period_error for row in rows if is_alike(row.slower)]
         lines.append(
-            f"{disturbed} pairs had fewer than {ROUNDS} undisturbed rounds of {MOST_ROUNDS}; "
+            f"{disturbed} pairs had no {ROUNDS} of {MOST_ROUNDS} rounds in which this machine was as fast as then; "
             f"of the others' periods {_within(calm)} of {len(calm)} are within {_GOOD:.0%}"
         )
     over = [row.over - 1 for row in rows]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.emulated import agent_of
-from benchmarks.host_speed import SLOWER, HostSpeed
+from benchmarks.host_speed import HostSpeed, distance, is_alike
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.commands.samples import random_samples
@@ -81,13 +81,13 @@ class Round:
 
 
 def rounds(running: Sequence[Running], host: HostSpeed) -> list[Round]:
-    """Undisturbed rounds; where there are fewer than `ROUNDS`, the least disturbed."""
+    """Rounds in which this machine was as fast as then; where there are fewer than `ROUNDS`, those nearest to that."""
     found: list[Round] = []
     before = host.slower()
-    while sum(one.slower <= SLOWER for one in found) < ROUNDS and len(found) < MOST_ROUNDS:
+    while sum(is_alike(one.slower) for one in found) < ROUNDS and len(found) < MOST_ROUNDS:
         title = f"round {len(found) + 1}"
         periods = tuple(one.block(title) for one in running)
         after = host.slower()
-        found.append(Round(periods, max(before, after)))
+        found.append(Round(periods, max(before, after, key=distance)))
         before = after
-    return sorted(found, key=lambda one: one.slower)[:ROUNDS]
+    return sorted(found, key=lambda one: distance(one.slower))[:ROUNDS]
