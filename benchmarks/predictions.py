@@ -2,13 +2,15 @@
 
     python -m benchmarks.predictions [--pairs N] [--store FOLDER] [--json]
 
+First some primitives of no model are timed for each target, as `tvmpipe profile` does on a device, so that measurements
+of another hour or another machine are corrected by how this one compares.
 For each pair of a model and a cluster of unequal emulated devices there are two plans. One is made with costs learned
 from everything that was measured but this model's primitives: a model never seen. The other is made with the
 measurements of this model. Both are compiled and run on agents of their own on this machine, block by block in turns,
 so that whatever disturbs this machine disturbs both. Printed are, of the first, predicted and measured period and the
 same of one sample alone; and how much longer its period is than the second's. Everything is emulated: each agent
 computes for real on one thread and then waits, as a device that many times slower would, and sends no faster than its
-link. A round counts if this machine was as fast before and after it as when the costs were measured, by the loops that
+link. A round counts if this machine was as fast before and after it as in the beginning, by the loops that
 the profiler watches with; others are made again, a few times. Writes `results/predictions.txt` after each pair.
 `--store` is where `tvmpipe profile` measured the models, if not what comes with tvmpipe.
 """
@@ -30,6 +32,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.calibration import calibrate
 from benchmarks.cost_model import RESULTS
 from benchmarks.emulated import cluster_of
 from benchmarks.host_speed import HostSpeed, is_alike
@@ -42,7 +45,6 @@ from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
 from tvmpipe.passes.price import price_stages
 from tvmpipe.passes.work import works_of
 from tvmpipe.reference import Reference
-from tvmpipe.targets.cluster import Cluster
 from tvmpipe.targets.cost import CostModel
 from tvmpipe.targets.estimates import LearnedCost
 from tvmpipe.targets.profile_store import SHIPPED, ProfileStore, identity, schedule_version, tvm_version
@@ -70,7 +72,7 @@ class Row:
     """A pair; seconds. `predicted` by a plan made without the model's measurements, `known` what these say of it.
 
     `over` is the median over rounds of its measured period over that of the plan made with them, 1 where the two are
-    the same plan. `slower` is how many times slower this machine was than when the store was filled, the median of the
+    the same plan. `slower` is how many times slower this machine was than when it was calibrated, the median of the
     rounds that count. `measured` primitives of `primitives` were in the store.
     """
 
@@ -101,36 +103,28 @@ class Row:
         return self.predicted_latency_s / self.latency_s - 1
 
 
-def never_seen(store: ProfileStore, own: set[str], cluster: Cluster, folder: Path) -> LearnedCost:
-    """Costs from a store without the primitives `own`; what is left is written to `folder`."""
-    rest = ProfileStore(folder)
-    for target, threads in {(device.target, device.threads) for device in cluster.devices}:
-        rest.add_all(target, threads, [row for row in store.read(target, threads) if row.work.key not in own])
-    return LearnedCost([rest])
-
-
 def compiled(front: CompileState, cost_model: CostModel) -> CompileState:
     """Planned with these costs, and compiled."""
     return run_passes(replace(front, options=replace(front.options, cost_model=cost_model)), COMPILE[len(FRONT) :])
 
 
-def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
+def measure(path: Path, model: str, name: str, store: ProfileStore, calibration: ProfileStore) -> Row:
     """Plan a pair both ways, run both in turns."""
     cluster = cluster_of(name)
     front = run_passes(prepare(path, cluster, time_limit_s=PLAN_S), FRONT)
     assert front.graph is not None
     works = works_of(front.graph, front.module)
     with ExitStack() as stack:
-        rest = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmpipe-")))
+        costs = LearnedCost([store, calibration])
         stderr.print(f"{model} on {name}: compiling")
-        blind = compiled(front, never_seen(store, {work.key for work in works}, cluster, rest))
-        known = compiled(front, LearnedCost([store]))
+        blind = compiled(front, costs.without({work.key for work in works}))
+        known = compiled(front, costs)
         assert blind.plan is not None
         assert known.plan is not None
         assert known.costs is not None
         states = (blind,) if blind.plan.placement == known.plan.placement else (blind, known)
         again = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
-        host = HostSpeed(store, {device.target for device in cluster.devices})
+        host = HostSpeed(calibration, {device.target for device in cluster.devices})
         running = []
         for state in states:
             assert state.bundle is not None
@@ -216,7 +210,7 @@ def write(rows: Sequence[Row]) -> None:
         f"{processor()}; {date.today().isoformat()}; emulated devices and links, 1 thread each; milliseconds",
         "said: by costs learned from other models; known: error of the same plan's period by measured costs;",
         "over: measured period of this plan against that of the plan made with measured costs;",
-        "slower: how many times slower this machine was around the rounds that count than when costs were measured",
+        "slower: how many times slower this machine was around the rounds that count than in the beginning",
         "",
         f"{'model':<20}{'cluster':<21}" + "".join(f"{name:>13}" for name in _COLUMNS),
         *(f"{row.model:<20}{row.cluster:<21}" + "".join(f"{cell:>13}" for cell in cells(row)) for row in rows),
@@ -233,12 +227,16 @@ def write(rows: Sequence[Row]) -> None:
 def main(pairs: int, store: Path, as_json: bool) -> None:
     """Print predicted and measured periods and latencies, all emulated."""
     rows: list[Row] = []
-    for number, (model, name) in enumerate(PAIRS[:pairs]):
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
-            rows.append(measure(model_file(model, Path(folder)), model, name, ProfileStore(store)))
-        write(rows)
-        stderr.print(f"{number + 1} of {pairs}: {' | '.join(cells(rows[-1]))}; {time.monotonic() - started:.0f} s")
+    targets = {device.target for _, name in PAIRS[:pairs] for device in cluster_of(name).devices}
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as kept:
+        calibration = calibrate(targets, Path(kept))
+        for number, (model, name) in enumerate(PAIRS[:pairs]):
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+                path = model_file(model, Path(folder))
+                rows.append(measure(path, model, name, ProfileStore(store), calibration))
+            write(rows)
+            stderr.print(f"{number + 1} of {pairs}: {' | '.join(cells(rows[-1]))}; {time.monotonic() - started:.0f} s")
     if as_json:
         facts = [{**asdict(row), "period_error": row.period_error, "latency_error": row.latency_error} for row in rows]
         click.echo(json.dumps({"emulated": True, "pairs": facts}, indent=2))

@@ -21,7 +21,6 @@ import contextlib
 import logging
 import math
 import os
-import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +40,12 @@ from tvmpipe.targets.profile_store import (
     store_key,
     tvm_version,
 )
+from tvmpipe.targets.shifts import as_here, shifts
 from tvmpipe.targets.stage_times import StageTime
 from tvmpipe.targets.target import TargetDescription, find_target, target_names
 from tvmpipe.targets.watch import undisturbed
 
 logger = logging.getLogger(__name__)
-
-_TRUST = 5  # measurements of a family that weigh as much as all others together when trees are corrected
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,8 @@ class _Known:
 
 class LearnedCost:
     """Prices from the measurements in some folders; the last folder's count where several have one.
+
+    The others' are corrected by how its device compares with theirs (`targets.shifts`).
 
     Fitted trees are kept in `cache`, so that they are fitted once; None keeps them nowhere.
     """
@@ -115,9 +115,12 @@ class LearnedCost:
         return _Known(rows, model, _name(*nearest, threads), corrections(model, rows.values(), target, threads))
 
     def _rows(self, target: TargetDescription, threads: int) -> dict[str, Measurement]:
-        """What counts of all folders' measurements of a target."""
-        rows = (row for store in self._stores for row in store.read(target, threads))
-        return counting(row for row in rows if row.work.key not in self._ignored)
+        """What counts of all folders' measurements of a target, as the last folder's device would have made them."""
+        found: dict[str, Measurement] = {}
+        for store in self._stores:
+            rows = (row for row in store.read(target, threads) if row.work.key not in self._ignored)
+            found = as_here(found, counting(rows))
+        return found
 
     def _nearest(
         self, target: TargetDescription, threads: int, least: int = ENOUGH
@@ -199,19 +202,11 @@ def corrections(
     model: TargetModel, rows: Iterable[Measurement], target: TargetDescription, threads: int
 ) -> dict[str, float]:
     """log2 of measured over predicted, the median of each family drawn towards that of all; "" for all."""
-    rows = [row for row in rows if not row.busy]
-    if not rows:
-        return {}
-    by_family: dict[str, list[float]] = {}
-    for row in rows:
-        error = math.log2(row.network_s / model.predict(row.work, target, threads).seconds)
-        by_family.setdefault(family(row.work), []).append(error)
-    middle = statistics.median(error for errors in by_family.values() for error in errors)
-    shifts = {
-        name: (len(errors) * statistics.median(errors) + _TRUST * middle) / (len(errors) + _TRUST)
-        for name, errors in by_family.items()
-    }
-    return {"": middle, **shifts}
+    return shifts(
+        (family(row.work), math.log2(row.network_s / model.predict(row.work, target, threads).seconds))
+        for row in rows
+        if not row.busy
+    )
 
 
 def _shifted(prediction: Prediction, shift: float) -> Prediction:
