@@ -5,10 +5,15 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper
 
 import tvmpipe
+from tests.passes.compiled import model_of, normal
 from tvmpipe.errors import DeviceError
+from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.runtime.inprocess import run_in_process
 from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.targets.cluster import parse_cluster
 
@@ -33,3 +38,12 @@ def test_a_device_of_another_architecture_is_refused(branchy_path: Path, agents:
     bundle = tvmpipe.build(branchy_path, parse_cluster(f'[[device]]\nname = "alpha"\ntarget = "{target}"\n'))
     with pytest.raises(DeviceError, match=f"device alpha is a {here} machine, its stages were compiled for"):
         bundle.connect(agents.tracker, connect_timeout_s=20)
+
+
+def test_a_function_that_is_one_opaque_block(cluster_path: Path) -> None:
+    """A cumulative sum has no loops for a schedule to see; it has a cost, and runs."""
+    nodes = [helper.make_node("CumSum", ["x", "axis"], ["sum"]), helper.make_node("Relu", ["sum"], ["y"])]
+    model = model_of(nodes, {"x": [3, 7]}, {"axis": np.array(1)})
+    sample = {"x": normal(0, 3, 7)}
+    with run_in_process(tvmpipe.build(model, cluster_path)) as pipe:
+        assert relative_error(pipe.run(sample), Reference(model.SerializeToString()).run(sample)) < TOLERANCE

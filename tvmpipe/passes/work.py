@@ -90,7 +90,7 @@ def _loops(function: Any) -> dict[str, Any]:
     kernel, largest = "", 0
     domain: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
     inner_bytes, special, arithmetic = 0, 0, 0.0
-    for block in blocks_of(schedule):
+    for block in _blocks(schedule, function):
         node = schedule.get(block)
         spatial = tuple(int(v.dom.extent) for v in node.iter_vars if int(v.iter_type) == SPATIAL)
         reduction = tuple(int(v.dom.extent) for v in node.iter_vars if int(v.iter_type) != SPATIAL)
@@ -111,6 +111,12 @@ def _loops(function: Any) -> dict[str, Any]:
         "inner_bytes": inner_bytes,
         "special": special,
     }
+
+
+def _blocks(schedule: Any, function: Any) -> list[Any]:
+    """The blocks of a function; one that is all of it has no root above it, as a cumulative sum's."""
+    name = str(function.body.block.name_hint)
+    return blocks_of(schedule) if name == "root" else [schedule.get_sblock(name)]
 
 
 def _operations(body: Any) -> tuple[int, int]:
