@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
 
 _MESSAGE_S = 60e-6  # what receiving a batch, handing it on and sending it costs a host (`benchmarks.executor`)
-_MESSAGE_SHARE = 0.02  # of a period
+_MESSAGE_SHARE = 0.04  # of a period
 _LARGEST_BATCH = 16
 
 
