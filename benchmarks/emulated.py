@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.described import FAST_ETHERNET, GIGABIT, Kind, described
+from tvmpipe.commands.agent import emulating
 from tvmpipe.runtime.local import LocalAgent
 from tvmpipe.targets.cluster import HEAD, Cluster, Device, Link
 
@@ -64,8 +66,13 @@ def cluster_of(name: str) -> Cluster:
     return replace(cluster, links={frozenset((HEAD, device.name)): _LOOPBACK for device in cluster.devices})
 
 
-def agent_of(device: Device, network: Link) -> LocalAgent:
-    """The agent that behaves as a device behind a link."""
-    options = ["--slowdown", str(device.slowdown)]
-    options += ["--bandwidth", f"{network.bandwidth_bps / 1e6}MB/s", "--latency", f"{network.latency_s * 1e3}ms"]
+def agent_of(device: Device, network: Link, profiles: Path | None = None) -> LocalAgent:
+    """The agent that behaves as a device behind a link, by what was measured of its target."""
+    options = [
+        *emulating(device, profiles),
+        "--bandwidth",
+        f"{network.bandwidth_bps / 1e6}MB/s",
+        "--latency",
+        f"{network.latency_s * 1e3}ms",
+    ]
     return LocalAgent(device.key, device.threads, device.memory_bytes, tuple(options))

@@ -2,16 +2,14 @@
 
     python -m benchmarks.predictions [--pairs N] [--store FOLDER] [--json]
 
-First some primitives of no model are timed for each target, as `tvmpipe profile` does on a device, so that measurements
-of another hour or another machine are corrected by how this one compares.
 For each pair of a model and a cluster of unequal emulated devices there are two plans. One is made with costs learned
 from everything that was measured but this model's primitives: a model never seen. The other is made with the
 measurements of this model. Both are compiled and run on agents of their own on this machine, block by block in turns,
 so that whatever disturbs this machine disturbs both. Printed are, of the first, predicted and measured period and the
 same of one sample alone; and how much longer its period is than the second's. Everything is emulated: each agent
-computes for real on one thread and then waits, as a device that many times slower would, and sends no faster than its
-link. A round counts if this machine was as fast before and after it as in the beginning, by the loops that
-the profiler watches with; others are made again, a few times. Writes `results/predictions.txt` after each pair.
+computes for real on one thread and then waits, as a device would that is so many times slower than the machine which
+the measurements are of (`--like`: how fast this one is meanwhile is looked at after every stage), and sends no faster
+than its link. Writes `results/predictions.txt` after each pair.
 `--store` is where `tvmpipe profile` measured the models, if not what comes with tvmpipe.
 """
 
@@ -32,12 +30,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.calibration import calibrate
 from benchmarks.cost_model import RESULTS
 from benchmarks.emulated import cluster_of
-from benchmarks.host_speed import HostSpeed, is_alike
 from benchmarks.kernels import model_file, processor
-from benchmarks.rounds import MOST_ROUNDS, ROUNDS, Running, rounds
+from benchmarks.rounds import Running, rounds
 from tvmpipe.build import prepare
 from tvmpipe.commands.progress import stderr
 from tvmpipe.passes.base import CompileState
@@ -64,6 +60,7 @@ PAIRS = (
     ("mobilenet_v2", "three, 100 Mbit/s"),
 )
 PLAN_S = 15.0
+_ROUNDS = 3
 _GOOD = 0.1
 
 
@@ -72,8 +69,7 @@ class Row:
     """A pair; seconds. `predicted` by a plan made without the model's measurements, `known` what these say of it.
 
     `over` is the median over rounds of its measured period over that of the plan made with them, 1 where the two are
-    the same plan. `slower` is how many times slower this machine was than when it was calibrated, the median of the
-    rounds that count. `measured` primitives of `primitives` were in the store.
+    the same plan. `measured` primitives of `primitives` were in the store.
     """
 
     model: str
@@ -88,7 +84,6 @@ class Row:
     latency_s: float
     same_plan: bool
     over: float
-    slower: float
     measured: int
     primitives: int
 
@@ -108,14 +103,14 @@ def compiled(front: CompileState, cost_model: CostModel) -> CompileState:
     return run_passes(replace(front, options=replace(front.options, cost_model=cost_model)), COMPILE[len(FRONT) :])
 
 
-def measure(path: Path, model: str, name: str, store: ProfileStore, calibration: ProfileStore) -> Row:
+def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
     """Plan a pair both ways, run both in turns."""
     cluster = cluster_of(name)
     front = run_passes(prepare(path, cluster, time_limit_s=PLAN_S), FRONT)
     assert front.graph is not None
     works = works_of(front.graph, front.module)
     with ExitStack() as stack:
-        costs = LearnedCost([store, calibration])
+        costs = LearnedCost([store])
         stderr.print(f"{model} on {name}: compiling")
         blind = compiled(front, costs.without({work.key for work in works}))
         known = compiled(front, costs)
@@ -124,16 +119,15 @@ def measure(path: Path, model: str, name: str, store: ProfileStore, calibration:
         assert known.costs is not None
         states = (blind,) if blind.plan.placement == known.plan.placement else (blind, known)
         again = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
-        host = HostSpeed(calibration, {device.target for device in cluster.devices})
         running = []
         for state in states:
             assert state.bundle is not None
             assert state.plan is not None
-            running.append(Running(state.bundle, cluster, state.plan.inflight, stack))
+            running.append(Running(state.bundle, cluster, store.folder, state.plan.inflight, stack))
         reference = Reference(path)
         for one in running:
             one.warm_up(reference)
-        counted = rounds(running, host)
+        periods = rounds(running, _ROUNDS)
         timed = [identity(work.key, schedule_version(), tvm_version()) for work in works if work.key and not work.view]
         have = {row.key for row in store.read(cluster.devices[0].target, 1)}
         return Row(
@@ -143,13 +137,12 @@ def measure(path: Path, model: str, name: str, store: ProfileStore, calibration:
             used=len(blind.plan.loads),
             predicted_period_s=blind.plan.period_s,
             known_period_s=again.period_s,
-            period_s=statistics.median(one.periods[0] for one in counted),
+            period_s=statistics.median(one[0] for one in periods),
             predicted_latency_s=blind.plan.latency_s,
             known_latency_s=again.latency_s,
             latency_s=running[0].alone_s(),
             same_plan=len(states) == 1,
-            over=statistics.median(one.periods[0] / one.periods[-1] for one in counted),
-            slower=statistics.median(one.slower for one in counted),
+            over=statistics.median(one[0] / one[-1] for one in periods),
             measured=sum(key in have for key in timed),
             primitives=len(timed),
         )
@@ -163,12 +156,6 @@ def summary(rows: Sequence[Row]) -> list[str]:
         f"median error {np.median(np.abs(errors)):.1%}, largest {max(errors, key=abs):+.1%}"
         for what, errors in (("period", periods), ("latency", latencies))
     ]
-    if disturbed := sum(not is_alike(row.slower) for row in rows):
-        calm = [row.period_error for row in rows if is_alike(row.slower)]
-        lines.append(
-            f"{disturbed} pairs had no {ROUNDS} of {MOST_ROUNDS} rounds in which this machine was as fast as then; "
-            f"of the others' periods {_within(calm)} of {len(calm)} are within {_GOOD:.0%}"
-        )
     over = [row.over - 1 for row in rows]
     lines.append(
         f"a plan made without measurements of the model takes {np.median(over):+.1%} (median) and {max(over):+.1%} "
@@ -185,7 +172,7 @@ def _within(errors: Sequence[float]) -> int:
     return sum(abs(error) <= _GOOD for error in errors)
 
 
-_COLUMNS = ("used", "period: said", "measured", "error", "known", "alone: said", "measured", "error", "over", "slower")
+_COLUMNS = ("used", "period: said", "measured", "error", "known", "alone: said", "measured", "error", "over")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -200,7 +187,6 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.latency_s * 1e3:.1f}",
         f"{row.latency_error:+.1%}",
         "same" if row.same_plan else f"{row.over - 1:+.1%}",
-        f"{row.slower:.2f}",
     )
 
 
@@ -209,8 +195,7 @@ def write(rows: Sequence[Row]) -> None:
     lines = [
         f"{processor()}; {date.today().isoformat()}; emulated devices and links, 1 thread each; milliseconds",
         "said: by costs learned from other models; known: error of the same plan's period by measured costs;",
-        "over: measured period of this plan against that of the plan made with measured costs;",
-        "slower: how many times slower this machine was around the rounds that count than in the beginning",
+        "over: measured period of this plan against that of the plan made with measured costs",
         "",
         f"{'model':<20}{'cluster':<21}" + "".join(f"{name:>13}" for name in _COLUMNS),
         *(f"{row.model:<20}{row.cluster:<21}" + "".join(f"{cell:>13}" for cell in cells(row)) for row in rows),
@@ -227,16 +212,13 @@ def write(rows: Sequence[Row]) -> None:
 def main(pairs: int, store: Path, as_json: bool) -> None:
     """Print predicted and measured periods and latencies, all emulated."""
     rows: list[Row] = []
-    targets = {device.target for _, name in PAIRS[:pairs] for device in cluster_of(name).devices}
-    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as kept:
-        calibration = calibrate(targets, Path(kept))
-        for number, (model, name) in enumerate(PAIRS[:pairs]):
-            started = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
-                path = model_file(model, Path(folder))
-                rows.append(measure(path, model, name, ProfileStore(store), calibration))
-            write(rows)
-            stderr.print(f"{number + 1} of {pairs}: {' | '.join(cells(rows[-1]))}; {time.monotonic() - started:.0f} s")
+    for number, (model, name) in enumerate(PAIRS[:pairs]):
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+            path = model_file(model, Path(folder))
+            rows.append(measure(path, model, name, ProfileStore(store)))
+        write(rows)
+        stderr.print(f"{number + 1} of {pairs}: {' | '.join(cells(rows[-1]))}; {time.monotonic() - started:.0f} s")
     if as_json:
         facts = [{**asdict(row), "period_error": row.period_error, "latency_error": row.latency_error} for row in rows]
         click.echo(json.dumps({"emulated": True, "pairs": facts}, indent=2))

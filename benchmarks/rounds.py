@@ -1,4 +1,4 @@
-"""Pipelines side by side on this machine: blocks of samples in turns, in rounds that count while nothing disturbs."""
+"""Pipelines side by side on this machine: blocks of samples in turns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.emulated import agent_of
-from benchmarks.host_speed import HostSpeed, distance, is_alike
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.commands.samples import random_samples
@@ -21,8 +19,6 @@ from tvmpipe.runtime.local import local_cluster
 from tvmpipe.runtime.pipeline import Pipeline
 from tvmpipe.targets.cluster import Cluster
 
-ROUNDS = 3
-MOST_ROUNDS = 8  # with those that do not count
 _BLOCK_S = 4.0  # a block of a round, at least so long
 _FEWEST, _MOST = 4, 60  # samples of a block
 _ALONE_S = 4.0  # samples one by one, so long
@@ -31,10 +27,12 @@ _ALONE_S = 4.0  # samples one by one, so long
 class Running:
     """A bundle on agents of its own; `inflight` samples of it are under way at once."""
 
-    def __init__(self, bundle: Bundle, cluster: Cluster, inflight: int, stack: ExitStack) -> None:
+    def __init__(self, bundle: Bundle, cluster: Cluster, profiles: Path, inflight: int, stack: ExitStack) -> None:
         store = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmpipe-")))
         used = [device for device in cluster.devices if device.name in bundle.manifest.plan.devices]
-        local = stack.enter_context(local_cluster([agent_of(one, cluster.network) for one in used], store=store))
+        local = stack.enter_context(
+            local_cluster([agent_of(one, cluster.network, profiles) for one in used], store=store)
+        )
         self.pipe: Pipeline = stack.enter_context(
             bundle.connect(local.tracker, batch=1, inflight=inflight, timeout_s=300)
         )
@@ -45,7 +43,7 @@ class Running:
     def warm_up(self, reference: Reference) -> None:
         """Allocate, let the emulation see some runs, and compare a result with ONNX Runtime's."""
         self.pipe.warm_up()
-        result, *_ = [self.pipe.run(self.samples[0]) for _ in range(3)]
+        result, *_ = [self.pipe.run(self.samples[0]) for _ in range(5)]
         if (error := relative_error(result, reference.run(self.samples[0]))) > TOLERANCE:
             raise SystemExit(f"results differ by {error:.1e}")
 
@@ -72,22 +70,6 @@ class Running:
         return statistics.median(took)
 
 
-@dataclass(frozen=True)
-class Round:
-    """Periods of the plans that run in turns, seconds, and how many times slower this machine was around them."""
-
-    periods: tuple[float, ...]
-    slower: float
-
-
-def rounds(running: Sequence[Running], host: HostSpeed) -> list[Round]:
-    """Rounds in which this machine was as fast as then; where there are fewer than `ROUNDS`, those nearest to that."""
-    found: list[Round] = []
-    before = host.slower()
-    while sum(is_alike(one.slower) for one in found) < ROUNDS and len(found) < MOST_ROUNDS:
-        title = f"round {len(found) + 1}"
-        periods = tuple(one.block(title) for one in running)
-        after = host.slower()
-        found.append(Round(periods, max(before, after, key=distance)))
-        before = after
-    return sorted(found, key=lambda one: distance(one.slower))[:ROUNDS]
+def rounds(running: Sequence[Running], count: int) -> list[tuple[float, ...]]:
+    """Periods of the plans, seconds, of `count` rounds in which a block of each follows a block of the other."""
+    return [tuple(one.block(f"round {number + 1}") for one in running) for number in range(count)]

@@ -2,11 +2,11 @@
 
     python -m benchmarks.scaling [--model vit_large] [--slowdown 24] [--devices 1,2,4,8,16] [--samples N]
 
-Each device is an agent on this machine that computes for real on one thread and then waits, as one `--slowdown` times
-slower would, so that this machine's cores are enough for all of them. Measured speedup is the period of one device over
-the period of the pipeline; predicted speedup is the same of the plans. EdgePipe reports 10.59x for ViT-Large and
-11.88x for ViT-Huge on 16 of its devices (Hu et al., Pipeline Parallelism for Inference on Heterogeneous Edge
-Computing, 2021).
+Each device is an agent on this machine that computes for real on one thread and then waits, as one would that is
+`--slowdown` times slower than what its target was measured on, so that this machine's cores are enough for all of them.
+Measured speedup is the period of one device over the period of the pipeline; predicted speedup is the same of the
+plans. EdgePipe reports 10.59x for ViT-Large and 11.88x for ViT-Huge on 16 of its devices (Hu et al., Pipeline
+Parallelism for Inference on Heterogeneous Edge Computing, 2021).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.table import Table
 
 import tvmpipe
 from benchmarks.models import write_model
+from tvmpipe.commands.agent import emulating
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.run import measure_stream
 from tvmpipe.commands.samples import random_samples
@@ -44,13 +45,14 @@ def cluster_text(count: int, slowdown: float) -> str:
 def measure(model: Path, count: int, slowdown: float, samples: int) -> dict[str, Any]:
     """Compile for `count` devices, stream, compare the first results with ONNX Runtime's."""
     stderr.print(f"compiling for {count}")
-    bundle = tvmpipe.build(model, parse_cluster(cluster_text(count, slowdown)), time_limit_s=30)
-    agents = [LocalAgent(f"d{number}", options=("--slowdown", str(slowdown))) for number in range(count)]
+    cluster = parse_cluster(cluster_text(count, slowdown))
+    bundle = tvmpipe.build(model, cluster, time_limit_s=30)
+    agents = [LocalAgent(device.key, options=emulating(device)) for device in cluster.devices]
     inputs = random_samples(bundle.manifest, 2, seed=0)
     with (
         tempfile.TemporaryDirectory() as store,
-        local_cluster(agents, store=Path(store)) as cluster,
-        bundle.connect(cluster.tracker, timeout_s=300) as pipe,
+        local_cluster(agents, store=Path(store)) as local,
+        bundle.connect(local.tracker, timeout_s=300) as pipe,
     ):
         pipe.warm_up()
         # The period counts from the first result on, when the pipeline is full.
@@ -93,7 +95,7 @@ def main(model: str, slowdown: float, devices: str, samples: int, as_json: bool)
     if as_json:
         click.echo(json.dumps({"model": model, "slowdown": slowdown, "emulated": True, "rows": rows}, indent=2))
         return
-    table = Table(title=f"{model} on emulated devices, {slowdown:g} times slower than a core of this machine")
+    table = Table(title=f"{model} on emulated devices, {slowdown:g} times slower than what was measured")
     for column in ("devices", "period", "speedup", "predicted", "measured / predicted", "balance", "EdgePipe"):
         table.add_column(column, justify="right")
     for row in rows:

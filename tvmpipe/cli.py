@@ -250,6 +250,8 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 @click.option("--advertise", metavar="HOST:PORT", help="Where others reach the link port, if it is elsewhere.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--slowdown", type=click.FloatRange(min=1), default=1.0, help="Emulate a device so much slower.")
+@click.option("--like", metavar="TARGET", help="Slower than the machine that TARGET's measurements are of, not this.")
+@click.option("--profiles", type=click.Path(path_type=Path), help="Folder that `profile` wrote to, for --like.")
 @click.option("--bandwidth", "bandwidth_bps", type=RATE, help="Emulate a link that sends at this rate: 100Mbps.")
 @click.option("--latency", "latency_s", type=DURATION, default="0s", help="Emulate a link with this delay: 1ms.")
 @click.option(
@@ -258,9 +260,9 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 @_command
 def agent(**options: Any) -> None:
     """Offer this machine as a device."""
-    from tvmpipe.runtime.agent import AgentOptions, serve
+    from tvmpipe.commands.agent import serve_agent
 
-    serve(AgentOptions(**options))
+    serve_agent(**options)
 
 
 @cli.command()

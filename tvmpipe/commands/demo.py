@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tvmpipe.build import build
 from tvmpipe.bundle import Bundle, check_target
+from tvmpipe.commands.agent import emulating
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, stderr
 from tvmpipe.commands.run import describe_run, measure_stream, render_run
@@ -24,7 +25,8 @@ from tvmpipe.units import format_duration, format_size
 
 CLUSTER = """\
 # Three agents on this machine. They differ in the instructions they may use, in memory and in speed: each computes for
-# real and then waits, as a device so many times slower would, so that they do not fight for this machine's cores.
+# real and then waits, as a device would that is so many times slower than the machine that its target was measured on.
+# So they do not fight for this machine's cores, and are as fast on any other.
 [[device]]
 name = "fast"
 target = "native"
@@ -89,9 +91,7 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
     inputs = random_samples(bundle.manifest, samples, seed=0)
     with tempfile.TemporaryDirectory(prefix="tvmpipe-demo-") as store:
         stderr.print("starting a tracker and three agents")
-        agents = [
-            LocalAgent(d.key, d.threads, d.memory_bytes, ("--slowdown", str(d.slowdown))) for d in cluster.devices
-        ]
+        agents = [LocalAgent(d.key, d.threads, d.memory_bytes, emulating(d)) for d in cluster.devices]
         with local_cluster(agents, store=Path(store)) as local:
             facts, worst = _run(bundle, local, inputs, reference)
             baseline, worst_alone = _run(alone, local, inputs, reference)

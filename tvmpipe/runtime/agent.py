@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,9 +66,7 @@ class AgentOptions:
     memory_bytes: int | None = None
     store: Path | None = None
     cluster_key: Path | None = None
-    slowdown: float = 1.0
-    bandwidth_bps: float | None = None
-    latency_s: float = 0.0
+    emulation: Emulation = field(default_factory=Emulation)
     metrics_port: int | None = None
 
 
@@ -105,7 +103,6 @@ def serve(options: AgentOptions) -> None:
     _check_address(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     memory_bytes = psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes
-    emulation = Emulation(options.slowdown, options.bandwidth_bps, options.latency_s)
     # Whoever advertises a port has arranged for that one to be reached.
     ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
     with (
@@ -122,7 +119,7 @@ def serve(options: AgentOptions) -> None:
             "pid": os.getpid(),
             "link_port": link_port,
             "link_address": options.advertise,
-            "emulated": asdict(emulation) if emulation.active else None,
+            "emulated": options.emulation.facts() if options.emulation.active else None,
         }
         host = HostOptions(
             address=options.host,
@@ -130,9 +127,7 @@ def serve(options: AgentOptions) -> None:
             store=root.absolute(),
             memory_bytes=memory_bytes,
             cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
-            slowdown=options.slowdown,
-            bandwidth_bps=options.bandwidth_bps,
-            latency_s=options.latency_s,
+            emulation=options.emulation,
         )
         keeper = Keeper(facts, host, keeper_address(Path(folder)))
         gateway = None

@@ -234,7 +234,8 @@ def _examine(session: RpcSession, cluster_key: ClusterKey | None, course: _Cours
     _versions(facts, course)
     about = f"{facts['machine']}, {facts['threads']} threads, {format_size(facts['memory_bytes'])} of memory offered"
     if facts["emulated"]:
-        about += f"; emulated: {facts['emulated']['slowdown']:g} times slower than it is"
+        machine = facts["emulated"]["like"] or "it is"
+        about += f"; emulated: {facts['emulated']['slowdown']:g} times slower than {machine}"
     course.ok("machine", about)
     if facts["held_by"] is not None:
         held = f"in use by {facts['held_by']} for {format_duration(facts['held_s'])}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from tvmpipe.runtime.pace import Pace, PaceLoop
 
 _RUNS = 15
 
@@ -17,11 +20,12 @@ _RUNS = 15
 @dataclass(frozen=True)
 class Emulation:
     """What to behave as: computing `slowdown` times slower, sending at `bandwidth_bps` (None: as fast as it goes) with
-    `latency_s` on each message."""
+    `latency_s` on each message. Slower than this machine is, or than the one that the loop `like` is known of."""
 
     slowdown: float = 1.0
     bandwidth_bps: float | None = None
     latency_s: float = 0.0
+    like: PaceLoop | None = None
 
     @property
     def active(self) -> bool:
@@ -33,18 +37,25 @@ class Emulation:
         """Whether what is sent is held back."""
         return self.bandwidth_bps is not None or self.latency_s > 0
 
+    def facts(self) -> dict[str, Any]:
+        """What a head is told: numbers, and the name of the target that the device is slower than, None: this one."""
+        return {**asdict(replace(self, like=None)), "like": None if self.like is None else self.like.target}
+
 
 class Stopwatch:
     """How long a stage would take on a machine `slowdown` times slower.
 
-    Processor time is what is multiplied, and of the latest runs the least: emulated devices that share a core then do
-    not slow each other down by waiting for it, and what disturbs this machine is not made `slowdown` times longer.
+    Processor time is what is multiplied: emulated devices that share a core then do not slow each other down by waiting
+    for it. And it is that of the latest runs, so that what disturbs this machine is not made `slowdown` times longer:
+    the least of them; or, where it is known by `pace` how fast this machine was after each, the median of what they
+    would have taken on the other.
     A stage on one thread runs in the caller; on several, the process's time is divided by them.
     """
 
-    def __init__(self, slowdown: float, threads: int) -> None:
+    def __init__(self, slowdown: float, threads: int, pace: Pace | None = None) -> None:
         self._slowdown = slowdown
         self._threads = threads
+        self._pace = pace
         self._clock = time.thread_time if threads == 1 else time.process_time
         self._latest: deque[float] = deque(maxlen=_RUNS)
         self._began = self._wall = 0.0
@@ -55,8 +66,10 @@ class Stopwatch:
 
     def remaining_s(self) -> float:
         """The stage has run. Seconds still to wait."""
-        self._latest.append((self._clock() - self._began) / self._threads)
-        return max(0.0, min(self._latest) * self._slowdown - (time.perf_counter() - self._wall))
+        took = (self._clock() - self._began) / self._threads
+        self._latest.append(took if self._pace is None else took / self._pace.slower())
+        usual = min(self._latest) if self._pace is None else statistics.median(self._latest)
+        return max(0.0, usual * self._slowdown - (time.perf_counter() - self._wall))
 
 
 class ShapedSender:

@@ -23,6 +23,7 @@ from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime import wire
 from tvmpipe.runtime.counts import Spans, StageCount
 from tvmpipe.runtime.emulation import Emulation, ShapedSender, Stopwatch
+from tvmpipe.runtime.pace import Pace
 from tvmpipe.runtime.router import Router, Task
 from tvmpipe.runtime.spec import HostSpec
 
@@ -85,8 +86,10 @@ class StageHost:
         self._runner = runner
         self._inbox = inbox
         self._outboxes = outboxes
-        slowdown = emulation.slowdown
-        self._watches = {s.name: Stopwatch(slowdown, spec.threads) for s in spec.stages} if slowdown > 1 else {}
+        self._watches: dict[str, Stopwatch] = {}
+        if emulation.slowdown > 1:
+            pace = None if emulation.like is None else Pace(emulation.like)
+            self._watches = {s.name: Stopwatch(emulation.slowdown, spec.threads, pace) for s in spec.stages}
         self._encodings = {peer.name: peer.encoding for peer in spec.peers}
         self._session = bytes.fromhex(spec.session)
         turns = {peer.name: peer.turn for peer in spec.peers}

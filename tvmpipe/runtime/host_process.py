@@ -40,14 +40,7 @@ class HostOptions(BaseModel):
     store: Path
     memory_bytes: int
     cluster_key: Path | None
-    slowdown: float
-    bandwidth_bps: float | None
-    latency_s: float
-
-    @property
-    def emulation(self) -> Emulation:
-        """What the device should behave as."""
-        return Emulation(self.slowdown, self.bandwidth_bps, self.latency_s)
+    emulation: Emulation
 
 
 def main() -> None:

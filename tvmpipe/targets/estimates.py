@@ -43,7 +43,7 @@ from tvmpipe.targets.profile_store import (
 from tvmpipe.targets.shifts import as_here, shifts
 from tvmpipe.targets.stage_times import StageTime
 from tvmpipe.targets.target import TargetDescription, find_target, target_names
-from tvmpipe.targets.watch import undisturbed
+from tvmpipe.targets.watch import undisturbed, usual_s
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,15 @@ class LearnedCost:
         now = schedule_version(), tvm_version()
         rows = (row for store in self._stores for row in store.stages(device.target, device.threads))
         return [row for row in rows if (row.schedule, row.tvm) == now]
+
+    def usual_tiles_s(self, target: TargetDescription) -> tuple[TargetDescription, float] | None:
+        """The target whose measurements say what `target` costs on a thread, and what `peak.register_tiles` take there.
+
+        Seconds on the device that its measurements are made to be of, the last folder's; None where nobody knows.
+        """
+        place = (target, 1) if len(self._rows(target, 1)) >= ENOUGH else self._nearest(target, 1)
+        usual = () if place is None else next(filter(None, (usual_s(s.read(*place)) for s in self._stores[::-1])), ())
+        return None if place is None or not usual else (place[0], usual[0])
 
     def _look_up(self, target: TargetDescription, threads: int) -> _Known:
         rows = self._rows(target, threads)

@@ -20,8 +20,10 @@ from tvmpipe.targets.tiles import (
     accumulation,
     image_tile,
     panels_beside,
+    product_step,
     product_tile,
     rows_together,
+    step_tiles_together,
     tiles_together,
 )
 
@@ -131,19 +133,24 @@ def _matmul(work: Work, target: TargetDescription, threads: int) -> Phases:
     depth = math.prod(work.reduction)
     blocks = max(n // BLOCK, 1)
     ragged = heads > 1 and heads >= threads
-    rows, columns = product_tile(m, blocks, depth, machine, ragged_panels=ragged)
-    panel = columns * BLOCK * depth * _VALUE
+    step = depth if heads > 1 else product_step(m, depth, machine)
+    rows, columns = product_tile(m, blocks, step, machine, ragged_panels=ragged)
+    panel = columns * BLOCK * step * _VALUE
     across, down = math.ceil(blocks / columns), math.ceil(m / rows)
-    together = across if ragged else tiles_together(max(across, 1), panel, threads)
+    grouped = tiles_together if step == depth else step_tiles_together
+    together = across if ragged else grouped(max(across, 1), panel, threads)
     last = blocks % columns
     per_depth = 0.0
     for width, times in ((columns, blocks // columns), (last, 1 if last else 0)):
         per_depth += times * _rows_cycles(m, rows, width * vectors)
     count = _Count()
     left_bytes, right_bytes = m * depth * _VALUE, blocks * BLOCK * depth * _VALUE
-    count.again(heads * right_bytes, down - 1, panel * together + rows * depth * _VALUE)
-    count.again(heads * left_bytes, across / together - 1, left_bytes + panel * together)
-    count.again(heads * left_bytes, across * (1 - 1 / together), rows * depth * _VALUE + panel)
+    steps = depth / step
+    results_bytes = m * columns * BLOCK * together * _VALUE  # of a group
+    count.again(heads * right_bytes, down - 1, panel * together + rows * step * _VALUE)
+    count.again(heads * left_bytes, across / together - 1, left_bytes + panel * together * steps)
+    count.again(heads * left_bytes, across * (1 - 1 / together), rows * step * _VALUE + panel)
+    count.again(results_bytes * across / together, steps - 1, results_bytes + left_bytes / steps + panel * together)
     return Phases(
         cycles=heads * depth * per_depth / threads,
         second=count.second,

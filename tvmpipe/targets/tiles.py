@@ -13,6 +13,9 @@ BLOCK = 16
 _MOST_PANELS = 8
 _FIRST_LEVEL_BYTES = 24 << 10  # of a panel, beside rows and results, in a level 1 cache of 32 KiB
 _GROUP_BYTES = 512 << 10  # right-hand sides of a group: what a level 2 cache keeps while all rows go by
+_LONG = 2048  # steps of a reduction from which it is cut
+_STEP = 256  # of them at a time
+_STEP_GROUP_BYTES = 256 << 10  # the same where a slice of the left-hand side and the results stay as well
 _CHUNK_BYTES = 1 << 20  # transformed inputs and products of a chunk: about half of a level 2 cache
 _CHUNK_TILES = 24  # fewer make the matrix products wait for weights
 _SECOND_LEVEL_BYTES = 20  # that a level 2 cache gives in a cycle, about a third of a line; measured on Xeons
@@ -102,6 +105,15 @@ def product_tile(m: int, panels: int, k: int, machine: Machine, *, ragged_panels
     )
 
 
+def product_step(m: int, k: int, machine: Machine) -> int:
+    """How much of a product's length `k` all `m` rows go through before the next; `k` where it is not cut.
+
+    Measured on two Xeons with AVX-512: 4 to 12 % less time for 4096, 2 to 5 % for 3072, none for 1024. Narrower vectors
+    ask for half as many bytes in a cycle and lose 1 to 4 %.
+    """
+    return _STEP if machine.lanes == BLOCK and k >= _LONG and k % _STEP == 0 and m >= 2 * BLOCK else k
+
+
 def panels_beside(rows: int, machine: Machine) -> int:
     """Most panels of a register tile of so many rows, at least 1."""
     panels = 1
@@ -112,8 +124,17 @@ def panels_beside(rows: int, machine: Machine) -> int:
 
 def tiles_together(tiles: int, tile_bytes: int, threads: int) -> int:
     """Tiles of columns in a group: a divisor of all that fits the cache and gives every thread as many groups."""
+    return _together(tiles, tile_bytes, threads, _GROUP_BYTES)
+
+
+def step_tiles_together(tiles: int, tile_bytes: int, threads: int) -> int:
+    """The same of a product that is cut by `product_step`; `tile_bytes` are of one step."""
+    return _together(tiles, tile_bytes, threads, _STEP_GROUP_BYTES)
+
+
+def _together(tiles: int, tile_bytes: int, threads: int, most_bytes: int) -> int:
     divisors = [size for size in range(1, tiles + 1) if tiles % size == 0]
-    fitting = [size for size in divisors if size * tile_bytes <= _GROUP_BYTES] or [1]
+    fitting = [size for size in divisors if size * tile_bytes <= most_bytes] or [1]
     even = [size for size in fitting if tiles // size % threads == 0 or tiles // size >= 4 * threads]
     return max(even or [1])
 

@@ -10,7 +10,7 @@ from tvmpipe.passes.kernels.matmul import PACK
 from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, annotation, extents
 from tvmpipe.targets.machine import Machine
-from tvmpipe.targets.tiles import product_tile, tile_candidates, tiles_together
+from tvmpipe.targets.tiles import product_step, product_tile, step_tiles_together, tile_candidates, tiles_together
 
 
 def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
@@ -29,6 +29,9 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     *batch, rows, columns = schedule.get_loops(last)
     heads = math.prod(extents(schedule, batch))
     m, n = extents(schedule, [rows, columns])
+    if not batch and (step := product_step(m, k, machine)) < k:
+        _in_steps(schedule, main, last, step, machine)
+        return
     tile = product_tile(m, n // BLOCK, k, machine, ragged_panels=heads >= machine.threads and bool(batch))
     tile_rows, panels = machine.choose("tile", tile, tile_candidates(m, n // BLOCK, machine))
     row_tile, row = schedule.split(rows, [None, tile_rows])
@@ -60,6 +63,40 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     _finish(schedule, last, row, column, machine)
     schedule.parallel(schedule.fuse(*parallel))
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
+
+
+def _in_steps(schedule: Any, main: Any, last: Any, step: int, machine: Machine) -> None:
+    """A long product `[M, N]`: for a group of columns all rows go through `step` of K, then through the next.
+
+    So what is read again stays in the level 2 cache: a slice of the group's right-hand side, one of the left-hand side
+    and the group's results, which wait in memory between the steps.
+    """
+    rows, columns = schedule.get_loops(last)
+    m, n = extents(schedule, [rows, columns])
+    tile = product_tile(m, n // BLOCK, step, machine)
+    tile_rows, panels = machine.choose("tile", tile, tile_candidates(m, n // BLOCK, machine))
+    width = panels * BLOCK
+    tile_count = n // width
+    group = step_tiles_together(tile_count, width * step * 4, machine.threads)
+    group = machine.choose("group", group, [size for size in (1, 2, 4, 8, 16) if tile_count % size == 0])
+    if tile_count % group:
+        raise NotApplicable("no whole number of groups")
+    schedule.set_scope(main, 0, "global")  # more than a stack should hold
+    group_tile, column = schedule.split(columns, [None, group * width])
+    schedule.reorder(group_tile, rows, column)
+    schedule.compute_at(main, group_tile, preserve_unit_loops=True)
+    i, j, reduction = schedule.get_loops(main)[-3:]
+    outer, inner = schedule.split(reduction, [None, step])
+    row_tile, row = schedule.split(i, [None, tile_rows])
+    schedule.reorder(outer, row_tile, j, row, inner)
+    schedule.annotate(row_tile, PARTITION, 1)
+    tile_product(schedule, row, j, inner, width, machine)
+    _, lane = schedule.split(column, [None, machine.lanes])
+    schedule.vectorize(lane)
+    schedule.parallel(group_tile)
+    start = schedule.decompose_reduction(main, outer)
+    _, lane = schedule.split(schedule.get_loops(start)[-1], [None, machine.lanes])
+    schedule.vectorize(lane)
 
 
 def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machine: Machine) -> None:
