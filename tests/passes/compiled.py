@@ -82,8 +82,7 @@ def schedule_messages() -> Iterator[list[str]]:
 
 def runnable(name: str) -> bool:
     """Whether this machine runs code for a target."""
-    here, target = find_target("native"), find_target(name)
-    return here.architecture == target.architecture and here.vector_bits >= target.vector_bits
+    return find_target("native").runs(find_target(name))
 
 
 def check(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
 
-from tests.passes.compiled import BATCHES, SIZES, check, few, model_of, normal
+from tests.passes.compiled import BATCHES, SIZES, check, few, model_of, normal, runnable
 
 
 @few(6)
@@ -166,6 +166,20 @@ def test_nan_spoils_its_query() -> None:
 def test_batched_rows_by_a_weight_have_a_rule(batch: list[int]) -> None:
     model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [*batch, 47, 30]}, {"w": normal(1, 30, 48)})
     assert check(model) == ("matmul",)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("m", "k", "n"), [(33, 2304, 48), (61, 4096, 128), (40, 2048, 35)])
+def test_a_long_product(m: int, k: int, n: int, threads: int) -> None:
+    """Where rows go through a step of K at a time, what follows the product waits for the last step."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Add", ["p", "b"], ["q"]),
+        helper.make_node("Relu", ["q"], ["y"]),
+    ]
+    target = "x86-64-v4" if runnable("x86-64-v4") else "native"
+    model = model_of(nodes, {"x": [1, m, k]}, {"w": normal(1, k, n), "b": normal(2, n)})
+    assert "matmul" in check(model, target=target, threads=threads)
 
 
 @pytest.mark.parametrize("m", [128, 197])

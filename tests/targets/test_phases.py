@@ -98,6 +98,15 @@ def test_winograd_reads_large_weights_once_a_chunk() -> None:
     assert phases(many, V4, 1).transform == pytest.approx(1e6)
 
 
+def test_a_long_product_reads_its_slices_from_the_second_cache() -> None:
+    """Cut into steps, nothing but the left-hand side comes from beyond, once for each group of columns."""
+    long, wide = phases(matmul(197, 4096, 1024), V4, 1), phases(matmul(197, 4096, 1024), V3, 1)
+    left_bytes = 4 * 197 * 4096
+    assert 0 < long.third <= 3 * left_bytes
+    assert wide.third > 10 * left_bytes
+    assert long.second > 4 * 197 * 1024  # the results, again with each step
+
+
 def test_threads_share_the_cycles() -> None:
     work = matmul(256, 256, 1024)
     assert phases(work, V3, 2).cycles == pytest.approx(phases(work, V3, 1).cycles / 2, rel=0.1)

@@ -49,7 +49,7 @@ def pace_loop(name: str, profiles: Path | None, folder: Path) -> PaceLoop:
     if known is None:
         raise InputError(f"nothing was measured of a machine like {name}; leave --like out, or run `tvmpipe profile`")
     target, usual_s = known
-    if target.architecture != here.architecture or target.vector_bits > here.vector_bits:
+    if not here.runs(target):
         raise InputError(f"this machine ({here.cpu}) has not the instructions of {target.name}")
     loop = register_tiles(target, 1)
     library = folder / "pace.so"

@@ -38,6 +38,10 @@ class TargetDescription:
         """The first part of the triple: "x86_64", "aarch64"."""
         return self.triple.split("-", 1)[0]
 
+    def runs(self, other: TargetDescription) -> bool:
+        """Whether code for `other` runs here, as far as architecture and vectors say."""
+        return self.architecture == other.architecture and self.vector_bits >= other.vector_bits
+
     def peak_flops(self, threads: int) -> float:
         """Nominal fp32 FLOP/s of `threads` cores (never more than the chip has)."""
         return min(threads, self.cores) * self.clock_hz * self.flops_per_cycle
