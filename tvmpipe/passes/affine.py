@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.dataflow import definitions_of
 from tvmpipe.passes.kernels.base import constant_of, is_float32, shape_of
 
 _OPERATORS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
@@ -31,12 +32,7 @@ def fold_affine(module: Any) -> Any:
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    main = module["main"]
-    users: dict[Any, int] = {}
-    for block in main.body.blocks:
-        if isinstance(block, relax.DataflowBlock):
-            for variable, readers in relax.analysis.udchain(block).items():
-                users[variable] = len(readers)
+    _, users = definitions_of(module)
 
     @mutator
     class Folder(PyExprMutator):  # type: ignore[misc]
@@ -100,7 +96,7 @@ def fold_affine(module: Any) -> Any:
             return self.builder_.emit(result)
 
     folder = Folder(module)
-    module["main"] = folder.visit_expr(main)
+    module["main"] = folder.visit_expr(module["main"])
     return module
 
 

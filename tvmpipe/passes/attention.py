@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.dataflow import definitions_of
 from tvmpipe.passes.kernels.attention import attention
 from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, constant_of, is_float32, shape_of
 
@@ -13,12 +14,7 @@ def fuse_attention(module: Any) -> Any:
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    definition: dict[Any, Any] = {}
-    readers: dict[Any, int] = {}
-    for block in module["main"].body.blocks:
-        if isinstance(block, relax.DataflowBlock):
-            definition.update((binding.var, binding.value) for binding in block.bindings)
-            readers.update((variable, len(users)) for variable, users in relax.analysis.udchain(block).items())
+    definition, readers = definitions_of(module)
 
     def made_by(variable: Any, *operators: str) -> Any:
         """The call that makes a variable nothing else reads, if it is one of the operators."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tvmpipe.passes.dataflow import definitions_of
 from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, constant_of, is_float32, shape_of
 from tvmpipe.passes.kernels.rows import norm
 
@@ -31,12 +32,7 @@ def fuse_norms(module: Any) -> Any:
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    definition: dict[Any, Any] = {}
-    readers: dict[Any, int] = {}
-    for block in module["main"].body.blocks:
-        if isinstance(block, relax.DataflowBlock):
-            definition.update((binding.var, binding.value) for binding in block.bindings)
-            readers.update((variable, len(users)) for variable, users in relax.analysis.udchain(block).items())
+    definition, readers = definitions_of(module)
     reader = _Reader(definition)
     found: dict[Any, _Norm] = {}
     inside: set[Any] = set()

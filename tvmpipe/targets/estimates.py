@@ -155,21 +155,13 @@ class LearnedCost:
             rows = undisturbed(measured)
             nearest = None if len(measured) >= PLENTY else self._nearest(target, threads, PLENTY)
             near = None if nearest is None else self._model(*nearest)
-            self._models[key] = self._kept(key, rows, near, target, threads) or self._fitted(
-                key, rows, near, target, threads
+            self._models[key] = self._kept(key, data_hash(rows, near), target, threads) or self._keep(
+                key, fit(rows, target, threads, near)
             )
         return self._models[key]
 
-    def _kept(
-        self,
-        key: str,
-        rows: Sequence[Measurement],
-        near: TargetModel | None,
-        target: TargetDescription,
-        threads: int,
-    ) -> TargetModel | None:
-        """Trees that were fitted to the same rows before."""
-        data = data_hash(rows, near)
+    def _kept(self, key: str, data: str, target: TargetDescription, threads: int) -> TargetModel | None:
+        """Trees that were fitted to the same rows before, as their hash `data` says."""
         for folder in (self._cache, SHIPPED):
             if folder is not None and (path := folder / f"{key}.model.json").is_file():
                 try:
@@ -181,16 +173,7 @@ class LearnedCost:
                     return model
         return None
 
-    def _fitted(
-        self,
-        key: str,
-        rows: Sequence[Measurement],
-        near: TargetModel | None,
-        target: TargetDescription,
-        threads: int,
-    ) -> TargetModel:
-        logger.info("fitting trees to %d measurements of %s", len(rows), key)
-        model = fit(rows, target, threads, near)
+    def _keep(self, key: str, model: TargetModel) -> TargetModel:
         if self._cache is not None:
             # Whoever cannot keep them fits them again.
             with contextlib.suppress(OSError):

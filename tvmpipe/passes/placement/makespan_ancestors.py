@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tvmpipe.passes.placement.classes import device_classes
 from tvmpipe.passes.placement.limits import Deadline
-from tvmpipe.passes.placement.makespan_bounds import Windows
+from tvmpipe.passes.placement.makespan_bounds import Windows, ready_s
 from tvmpipe.passes.placement.makespan_instance import Instance
 
 _NEAREST = 48  # ancestors that are looked at
@@ -26,7 +26,7 @@ def with_ancestors(inst: Instance, reach: Windows, deadline: Deadline) -> Window
 
     Nodes after the deadline keep what paths alone say of them, through those before it.
     """
-    count, head = inst.node_count, inst.problem.device_count
+    count = inst.node_count
     until = [list(row) for row in reach.until]
     kinds = [same for same in device_classes(inst.problem) if len(same) > 0]
     edges = _edges(inst)
@@ -35,15 +35,8 @@ def with_ancestors(inst: Instance, reach: Windows, deadline: Deadline) -> Window
             continue
         here = inst.allowed[inst.unit_of[node]]
         for device in here:
-            ready = 0.0
-            for tensor in inst.inputs[node]:
-                source, table = inst.producer[tensor], inst.seconds[tensor]
-                if source < 0:
-                    ready = max(ready, table[head][device])
-                else:
-                    senders = inst.allowed[inst.unit_of[source]]
-                    ready = max(ready, min([until[source][a] + table[a][device] for a in senders], default=math.inf))
-            until[node][device] = max(until[node][device], ready + inst.times[node][device])
+            end_s = ready_s(inst, until, node, device) + inst.times[node][device]
+            until[node][device] = max(until[node][device], end_s)
         if deadline.over:
             continue
         for same in kinds:

@@ -34,15 +34,7 @@ def windows(inst: Instance) -> Windows:
     here = [inst.allowed[inst.unit_of[node]] for node in range(count)]
     for node in nodes:
         for device in here[node]:
-            ready = 0.0
-            for tensor in inst.inputs[node]:
-                source, table = inst.producer[tensor], inst.seconds[tensor]
-                if source < 0:
-                    ready = max(ready, table[head][device])
-                else:
-                    made = until[source]
-                    ready = max(ready, min([made[a] + table[a][device] for a in here[source]], default=math.inf))
-            until[node][device] = ready + inst.times[node][device]
+            until[node][device] = ready_s(inst, until, node, device) + inst.times[node][device]
     for tensor in inst.results:
         source = inst.producer[tensor]
         for device in here[source]:
@@ -57,6 +49,19 @@ def windows(inst: Instance) -> Windows:
                     far = min([row[b] + rest for b, rest in ahead], default=math.inf)
                     onward[source][device] = max(onward[source][device], far)
     return Windows(until, onward)
+
+
+def ready_s(inst: Instance, until: list[list[float]], node: int, device: int) -> float:
+    """When a node's inputs are on a device at the earliest, each from the best place of its producer."""
+    ready = 0.0
+    for tensor in inst.inputs[node]:
+        source, table = inst.producer[tensor], inst.seconds[tensor]
+        if source < 0:
+            ready = max(ready, table[inst.problem.device_count][device])
+        else:
+            made, senders = until[source], inst.allowed[inst.unit_of[source]]
+            ready = max(ready, min([made[a] + table[a][device] for a in senders], default=math.inf))
+    return ready
 
 
 def relaxation_s(inst: Instance, limit_s: float) -> float:
