@@ -155,9 +155,12 @@ class LearnedCost:
             rows = undisturbed(measured)
             nearest = None if len(measured) >= PLENTY else self._nearest(target, threads, PLENTY)
             near = None if nearest is None else self._model(*nearest)
-            self._models[key] = self._kept(key, data_hash(rows, near), target, threads) or self._keep(
-                key, fit(rows, target, threads, near)
-            )
+            model = self._kept(key, data_hash(rows, near), target, threads)
+            if model is None:
+                logger.info("fitting trees to %d measurements of %s", len(rows), key)
+                model = fit(rows, target, threads, near)
+                self._keep(key, model)
+            self._models[key] = model
         return self._models[key]
 
     def _kept(self, key: str, data: str, target: TargetDescription, threads: int) -> TargetModel | None:
@@ -173,7 +176,7 @@ class LearnedCost:
                     return model
         return None
 
-    def _keep(self, key: str, model: TargetModel) -> TargetModel:
+    def _keep(self, key: str, model: TargetModel) -> None:
         if self._cache is not None:
             # Whoever cannot keep them fits them again.
             with contextlib.suppress(OSError):
@@ -181,7 +184,6 @@ class LearnedCost:
                 partial = self._cache / f"{key}.{os.getpid()}.part"
                 partial.write_text(model.to_json(), encoding="utf-8")
                 partial.replace(self._cache / f"{key}.model.json")
-        return model
 
 
 def default_cost(folder: Path | None = None) -> LearnedCost:

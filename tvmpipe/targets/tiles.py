@@ -108,7 +108,7 @@ def product_tile(m: int, panels: int, k: int, machine: Machine, *, ragged_panels
 def product_step(m: int, k: int, machine: Machine) -> int:
     """How much of a product's length `k` all `m` rows go through before the next; `k` where it is not cut.
 
-    Measured on two Xeons with AVX-512: 4 to 12 % less time for 4096, 2 to 5 % for 3072, none for 1024. Narrower vectors
+    Measured on a Xeon with AVX-512: 5 to 15 % less time for 4096, 2 to 5 % for 3072, none for 1024. Narrower vectors
     ask for half as many bytes in a cycle and lose 1 to 4 %.
     """
     return _STEP if machine.lanes == BLOCK and k >= _LONG and k % _STEP == 0 and m >= 2 * BLOCK else k
