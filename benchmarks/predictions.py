@@ -4,12 +4,13 @@
 
 For each pair of a model and a cluster of unequal emulated devices there are two plans. One is made with costs learned
 from everything that was measured but this model's primitives: a model never seen. The other is made with the
-measurements of this model. Both are compiled and run on agents of their own on this machine, block by block in turns,
-so that whatever disturbs this machine disturbs both. Printed are, of the first, predicted and measured period and the
-same of one sample alone; and how much longer its period is than the second's. Everything is emulated: each agent
+measurements of this model. All are compiled; then both of a pair are run on agents of their own on this machine, first
+one and then the other, pair after pair, and all of that again: what disturbs this machine for some minutes is in one
+of the rounds, of which the median counts. Printed are, of the first plan, predicted and measured period and the same of
+one sample alone; and how much longer its period is than the second's. Everything is emulated: each agent
 computes for real on one thread and then waits, as a device would that is so many times slower than the machine which
 the measurements are of (`--like`: how fast this one is meanwhile is looked at after every stage), and sends no faster
-than its link. Writes `results/predictions.txt` after each pair.
+than its link. Writes `results/predictions.txt` after each round.
 `--store` is where `tvmpipe profile` measured the models, if not what comes with tvmpipe.
 """
 
@@ -33,10 +34,10 @@ from rich.table import Table
 from benchmarks.cost_model import RESULTS
 from benchmarks.emulated import cluster_of
 from benchmarks.kernels import model_file, processor
-from benchmarks.rounds import Running, rounds
+from benchmarks.running import Running
 from tvmpipe.build import prepare
 from tvmpipe.commands.progress import stderr
-from tvmpipe.passes.base import CompileState
+from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
 from tvmpipe.passes.price import price_stages
 from tvmpipe.passes.work import works_of
@@ -68,8 +69,8 @@ _GOOD = 0.1
 class Row:
     """A pair; seconds. `predicted` by a plan made without the model's measurements, `known` what these say of it.
 
-    `over` is the median over rounds of its measured period over that of the plan made with them, 1 where the two are
-    the same plan. `measured` primitives of `primitives` were in the store.
+    Measured ones are medians of rounds. `over` is the median of its period over that of the plan made with them in the
+    same round, 1 where the two are the same plan. `measured` primitives of `primitives` were in the store.
     """
 
     model: str
@@ -103,48 +104,60 @@ def compiled(front: CompileState, cost_model: CostModel) -> CompileState:
     return run_passes(replace(front, options=replace(front.options, cost_model=cost_model)), COMPILE[len(FRONT) :])
 
 
-def measure(path: Path, model: str, name: str, store: ProfileStore) -> Row:
-    """Plan a pair both ways, run both in turns."""
-    cluster = cluster_of(name)
-    front = run_passes(prepare(path, cluster, time_limit_s=PLAN_S), FRONT)
-    assert front.graph is not None
-    works = works_of(front.graph, front.module)
-    with ExitStack() as stack:
+class Pair:
+    """A model on a cluster: the plan made without its measurements and, unless it is the same, the one made with them.
+
+    `periods` has the seconds of each plan for every round, `alone_s` those of one sample in the first plan.
+    """
+
+    def __init__(self, path: Path, model: str, name: str, store: ProfileStore) -> None:
+        cluster = cluster_of(name)
+        front = run_passes(prepare(path, cluster, time_limit_s=PLAN_S), FRONT)
+        assert front.graph is not None
+        works = works_of(front.graph, front.module)
         costs = LearnedCost([store])
-        stderr.print(f"{model} on {name}: compiling")
         blind = compiled(front, costs.without({work.key for work in works}))
         known = compiled(front, costs)
         assert blind.plan is not None
         assert known.plan is not None
         assert known.costs is not None
+        self.path, self.model, self.name, self.cluster, self.profiles = path, model, name, cluster, store.folder
         states = (blind,) if blind.plan.placement == known.plan.placement else (blind, known)
-        again = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
-        running = []
-        for state in states:
-            assert state.bundle is not None
-            assert state.plan is not None
-            running.append(Running(state.bundle, cluster, store.folder, state.plan.inflight, stack))
-        reference = Reference(path)
-        for one in running:
-            one.warm_up(reference)
-        periods = rounds(running, _ROUNDS)
-        timed = [identity(work.key, schedule_version(), tvm_version()) for work in works if work.key and not work.view]
-        have = {row.key for row in store.read(cluster.devices[0].target, 1)}
+        self.bundles = [required(state.bundle, "bundle") for state in states]
+        self.said = blind.plan
+        self.known = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
+        self.timed = {identity(w.key, schedule_version(), tvm_version()) for w in works if w.key and not w.view}
+        self.measured = self.timed & {row.key for row in store.read(cluster.devices[0].target, 1)}
+        self.periods: list[tuple[float, ...]] = []
+        self.alone_s: list[float] = []
+
+    def measure(self) -> None:
+        """A round: a block of each plan, and of the first also samples one by one."""
+        with ExitStack() as stack:
+            running = [Running(bundle, self.cluster, self.profiles, stack) for bundle in self.bundles]
+            reference = Reference(self.path)
+            for one in running:
+                one.warm_up(reference)
+            self.periods.append(tuple(one.block(f"{self.model} on {self.name}") for one in running))
+            self.alone_s.append(running[0].alone_s())
+
+    def row(self) -> Row:
+        """What the rounds so far say."""
         return Row(
-            model=model,
-            cluster=name,
-            devices=len(cluster.devices),
-            used=len(blind.plan.loads),
-            predicted_period_s=blind.plan.period_s,
-            known_period_s=again.period_s,
-            period_s=statistics.median(one[0] for one in periods),
-            predicted_latency_s=blind.plan.latency_s,
-            known_latency_s=again.latency_s,
-            latency_s=running[0].alone_s(),
-            same_plan=len(states) == 1,
-            over=statistics.median(one[0] / one[-1] for one in periods),
-            measured=sum(key in have for key in timed),
-            primitives=len(timed),
+            model=self.model,
+            cluster=self.name,
+            devices=len(self.cluster.devices),
+            used=len(self.said.loads),
+            predicted_period_s=self.said.period_s,
+            known_period_s=self.known.period_s,
+            period_s=statistics.median(one[0] for one in self.periods),
+            predicted_latency_s=self.said.latency_s,
+            known_latency_s=self.known.latency_s,
+            latency_s=statistics.median(self.alone_s),
+            same_plan=len(self.bundles) == 1,
+            over=statistics.median(one[0] / one[-1] for one in self.periods),
+            measured=len(self.measured),
+            primitives=len(self.timed),
         )
 
 
@@ -193,7 +206,8 @@ def cells(row: Row) -> tuple[str, ...]:
 def write(rows: Sequence[Row]) -> None:
     """The table and its summary as text."""
     lines = [
-        f"{processor()}; {date.today().isoformat()}; emulated devices and links, 1 thread each; milliseconds",
+        f"{processor()}; {date.today().isoformat()}; emulated devices and links, 1 thread each; milliseconds, "
+        f"medians of {_ROUNDS} rounds",
         "said: by costs learned from other models; known: error of the same plan's period by measured costs;",
         "over: measured period of this plan against that of the plan made with measured costs",
         "",
@@ -211,14 +225,20 @@ def write(rows: Sequence[Row]) -> None:
 @click.option("--json", "as_json", is_flag=True)
 def main(pairs: int, store: Path, as_json: bool) -> None:
     """Print predicted and measured periods and latencies, all emulated."""
-    rows: list[Row] = []
-    for number, (model, name) in enumerate(PAIRS[:pairs]):
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+        taken: list[Pair] = []
+        for model, name in PAIRS[:pairs]:
+            stderr.print(f"{len(taken) + 1} of {pairs}: compiling {model} for {name}")
             path = model_file(model, Path(folder))
-            rows.append(measure(path, model, name, ProfileStore(store)))
-        write(rows)
-        stderr.print(f"{number + 1} of {pairs}: {' | '.join(cells(rows[-1]))}; {time.monotonic() - started:.0f} s")
+            taken.append(Pair(path, model, name, ProfileStore(store)))
+        for number in range(_ROUNDS):
+            for place, pair in enumerate(taken):
+                started = time.monotonic()
+                pair.measure()
+                took = f"{time.monotonic() - started:.0f} s"
+                stderr.print(f"round {number + 1}, {place + 1} of {pairs}: {' | '.join(cells(pair.row()))}; {took}")
+            rows = [pair.row() for pair in taken]
+            write(rows)
     if as_json:
         facts = [{**asdict(row), "period_error": row.period_error, "latency_error": row.latency_error} for row in rows]
         click.echo(json.dumps({"emulated": True, "pairs": facts}, indent=2))

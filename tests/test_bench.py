@@ -78,13 +78,13 @@ def test_wrong_results_are_an_error(chain_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_failures_of_a_process_are_named(tmp_path: Path) -> None:
-    with _Worker("stage", 1) as worker:
+    with _Worker("stage", {}) as worker:
         with pytest.raises(DeviceError, match="process of stage failed"):
             worker.ask("load", TvmJob(tmp_path / "none.so", (), (), ()))
         worker._process.kill()
         with pytest.raises(DeviceError, match="process of stage ended with SIGKILL"):
             worker.ask("infer")
-    with _Worker("x86-64-v9", 1) as worker:
+    with _Worker("x86-64-v9", {}) as worker:
         worker._process.send_signal(signal.SIGILL)
         with pytest.raises(ClusterError, match="has not all instructions of x86-64-v9"):
             worker.ask("infer")

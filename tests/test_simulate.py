@@ -133,6 +133,30 @@ def test_a_pipeline_by_hand() -> None:
     assert simulate(chain(model="summed"), solution, samples=20).period_s == 4.0
 
 
+def test_devices_of_several_stages_keep_their_period_with_few_samples() -> None:
+    """b, a, b, c, b, c, a in a line with links: lanes take what is there, in the executor's order."""
+    device_of = (1, 0, 1, 2, 1, 2, 0)
+    seconds = np.array([111.9, 32.0, 18.7, 61.1, 25.5, 90.9, 127.4])
+    facts = {
+        "names": tuple("stuvwxy"),
+        "devices": ("a", "b", "c"),
+        "time_s": np.tile(seconds[:, None], (1, 3)),
+        "weight_bytes": np.zeros(7),
+        "working_bytes": np.zeros(7),
+        "memory_bytes": np.full(3, np.inf),
+        "tensors": (
+            Tensor(None, (0,)),
+            *(Tensor(n, (n + 1,), size) for n, size in enumerate([69.1, 34.8, 34.8, 34.8, 17.7, 26.2])),
+            Tensor(6, (), to_head=True),
+        ),
+        "bandwidth_bps": np.ones((4, 4)),
+        "latency_s": np.zeros((4, 4)),
+    }
+    solution = Solution(device_of, 159.4, 159.4, "by hand")
+    assert simulate(chain(**facts), solution, 300, inflight=8).period_s == pytest.approx(159.4, rel=0.01)
+    assert simulate(chain(**facts), solution, 300, inflight=4).period_s > 200
+
+
 def test_jitter_is_seeded_and_costs_time() -> None:
     solution = Solution((0, 1), 3.0, 3.0, "by hand")
     first, again, other = (simulate(chain(), solution, 400, 3, 0.5, seed) for seed in (1, 1, 2))

@@ -25,6 +25,7 @@ import numpy as np
 
 from tvmpipe.bench_worker import SPIN_COUNT, FunctionTime, OnnxJob, TvmJob
 from tvmpipe.errors import ClusterError, DeviceError
+from tvmpipe.runtime.process import compute_environment
 from tvmpipe.tensors import random_tensor
 
 if TYPE_CHECKING:
@@ -119,11 +120,12 @@ def bench_model(
     weights = tuple(bundle.path_of(file) for file in stage.weight_files)
 
     ratio = quartiles = onnxruntime_s = error = None
-    with _Worker(target.name, threads) as ours:
+    variables = compute_environment(threads) | {"TVM_THREAD_POOL_SPIN_COUNT": str(SPIN_COUNT)}
+    with _Worker(target.name, variables) as ours:
         ours.ask("load", TvmJob(bundle.path_of(stage.library), weights, stage.weight_names, inputs))
         results = dict(zip((tensor.value for tensor in stage.outputs), ours.ask("outputs"), strict=True))
         if against == "onnxruntime":
-            with _Worker("ONNX Runtime", threads) as theirs:
+            with _Worker("ONNX Runtime", {}) as theirs:
                 theirs.ask("load", OnnxJob(path, threads, sample))
                 have = {name: results[value] for name, value in manifest.model_outputs.items()}
                 error = relative_error(have, theirs.ask("outputs"))
@@ -222,19 +224,16 @@ def _primitive(one: FunctionTime, costs: Mapping[str, _Cost], peak: float) -> Pr
 
 
 class _Worker:
-    """A `tvmpipe.bench_worker` process; `what` is what it runs, for errors."""
+    """A `tvmpipe.bench_worker` process with these environment variables too; `what` is what it runs, for errors."""
 
-    def __init__(self, what: str, threads: int) -> None:
+    def __init__(self, what: str, variables: Mapping[str, str]) -> None:
         self._what = what
         self._pipe, child = Pipe()
-        # TVM reads these when its pool starts. Without a number it would use half of the processors, taking the
-        # rest for hyper-threads, and it would bind threads to the first cores.
-        pool = {"TVM_NUM_THREADS": threads, "TVM_BIND_THREADS": 0, "TVM_THREAD_POOL_SPIN_COUNT": SPIN_COUNT}
         # Not `-m`: the classes that are sent must be those of the imported module, not of `__main__`.
         serve = f"from tvmpipe.bench_worker import main; main({child.fileno()})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", serve],
-            env={**os.environ, **{name: str(value) for name, value in pool.items()}},
+            env={**os.environ, **variables},
             pass_fds=[child.fileno()],
             stdin=subprocess.DEVNULL,
         )

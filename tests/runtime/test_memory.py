@@ -19,8 +19,8 @@ from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 ONE = '[[device]]\nname = "solo"\ntarget = "native"\nthreads = 1\n'
 
 
-def peak_bytes(agents: LocalCluster, bundle: Bundle) -> int:
-    """The most memory that the process had which hosted the stages of a bundle with one input `x`."""
+def memory_of(agents: LocalCluster, bundle: Bundle) -> tuple[int, int]:
+    """Bytes of the process that hosts the stages of a bundle with one input `x`: at most, and in huge pages."""
     (x,) = bundle.manifest.model.inputs
     agent = psutil.Process(agents.process("solo").pid)
     with bundle.connect(agents.tracker) as pipe:
@@ -28,9 +28,20 @@ def peak_bytes(agents: LocalCluster, bundle: Bundle) -> int:
             pipe.run({"x": np.ones(x.shape, np.float32)})
         family = agent.children(recursive=True)
         (host,) = (process for process in family if any("host_process" in word for word in process.cmdline()))
-        status = Path(f"/proc/{host.pid}/status").read_text(encoding="ascii")
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+        return proc_bytes(host.pid, "status", "VmHWM"), proc_bytes(host.pid, "smaps_rollup", "AnonHugePages")
+
+
+def proc_bytes(pid: int, file: str, field: str) -> int:
+    """A field of a file that Linux has of a process."""
+    lines = Path(f"/proc/{pid}/{file}").read_text(encoding="ascii").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
+
+
+def huge_pages_on_request() -> bool:
+    """Whether the kernel gives huge pages to who asks."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.exists() and "[never]" not in setting.read_text(encoding="ascii")
 
 
 def planned_bytes(bundle: Bundle) -> int:
@@ -50,7 +61,11 @@ def test_a_stage_takes_the_memory_that_was_planned(
     cluster.write_text(ONE)
     bundles = {size: tvmpipe.build(save(model(size), tmp_path, f"{size}.onnx"), cluster) for size in (small, large)}
     with local_cluster([LocalAgent("solo")], store=tmp_path / "store") as agents:
-        peaks = {size: peak_bytes(agents, bundle) for size, bundle in bundles.items()}
+        found = {size: memory_of(agents, bundle) for size, bundle in bundles.items()}
+    peaks = {size: peak for size, (peak, _) in found.items()}
     planned = planned_bytes(bundles[large]) - planned_bytes(bundles[small])
     assert planned > at_least
     assert abs(peaks[large] - peaks[small] - planned) < 0.1 * planned
+    weights = sum(stage.weight_bytes for stage in bundles[large].manifest.plan.stages)
+    if huge_pages_on_request():
+        assert found[large][1] > 0.9 * weights - (4 << 20)

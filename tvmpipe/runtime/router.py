@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import heapq
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tvmpipe.manifest import StageEntry, Turn
@@ -110,3 +112,29 @@ class Router:
         ready = [stage for stage in state.waiting if all(t.value in state.there for t in stage.inputs)]
         state.waiting = [stage for stage in state.waiting if stage not in ready]
         return tuple(Task(number, stage) for stage in ready)
+
+
+class TaskQueue:
+    """What a device can run. Next is the task of the least batch plus its stage's depth (see `depths_of`).
+
+    So a device has in each period one batch for each of its stages before it, as in a modulo schedule (Rau, "Iterative
+    modulo scheduling", MICRO 1994). With the oldest batch first, its last stages would hold up those that other devices
+    wait for.
+    """
+
+    def __init__(self, depths: Mapping[str, int]) -> None:
+        self._depths = depths
+        self._order = itertools.count()
+        self._tasks: list[tuple[int, int, Task]] = []
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, tasks: Iterable[Task]) -> None:
+        """These can run, too."""
+        for task in tasks:
+            heapq.heappush(self._tasks, (task.batch + self._depths[task.stage.name], next(self._order), task))
+
+    def take(self) -> Task:
+        """The next to run. Raises IndexError where there is none."""
+        return heapq.heappop(self._tasks)[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from tvmpipe.manifest import HEAD, Encoding, Manifest, PlanEntry, StageEntry, Turn
@@ -28,10 +30,11 @@ class HostSpec(_Frozen):
     """One device's part of an opened pipeline.
 
     Attributes: `session` 16 hex digits that every message carries; `owner` who opened it, for people; `turn` the
-    batches that come here; `routes` value id -> peers that are sent it; `status_address` where the head hears how the
-    device is; `lease_s` seconds without a word from the head after which the device is free again; `max_batches` how
-    many batches may be under way; `limit_bytes` the most that the tensors of one sample in a message may claim;
-    `trace` whether to note when what was done.
+    batches that come here; `depths` stage -> how much later than a batch's entry it should run (see `depths_of`);
+    `routes` value id -> peers that are sent it; `status_address` where the head hears how the device is; `lease_s`
+    seconds without a word from the head after which the device is free again; `max_batches` how many batches may be
+    under way; `limit_bytes` the most that the tensors of one sample in a message may claim; `trace` whether to note
+    when what was done.
     """
 
     session: str
@@ -40,6 +43,7 @@ class HostSpec(_Frozen):
     threads: int
     turn: Turn
     stages: tuple[StageEntry, ...]
+    depths: dict[str, int]
     routes: dict[int, tuple[str, ...]]
     peers: tuple[Peer, ...]
     status_address: str
@@ -80,9 +84,29 @@ def receivers_of(manifest: Manifest, plan: PlanEntry) -> dict[int, tuple[str, ..
     return {value: tuple(name for name in names if name not in made_on[value]) for value, names in readers.items()}
 
 
+def depths_of(plan: PlanEntry) -> dict[str, int]:
+    """Stage -> how many batches enter after one until it comes there, if each device on its way takes a period.
+
+    One of k devices that take turns takes k periods; what a device makes for itself is there in the same.
+    """
+    makers: dict[int, list[StageEntry]] = {}
+    depths: dict[str, int] = {}
+    for stage in plan.stages:
+        before = [makers[tensor.value] for tensor in stage.inputs if tensor.value in makers]
+        depths[stage.name] = max((_depth_after(made, stage.device, depths) for made in before), default=0)
+        for tensor in stage.outputs:
+            makers.setdefault(tensor.value, []).append(stage)
+    return depths
+
+
+def _depth_after(made: Sequence[StageEntry], device: str, depths: Mapping[str, int]) -> int:
+    return max(depths[one.name] + (0 if any(m.device == device for m in made) else one.turn.of) for one in made)
+
+
 def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening) -> HostSpec:
     """What `device` is told when `plan` is opened."""
     stages = tuple(stage for stage in plan.stages if stage.device == device)
+    depths = depths_of(plan)
     turns = {**plan.turns, HEAD: Turn()}
     receivers = receivers_of(manifest, plan)
     made = [tensor.value for stage in stages for tensor in stage.outputs]
@@ -99,6 +123,7 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
         threads=manifest.device(device).threads,
         turn=turns[device],
         stages=stages,
+        depths={stage.name: depths[stage.name] for stage in stages},
         routes=routes,
         peers=tuple(
             Peer(

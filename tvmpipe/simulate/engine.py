@@ -89,25 +89,26 @@ def simulate(
 ) -> Simulation:
     """Run samples through a placement as its problem's model says what takes what (see `operations_of`).
 
-    `inflight`: samples at once, the next one enters when one has left; None: as many as keep every lane busy. The
-    period is the planner's after some samples more than that, once what is not the slowest has fallen into its step.
+    `inflight`: samples at once, the next one enters when one has left. Lanes then take what is there as the executor's
+    devices do: that of the least sample + depth. None, in the models of throughput: as many as keep every lane busy,
+    and lanes take operations strictly in the order of sample + turn. So a lane has all the operations of a turn, each
+    of another sample, before it at once, and is idle only if it has less to do than the slowest: the period is the
+    planner's after some samples more, once what is not the slowest has fallen into its step.
     `jitter`: every operation takes a lognormal multiple of its time, of mean 1 and this standard deviation.
-    `groups`: devices that take samples in turn, which the solution's devices are numbers of (see `round_of`). A turn
-    is then as long as a round, so that a lane has all that it does in a round before it at once; with few samples
-    in flight that would let them wait for others that are not there yet, and turns stay single samples.
-    Raises ValueError where there is nothing to simulate.
+    `groups`: devices that take samples in turn, which the solution's devices are numbers of (see `round_of`). Turn and
+    depth then count rounds. Raises ValueError where there is nothing to simulate.
     """
     rounds = round_of(problem, solution, groups)
     # The turns are how many samples lie behind each other on the way; one more round comes, one leaves.
     room = (max(one.turn for operations in rounds for one in operations) + 2) * len(rounds)
-    stride = len(rounds) if inflight is None else 1
     room = room if inflight is None else inflight
     if samples < 1 or room < 1 or not 0 <= jitter < math.inf:
         raise ValueError("samples and inflight are at least 1, and jitter is not negative")
     spread = math.sqrt(math.log1p(jitter**2))
     most = max(map(len, rounds))
     factors = np.random.default_rng(seed).lognormal(-(spread**2) / 2, spread, (samples, most))
-    run = _Run(rounds, stride, room, factors if jitter else np.ones_like(factors))
+    eager = inflight is not None and problem.model != "makespan"
+    run = _Run(rounds, eager, room, factors if jitter else np.ones_like(factors))
     run.env.run()
     used = (lane for operations in rounds for one in operations for lane, _ in one.uses)
     lanes = dict.fromkeys(problem.devices) | dict.fromkeys(used)
@@ -115,10 +116,13 @@ def simulate(
 
 
 class _Run:
-    """The state of one simulation: what each lane has before it, and what each sample still waits for."""
+    """The state of one simulation: what each lane has before it, and what each sample still waits for.
 
-    def __init__(self, rounds: Sequence[tuple[Operation, ...]], stride: int, room: int, factors: Any) -> None:
-        self.rounds, self.stride, self.factors = rounds, stride, factors
+    `eager`: a lane has only those operations before it that wait for nothing else.
+    """
+
+    def __init__(self, rounds: Sequence[tuple[Operation, ...]], eager: bool, room: int, factors: Any) -> None:
+        self.rounds, self.eager, self.factors = rounds, eager, factors
         self.follows: list[list[list[int]]] = [[[] for _ in operations] for operations in rounds]
         for operations, follows in zip(rounds, self.follows, strict=True):
             for number, one in enumerate(operations):
@@ -144,15 +148,24 @@ class _Run:
             operations = self._operations(sample)
             for number, one in enumerate(operations):
                 self.waits[sample, number] = len(one.after)
-                for lane, _ in one.uses:
-                    heapq.heappush(self.queues[lane], (sample + one.turn * self.stride, number, sample))
+                if not (self.eager and one.after):
+                    self._queue(sample, number)
             self._start((sample, number) for number, one in enumerate(operations) if not one.after)
+
+    def _key(self, sample: int, number: int) -> tuple[int, int, int]:
+        """By which lanes order operations."""
+        one = self._operations(sample)[number]
+        return sample + (one.depth if self.eager else one.turn) * len(self.rounds), number, sample
+
+    def _queue(self, sample: int, number: int) -> None:
+        for lane, _ in self._operations(sample)[number].uses:
+            heapq.heappush(self.queues[lane], self._key(sample, number))
 
     def _start(self, ready: Iterable[tuple[int, int]]) -> None:
         """Start those that come first on all of their lanes, if these are idle and nothing is waited for."""
         for sample, number in ready:
             one = self._operations(sample)[number]
-            key = sample + one.turn * self.stride, number, sample
+            key = self._key(sample, number)
             if self.waits.get((sample, number)) == 0 and all(
                 lane not in self.busy and self.queues[lane][0] == key for lane, _ in one.uses
             ):
@@ -171,6 +184,8 @@ class _Run:
             self.spans.append(Span(lane, kind, one.name, sample, began, self.env.now))
         for following in follows:
             self.waits[sample, following] -= 1
+            if self.eager and not self.waits[sample, following]:
+                self._queue(sample, following)
         self.undone[sample] -= 1
         if not self.undone[sample]:
             self.left[sample] = self.env.now

@@ -20,8 +20,8 @@ class Operation:
     """Something that takes a sample's time.
 
     Attributes: `name` of a node, or of a tensor and where it goes; `seconds`; `uses` the lanes that it keeps busy at
-    once and what it is to each; `after` operations of the same sample that it waits for; `turn`: lanes take
-    operations in the order of sample + turn, then in the order of operations (see `simulate` for devices in turn).
+    once and what it is to each; `after` operations of the same sample that it waits for; `turn` how often the lane
+    changes on the way to it; `depth` how many devices have computed then (see `simulate` for what these order).
     """
 
     name: str
@@ -29,6 +29,12 @@ class Operation:
     uses: tuple[tuple[str, Kind], ...]
     after: tuple[int, ...]
     turn: int = 0
+    depth: int = 0
+
+    @property
+    def computes(self) -> bool:
+        """Whether it is computing, or taking in what comes, rather than a transfer."""
+        return all(kind == "compute" for _, kind in self.uses)
 
 
 def operations_of(problem: Problem, solution: Solution) -> tuple[Operation, ...]:
@@ -40,20 +46,19 @@ def operations_of(problem: Problem, solution: Solution) -> tuple[Operation, ...]
     Tarnawski et al.). "makespan": as the schedule says, a transfer takes both of its ports at once; each lane keeps
     the schedule's order, one sample after the other.
 
-    In the models of throughput an operation's turn is how often the lane changes on the way to it. So a lane has
-    all the operations of a turn, each of another sample, before it at once, and is idle only if it has less to do
-    than the slowest: that is how a placement whose devices have several stages comes to the period of its model.
     """
     if problem.model == "makespan":
         if solution.schedule is None:
             raise ValueError("a makespan is simulated from its schedule, and this solution has none")
         return _sorted(list(_scheduled(problem, solution, solution.schedule)))
     found = _sorted([(one, 0.0, 0.0) for one in _streamed(problem, solution.device_of)])
-    turns: list[int] = []
+    done: list[Operation] = []
     for one in found:
-        before = (turns[other] + (found[other].uses != one.uses) for other in one.after)
-        turns.append(max(before, default=0))
-    return tuple(replace(one, turn=turn) for one, turn in zip(found, turns, strict=True))
+        before = [done[other] for other in one.after]
+        turn = max((other.turn + (other.uses != one.uses) for other in before), default=0)
+        depth = max((other.depth + (other.computes and not one.computes) for other in before), default=0)
+        done.append(replace(one, turn=turn, depth=depth))
+    return tuple(done)
 
 
 def round_of(

@@ -1,4 +1,4 @@
-"""Pipelines side by side on this machine: blocks of samples in turns."""
+"""A pipeline on emulated devices of this machine, timed in blocks of samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,18 +24,16 @@ _ALONE_S = 4.0  # samples one by one, so long
 
 
 class Running:
-    """A bundle on agents of its own; `inflight` samples of it are under way at once."""
+    """A bundle on agents of its own, with as many samples under way as its plan says."""
 
-    def __init__(self, bundle: Bundle, cluster: Cluster, profiles: Path, inflight: int, stack: ExitStack) -> None:
+    def __init__(self, bundle: Bundle, cluster: Cluster, profiles: Path, stack: ExitStack) -> None:
         store = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmpipe-")))
         used = [device for device in cluster.devices if device.name in bundle.manifest.plan.devices]
         local = stack.enter_context(
             local_cluster([agent_of(one, cluster.network, profiles) for one in used], store=store)
         )
-        self.pipe: Pipeline = stack.enter_context(
-            bundle.connect(local.tracker, batch=1, inflight=inflight, timeout_s=300)
-        )
-        self.inflight = inflight
+        self.pipe: Pipeline = stack.enter_context(bundle.connect(local.tracker, batch=1, timeout_s=300))
+        self.inflight = self.pipe.inflight
         self.samples = random_samples(bundle.manifest, 2, seed=0)
         self.predicted_s = bundle.manifest.plan.predicted.period_s
 
@@ -68,8 +65,3 @@ class Running:
             self.pipe.run(self.samples[0])
             took.append(time.perf_counter() - started)
         return statistics.median(took)
-
-
-def rounds(running: Sequence[Running], count: int) -> list[tuple[float, ...]]:
-    """Periods of the plans, seconds, of `count` rounds in which a block of each follows a block of the other."""
-    return [tuple(one.block(f"round {number + 1}") for one in running) for number in range(count)]
