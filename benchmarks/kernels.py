@@ -3,7 +3,8 @@
     python -m benchmarks.kernels [--models resnet18,light_squeezenet] [--threads 1,2] [--runs 20]
 
 A ratio below 1 means that tvmpipe is faster. Each row is written to `benchmarks/results/kernels.txt` as it is
-measured; rows of other models and thread counts that are there already stay as they are.
+measured; rows of other processors, models and thread counts that are there already stay as they are. So are the
+primitives that take a twentieth of an inference or more, each on its own with warm caches, to `primitives.txt`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ DEFAULT = (
     *("light_vgg19", "light_squeezenet", "light_densenet121", "light_inception_v2"),
 )
 RESULTS = Path(__file__).parent / "results" / "kernels.txt"
+PRIMITIVES = RESULTS.with_name("primitives.txt")
 
 _COLUMNS = ("tvmpipe ms", "ORT ms", "ratio", "middle half", "of peak", "error", "compile s", "date")
 _HEADER = f"{'model':<20}{'threads':>8}" + "".join(f"{name:>13}" for name in _COLUMNS)
+_HOT = 0.05  # of an inference
 
 
 def model_file(name: str, folder: Path) -> Path:
@@ -81,13 +84,42 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def record(line: str) -> None:
-    """Write a row to `RESULTS` in place of the one for the same model and threads."""
-    old = RESULTS.read_text(encoding="utf-8").splitlines()[3:] if RESULTS.exists() else []
-    rows = {tuple(one.split()[:2]): one for one in (*old, line)}
+def hot(name: str, result: BenchResult) -> list[str]:
+    """A line for each primitive that an inference spends a good part of its time in."""
+    total = sum(one.total_s for one in result.primitives)
+    return [
+        _line(
+            name,
+            result.threads,
+            f"{one.calls:>5} x{one.call_s * 1e3:>8.3f} ms{one.gflops:>8.0f} GFLOP/s{one.peak_share:>6.0%} of peak  "
+            f"{' '.join(one.operators)}: {' '.join('x'.join(map(str, shape)) for shape in one.shapes)}",
+        )
+        for one in result.primitives
+        if one.total_s >= _HOT * total
+    ]
+
+
+def record(path: Path, head: tuple[str, ...], lines: list[str]) -> None:
+    """Write lines of one model and thread count to a file, in place of those measured on this processor before.
+
+    The file has a section for each processor: its name, `head`, then lines by threads and model.
+    """
     order = {name: position for position, name in enumerate(DEFAULT)}
-    keys = sorted(rows, key=lambda key: (int(key[1]), order.get(key[0], len(order)), key[0]))
-    RESULTS.write_text("\n".join([title(), "", _HEADER, *(rows[key] for key in keys)]) + "\n", encoding="utf-8")
+    sections: dict[str, tuple[tuple[str, ...], list[str]]] = {}
+    for section in path.read_text(encoding="utf-8").split("\n\n") if path.exists() else []:
+        first, *others = section.strip().splitlines()
+        known = len(head) - 1
+        sections[first.split(";")[0]] = ((first, *others[:known]), others[known:])
+    _, old = sections.get(processor(), (head, []))
+    replaced = {tuple(line.split()[:2]) for line in lines}
+    kept = [line for line in old if tuple(line.split()[:2]) not in replaced]
+
+    def place(line: str) -> tuple[int, int, str]:
+        model, threads = line.split()[:2]
+        return int(threads), order.get(model, len(order)), model
+
+    sections[processor()] = (head, sorted([*kept, *lines], key=place))
+    path.write_text("\n\n".join("\n".join((*top, *rows)) for top, rows in sections.values()) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -109,13 +141,14 @@ def main() -> None:
                 try:
                     result = bench_model(path, threads=threads, runs=arguments.runs)
                     line = row(name, result)
+                    record(PRIMITIVES, (title(),), hot(name, result))
                     failed |= result.relative_error is None or result.relative_error > TOLERANCE
                 except Exception as error:  # noqa: BLE001  # a model that fails must not cost the others' rows
                     reason = (str(error).strip() or "no reason given").splitlines()[-1]
                     line = _line(name, threads, f"  failed: {type(error).__name__}: {reason}")
                     failed = True
                 print(line, flush=True)
-                record(line)
+                record(RESULTS, (title(), _HEADER), [line])
     sys.exit(1 if failed else 0)
 
 

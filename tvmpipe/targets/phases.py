@@ -134,7 +134,7 @@ def _matmul(work: Work, target: TargetDescription, threads: int) -> Phases:
     blocks = max(n // BLOCK, 1)
     ragged = heads > 1 and heads >= threads
     step = depth if heads > 1 else product_step(m, depth, machine)
-    rows, columns = product_tile(m, blocks, step, machine, ragged_panels=ragged)
+    rows, columns = product_tile(m, blocks, step, machine, apart=depth, ragged_panels=ragged)
     panel = columns * BLOCK * step * _VALUE
     across, down = math.ceil(blocks / columns), math.ceil(m / rows)
     grouped = tiles_together if step == depth else step_tiles_together
