@@ -44,7 +44,7 @@ def choose_tile(
     streamed: bool = False,
     most_rows: int | None = None,
 ) -> tuple[int, int]:
-    """Rows, at most `most_rows`, and panels of the register tile that need the fewest cycles for `rows` by `panels` in all.
+    """Rows, at most `most_rows`, and panels of the register tile with the fewest cycles for `rows` by `panels` in all.
 
     A step of the reduction costs its `accumulation`, and `row_cost` and `panel_cost` cycles for each row and vector of
     a panel, for what comes from beyond the first level cache. With `ragged_panels` the last tile may have fewer
@@ -105,7 +105,7 @@ def product_tile(
         m,
         panels,
         machine,
-        row_cost=0.05 if aligned else 0.05,
+        row_cost=0.1 if aligned else 0.05,
         panel_cost=0.05,
         ragged_panels=ragged_panels,
         streamed=k * BLOCK * 4 > _FIRST_LEVEL_BYTES,

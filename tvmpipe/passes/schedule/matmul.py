@@ -66,7 +66,7 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
 
 
 def _in_steps(schedule: Any, main: Any, last: Any, k: int, step: int, machine: Machine) -> None:
-    """A long product `[M, N]` of length `k`: for a group of columns all rows go through `step` of K, then through the next.
+    """A product `[M, N]` of great length `k`: for a group of columns all rows go through `step` of K, then the next.
 
     So what is read again stays in the level 2 cache: a slice of the group's right-hand side, one of the left-hand side
     and the group's results, which wait in memory between the steps.
