@@ -6,18 +6,18 @@ With `--measure`, agents are started on this machine and every primitive of the 
 for each target first, into FOLDER, until two measurements agree, as often as there are passes, or for BUDGET seconds a
 target; with `--again` what is there already does not count for that. Then each model in turn is left out:
 costs are learned from the other models' primitives and the experiments, less those that the model has as well, and
-price the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model.txt`, and
-with `--curve` (needs matplotlib) `results/cost_model.svg`: errors for the suite by what was learned from experiments,
-and how much cheaper these are than all primitives of the suite.
+price the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model_NAME.txt`,
+named after FOLDER, and with `--curve` (needs matplotlib) `results/cost_model_NAME.svg`: errors for the suite by what
+was learned from experiments, and how much cheaper these are than all primitives of the suite. What comes with tvmpipe
+is in `tvmpipe/targets/profiles/amd` and `intel`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kernels import model_file, processor
+from benchmarks.kernels import model_file
 from tvmpipe.build import prepare
 from tvmpipe.passes.pipeline import FRONT, run_passes
-from tvmpipe.passes.profile import MIN_REPEAT_S, profile
+from tvmpipe.passes.profile import profile
 from tvmpipe.passes.subjects import Subject, distinct, subjects_of
 from tvmpipe.passes.work import works_of
 from tvmpipe.runtime.local import LocalAgent, local_cluster
@@ -39,6 +39,7 @@ from tvmpipe.targets.design import farthest_first
 from tvmpipe.targets.experiments import experiments
 from tvmpipe.targets.features import as_row, features
 from tvmpipe.targets.learned import TargetModel, fit
+from tvmpipe.targets.measure import MIN_REPEAT_S
 from tvmpipe.targets.profile_store import Measurement, ProfileStore, counting
 from tvmpipe.targets.target import TargetDescription, find_target
 from tvmpipe.targets.timing import Patience
@@ -125,31 +126,19 @@ def _table(works: Sequence[Work], target: TargetDescription) -> NDArray[np.float
     return np.array([as_row(features(work, target, 1)) for work in works])
 
 
-def suite_works(folder: Path) -> dict[str, dict[Work, int]]:
-    """Distinct compiled primitives of each model and how often one inference calls them; kept in `folder`."""
-    kept = folder / "suite.json"
-    if not kept.exists():
-        found: dict[str, list[tuple[dict[str, Any], int]]] = {}
-        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as models:
-            for name in SUITE:
-                state = run_passes(prepare(model_file(name, Path(models)), Cluster((), {})), FRONT)
-                assert state.graph is not None
-                calls: dict[Work, int] = {}
-                for primitive, work in zip(state.graph.primitives, works_of(state.graph, state.module), strict=True):
-                    if work.key and not work.view and not primitive.constant:
-                        calls[work] = calls.get(work, 0) + 1
-                found[name] = [(asdict(work), count) for work, count in calls.items()]
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(found), encoding="utf-8")
-    read = json.loads(kept.read_text(encoding="utf-8"))
-    return {name: {_work(values): count for values, count in works} for name, works in read.items()}
-
-
-def _work(values: dict[str, Any]) -> Work:
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-    }
-    return Work(**fields)
+def suite_works() -> dict[str, dict[Work, int]]:
+    """Distinct compiled primitives of each model and how often one inference calls them."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as models:
+        for name in SUITE:
+            state = run_passes(prepare(model_file(name, Path(models)), Cluster((), {})), FRONT)
+            assert state.graph is not None
+            calls: dict[Work, int] = {}
+            for primitive, work in zip(state.graph.primitives, works_of(state.graph, state.module), strict=True):
+                if work.key and not work.view and not primitive.constant:
+                    calls[work] = calls.get(work, 0) + 1
+            found[name] = calls
+    return found
 
 
 def measure(store: ProfileStore, **how: Any) -> None:
@@ -314,6 +303,17 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
     return [*lines, "", *said]
 
 
+def name_of(store: ProfileStore) -> str:
+    """What the results of a store are called, without a suffix."""
+    return f"cost_model_{store.folder.resolve().name}"
+
+
+def processor_of(store: ProfileStore) -> str:
+    """What was measured, as the store says."""
+    facts = store.device(find_target(TARGETS[0]), 1)
+    return "a processor" if facts is None else facts.processor
+
+
 def main() -> None:
     """Measure if asked to, judge, write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -327,9 +327,9 @@ def main() -> None:
     store = ProfileStore(arguments.store)
     if arguments.measure:
         measure(store, passes=arguments.passes, budget_s=arguments.budget, again=arguments.again)
-    suite = suite_works(arguments.store)
+    suite = suite_works()
     lines = [
-        f"{processor()}, 1 thread; {date.today().isoformat()}; each model left out in turn, medians",
+        f"{processor_of(store)}, 1 thread; {date.today().isoformat()}; each model left out in turn, medians",
         "",
         f"{'target':<10} {'method':<9} {'model':<20}{'count':>6}" + "".join(f"{name:>10}" for name in _COLUMNS),
     ]
@@ -342,8 +342,8 @@ def main() -> None:
             lines += lines_of(name, method, leave_one_out(rows, suite, target, price))
             print("\n".join(lines[-(1 if method != "tvmpipe" else 1 + len(suite)) :]), flush=True)
     if arguments.curve:
-        lines += ["", *curve(store, suite, RESULTS / "cost_model.svg")]
-    (RESULTS / "cost_model.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines += ["", *curve(store, suite, RESULTS / f"{name_of(store)}.svg")]
+    (RESULTS / f"{name_of(store)}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Predicted against measured: period and latency of pipelines whose model nobody had measured when they were planned.
 
-    python -m benchmarks.predictions [--pairs N] [--store FOLDER] [--json]
+    python -m benchmarks.predictions [--pairs N] [--rounds 3] [--store FOLDER] [--json]
 
 For each pair of a model and a cluster of unequal emulated devices there are two plans. One is made with costs learned
 from everything that was measured but this model's primitives: a model never seen. The other is made with the
@@ -11,7 +11,7 @@ one sample alone; and how much longer its period is than the second's. Everythin
 computes for real on one thread and then waits, as a device would that is so many times slower than the machine which
 the measurements are of (`--like`: how fast this one is meanwhile is looked at after every stage), and sends no faster
 than its link. Writes `results/predictions.txt` after each round.
-`--store` is where `tvmpipe profile` measured the models, if not what comes with tvmpipe.
+`--store` is where `tvmpipe profile` measured the models, if not what comes with tvmpipe for this host's vendor.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tvmpipe.passes.work import works_of
 from tvmpipe.reference import Reference
 from tvmpipe.targets.cost import CostModel
 from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.profile_store import SHIPPED, ProfileStore, identity, schedule_version, tvm_version
+from tvmpipe.targets.profile_store import ProfileStore, identity, schedule_version, shipped, tvm_version
 
 PAIRS = (
     ("light_squeezenet", "two"),
@@ -61,7 +61,6 @@ PAIRS = (
     ("mobilenet_v2", "three, 100 Mbit/s"),
 )
 PLAN_S = 15.0
-_ROUNDS = 3
 _GOOD = 0.1
 
 
@@ -203,11 +202,11 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def write(rows: Sequence[Row]) -> None:
-    """The table and its summary as text."""
+def write(rows: Sequence[Row], rounds: int) -> None:
+    """The table, of so many rounds, and its summary as text."""
     lines = [
         f"{processor()}; {date.today().isoformat()}; emulated devices and links, 1 thread each; milliseconds, "
-        f"medians of {_ROUNDS} rounds",
+        f"medians of {rounds} rounds",
         "said: by costs learned from other models; known: error of the same plan's period by measured costs;",
         "over: measured period of this plan against that of the plan made with measured costs",
         "",
@@ -221,9 +220,15 @@ def write(rows: Sequence[Row]) -> None:
 
 @click.command()
 @click.option("--pairs", default=len(PAIRS), help="Only so many.")
-@click.option("--store", type=click.Path(path_type=Path), default=SHIPPED, show_default="what comes with tvmpipe")
+@click.option("--rounds", default=3, show_default=True, help="Of which the median counts.")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    default=shipped()[-1],
+    show_default="what comes with tvmpipe for this host's vendor",
+)
 @click.option("--json", "as_json", is_flag=True)
-def main(pairs: int, store: Path, as_json: bool) -> None:
+def main(pairs: int, rounds: int, store: Path, as_json: bool) -> None:
     """Print predicted and measured periods and latencies, all emulated."""
     with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
         taken: list[Pair] = []
@@ -231,14 +236,14 @@ def main(pairs: int, store: Path, as_json: bool) -> None:
             stderr.print(f"{len(taken) + 1} of {pairs}: compiling {model} for {name}")
             path = model_file(model, Path(folder))
             taken.append(Pair(path, model, name, ProfileStore(store)))
-        for number in range(_ROUNDS):
+        for number in range(rounds):
             for place, pair in enumerate(taken):
                 started = time.monotonic()
                 pair.measure()
                 took = f"{time.monotonic() - started:.0f} s"
                 stderr.print(f"round {number + 1}, {place + 1} of {pairs}: {' | '.join(cells(pair.row()))}; {took}")
             rows = [pair.row() for pair in taken]
-            write(rows)
+            write(rows, number + 1)
     if as_json:
         facts = [{**asdict(row), "period_error": row.period_error, "latency_error": row.latency_error} for row in rows]
         click.echo(json.dumps({"emulated": True, "pairs": facts}, indent=2))

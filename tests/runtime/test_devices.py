@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.models import branchy, chain
+from tests.runtime.processes import stage_host
 from tests.runtime.stock import stock_server
 from tests.waiting import PATIENCE_S, no_hang
 from tvmpipe.bundle import Bundle
@@ -197,11 +198,7 @@ def test_losing_an_agent_in_the_middle_of_a_stream(chain_bundle: Bundle, tmp_pat
 def test_agent_serves_again_after_its_stage_host_crashed(chain_bundle: Bundle, tmp_path: Path) -> None:
     with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster:
         with chain_bundle.connect(cluster.tracker) as pipe:
-            agent = psutil.Process(cluster.process("beta").pid)
-            host = next(
-                child for child in agent.children(recursive=True) if "host_process" in " ".join(child.cmdline())
-            )
-            host.kill()
+            stage_host(psutil.Process(cluster.process("beta").pid)).kill()
             with pytest.raises(DeviceLostError):
                 for _ in range(100):
                     pipe.run({"x": np.ones((4, 256), np.float32)})

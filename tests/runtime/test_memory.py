@@ -13,6 +13,7 @@ import pytest
 
 import tvmpipe
 from tests.models import chain, save, wide_convolutions
+from tests.runtime.processes import stage_host
 from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 
@@ -26,8 +27,7 @@ def memory_of(agents: LocalCluster, bundle: Bundle) -> tuple[int, int]:
     with bundle.connect(agents.tracker) as pipe:
         for _ in range(2):
             pipe.run({"x": np.ones(x.shape, np.float32)})
-        family = agent.children(recursive=True)
-        (host,) = (process for process in family if any("host_process" in word for word in process.cmdline()))
+        host = stage_host(agent)
         return proc_bytes(host.pid, "status", "VmHWM"), proc_bytes(host.pid, "smaps_rollup", "AnonHugePages")
 
 

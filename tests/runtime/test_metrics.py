@@ -21,10 +21,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from onnx import helper
 from prometheus_client.parser import text_string_to_metric_families
 
 import tvmpipe
+from tests.models import save
+from tests.passes.compiled import model_of
 from tests.runtime.fakes import unused_port
+from tests.runtime.processes import stage_host
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError, InputError
@@ -193,8 +197,7 @@ def test_health_of_a_host_that_has_failed(metered: Metered, solo_bundle: Bundle)
     with contextlib.suppress(DeviceError), solo_bundle.connect(metered.cluster.tracker) as pipe:
         pipe.run(X)
         assert metered.health()[1] == {"status": "ok", "held": True, "host": "ready"}
-        host = next(one for one in metered.agent().children() if "tvmpipe.runtime.host_process" in one.cmdline())
-        host.kill()
+        stage_host(metered.agent()).kill()
         wait_until(lambda: metered.health()[0] == 503)
         assert metered.health()[1]["reason"] == "the stages have failed: the stage host ended with signal 9"
     wait_until(lambda: metered.health()[0] == 200)
@@ -269,3 +272,16 @@ def test_rates_are_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
         assert rate == -1.0 if now[0] == 100 else rate <= 10
         now[0] += 1
     assert lifetime.rates("0") == {"s0": 0.0}
+
+
+def test_receiving_something_large_takes_longer_than_clocks_differ(
+    metered: Metered, cluster_path: Path, spread_plan: Callable[[Path, list[str]], Path], tmp_path: Path
+) -> None:
+    path = save(model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (1, 4 << 20)}), tmp_path)
+    bundle = tvmpipe.build(path, cluster_path, plan=spread_plan(path, ["alpha"]))
+    name = "tvmpipe_stage_receive_seconds_total"
+    before = total(metered.samples(), name)
+    with bundle.connect(metered.cluster.tracker) as pipe:
+        for _ in range(3):
+            pipe.run({"x": np.ones((1, 4 << 20), np.float32)})
+    assert 0 < total(metered.samples(), name) - before < PATIENCE_S

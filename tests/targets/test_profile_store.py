@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from tvmpipe.errors import InputError
 from tvmpipe.passes.subjects import subjects_of
+from tvmpipe.targets import profile_store
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.profile_store import (
     DeviceFacts,
@@ -144,3 +145,15 @@ def test_a_key_is_the_same_for_other_names_and_in_another_process() -> None:
 
 def test_another_shape_is_another_primitive() -> None:
     assert set(_keys(16, "alpha")).isdisjoint(_keys(32, "alpha")[:1])
+
+
+@pytest.mark.parametrize(("vendor", "last"), [("AuthenticAMD", "amd"), ("GenuineIntel", "intel"), ("", "intel")])
+def test_measurements_of_a_processor_like_this_hosts_count_most(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, last: str
+) -> None:
+    monkeypatch.setattr(profile_store, "_vendor", lambda: vendor)
+    folders = profile_store.shipped()
+    assert folders[-1].name == last
+    for folder in folders:
+        for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4"):
+            assert len(ProfileStore(folder).read(find_target(name), 1)) > 600

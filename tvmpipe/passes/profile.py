@@ -25,7 +25,7 @@ from tvmpipe.passes.schedule import schedule_module
 from tvmpipe.passes.subjects import Subject
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.targets.cluster import Cluster, Device
-from tvmpipe.targets.measure import RemoteTimer, remote_timer
+from tvmpipe.targets.measure import MIN_REPEAT_S, RemoteTimer, remote_timer
 from tvmpipe.targets.profile_store import Measurement, ProfileStore, schedule_version, store_key, tvm_version
 from tvmpipe.targets.repeats import unsettled
 from tvmpipe.targets.target import TargetDescription
@@ -35,8 +35,6 @@ from tvmpipe.targets.watch import Loops, loops_of, measure_facts, watch_over
 logger = logging.getLogger(__name__)
 
 _GROUP = 24  # primitives of a target that are compiled before they are timed
-MIN_REPEAT_S = 4e-3
-"""Short functions are called so long on end for one sample."""
 
 _Connect = Callable[[Device], AbstractContextManager[RemoteTimer]]
 Notice = Callable[[str, int, int], None]

@@ -30,13 +30,13 @@ from tvmpipe.targets.cost import CALL_S, Estimate, Roofline, Work
 from tvmpipe.targets.features import family
 from tvmpipe.targets.learned import ENOUGH, PLENTY, Prediction, TargetModel, data_hash, fit, from_json
 from tvmpipe.targets.profile_store import (
-    SHIPPED,
     Measurement,
     ProfileStore,
     counting,
     default_store,
     identity,
     schedule_version,
+    shipped,
     store_key,
     tvm_version,
 )
@@ -165,16 +165,13 @@ class LearnedCost:
 
     def _kept(self, key: str, data: str, target: TargetDescription, threads: int) -> TargetModel | None:
         """Trees that were fitted to the same rows before, as their hash `data` says."""
-        for folder in (self._cache, SHIPPED):
-            if folder is not None and (path := folder / f"{key}.model.json").is_file():
-                try:
-                    model = from_json(path.read_text(encoding="utf-8"), target, threads, data)
-                except (OSError, ValueError, KeyError, TypeError) as error:
-                    logger.info("fitted trees in %s are not used: %s", path, error)
-                    continue
-                if model is not None:
-                    return model
-        return None
+        if self._cache is None or not (path := self._cache / f"{key}.model.json").is_file():
+            return None
+        try:
+            return from_json(path.read_text(encoding="utf-8"), target, threads, data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.info("fitted trees in %s are not used: %s", path, error)
+            return None
 
     def _keep(self, key: str, model: TargetModel) -> None:
         if self._cache is not None:
@@ -189,7 +186,7 @@ class LearnedCost:
 def default_cost(folder: Path | None = None) -> LearnedCost:
     """Prices from the measurements that come with tvmpipe and those in `folder`, by default the user's own."""
     folder = folder or default_store()
-    return LearnedCost([ProfileStore(SHIPPED), ProfileStore(folder)], folder / "models")
+    return LearnedCost([ProfileStore(one) for one in (*shipped(), folder)], folder / "models")
 
 
 def corrections(

@@ -21,6 +21,8 @@ from tvmpipe.targets.cluster import Device
 _PATIENCE_S = 30.0  # for a device that is busy
 _REPEATS = 5
 _LARGE = 1 << 20  # bytes: loopback through TVM RPC moves some 40 MB/s
+MIN_REPEAT_S = 4e-3
+"""Short functions are called so long on end for one sample: about a scheduler's turn, or longer."""
 
 
 class RemoteTimer:

@@ -22,8 +22,8 @@ from tvmpipe.targets.cost import Work
 from tvmpipe.targets.stage_times import StageTime
 
 FORMAT = 1
-SHIPPED = Path(__file__).parent / "profiles"
-"""Measurements that come with tvmpipe."""
+_SHIPPED = Path(__file__).parent / "profiles"
+_VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}  # as Linux names them -> folder of what was measured
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,25 @@ def default_store() -> Path:
     """Where measurements are kept unless told otherwise."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "tvmpipe" / "profiles"
+
+
+def shipped() -> list[Path]:
+    """The folders of measurements that come with tvmpipe; those of a processor of this host's vendor last.
+
+    A target is a class of processors: two with the same vectors differ in clock, caches and memory.
+    """
+    here = _VENDORS.get(_vendor(), "")
+    return sorted((_SHIPPED / name for name in _VENDORS.values()), key=lambda folder: (folder.name == here, folder))
+
+
+def _vendor() -> str:
+    """This host's processor vendor as Linux names it, "" where it does not."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"^vendor_id\s*:\s*(\S+)", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 class ProfileStore:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tvmpipe.targets.measure import RemoteTimer
+from tvmpipe.targets.measure import MIN_REPEAT_S, RemoteTimer
 from tvmpipe.targets.peak import Ceiling, memory_reads, multiply_adds, register_tiles
 from tvmpipe.targets.profile_store import DeviceFacts, Measurement
 from tvmpipe.targets.target import TargetDescription
@@ -77,6 +77,7 @@ def measure_facts(timer: RemoteTimer, loops: Loops, watch: Watch, processor: str
 
 
 def _samples(timer: RemoteTimer, loop: tuple[Ceiling, bytes]) -> Samples:
+    """Samples as long as those of what is timed: shorter ones fit between another process's turns on the core."""
     ceiling, library = loop
     module, arrays = timer.load(library), timer.send(ceiling.arrays)
-    return lambda count: timer.samples(module, arrays, count)
+    return lambda count: timer.samples(module, arrays, count, min_repeat_s=MIN_REPEAT_S)
