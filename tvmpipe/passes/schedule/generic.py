@@ -89,10 +89,13 @@ class _Scheduler:
 
         variables = [variable.var for variable in self.schedule.get(block).iter_vars]
         size = [int(variable.dom.extent) for variable in self.schedule.get(block).iter_vars]
+        analyzer = tvm.sym.Analyzer()  # a reshape's remainders are none within the extents
+        for variable in self.schedule.get(block).iter_vars:
+            analyzer.bind(variable.var, variable.dom)
         for region in self.schedule.get(block).reads:
             if math.prod(int(extent) for extent in region.source.shape) * 2 <= math.prod(size):
                 continue  # something small that is broadcast
-            coefficients = tvm.sym.detect_linear_equation(region.region[-1].min, variables)
+            coefficients = tvm.sym.detect_linear_equation(analyzer.simplify(region.region[-1].min), variables)
             if len(coefficients) != rank + 1:
                 return None
             ones = [i for i in range(rank) if size[i] > 1 and str(coefficients[i]) in ("1", "T.int64(1)")]
