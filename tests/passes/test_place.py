@@ -113,7 +113,7 @@ def test_equal_devices_take_turns_where_that_is_faster() -> None:
     """One layer cannot be cut; two equal devices that take turns still are twice as fast as one."""
     near = Link(1e10, 1e-6)
     cluster = replace(cluster_of("1GiB", "1GiB", "2MiB"), network=near)
-    model = chain(1, 1024)
+    model = chain(1, 2048)
     alone = plan_of(model, cluster)
     assert alone.best_single is not None
     assert alone.period_s == pytest.approx(alone.best_single[1])

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 
 import tvmpipe
 from tests.models import save
-from tests.passes.compiled import model_of
 from tests.runtime.fakes import unused_port
 from tests.runtime.processes import stage_host
 from tests.waiting import PATIENCE_S, wait_until
@@ -277,11 +276,14 @@ def test_rates_are_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_receiving_something_large_takes_longer_than_clocks_differ(
     metered: Metered, cluster_path: Path, spread_plan: Callable[[Path, list[str]], Path], tmp_path: Path
 ) -> None:
-    path = save(model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (1, 4 << 20)}), tmp_path)
+    size = 4 << 20
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "large", [x], [y])
+    path = save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path)
     bundle = tvmpipe.build(path, cluster_path, plan=spread_plan(path, ["alpha"]))
     name = "tvmpipe_stage_receive_seconds_total"
     before = total(metered.samples(), name)
     with bundle.connect(metered.cluster.tracker) as pipe:
         for _ in range(3):
-            pipe.run({"x": np.ones((1, 4 << 20), np.float32)})
+            pipe.run({"x": np.ones((1, size), np.float32)})
     assert 0 < total(metered.samples(), name) - before < PATIENCE_S
