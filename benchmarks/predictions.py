@@ -10,7 +10,7 @@ of the rounds, of which the median counts. Printed are, of the first plan, predi
 one sample alone; and how much longer its period is than the second's. Everything is emulated: each agent
 computes for real on one thread and then waits, as a device would that is so many times slower than the machine which
 the measurements are of (`--like`: how fast this one is meanwhile is looked at after every stage), and sends no faster
-than its link. Writes `results/predictions.txt` after each round.
+than its link. Writes `results/predictions_NAME.txt`, named after the store, after each round.
 `--store` is where `tvmpipe profile` measured the models, if not what comes with tvmpipe for this host's vendor.
 """
 
@@ -202,7 +202,7 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def write(rows: Sequence[Row], rounds: int) -> None:
+def write(rows: Sequence[Row], rounds: int, path: Path) -> None:
     """The table, of so many rounds, and its summary as text."""
     lines = [
         f"{processor()}; {date.today().isoformat()}; emulated devices and links, 1 thread each; milliseconds, "
@@ -215,7 +215,7 @@ def write(rows: Sequence[Row], rounds: int) -> None:
         "",
         *summary(rows),
     ]
-    (RESULTS / "predictions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @click.command()
@@ -243,7 +243,7 @@ def main(pairs: int, rounds: int, store: Path, as_json: bool) -> None:
                 took = f"{time.monotonic() - started:.0f} s"
                 stderr.print(f"round {number + 1}, {place + 1} of {pairs}: {' | '.join(cells(pair.row()))}; {took}")
             rows = [pair.row() for pair in taken]
-            write(rows, number + 1)
+            write(rows, number + 1, RESULTS / f"predictions_{store.resolve().name}.txt")
     if as_json:
         facts = [{**asdict(row), "period_error": row.period_error, "latency_error": row.latency_error} for row in rows]
         click.echo(json.dumps({"emulated": True, "pairs": facts}, indent=2))
