@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tvmpipe.commands.agent import emulating, pace_loop
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.pace import Pace
 from tvmpipe.targets.cluster import parse_cluster
+from tvmpipe.targets.estimates import default_cost
 from tvmpipe.targets.target import find_target
 
 x86 = pytest.mark.skipif(find_target("native").architecture != "x86_64", reason="only x86 has measurements")
@@ -27,10 +29,15 @@ def test_pace_of_this_machine(tmp_path: Path) -> None:
     assert 0.01 < Pace(loop).slower() < 100
 
 
-@x86
 def test_nearest_measurements_count(tmp_path: Path) -> None:
-    """This machine itself is no target that anything is shipped of."""
-    assert pace_loop("native", tmp_path / "none", tmp_path).target.startswith("x86-64-v")
+    """A processor that nothing is shipped of is as fast as the nearest that something is."""
+    known, unknown = find_target("x86-64-v4"), replace(find_target("x86-64-v4"), name="other", cpu="znver5")
+    cost = default_cost(tmp_path)
+    found, usual = cost.usual_tiles_s(known), cost.usual_tiles_s(unknown)
+    assert found is not None
+    assert usual is not None
+    assert (usual[0].cpu, usual[1]) == (known.cpu, found[1])
+    assert cost.usual_tiles_s(find_target("pi4")) is None
 
 
 def test_options_of_an_emulated_device(tmp_path: Path) -> None:

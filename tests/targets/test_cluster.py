@@ -6,6 +6,7 @@ import pytest
 
 from tvmpipe.errors import ClusterError
 from tvmpipe.targets.cluster import DEFAULT_BANDWIDTH_BPS, HEAD, load_cluster, parse_cluster
+from tvmpipe.targets.profile_store import store_key
 from tvmpipe.targets.target import find_target, target_names
 
 GOOD = """\
@@ -72,3 +73,11 @@ def test_every_target_is_one_that_tvm_knows(name: str) -> None:
     target = find_target(name)
     assert target.peak_flops(10_000) == target.peak_flops(target.cores) > 0
     assert int(target.tvm_target(2).attrs["num-cores"]) == 2
+
+
+@pytest.mark.skipif(find_target("native").architecture != "x86_64", reason="levels of x86-64")
+def test_this_machine_is_its_best_level() -> None:
+    native = find_target("native")
+    levels = [find_target(name) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4")]
+    assert native.cpu == [level.cpu for level in levels if native.runs(level)][-1]
+    assert store_key(native, 1) == store_key(find_target(native.cpu), 1)  # so that what is measured of it holds
