@@ -1,6 +1,6 @@
 """Whole networks on one device against ONNX Runtime: `tvmpipe bench` over a list of models.
 
-    python -m benchmarks.kernels [--models resnet18,light_squeezenet] [--threads 1,2] [--runs 20]
+    python -m benchmarks.kernels [--models resnet18,light_squeezenet] [--threads 1,2] [--runs 20] [--seconds 10]
 
 A ratio below 1 means that tvmpipe is faster. Each row is written to `benchmarks/results/kernels.txt` as it is
 measured; rows of other processors, models and thread counts that are there already stay as they are. So are the
@@ -127,7 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(DEFAULT), metavar="A,B")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2], metavar="N,M")
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=20, help="of each, at least")
+    parser.add_argument("--seconds", type=float, default=10.0, help="that a row takes, at least")
     arguments = parser.parse_args()
     known = {*MODELS, *(f"light_{name}" for name in LIGHT_MODELS)}
     if unknown := sorted({*arguments.models} - known):
@@ -139,7 +140,7 @@ def main() -> None:
             path = model_file(name, Path(folder))
             for threads in arguments.threads:
                 try:
-                    result = bench_model(path, threads=threads, runs=arguments.runs)
+                    result = bench_model(path, threads=threads, runs=arguments.runs, seconds=arguments.seconds)
                     line = row(name, result)
                     record(PRIMITIVES, (title(),), hot(name, result))
                     failed |= result.relative_error is None or result.relative_error > TOLERANCE

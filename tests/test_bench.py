@@ -17,7 +17,7 @@ from tvmpipe.errors import ClusterError, DeviceError, ModelError
 
 def test_json(branchy_path: Path) -> None:
     """A model with integer inputs, a boolean output and several outputs."""
-    facts = json.loads(tvmpipe("bench", branchy_path, "--runs", 3, "--json")[0])
+    facts = json.loads(tvmpipe("bench", branchy_path, "--runs", 3, "--seconds", 0, "--json")[0])
     assert facts["relative_error"] < 1e-4
     assert facts["tvmpipe_s"] > 0
     assert facts["onnxruntime_s"] > 0
@@ -48,10 +48,16 @@ def test_one_side_only_and_repeated_calls(chain_path: Path) -> None:
 
 
 def test_table(chain_path: Path) -> None:
-    out, _ = tvmpipe("bench", chain_path, "--runs", 2)
+    out, _ = tvmpipe("bench", chain_path, "--runs", 2, "--seconds", 0)
     assert "of peak" in out
     assert "ONNX Runtime:" in out
     assert "relative error" in out
+    assert "of 2 pairs" in out
+
+
+def test_many_runs_of_what_is_quick(chain_path: Path) -> None:
+    """A short look at a shared host says little."""
+    assert bench_model(chain_path, runs=1, seconds=0.5, against="none").runs > 1
 
 
 def test_mistakes(tmp_path: Path, chain_path: Path) -> None:

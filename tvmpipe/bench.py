@@ -15,11 +15,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Against = Literal["onnxruntime", "none"]
 
+_Result = TypeVar("_Result")
 _WARM_UPS = 3
 _DEADLINE_S = 600.0  # for any one request to a process: an inference of a model that hardly fits, say
 
@@ -67,8 +68,8 @@ class BenchResult:
     """What `bench_model` found. The fields of ONNX Runtime are None when it did not run.
 
     Attributes: `ratio` median over pairs of tvmpipe's seconds over ONNX Runtime's (below 1: tvmpipe is faster),
-    `ratio_quartiles` the middle half of them; `tvmpipe_s`, `onnxruntime_s` medians; `relative_error` as
-    `tvmpipe.reference.relative_error`; `compile_s` from the ONNX file to the bundle; `peak_gflops` measured, of
+    `ratio_quartiles` the middle half of them, `runs` how many; `tvmpipe_s`, `onnxruntime_s` medians;
+    `relative_error` as `tvmpipe.reference.relative_error`; `compile_s` from the ONNX file to the bundle; `peak_gflops` measured, of
     all threads; `gflops` of the whole model; `primitives` by their share of the time, largest first.
     """
 
@@ -94,10 +95,13 @@ def bench_model(
     threads: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
     runs: int = 20,
+    seconds: float = 0.0,
     against: Against = "onnxruntime",
     progress: Progress | None = None,
 ) -> BenchResult:
     """Compile an ONNX file for one device, run it here on `threads` threads, `runs` times by turns with `against`.
+
+    More often where that takes less than `seconds`: on a host that is shared a short look says little.
 
     `device` is a built-in target that this host can execute, `shapes` fixes inputs that the file leaves open.
     Inputs are seeded: normal floats, integers and booleans 0 or 1. Wrong results are reported, not refused.
@@ -129,7 +133,8 @@ def bench_model(
                 theirs.ask("load", OnnxJob(path, threads, sample))
                 have = {name: results[value] for name, value in manifest.model_outputs.items()}
                 error = relative_error(have, theirs.ask("outputs"))
-                pairs = _alternate(ours, theirs, runs)
+                pairs = _alternate(ours, theirs, runs, seconds)
+                runs = len(pairs)
             ratios = [mine / other for mine, other in pairs]
             ratio = statistics.median(ratios)
             quartiles = (float(np.quantile(ratios, 0.25)), float(np.quantile(ratios, 0.75)))
@@ -137,7 +142,8 @@ def bench_model(
             onnxruntime_s = statistics.median(other for _, other in pairs)
         else:
             ours.ask("warm_up", _WARM_UPS)
-            tvmpipe_s = ours.ask("warm_up", runs)
+            alone = _repeated(lambda _: ours.ask("time"), runs, seconds)
+            tvmpipe_s, runs = statistics.median(alone), len(alone)
         peak = ours.ask("peak", target, threads)
         times: list[FunctionTime] = ours.ask("profile")
     primitives = tuple(_primitive(one, costs, peak) for one in times)
@@ -193,18 +199,27 @@ def _compile(
     return state.bundle, {one.function: _Cost(one.operators, one.flops) for one in state.graph.primitives}
 
 
-def _alternate(ours: _Worker, theirs: _Worker, runs: int) -> list[tuple[float, float]]:
+def _alternate(ours: _Worker, theirs: _Worker, runs: int, seconds: float) -> list[tuple[float, float]]:
     """Seconds of both, in pairs; every other pair starts with the other one."""
     for worker in (ours, theirs):
         worker.ask("warm_up", _WARM_UPS)
-    pairs = []
-    for run in range(runs):
+
+    def pair(run: int) -> tuple[float, float]:
         if run % 2:
             other = theirs.ask("time")
-            pairs.append((ours.ask("time"), other))
-        else:
-            pairs.append((ours.ask("time"), theirs.ask("time")))
-    return pairs
+            return ours.ask("time"), other
+        return ours.ask("time"), theirs.ask("time")
+
+    return _repeated(pair, runs, seconds)
+
+
+def _repeated(measure: Callable[[int], _Result], runs: int, seconds: float) -> list[_Result]:
+    """Results of calls with 0, 1, 2, …: at least so many, and over so many seconds."""
+    end = time.monotonic() + seconds
+    results: list[_Result] = []
+    while len(results) < runs or time.monotonic() < end:
+        results.append(measure(len(results)))
+    return results
 
 
 def _primitive(one: FunctionTime, costs: Mapping[str, _Cost], peak: float) -> PrimitiveTime:
