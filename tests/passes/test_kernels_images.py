@@ -161,6 +161,37 @@ def test_winograd_conv2d(
     assert operators[-1] == "unpack_channels"
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(
+    ("size", "channels", "outputs", "batch"),
+    [
+        (55, 16, 64, 1),  # chunks of one row of tiles, which divide evenly on two threads
+        (27, 32, 160, 1),  # blocks of each chunk for each of two threads
+        (27, 17, 35, 1),  # neither
+        (13, 35, 192, 2),
+    ],
+)
+def test_winograd_conv2d_on_several_threads(size: int, channels: int, outputs: int, batch: int, threads: int) -> None:
+    geometry = Geometry(size, size, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
+    assert "winograd_conv2d" in check(convolution("residual", geometry, batch, channels, outputs), threads=threads)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "channels", "outputs"),
+    [(64, 3, 2, 3, 35), (33, 5, 1, 16, 16), (28, 1, 1, 32, 48), (7, 1, 1, 64, 256), (31, 3, 1, 32, 32)],
+)
+def test_conv2d_on_several_threads(
+    size: int, kernel: int, stride: int, channels: int, outputs: int, threads: int
+) -> None:
+    """Many pixels are shared out, or many channels; the last is depthwise."""
+    pad = kernel // 2
+    geometry = Geometry(size, size, (kernel, kernel), (stride, stride), (pad,) * 4, (1, 1))
+    groups = channels if channels == outputs == 32 else 1
+    operators = check(convolution("clip", geometry, 1, channels, outputs, groups), threads=threads)
+    assert {"conv2d", "depthwise_conv2d"} & set(operators)
+
+
 @few(8)
 @given(
     geometries(largest=19),

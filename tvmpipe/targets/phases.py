@@ -18,6 +18,7 @@ from tvmpipe.targets.target import TargetDescription
 from tvmpipe.targets.tiles import (
     BLOCK,
     accumulation,
+    chunk_shares,
     image_tile,
     panels_beside,
     product_step,
@@ -171,10 +172,10 @@ def _winograd(work: Work, target: TargetDescription, threads: int) -> Phases:
     points, _, images, blocks, tall, wide, _ = work.spatial
     depth = math.prod(work.reduction)
     matrix = points * points
-    chunk = rows_together(tall, wide, matrix * (depth // BLOCK + blocks) * BLOCK * _VALUE)
+    chunk = rows_together(tall, wide, matrix * (depth // BLOCK + blocks) * BLOCK * _VALUE, images, threads)
     chunks = images * -(-tall // chunk)
     pixels = chunk * wide
-    rows, columns = image_tile(pixels, blocks, machine)
+    rows, columns = image_tile(pixels, blocks // chunk_shares(chunks, blocks, threads), machine)
     groups, across = blocks / columns, -(-pixels // rows)
     tiles = images * tall * wide
     inputs, results = (tiles * matrix * size * _VALUE for size in (depth, blocks * BLOCK))

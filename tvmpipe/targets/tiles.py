@@ -18,6 +18,7 @@ _STEP = 256  # of them at a time
 _STEP_GROUP_BYTES = 256 << 10  # the same where a slice of the left-hand side and the results stay as well
 _CHUNK_BYTES = 1 << 20  # transformed inputs and products of a chunk: about half of a level 2 cache
 _CHUNK_TILES = 24  # fewer make the matrix products wait for weights
+_SHARE_BLOCKS = 4  # of results that a thread must have before it transforms all inputs for itself
 _PAGE_BYTES = 4096  # addresses so far apart share a set of every level 1 cache, which has 8 to 12 ways
 _ROWS_OF_A_SET = 10  # that a tile may have then; measured with 12 ways: 11 lose 5 %, 14 lose 50 %
 _SECOND_LEVEL_BYTES = 20  # that a level 2 cache gives in a cycle, about a third of a line; measured on Xeons
@@ -143,13 +144,43 @@ def step_tiles_together(tiles: int, tile_bytes: int, threads: int) -> int:
 def _together(tiles: int, tile_bytes: int, threads: int, most_bytes: int) -> int:
     divisors = [size for size in range(1, tiles + 1) if tiles % size == 0]
     fitting = [size for size in divisors if size * tile_bytes <= most_bytes] or [1]
-    even = [size for size in fitting if tiles // size % threads == 0 or tiles // size >= 4 * threads]
-    return max(even or [1])
+    return max([size for size in fitting if spreads(tiles // size, threads)] or [1])
 
 
-def rows_together(rows: int, columns: int, tile_bytes: int) -> int:
-    """Rows of tiles in a chunk: a divisor of all of them that fits the cache and feeds the matrix products."""
+def spreads(tasks: int, threads: int) -> bool:
+    """Whether so many equal tasks keep all threads busy most of the time."""
+    return tasks % threads == 0 or tasks >= 4 * threads
+
+
+def rows_apart(tasks: int, pixels: int, blocks: int, threads: int) -> bool:
+    """Whether threads share an image's `pixels`, cut into `tasks`, rather than the `blocks` of channels of its result.
+
+    The one way every thread reads all weights, the other way all inputs; between cores without a common cache what
+    another has written comes at a few gigabytes a second.
+    """
+    even = tasks % threads == 0 or tasks >= 8 * threads
+    return threads > 1 and even and blocks * BLOCK <= pixels
+
+
+def rows_together(rows: int, columns: int, tile_bytes: int, images: int, threads: int) -> int:
+    """Rows of tiles in a chunk: a divisor of all of them that fits the cache and feeds the matrix products.
+
+    Half of what feeds them best will do where every thread then has chunks of its own.
+    """
     divisors = [size for size in range(1, rows + 1) if rows % size == 0]
-    enough = [size for size in divisors if size * columns >= _CHUNK_TILES] or divisors[-1:]
-    fitting = [size for size in enough if size * columns * tile_bytes <= _CHUNK_BYTES]
-    return max(fitting) if fitting else enough[0]
+    fitting = [size for size in divisors if size * columns * tile_bytes <= _CHUNK_BYTES]
+    fed = [size for size in divisors if size * columns >= _CHUNK_TILES] or divisors[-1:]
+    usual = max((size for size in fed if size in fitting), default=fed[0])
+    if spreads(rows // usual * images, threads):
+        return usual
+    own = [size for size in fitting if spreads(rows // size * images, threads) and size * columns >= _CHUNK_TILES // 2]
+    return max(own, default=usual)
+
+
+def chunk_shares(chunks: int, blocks: int, threads: int) -> int:
+    """Parts, one a thread, that the `blocks` of results of each chunk are cut into; 1 where threads have whole chunks.
+
+    Also 1 where the parts were so few blocks that transforming the inputs for each would cost more than it saves.
+    """
+    whole = spreads(chunks, threads) or blocks % threads or blocks < _SHARE_BLOCKS * threads
+    return 1 if whole else threads

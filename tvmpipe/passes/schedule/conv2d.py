@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.inspect import PARTITION, REDUCTION, NotApplicable, extents
 from tvmpipe.targets.machine import Machine
-from tvmpipe.targets.tiles import image_tile, tile_candidates
+from tvmpipe.targets.tiles import image_tile, rows_apart, spreads, tile_candidates
 
 
 def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
     """Tile, vectorise and parallelise the block `main`, `[N, K/16, OH, OW, 16]`, and what follows it."""
     reductions = [variable for variable in schedule.get(main).iter_vars if int(variable.iter_type) == REDUCTION]
+    window = [int(variable.dom.extent) for variable in reductions[1:3]]
     pads = _prepare_inputs(schedule, main, machine)
     last = fold_epilogue(schedule, main)
     image, k, row, column, lane = schedule.get_loops(last)
@@ -33,9 +35,14 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
         # Pixels change inside, so that the weights of a tile of channels stay in the cache.
         pixel_tiles = -(-width // pixels)
         k_tiles = blocks // tile_blocks
-        if k_tiles % machine.threads and k_tiles < 4 * machine.threads and pixel_tiles >= machine.threads > 1:
+        if rows_apart(pixel_tiles, width, blocks, machine.threads) or (
+            not spreads(k_tiles, machine.threads) and pixel_tiles >= machine.threads
+        ):
             chunk, column_tile = schedule.split(column_tile, [machine.threads, None])
-            outer.append(chunk)
+            outer.insert(1, chunk)
+    elif not pointwise and rows_apart(height, height * width, blocks * math.prod(window), machine.threads):
+        chunk, row = schedule.split(row, [machine.threads, None])
+        outer = [image, chunk, k_tile, row]
     schedule.reorder(*outer, column_tile, pixel, block, lane)
     schedule.annotate(column_tile, PARTITION, 1)
     schedule.compute_at(main, column_tile, preserve_unit_loops=True)

@@ -30,7 +30,7 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     heads = math.prod(extents(schedule, batch))
     m, n = extents(schedule, [rows, columns])
     if not batch and (step := product_step(m, k, machine)) < k:
-        _in_steps(schedule, main, last, k, step, machine)
+        _in_steps(schedule, main, last, step, machine)
         return
     tile = product_tile(m, n // BLOCK, k, machine, ragged_panels=heads >= machine.threads and bool(batch))
     tile_rows, panels = machine.choose("tile", tile, tile_candidates(m, n // BLOCK, machine))
@@ -65,15 +65,15 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
 
 
-def _in_steps(schedule: Any, main: Any, last: Any, k: int, step: int, machine: Machine) -> None:
-    """A product `[M, N]` of great length `k`: for a group of columns all rows go through `step` of K, then the next.
+def _in_steps(schedule: Any, main: Any, last: Any, step: int, machine: Machine) -> None:
+    """A product `[M, N]` of great length: for a group of columns all rows go through `step` of K, then the next.
 
     So what is read again stays in the level 2 cache: a slice of the group's right-hand side, one of the left-hand side
     and the group's results, which wait in memory between the steps.
     """
     rows, columns = schedule.get_loops(last)
     m, n = extents(schedule, [rows, columns])
-    tile = product_tile(m, n // BLOCK, step, machine, apart=k)
+    tile = product_tile(m, n // BLOCK, step, machine, apart=_length(schedule, main))
     tile_rows, panels = machine.choose("tile", tile, tile_candidates(m, n // BLOCK, machine))
     width = panels * BLOCK
     tile_count = n // width

@@ -7,6 +7,7 @@ from typing import Any
 from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, extents
 from tvmpipe.targets.machine import Machine
+from tvmpipe.targets.tiles import rows_apart
 
 _PIXELS = 8  # results in registers at a time
 _ROWS = 8  # rows that share one padded copy of what they read, small enough for a level 2 cache
@@ -20,7 +21,7 @@ def schedule_window(schedule: Any, main: Any, machine: Machine) -> None:
         raise NotApplicable("what precedes the window is more than padding")
     last = fold_epilogue(schedule, main)
     image, block, row, column, lane = schedule.get_loops(last)
-    height, width = extents(schedule, [row, column])
+    blocks, height, width = extents(schedule, [block, row, column])
     divisors = [size for size in range(1, height + 1) if height % size == 0]
     rows = machine.choose("rows", max(size for size in divisors if size <= _ROWS), divisors)
     chunk, row = schedule.split(row, [None, rows])
@@ -46,5 +47,9 @@ def schedule_window(schedule: Any, main: Any, machine: Machine) -> None:
     if is_cheap(schedule, last):
         schedule.unroll(pixel)
         schedule.unroll(vector)
-    schedule.parallel(schedule.fuse(image, block, chunk))
+    if rows_apart(height // rows, height * width, blocks, machine.threads):
+        schedule.reorder(image, chunk, block)
+        schedule.parallel(schedule.fuse(image, chunk, block))
+    else:
+        schedule.parallel(schedule.fuse(image, block, chunk))
     schedule.decompose_reduction(main, rh)

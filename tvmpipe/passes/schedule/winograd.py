@@ -9,26 +9,41 @@ from tvmpipe.passes.kernels.winograd import INPUT_ROWS, INPUT_TILES, RESULT, RES
 from tvmpipe.passes.schedule.epilogue import fold_epilogue
 from tvmpipe.passes.schedule.inspect import PARTITION, annotation, blocks_of, extents
 from tvmpipe.targets.machine import Machine
-from tvmpipe.targets.tiles import image_tile, rows_together, tile_candidates
+from tvmpipe.targets.tiles import chunk_shares, image_tile, rows_together, spreads, tile_candidates
 
 
 def schedule_winograd(schedule: Any, products: Any, machine: Machine) -> None:
-    """Chunk, tile, vectorise and parallelise the transforms, the block `products`, and what follows."""
+    """Chunk, tile, vectorise and parallelise the transforms, the block `products`, and what follows.
+
+    A thread has chunks of its own, or else blocks of the results of each chunk, and transforms all inputs for itself:
+    between cores that share no cache, what one transforms and another multiplies costs more than that.
+    """
     m = int(annotation(schedule, products, TILE))
     stages = {annotation(schedule, block, KERNEL): block for block in blocks_of(schedule)}
     domain = [int(variable.dom.extent) for variable in schedule.get(products).iter_vars]
     points, _, images, k, rows, columns, _, c, _ = domain
     divisors = [size for size in range(1, rows + 1) if rows % size == 0]
-    chunk_rows = machine.choose("chunk", rows_together(rows, columns, points * points * (c + k) * 64), divisors)
+    together = rows_together(rows, columns, points * points * (c + k) * 64, images, machine.threads)
+    chunk_rows = machine.choose("chunk", together, divisors)
+    chunks = rows // chunk_rows * images
+    shares = chunk_shares(chunks, k, machine.threads)
 
     image, chunk, block = _results(schedule, stages[RESULT], stages[RESULT_ROWS], chunk_rows, m, machine)
-    product_loops, reduction = _products(schedule, products, chunk, k, machine)
-    channel = _inputs(schedule, stages[INPUT_TILES], stages[INPUT_ROWS], chunk, machine)
-    chunks = -(-rows // chunk_rows) * images
-    if chunks % machine.threads == 0 or chunks >= 4 * machine.threads:
+    at = chunk
+    if shares > 1:
+        at, block = schedule.split(block, [shares, None])
+    product_loops, reduction = _products(schedule, products, at, k // shares, machine)
+    pads = schedule.get_producers(stages[INPUT_ROWS])
+    input_loops = _inputs(schedule, stages[INPUT_TILES], stages[INPUT_ROWS], at, machine)
+    if spreads(chunks, machine.threads):
+        _pad(schedule, pads, chunk if machine.threads > 1 else None)
         schedule.parallel(schedule.fuse(image, chunk))
+    elif shares > 1:
+        _pad(schedule, pads, at)
+        schedule.parallel(at)
     else:
-        schedule.parallel(channel)
+        _pad(schedule, pads, None)
+        schedule.parallel(schedule.fuse(*input_loops))
         schedule.parallel(schedule.fuse(*product_loops))
         schedule.parallel(block)
     schedule.decompose_reduction(products, reduction)
@@ -54,9 +69,9 @@ def _results(
     return image, chunk, block
 
 
-def _products(schedule: Any, products: Any, chunk: Any, k: int, machine: Machine) -> tuple[list[Any], Any]:
-    """The matrix products of a chunk; returns the loops that may run in parallel, and the reduction's outermost."""
-    schedule.compute_at(products, chunk, preserve_unit_loops=True)
+def _products(schedule: Any, products: Any, at: Any, k: int, machine: Machine) -> tuple[list[Any], Any]:
+    """The matrix products of `k` blocks at a loop; returns loops that may be parallel, and the reduction's first."""
+    schedule.compute_at(products, at, preserve_unit_loops=True)
     p, q, one, block, row, column, lane, rc, rl = schedule.get_loops(products)[-9:]
     pixel = schedule.fuse(row, column)
     (count,) = extents(schedule, [pixel])
@@ -72,13 +87,9 @@ def _products(schedule: Any, products: Any, chunk: Any, k: int, machine: Machine
     return [p, q, block_tile], rc
 
 
-def _inputs(schedule: Any, tiles: Any, input_rows: Any, chunk: Any, machine: Machine) -> Any:
-    """The padding and the transform of the inputs of a chunk; returns the loop over blocks of channels."""
-    for pad in schedule.get_producers(input_rows):
-        *outer, row, _, lane = schedule.get_loops(pad)
-        schedule.vectorize(lane)
-        schedule.parallel(schedule.fuse(*outer, row))
-    schedule.compute_at(tiles, chunk, preserve_unit_loops=True)
+def _inputs(schedule: Any, tiles: Any, input_rows: Any, at: Any, machine: Machine) -> tuple[Any, Any]:
+    """The transform of the inputs at a loop; returns the loops over blocks of channels and rows."""
+    schedule.compute_at(tiles, at, preserve_unit_loops=True)
     p, q, one, channel, row, column, lane = schedule.get_loops(tiles)[-7:]
     schedule.reorder(one, channel, row, column, p, q, lane)
     _vectorize(schedule, lane, machine, unrolled=(p, q))
@@ -86,7 +97,18 @@ def _inputs(schedule: Any, tiles: Any, input_rows: Any, chunk: Any, machine: Mac
     p, *_, column, lane = schedule.get_loops(input_rows)[-6:]
     schedule.reorder(column, p, lane)
     _vectorize(schedule, lane, machine, unrolled=(p,))
-    return channel
+    return channel, row
+
+
+def _pad(schedule: Any, pads: list[Any], at: Any | None) -> None:
+    """The padding: at a loop what is needed there, or else all of it before the first chunk."""
+    for pad in pads:
+        if at is not None:
+            schedule.compute_at(pad, at, preserve_unit_loops=True)
+        *outer, row, _, lane = schedule.get_loops(pad)
+        schedule.vectorize(lane)
+        if at is None:
+            schedule.parallel(schedule.fuse(*outer, row))
 
 
 def _vectorize(schedule: Any, lane: Any, machine: Machine, unrolled: tuple[Any, ...]) -> None:
