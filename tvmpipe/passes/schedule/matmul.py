@@ -10,7 +10,14 @@ from tvmpipe.passes.kernels.matmul import PACK
 from tvmpipe.passes.schedule.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.schedule.inspect import PARTITION, NotApplicable, annotation, extents
 from tvmpipe.targets.machine import Machine
-from tvmpipe.targets.tiles import product_step, product_tile, step_tiles_together, tile_candidates, tiles_together
+from tvmpipe.targets.tiles import (
+    product_step,
+    product_tile,
+    spreads,
+    step_tiles_together,
+    tile_candidates,
+    tiles_together,
+)
 
 
 def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
@@ -51,7 +58,7 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
         group_tile, column_tile, column = schedule.split(columns, [None, group, panels * BLOCK])
         parallel.append(group_tile)
         groups = heads * n // (panels * BLOCK * group)
-        if groups % machine.threads and groups < 4 * machine.threads and m > tile_rows * machine.threads:
+        if not spreads(groups, machine.threads) and m > tile_rows * machine.threads:
             chunk, row_tile = schedule.split(row_tile, [machine.threads, None])
             parallel.append(chunk)
         schedule.reorder(*parallel, row_tile, column_tile, row, column)
