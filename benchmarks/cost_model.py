@@ -35,7 +35,7 @@ from tvmpipe.passes.work import works_of
 from tvmpipe.runtime.local import LocalAgent, local_cluster
 from tvmpipe.targets.cluster import Cluster, Device
 from tvmpipe.targets.cost import Roofline, Work
-from tvmpipe.targets.design import farthest_first
+from tvmpipe.targets.design import most_telling_first
 from tvmpipe.targets.experiments import experiments
 from tvmpipe.targets.features import as_row, features
 from tvmpipe.targets.learned import TargetModel, fit
@@ -266,7 +266,7 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
         whole_s = sum(map(timing_s, whole))
         drawn = [row for row in undisturbed(known[name]) if row.origin in origins]
         drawn.sort(key=lambda row: row.work.key)
-        drawn = [drawn[place] for place in farthest_first([row.work for row in drawn], find_target(name), 1)]
+        drawn = [drawn[place] for place in most_telling_first([row.work for row in drawn], find_target(name), 1)]
         seconds = {key: row.network_s for key, row in rows.items()}
         fifth = len(whole) // 5
         sizes = sorted({size for size in (*SIZES, fifth) if size <= len(drawn)})

@@ -1,10 +1,14 @@
-"""The order of measuring: all once, the same again, and what is unlike the rest early."""
+"""The order of measuring: all once, the same again, and what says most first."""
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from tests.targets.synthetic import matmul, measurements
 from tvmpipe.targets.cost import Work
-from tvmpipe.targets.design import farthest_first
+from tvmpipe.targets.design import most_telling_first
+from tvmpipe.targets.features import as_row, features
 from tvmpipe.targets.target import find_target
 
 V3 = find_target("x86-64-v3")
@@ -12,22 +16,34 @@ V3 = find_target("x86-64-v3")
 
 def test_each_comes_once_and_in_the_same_order() -> None:
     works = [row.work for row in measurements(V3, 1, 60)]
-    order = farthest_first(works, V3, 1)
+    order = most_telling_first(works, V3, 1)
     assert sorted(order) == list(range(60))
-    assert order == farthest_first(works, V3, 1)
+    assert order == most_telling_first(works, V3, 1)
 
 
-def test_what_is_unlike_all_others_is_second() -> None:
+def test_what_is_unlike_all_others_is_first() -> None:
     works = [matmul(100 + place, 256, 256) for place in range(20)]
     works.insert(7, Work(1e3, 4000, 0, 4000, ("relu",)))
-    assert farthest_first(works, V3, 1)[1] == 7
+    assert most_telling_first(works, V3, 1)[0] == 7
 
 
-def test_equals_come_last() -> None:
-    works = [matmul(2**place, 64, 64) for place in range(8)]
-    order = farthest_first([*works, *works], V3, 1)
-    assert {place % 8 for place in order[:8]} == set(range(8))
+def test_each_adds_most_to_what_is_known() -> None:
+    """The determinant of the information matrix, of features and a constant, is what grows."""
+    works = [row.work for row in measurements(V3, 1, 25)]
+    table = np.array([as_row(features(work, V3, 1)) for work in works])
+    rows = np.column_stack([np.ones(25), (table - table.mean(0)) / (table.std(0) + 1e-9)])
+    information, left = 3 * np.eye(rows.shape[1]), set(range(25))
+    for place in most_telling_first(works, V3, 1)[:15]:
+        grown = {other: np.linalg.slogdet(information + np.outer(rows[other], rows[other]))[1] for other in left}
+        assert grown[place] == pytest.approx(max(grown.values()))
+        information += np.outer(rows[place], rows[place])
+        left.remove(place)
+
+
+def test_equals_come_after_what_is_unlike_them() -> None:
+    works = [matmul(128, 128, 128)] * 5 + [matmul(8, 512, 64), matmul(512, 8, 64)]
+    assert set(most_telling_first(works, V3, 1)[:3]) > {5, 6}
 
 
 def test_nothing_has_no_order() -> None:
-    assert farthest_first([], V3, 1) == []
+    assert most_telling_first([], V3, 1) == []

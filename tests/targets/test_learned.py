@@ -54,7 +54,7 @@ def test_trees_rise_with_operations_and_bytes(model: TargetModel, name: str) -> 
         row = as_row(features(matmul(size, size, 16 * size), V3, 1))
         rows = np.array([row] * 40, dtype=np.float32)
         rows[:, place] += np.linspace(-6, 6, 40)
-        assert np.all(np.diff(model.booster.inplace_predict(rows)) >= -1e-6)
+        assert np.all(np.diff(model.blends[0].booster.inplace_predict(rows)) >= -1e-6)
 
 
 def test_sizes_beyond_what_was_measured_cost_more(model: TargetModel) -> None:

@@ -22,7 +22,7 @@ from tvmpipe.runtime.allpairs import time_links
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.targets.cluster import Cluster, load_cluster
-from tvmpipe.targets.design import farthest_first
+from tvmpipe.targets.design import most_telling_first
 from tvmpipe.targets.experiments import experiments
 from tvmpipe.targets.links import LinkRow, LinkStore, fit_link
 from tvmpipe.targets.profile_store import ProfileStore, default_store, store_key
@@ -64,7 +64,7 @@ def run_profile(
     subjects = distinct(list(_subjects(models, shapes, seed)))
     if not models and devices.devices:
         first = devices.devices[0]
-        order = farthest_first([subject.work for subject in subjects], first.target, first.threads)
+        order = most_telling_first([subject.work for subject in subjects], first.target, first.threads)
         subjects = [subjects[place] for place in order]
     if budget_s is None and not models:
         budget_s = _BUDGET_S

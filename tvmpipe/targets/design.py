@@ -1,8 +1,8 @@
 """In which order to measure primitives, so that any beginning of the list says most of what is to be known.
 
-Each primitive is the one farthest, in its features, from all before it: a greedy k-centre (Gonzalez: "Clustering to
-minimize the maximum intercluster distance", Theoretical Computer Science 38, 1985). Primitives that are nearly the
-same come last, where a budget of time may end.
+Each primitive is the one whose time the ones before leave most uncertain, were its logarithm linear in its features: a
+greedy D-optimal design (Fedorov: "Theory of optimal experiments", 1972), which makes the determinant of the features'
+information matrix grow fastest. Primitives that say nothing new come last, where a budget of time may end.
 """
 
 from __future__ import annotations
@@ -15,17 +15,22 @@ from tvmpipe.targets.cost import Work
 from tvmpipe.targets.features import as_row, features
 from tvmpipe.targets.target import TargetDescription
 
+_KNOWN = 3.0  # measurements that what is known of each feature before the first is worth
 
-def farthest_first(works: Sequence[Work], target: TargetDescription, threads: int) -> list[int]:
-    """Places in `works`: first what is nearest to their middle, then always what is farthest from all so far."""
+
+def most_telling_first(works: Sequence[Work], target: TargetDescription, threads: int) -> list[int]:
+    """Places in `works`, each of what is least known from those before it."""
     if not works:
         return []
     table = np.array([as_row(features(work, target, threads)) for work in works])
-    scaled = (table - table.mean(0)) / (table.std(0) + 1e-9)
-    order = [int(np.argmin((scaled**2).sum(1)))]
-    distance = ((scaled - scaled[order[0]]) ** 2).sum(1)
-    while len(order) < len(works):
-        distance[order[-1]] = -1.0  # also where others are equal to it
-        order.append(int(np.argmax(distance)))
-        distance = np.where(distance < 0, -1.0, np.minimum(distance, ((scaled - scaled[order[-1]]) ** 2).sum(1)))
+    scaled = np.column_stack([np.ones(len(works)), (table - table.mean(0)) / (table.std(0) + 1e-9)])
+    # What is left of each row when its share in those taken is gone; its square is the variance of what it says.
+    spread = scaled @ scaled.T / _KNOWN
+    order: list[int] = []
+    taken = np.zeros(len(works), dtype=bool)
+    for _ in works:
+        place = int(np.argmax(np.where(taken, -1.0, np.diag(spread))))
+        spread -= np.outer(spread[place], spread[place]) / (1 + spread[place, place])
+        taken[place] = True
+        order.append(place)
     return order
