@@ -26,7 +26,7 @@ from tvmpipe.targets.target import TargetDescription
 SLOPE = 0.9
 
 _ROUNDS = 150
-_SHARES = (0.0, 0.25, 0.5)  # of the trees
+_SHARES: tuple[float, ...] = (0.0, 0.25, 0.5)  # of the trees
 _SMALL = 0.1  # log2 of an error up to which squares count
 _CAPPED = 0.5  # log2 of an error that counts at most: disturbed measurements must not choose
 _SETTINGS: tuple[dict[str, float], ...] = (

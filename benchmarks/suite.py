@@ -1,0 +1,49 @@
+"""The networks that costs are learned of and judged by, their primitives, and the experiments measured beside them."""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+from benchmarks.kernels import model_file
+from tvmpipe.build import prepare
+from tvmpipe.passes.pipeline import FRONT, run_passes
+from tvmpipe.passes.subjects import Subject, distinct, subjects_of
+from tvmpipe.passes.work import works_of
+from tvmpipe.targets.cluster import Cluster
+from tvmpipe.targets.cost import Work
+from tvmpipe.targets.experiments import experiments
+
+SUITE = (
+    *("vit_base", "bert_base", "resnet18", "resnet50", "mobilenet_v2"),
+    *("light_densenet121", "light_inception_v2", "light_squeezenet", "light_vgg19"),
+)
+TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
+EXPERIMENTS = 50
+
+
+def suite_works() -> dict[str, dict[Work, int]]:
+    """Distinct compiled primitives of each model and how often one inference calls them."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as models:
+        for name in SUITE:
+            state = run_passes(prepare(model_file(name, Path(models)), Cluster((), {})), FRONT)
+            assert state.graph is not None
+            calls: dict[Work, int] = {}
+            for primitive, work in zip(state.graph.primitives, works_of(state.graph, state.module), strict=True):
+                if work.key and not work.view and not primitive.constant:
+                    calls[work] = calls.get(work, 0) + 1
+            found[name] = calls
+    return found
+
+
+def subjects_to_measure() -> list[Subject]:
+    """Distinct primitives of the suite and of the experiments."""
+    subjects: list[Subject] = []
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+        for name in SUITE:
+            subjects += subjects_of(model_file(name, Path(folder)), name)
+    for one in islice(experiments(), EXPERIMENTS):
+        subjects += subjects_of(one.model, one.name)
+    return distinct(subjects)
