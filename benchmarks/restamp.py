@@ -72,10 +72,8 @@ def main(write: Path | None, since: Path | None) -> None:
         return
     assert since is not None
     before = json.loads(since.read_text(encoding="utf-8"))
-    if before["tvm"] != now["tvm"]:
-        raise click.ClickException(
-            f"{since} is of TVM {before['tvm']}, this is {now['tvm']}: all must be measured again"
-        )
+    if before["tvm"] != tvm_version():
+        raise click.ClickException(f"{since} is of TVM {before['tvm']}, this is {tvm_version()}: measure all again")
     for folder in sorted(one for one in SHIPPED.iterdir() if one.is_dir()):
         for name in TARGETS:
             path = ProfileStore(folder).path(find_target(name), 1)
