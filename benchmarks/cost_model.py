@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.learning_curve import curve
 from benchmarks.priced import Priced
-from benchmarks.suite import TARGETS, subjects_to_measure, suite_works
+from benchmarks.suite import TARGETS, measured, subjects_to_measure, suite_works
 from tvmpipe.passes.profile import profile
 from tvmpipe.runtime.local import LocalAgent, local_cluster
 from tvmpipe.targets.cluster import Cluster, Device
@@ -131,7 +131,7 @@ def name_of(store: ProfileStore) -> str:
 
 def processor_of(store: ProfileStore) -> str:
     """What was measured, as the store says."""
-    facts = store.device(find_target(TARGETS[0]), 1)
+    facts = store.device(find_target(measured(store)[0]), 1)
     return "a processor" if facts is None else facts.processor
 
 
@@ -154,7 +154,7 @@ def main() -> None:
         "",
         f"{'target':<10} {'method':<9} {'model':<20}{'count':>6}" + "".join(f"{name:>10}" for name in _COLUMNS),
     ]
-    for name in TARGETS:
+    for name in measured(store):
         target = find_target(name)
         rows = list(counting(store.read(target, 1)).values())
         busy = len(rows) - len(undisturbed(rows))

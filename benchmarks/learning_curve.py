@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.priced import Priced
-from benchmarks.suite import EXPERIMENTS, TARGETS
+from benchmarks.suite import EXPERIMENTS, measured
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.design import most_telling_first
 from tvmpipe.targets.experiments import experiments
@@ -21,7 +21,11 @@ from tvmpipe.targets.timing import Patience
 from tvmpipe.targets.watch import undisturbed
 
 _SIZES = (40, 150)
-_NEAREST = {"x86-64-v2": "x86-64-v3", "x86-64-v3": "x86-64-v2", "x86-64-v4": "x86-64-v3"}
+_ALIKE = {
+    "x86-64-v2": ("x86-64-v3", "x86-64-v4"),
+    "x86-64-v3": ("x86-64-v2", "x86-64-v4"),
+    "x86-64-v4": ("x86-64-v3", "x86-64-v2"),
+}
 
 
 def timing_s(row: Measurement) -> float:
@@ -88,9 +92,10 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
     said = []
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), sharex=True)
     origins = {one.name for one in islice(experiments(), EXPERIMENTS)}
-    known = {name: list(counting(store.read(find_target(name), 1)).values()) for name in TARGETS}
-    without = {name: models_without(known[name], suite, name) for name in sorted(set(_NEAREST.values()))}
-    for number, name in enumerate(TARGETS):
+    known = {name: list(counting(store.read(find_target(name), 1)).values()) for name in measured(store)}
+    nearest = {name: next(other for other in _ALIKE[name] if other in known) for name in known}
+    without = {name: models_without(known[name], suite, name) for name in sorted(set(nearest.values()))}
+    for number, name in enumerate(known):
         rows = {row.work.key: row for row in known[name]}
         whole = [rows[key] for key in {work.key for calls in suite.values() for work in calls} & set(rows)]
         whole_s = sum(map(timing_s, whole))
@@ -100,7 +105,7 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
         seconds = {key: row.network_s for key, row in rows.items()}
         fifth = len(whole) // 5
         sizes = sorted({size for size in (*_SIZES, fifth) if size <= len(drawn)})
-        for start in ("", _NEAREST[name]):
+        for start in ("", nearest[name]):
             near = without[start] if start else None
             errors = [errors_after(drawn[:size], seconds, suite, name, near) for size in sizes]
             for size, (primitive, model) in zip(sizes, errors, strict=True):

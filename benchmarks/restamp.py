@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 import tvm
 
-from benchmarks.suite import TARGETS, subjects_to_measure
+from benchmarks.suite import TARGETS, measured, subjects_to_measure
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.passes.schedule import schedule_module
 from tvmpipe.targets import profile_store
@@ -75,7 +75,7 @@ def main(write: Path | None, since: Path | None) -> None:
     if before["tvm"] != tvm_version():
         raise click.ClickException(f"{since} is of TVM {before['tvm']}, this is {tvm_version()}: measure all again")
     for folder in sorted(one for one in SHIPPED.iterdir() if one.is_dir()):
-        for name in TARGETS:
+        for name in measured(ProfileStore(folder)):
             path = ProfileStore(folder).path(find_target(name), 1)
             known = before["digests"][name]
             same = {key for key, digest in now[name].items() if known.get(key) == digest}

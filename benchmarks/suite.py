@@ -14,6 +14,8 @@ from tvmpipe.passes.work import works_of
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.experiments import experiments
+from tvmpipe.targets.profile_store import ProfileStore
+from tvmpipe.targets.target import find_target
 
 SUITE = (
     *("vit_base", "bert_base", "resnet18", "resnet50", "mobilenet_v2"),
@@ -21,6 +23,11 @@ SUITE = (
 )
 TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 EXPERIMENTS = 50
+
+
+def measured(store: ProfileStore) -> list[str]:
+    """Those of `TARGETS` that a store has measurements of."""
+    return [name for name in TARGETS if store.read(find_target(name), 1)]
 
 
 def suite_works() -> dict[str, dict[Work, int]]:
