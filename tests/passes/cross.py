@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,19 @@ def machine_code(primitive: Primitive, target_name: str, threads: int = 1) -> An
     tvm_target = target.tvm_target(threads)
     with tvm_target, tvm.transform.PassContext(opt_level=3, config=config):
         return tvm.compile(tvm.IRModule({SYMBOL: scheduled}), tvm_target).mod
+
+
+def innermost_loops(assembly: str, branch: re.Pattern[str]) -> list[list[str]]:
+    """Instructions of the loops that hold no other, from label to the branch back, whose group is the label."""
+    lines = [re.sub(r"\s*(//|#).*$", "", line) for line in assembly.splitlines()]
+    place = {line[:-1]: number for number, line in enumerate(lines) if line.startswith(".L") and line.endswith(":")}
+    spans = []
+    for number, line in enumerate(lines):
+        back = branch.match(line)
+        if back and place.get(back[1], number) < number:
+            spans.append((place[back[1]], number))
+    inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
+    return [[line for line in lines[start : stop + 1] if re.match(r"\s+[a-z]", line)] for start, stop in inner]
 
 
 def _primitive(compute: Callable[..., Any], *shapes: tuple[int, ...]) -> Any:

@@ -7,25 +7,19 @@ import re
 
 import pytest
 
-from tests.passes.cross import Primitive, conv2d_primitive, machine_code, matmul_primitive, winograd_primitive
+from tests.passes.cross import (
+    Primitive,
+    conv2d_primitive,
+    innermost_loops,
+    machine_code,
+    matmul_primitive,
+    winograd_primitive,
+)
 
 BRANCH = re.compile(r"\s+(?:b\.\w+|b|cbn?z|tbn?z)\s.*?(\.L\w+)$")
 PRODUCT = re.compile(r"\s+f(?:mla|mls|mul|madd|msub|nmadd|nmsub)\s")
 BY_ELEMENT = re.compile(r"\s+fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[[0-3]\]$")
 STACK = re.compile(r"\[(?:sp|x29)\b")
-
-
-def innermost_loops(assembly: str) -> list[list[str]]:
-    """Instructions of the loops that hold no other, from label to the branch back."""
-    lines = [re.sub(r"\s*//.*$", "", line) for line in assembly.splitlines()]
-    place = {line[:-1]: number for number, line in enumerate(lines) if line.startswith(".L") and line.endswith(":")}
-    spans = []
-    for number, line in enumerate(lines):
-        branch = BRANCH.match(line)
-        if branch and place.get(branch[1], number) < number:
-            spans.append((place[branch[1]], number))
-    inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
-    return [[line for line in lines[start : stop + 1] if re.match(r"\s+[a-z]", line)] for start, stop in inner]
 
 
 def by_element(loop: list[str]) -> int:
@@ -36,7 +30,7 @@ def by_element(loop: list[str]) -> int:
 @functools.cache
 def product_loop(primitive: Primitive, target: str) -> list[str]:
     """The innermost loop with most multiply-adds by an element."""
-    return max(innermost_loops(machine_code(primitive, target).inspect_source("asm")), key=by_element)
+    return max(innermost_loops(machine_code(primitive, target).inspect_source("asm"), BRANCH), key=by_element)
 
 
 PRODUCTS = {

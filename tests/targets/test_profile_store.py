@@ -16,6 +16,7 @@ from tvmpipe.errors import InputError
 from tvmpipe.passes.subjects import subjects_of
 from tvmpipe.targets import profile_store
 from tvmpipe.targets.cost import Work
+from tvmpipe.targets.estimates import LearnedCost
 from tvmpipe.targets.profile_store import (
     DeviceFacts,
     Measurement,
@@ -154,6 +155,9 @@ def test_measurements_of_a_processor_like_this_hosts_count_most(
     monkeypatch.setattr(profile_store, "_vendor", lambda: vendor)
     folders = profile_store.shipped()
     assert folders[-1].name == last
-    for folder in folders:
-        for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4"):
-            assert len(ProfileStore(folder).read(find_target(name), 1)) > 600
+    for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4"):
+        target = find_target(name)
+        assert any(len(ProfileStore(folder).read(target, 1)) > 600 for folder in folders)
+        known = LearnedCost([ProfileStore(folder) for folder in folders]).usual_tiles_s(target)
+        assert known is not None
+        assert known[0] == target
