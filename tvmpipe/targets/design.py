@@ -24,7 +24,7 @@ def most_telling_first(works: Sequence[Work], target: TargetDescription, threads
         return []
     table = np.array([as_row(features(work, target, threads)) for work in works])
     scaled = np.column_stack([np.ones(len(works)), (table - table.mean(0)) / (table.std(0) + 1e-9)])
-    # What is left of each row when its share in those taken is gone; its square is the variance of what it says.
+    # Covariances of what a linear model, fitted to those taken, says of each.
     spread = scaled @ scaled.T / _KNOWN
     order: list[int] = []
     taken = np.zeros(len(works), dtype=bool)

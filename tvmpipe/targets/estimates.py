@@ -4,8 +4,8 @@ For a primitive on a device, the first of these that there is:
 
 1. its own measurement on this target, with as many threads, made from the code that would be made now while the
    device was not busy;
-2. what was learned from the target's measurements, at least `learned.ENOUGH`; fewer than `learned.PLENTY` start from
-   the nearest target that has as many;
+2. what was learned from the target's measurements, at least `learned.ENOUGH`; fewer than `learned.PLENTY` are averaged
+   with what starts from the nearest target that has as many;
 3. what was learned of the nearest target that has as many, corrected by what the target's own few measurements say;
 4. the roofline.
 
