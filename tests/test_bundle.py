@@ -77,10 +77,13 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 
 
 def test_tar_cannot_write_outside(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "evil.tar", "w:") as archive:
-        archive.addfile(tarfile.TarInfo("../evil"))
-    with pytest.raises(BundleError):
-        tvmpipe.load(tmp_path / "evil.tar")
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    for member in (tarfile.TarInfo("../evil"), tarfile.TarInfo(f"{tmp_path.parent}/evil"), link):
+        with tarfile.open(tmp_path / "evil.tar", "w:") as archive:
+            archive.addfile(member)
+        with pytest.raises(BundleError, match="may not hold"):
+            tvmpipe.load(tmp_path / "evil.tar")
     assert not (tmp_path.parent / "evil").exists()
 
 
