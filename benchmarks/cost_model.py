@@ -148,6 +148,8 @@ def main() -> None:
     store = ProfileStore(arguments.store)
     if arguments.measure:
         measure(store, passes=arguments.passes, budget_s=arguments.budget, again=arguments.again)
+    if not measured(store):
+        parser.error(f"{arguments.store} has no measurements of {', '.join(TARGETS)}; make some with --measure")
     suite = suite_works()
     lines = [
         f"{processor_of(store)}, 1 thread; {date.today().isoformat()}; each model left out in turn, medians",

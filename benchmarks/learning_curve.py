@@ -54,8 +54,8 @@ def errors_after(
         model = alone or fit(drawn, target, 1, None if near is None else near[one])
         works = [work for work in calls if work.key in seconds]
         said = np.array([model.predict(work).seconds for work in works])
-        measured = np.array([seconds[work.key] for work in works])
-        priced.append(Priced(one, said, said, said, measured, np.array([float(calls[work]) for work in works])))
+        took = np.array([seconds[work.key] for work in works])
+        priced.append(Priced(one, said, said, said, took, np.array([float(calls[work]) for work in works])))
     primitives = np.concatenate([one.errors for one in priced])
     return float(np.median(primitives)), float(np.median([abs(one.whole) for one in priced]))
 
