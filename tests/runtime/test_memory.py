@@ -50,7 +50,7 @@ def planned_bytes(bundle: Bundle) -> int:
 
 @pytest.mark.parametrize(
     ("model", "small", "large", "at_least"),
-    [(partial(chain, 8), 64, 2048, 120 << 20), (wide_convolutions, 16, 640, 60 << 20)],
+    [(partial(chain, 16), 64, 2048, 240 << 20), (wide_convolutions, 16, 640, 60 << 20)],
     ids=["weights", "activations"],
 )
 def test_a_stage_takes_the_memory_that_was_planned(
