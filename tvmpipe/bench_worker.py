@@ -73,7 +73,7 @@ class TvmRunner:
         import tvm
         from tvm import relax
 
-        from tvmpipe.runtime.stage import load_weights
+        from tvmpipe.runtime.weights import load_weights
 
         self._library = tvm.runtime.load_module(str(job.library))
         self._machine = relax.VirtualMachine(self._library, tvm.cpu())

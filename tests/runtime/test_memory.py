@@ -50,7 +50,7 @@ def planned_bytes(bundle: Bundle) -> int:
 
 @pytest.mark.parametrize(
     ("model", "small", "large", "at_least"),
-    [(partial(chain, 16), 64, 2048, 240 << 20), (wide_convolutions, 16, 640, 60 << 20)],
+    [(partial(chain, 8), 64, 2048, 120 << 20), (wide_convolutions, 16, 640, 60 << 20)],
     ids=["weights", "activations"],
 )
 def test_a_stage_takes_the_memory_that_was_planned(
@@ -65,7 +65,7 @@ def test_a_stage_takes_the_memory_that_was_planned(
     peaks = {size: peak for size, (peak, _) in found.items()}
     planned = planned_bytes(bundles[large]) - planned_bytes(bundles[small])
     assert planned > at_least
-    assert abs(peaks[large] - peaks[small] - planned) < 0.1 * planned
+    assert abs(peaks[large] - peaks[small] - planned) < 0.02 * planned
     weights = sum(stage.weight_bytes for stage in bundles[large].manifest.plan.stages)
     if huge_pages_on_request():
         assert found[large][1] > 0.9 * weights - (4 << 20)
