@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.priced import Priced
-from benchmarks.suite import EXPERIMENTS, measured
+from benchmarks.suite import measured
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.design import most_telling_first
-from tvmpipe.targets.experiments import experiments
+from tvmpipe.targets.experiments import EXPERIMENTS, experiments
 from tvmpipe.targets.learned import TargetModel, fit
 from tvmpipe.targets.measure import MIN_REPEAT_S
 from tvmpipe.targets.profile_store import Measurement, ProfileStore, counting

@@ -13,7 +13,7 @@ from tvmpipe.passes.subjects import Subject, distinct, subjects_of
 from tvmpipe.passes.work import works_of
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.targets.cost import Work
-from tvmpipe.targets.experiments import experiments
+from tvmpipe.targets.experiments import EXPERIMENTS, experiments
 from tvmpipe.targets.profile_store import ProfileStore
 from tvmpipe.targets.target import find_target
 
@@ -22,7 +22,6 @@ SUITE = (
     *("light_densenet121", "light_inception_v2", "light_squeezenet", "light_vgg19"),
 )
 TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
-EXPERIMENTS = 50
 
 
 def measured(store: ProfileStore) -> list[str]:

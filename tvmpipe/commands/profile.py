@@ -23,12 +23,11 @@ from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.targets.cluster import Cluster, load_cluster
 from tvmpipe.targets.design import most_telling_first
-from tvmpipe.targets.experiments import experiments
+from tvmpipe.targets.experiments import EXPERIMENTS, experiments
 from tvmpipe.targets.links import LinkRow, LinkStore, fit_link
 from tvmpipe.targets.profile_store import ProfileStore, default_store, store_key
 from tvmpipe.units import format_duration
 
-_EXPERIMENTS = 50
 _BUDGET_S = 600.0
 
 
@@ -136,7 +135,7 @@ def _link_table(rows: list[LinkRow]) -> Table:
 def _subjects(models: Sequence[Path], shapes: Mapping[str, Sequence[int]], seed: int) -> Iterator[Subject]:
     sources: list[tuple[str, Any]] = [(path.stem, path) for path in models]
     if not models:
-        sources = [(one.name, one.model) for one in islice(experiments(seed), _EXPERIMENTS)]
+        sources = [(one.name, one.model) for one in islice(experiments(seed), EXPERIMENTS)]
     with pass_progress("reading") as progress:
         for number, (name, source) in enumerate(sources):
             progress(name, number, len(sources), 0.0)

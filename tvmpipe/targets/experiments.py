@@ -1,10 +1,10 @@
 """What to measure when no model is given: parts of networks as they occur, in shapes that were drawn at random.
 
 A primitive is what fusion and layout make of a part of a network, so experiments are such parts: residual,
-bottleneck, inverted residual, dense, inception and fire blocks, pairs of convolutions, transformer encoders, stems and
-heads. Widths follow what image networks have in common, channels that double where the image halves (about 64 at 56
-by 56 pixels), times a factor drawn from 1/3 to 3. The list is the same for a seed; kinds take turns, so that any
-beginning of it covers all of them.
+bottleneck, inverted residual, dense, inception and fire blocks, pairs and wider stacks of convolutions, transformer
+encoders, stems and heads. Widths follow what image networks have in common, channels that double where the image
+halves (about 64 at 56 by 56 pixels), times a factor drawn from 1/3 to 3. The list is the same for a seed; kinds take
+turns, so that any beginning of it covers all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+EXPERIMENTS = 77
+"""How many of them characterise a device: seven of each kind."""
 
 _OPSET = 17
 
@@ -129,7 +132,7 @@ class _Draw:
 
     def side(self, least: int = 7, most: int = 56) -> int:
         """Pixels along an image: mostly the halves of 224, else anything in between."""
-        usual = [side for side in (7, 14, 28, 56, 112) if least <= side <= most]
+        usual = [side for side in (7, 14, 28, 56, 112, 224) if least <= side <= most]
         if self.random.random() < 0.6:
             return int(self.random.choice(usual))
         return round(least * math.pow(most / least, self.random.random()))
@@ -219,6 +222,16 @@ def _pair(part: _Part, draw: _Draw) -> str:
     return part.pool("MaxPool", x, 2, 2)
 
 
+def _plain(part: _Part, draw: _Draw) -> str:
+    """Convolutions as networks without shortcuts have them: more channels for their image than others."""
+    side = draw.side(14, 224)
+    outside = min(draw.channels(side, 512) * draw.of(2, 3, 4), 512)
+    x = part.relu(part.conv(part.input(1, 16, side, side), max(outside // draw.of(1, 2, 3) // 8 * 8, 16), 1))
+    x = part.relu(part.conv(part.relu(part.conv(x, outside, 3)), outside, 3))
+    kernel = draw.of(2, 3)
+    return part.pool("MaxPool", x, kernel, 2, kernel // 3)
+
+
 def _stem(part: _Part, draw: _Draw) -> str:
     side = draw.of(160, 192, 224, 256)
     x = part.relu(part.conv(part.input(1, 3, side, side), draw.of(32, 48, 64, 96), draw.of(3, 5, 7), draw.of(1, 2, 2)))
@@ -269,6 +282,7 @@ _KINDS: dict[str, Callable[[_Part, _Draw], str]] = {
     "fire": _fire,
     "stem": _stem,
     "head": _head,
+    "plain": _plain,
 }
 
 
