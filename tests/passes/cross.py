@@ -9,7 +9,7 @@ from typing import Any
 from tvmpipe.passes.kernels.base import BLOCK
 from tvmpipe.passes.kernels.blocks import blocks
 from tvmpipe.passes.kernels.conv2d import Window, conv2d
-from tvmpipe.passes.kernels.matmul import matmul_packed
+from tvmpipe.passes.kernels.matmul import matmul, matmul_packed
 from tvmpipe.passes.kernels.rows import softmax
 from tvmpipe.passes.kernels.winograd import winograd_conv2d
 from tvmpipe.passes.schedule import schedule_function
@@ -22,9 +22,14 @@ Primitive = Callable[[], Any]
 SYMBOL = "primitive"
 
 
-def matmul_primitive(m: int, k: int, n: int) -> Primitive:
-    """`[m, k]` times packed columns."""
-    return lambda: _primitive(lambda x, w: matmul_packed(x, w, n), (m, k), (blocks(n), k, BLOCK))
+def matmul_primitive(m: int, k: int, n: int, *batch: int) -> Primitive:
+    """`[*batch, m, k]` times packed columns."""
+    return lambda: _primitive(lambda x, w: matmul_packed(x, w, n), (*batch, m, k), (blocks(n), k, BLOCK))
+
+
+def batched_matmul_primitive(batch: int, m: int, k: int, n: int) -> Primitive:
+    """`[batch, m, k]` times `[batch, k, n]`."""
+    return lambda: _primitive(matmul, (batch, m, k), (batch, k, n))
 
 
 def conv2d_primitive(channels: int, outputs: int, size: int, kernel: int = 3, stride: int = 1) -> Primitive:

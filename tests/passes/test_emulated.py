@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tests.passes.compiled import normal
 from tests.passes.cross import (
     Primitive,
+    batched_matmul_primitive,
     conv2d_primitive,
     machine_code,
     matmul_primitive,
@@ -86,12 +87,27 @@ def convolve(x: Array, weight: Array) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("target", ["pi4", "pi5"])
-def test_matmul(harness: Path, tmp_path: Path, target: str) -> None:
-    m, k, n = 29, 67, 70
+@pytest.mark.parametrize(("m", "k", "n"), [(29, 67, 70), (29, 68, 70), (7, 64, 48), (2, 8, 16), (1, 64, 33), (6, 4, 5)])
+def test_matmul(harness: Path, tmp_path: Path, target: str, m: int, k: int, n: int) -> None:
     x, w = normal(1, m, k), normal(2, k, n)
-    have = emulate(matmul_primitive(m, k, n), target, harness, tmp_path, [x, pack_columns(w)], (m, 80))
+    have = emulate(matmul_primitive(m, k, n), target, harness, tmp_path, [x, pack_columns(w)], (m, -(-n // 16) * 16))
     assert_close(have[:, :n], x.astype(np.float64) @ w)
     assert not have[:, n:].any()
+
+
+@pytest.mark.parametrize(("batch", "m", "k"), [(1, 11, 64), (3, 7, 64), (2, 3, 12)])
+def test_matmul_of_a_batch(harness: Path, tmp_path: Path, batch: int, m: int, k: int) -> None:
+    x, w = normal(1, batch, m, k), normal(2, k, 48)
+    have = emulate(matmul_primitive(m, k, 48, batch), "pi5", harness, tmp_path, [x, pack_columns(w)], (batch, m, 48))
+    assert_close(have, x.astype(np.float64) @ w)
+
+
+@pytest.mark.parametrize(("batch", "m", "k", "n"), [(1, 11, 64, 48), (3, 29, 64, 29), (2, 13, 13, 64), (4, 6, 20, 80)])
+def test_batched_matmul(harness: Path, tmp_path: Path, batch: int, m: int, k: int, n: int) -> None:
+    x, y = normal(1, batch, m, k), normal(2, batch, k, n)
+    primitive = batched_matmul_primitive(batch, m, k, n)
+    have = emulate(primitive, "pi4", harness, tmp_path, [x, y], (batch, m, -(-n // 16) * 16))
+    assert_close(have[..., :n], x.astype(np.float64) @ y)
 
 
 @pytest.mark.parametrize("channels", [3, 24])

@@ -28,8 +28,16 @@ class Machine:
     threads: int
     choices: Choices = field(default_factory=Choices, compare=False)
 
-    def tile_rows(self, vectors: int) -> int:
-        """Most rows of a register tile `vectors` wide: its results stay in registers while operands stream by."""
+    @property
+    def by_element(self) -> bool:
+        """Whether products take a factor from any element of a register, as NEON's do."""
+        return self.lanes == 4 and self.registers >= 32
+
+    def tile_rows(self, vectors: int, *, fours: bool = False) -> int:
+        """Most rows of a register tile `vectors` wide: its results stay in registers while operands stream by.
+
+        With `fours`, four numbers of each row are in a register beside them.
+        """
         if self.registers < 32 and self.lanes == 8:
             # LLVM holds a whole row of the right-hand side and one number of the left-hand side beside them.
             return max(0, self.registers - 1 - vectors) // vectors
@@ -38,7 +46,7 @@ class Machine:
             # rows LLVM spills some sums: two took 0.4 to 0.75 of their time. A single row spills none.
             return 8 // vectors or 12 // vectors
         # AVX-512 multiplies by a number in memory, NEON wants it in a register.
-        return (28 if self.lanes == 16 else 24) // vectors
+        return (28 if self.lanes == 16 else 20 if fours and vectors <= 20 else 24) // vectors
 
     def choose(self, name: str, default: T, candidates: Sequence[T]) -> T:
         """The decision made for `name`, or the rule's own `default`; a tuner tries all candidates."""

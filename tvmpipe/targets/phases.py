@@ -20,6 +20,7 @@ from tvmpipe.targets.tiles import (
     accumulation,
     chunk_shares,
     image_tile,
+    in_fours,
     panels_beside,
     product_step,
     product_tile,
@@ -135,7 +136,8 @@ def _matmul(work: Work, target: TargetDescription, threads: int) -> Phases:
     blocks = max(n // BLOCK, 1)
     ragged = heads > 1 and heads >= threads
     step = depth if heads > 1 else product_step(m, depth, machine)
-    rows, columns = product_tile(m, blocks, step, machine, apart=depth, ragged_panels=ragged)
+    fours = in_fours(depth, machine)
+    rows, columns = product_tile(m, blocks, step, machine, apart=depth, ragged_panels=ragged, fours=fours)
     panel = columns * BLOCK * step * _VALUE
     across, down = math.ceil(blocks / columns), math.ceil(m / rows)
     grouped = tiles_together if step == depth else step_tiles_together

@@ -43,6 +43,7 @@ def choose_tile(
     panel_cost: float,
     ragged_panels: bool = False,
     streamed: bool = False,
+    fours: bool = False,
     most_rows: int | None = None,
 ) -> tuple[int, int]:
     """Rows, at most `most_rows`, and panels of the register tile with the fewest cycles for `rows` by `panels` in all.
@@ -50,7 +51,7 @@ def choose_tile(
     A step of the reduction costs its `accumulation`, and `row_cost` and `panel_cost` cycles for each row and vector of
     a panel, for what comes from beyond the first level cache. With `ragged_panels` the last tile may have fewer
     panels. Where panels are `streamed`, all of their vectors come from the second level cache at what it gives in a
-    cycle.
+    cycle. `fours` as in `Machine.tile_rows`.
     """
     vectors = BLOCK // machine.lanes
 
@@ -64,7 +65,7 @@ def choose_tile(
 
     best = None
     for tile_panels in range(1, _MOST_PANELS + 1):
-        most = machine.tile_rows(tile_panels * vectors)
+        most = machine.tile_rows(tile_panels * vectors, fours=fours)
         if tile_panels > panels or most < 1:
             break
         most = min(most, most_rows or most)
@@ -95,7 +96,14 @@ def image_tile(pixels: int, blocks: int, machine: Machine) -> tuple[int, int]:
 
 
 def product_tile(
-    m: int, panels: int, k: int, machine: Machine, *, apart: int | None = None, ragged_panels: bool = False
+    m: int,
+    panels: int,
+    k: int,
+    machine: Machine,
+    *,
+    apart: int | None = None,
+    ragged_panels: bool = False,
+    fours: bool = False,
 ) -> tuple[int, int]:
     """The register tile of an `m` by `panels` product of length `k`, whose rows lie `apart` floats apart, `k` if None.
 
@@ -110,8 +118,14 @@ def product_tile(
         panel_cost=0.05,
         ragged_panels=ragged_panels,
         streamed=k * BLOCK * 4 > _FIRST_LEVEL_BYTES,
+        fours=fours,
         most_rows=_ROWS_OF_A_SET if aligned else None,
     )
+
+
+def in_fours(k: int, machine: Machine) -> bool:
+    """Whether a product of length `k` loads each row's numbers four at a time, and multiplies by elements of them."""
+    return machine.by_element and k > machine.lanes and k % machine.lanes == 0
 
 
 def product_step(m: int, k: int, machine: Machine) -> int:

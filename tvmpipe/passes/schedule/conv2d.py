@@ -50,7 +50,7 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
     own = loops[-(5 + len(reductions)) :]
     i, kb, y, x, kl, *summed = own
     vector, inner = schedule.split(kl, [None, machine.lanes])
-    if len(summed) == 3 and machine.lanes == 4 and machine.registers >= 32:
+    if len(summed) == 3 and machine.by_element:
         # NEON: LLVM unrolls a short innermost loop. Over columns it would keep the pixels they share, and spill.
         summed = [summed[0], summed[2], summed[1]]
     schedule.reorder(i, *summed, y, x, kb, vector, inner)
