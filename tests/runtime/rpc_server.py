@@ -33,7 +33,7 @@ from tvmpipe.runtime.keys import ClusterKey
 
 KEY = ClusterKey(b"1" * 32)
 OTHER = ClusterKey(b"2" * 32)
-HANDSHAKE_S = 1.5
+HANDSHAKE_S = 4.0
 
 
 @dataclass(frozen=True)
