@@ -19,9 +19,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-EXPERIMENTS = 77
-"""How many of them characterise a device: seven of each kind."""
-
 _OPSET = 17
 
 
@@ -284,6 +281,9 @@ _KINDS: dict[str, Callable[[_Part, _Draw], str]] = {
     "head": _head,
     "plain": _plain,
 }
+
+EXPERIMENTS = 7 * len(_KINDS)
+"""How many of them characterise a device."""
 
 
 def experiments(seed: int = 0) -> Iterator[Experiment]:
