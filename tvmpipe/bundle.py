@@ -80,7 +80,7 @@ class Bundle:
         wait_s: float = 10.0,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
-        recover_s: float = 60.0,
+        recover_s: float | None = None,
         cluster_key: str | Path | None = None,
         trace: bool = False,
         event_log: str | Path | None = None,
@@ -91,8 +91,9 @@ class Bundle:
         samples travel together, by default more than one where periods are so short that each message would count (a
         sample that comes alone never waits for others). `wait_s` is how long to wait for a device that somebody else
         has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may.
-        With `failover`, which the bundle must have been compiled for, the loss of a device moves the work to those
-        that are left; when no plan can do without what is lost, devices may take `recover_s` to come back.
+        With `failover` the loss of a device moves the work to those that are left, where the bundle has a plan for
+        that; otherwise, and without `failover`, the device is waited for. Nothing may run for `recover_s` at most, by
+        default 60 s with failover and 5 s without; 0 without failover makes every loss final.
         `cluster_key` is the file that the agents have too, needed off loopback. `trace` has devices note what they
         do when; `event_log` is a file for what the executor decided on, from which a run can be replayed.
 

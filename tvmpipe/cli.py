@@ -186,6 +186,12 @@ def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
 @click.option("--batch", type=click.IntRange(min=1), help="Samples that travel together; default: as periods ask.")
 @click.option("--failover", is_flag=True, help="Go on without a device that is lost.")
 @click.option(
+    "--recover",
+    "recover_s",
+    type=click.FloatRange(min=0),
+    help="Seconds to wait for a lost device that is needed; default: 60 with --failover, 5 without.",
+)
+@click.option(
     "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use."
 )
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")

@@ -16,6 +16,7 @@
         +-- DeviceUnavailableError        no free device with that key
         |   +-- DeviceHeldError               another head has it
         +-- DeviceLostError               a device died, hung or refused in the middle of work
+        +-- StageError                    a stage raised for one sample
         +-- QueueFullError                the pipeline holds as many samples as it may
 
 Each message is one sentence that says what was wrong, where, and what is allowed.
@@ -94,6 +95,10 @@ class DeviceLostError(DeviceError):
         self.device = device
         self.stage = stage
         self.sample = sample
+
+
+class StageError(DeviceError):
+    """A stage raised for one sample; the device and the pipeline go on."""
 
 
 class QueueFullError(DeviceError):

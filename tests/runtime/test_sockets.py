@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import re
 import signal
@@ -162,6 +163,35 @@ def test_events_of_a_push_socket() -> None:
         assert events_until(monitor, "ready") == ["connected", "ready"]
         there.close()
         assert events_until(monitor, "disconnected") == ["disconnected"]
+
+
+def test_events_end_before_nobody_can_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZeroMQ's own thread would wait for ever to write one, and with it every socket of the process."""
+    happened: list[tuple[str, int]] = []
+    disable, close = zmq.Socket.disable_monitor, zmq.Socket.close
+
+    def disabling(self: zmq.Socket[bytes]) -> None:
+        happened.append(("ended", id(self)))
+        disable(self)
+
+    def closing(self: zmq.Socket[bytes], linger: int | None = None) -> None:
+        happened.append(("closed", id(self)))
+        close(self, linger)
+
+    with Sockets() as there:
+        _, port = there.pull("127.0.0.1")
+        with Sockets() as here:
+            first = here.push(("127.0.0.1", port))
+            second = here.push(("127.0.0.1", port))
+            ids = [(id(push), id(monitor)) for push, monitor in (first, second)]
+            monkeypatch.setattr(zmq.Socket, "disable_monitor", disabling)
+            monkeypatch.setattr(zmq.Socket, "close", closing)
+            here.leave(*first)
+            del first, second  # whoever does not look at a monitor drops it
+            gc.collect()
+        monkeypatch.undo()
+    for push_id, monitor_id in ids:
+        assert happened.index(("ended", push_id)) < happened.index(("closed", monitor_id))
 
 
 def test_a_receiver_that_does_not_read_is_not_lost() -> None:

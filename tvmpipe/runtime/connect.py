@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -15,6 +16,10 @@ from tvmpipe.runtime.pipeline import Pipeline
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
 
+logger = logging.getLogger(__name__)
+
+RECOVER_S = 60.0  # with failover: how long nothing may run before the pipeline fails
+PATIENCE_S = 5.0  # without: longer than a wireless link is away now and then
 _MESSAGE_S = 60e-6  # what receiving a batch, handing it on and sending it costs a host (`benchmarks.executor`)
 _MESSAGE_SHARE = 0.04  # of a period
 _LARGEST_BATCH = 16
@@ -36,14 +41,20 @@ def connect(
     wait_s: float = 10.0,
     timeout_s: float = 60.0,
     connect_timeout_s: float = 10.0,
-    recover_s: float = 60.0,
+    recover_s: float | None = None,
     cluster_key: str | Path | None = None,
     trace: bool = False,
     event_log: str | Path | None = None,
 ) -> Pipeline:
     """Put a bundle on its devices; see `Bundle.connect`."""
+    if recover_s is None:
+        recover_s = RECOVER_S if failover else PATIENCE_S
     if failover and len(bundle.manifest.plans) == 1:
-        raise InputError("this bundle has no plan for the loss of a device; compile it with --failover")
+        logger.warning(
+            "this bundle has no plan without one of its devices (`compile --failover` makes those that are possible): "
+            "a device that is lost is waited for, at most %g s",
+            recover_s,
+        )
     plan = bundle.manifest.plan
     if batch is None:
         batch = default_batch(plan.predicted.period_s)

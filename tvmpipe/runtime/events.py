@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a sample is not answered: device, stage and sample as far as they are known, and a sentence."""
+    """Why a sample is not answered: device, stage and sample as far as they are known, and a sentence.
+
+    The device is `lost`, or a stage raised for this sample alone.
+    """
 
     device: str | None
     stage: str | None
     sample: int | None
     message: str
+    lost: bool = True
 
     def of(self, sample: int) -> Failure:
         """The same about another sample."""
@@ -31,22 +36,31 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Arrived:
-    """Values of a batch came in from a device."""
+    """Values of a batch came in from a device.
+
+    `faults`: place in the batch, device, stage and message of each sample that could not be computed.
+    """
 
     epoch: int
     batch: int
     values: tuple[int, ...]
     now_s: float
+    faults: tuple[tuple[int, str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A device said how it is; `busy` is stage, batch and seconds it has taken so far."""
+    """A device said how it is.
+
+    `busy` is stage, batch and seconds it has taken so far; `computed` how many samples each of its stages has done
+    since the plan was opened.
+    """
 
     epoch: int
     device: str
     busy: tuple[str, int, float] | None
     now_s: float
+    computed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,28 @@ class Opened:
     """All devices of the plan are ready."""
 
     epoch: int
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All devices of a plan are ready, beside the one that runs."""
+
+    epoch: int
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Unprepared:
+    """A plan could not be made ready beside the one that runs.
+
+    `device` is the one that it failed on; without `room` nothing is wrong with it, but it cannot host two at a time.
+    """
+
+    epoch: int
+    device: str
+    message: str
+    room: bool
     now_s: float
 
 
@@ -91,7 +127,7 @@ class Closed:
     now_s: float
 
 
-Event = Submitted | Arrived | Seen | Opened | DeviceLost | Returned | Tick | Closed
+Event = Submitted | Arrived | Seen | Opened | Prepared | Unprepared | DeviceLost | Returned | Tick | Closed
 
 
 @dataclass(frozen=True)
@@ -100,6 +136,21 @@ class Open:
 
     epoch: int
     plan: int
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Make a plan ready beside the one that runs, as opening number `epoch`."""
+
+    epoch: int
+    plan: int
+
+
+@dataclass(frozen=True)
+class Activate:
+    """Change over to the plan that was prepared as `epoch`: nothing of what ran before is under way any more."""
+
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -135,9 +186,10 @@ class Probe:
     devices: tuple[str, ...]
 
 
-Instruction = Open | Feed | Answer | Fail | Probe
+Instruction = Open | Prepare | Activate | Feed | Answer | Fail | Probe
 
-_EVENTS = {kind.__name__: kind for kind in (Submitted, Arrived, Seen, Opened, DeviceLost, Returned, Tick, Closed)}
+_KINDS = (Submitted, Arrived, Seen, Opened, Prepared, Unprepared, DeviceLost, Returned, Tick, Closed)
+_EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in _KINDS}
 
 
 def to_line(event: Event) -> str:
@@ -150,5 +202,4 @@ def from_line(line: str) -> Event:
     fields: dict[str, Any] = json.loads(line)
     kind = _EVENTS[fields.pop("event")]
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    event: Event = kind(**fields)
-    return event
+    return kind(**fields)

@@ -47,8 +47,7 @@ class Feeds:
     def disconnect(self) -> None:
         """Leave the devices."""
         for outbox, watch in self._outboxes.values():
-            outbox.close()
-            watch.monitor.close()
+            self._sockets.leave(outbox, watch.monitor)
         self._outboxes.clear()
 
     def send(self, number: int, samples: Sequence[Result], *, plain: bool) -> None:

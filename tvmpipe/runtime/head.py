@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -21,11 +22,12 @@ from tvmpipe.errors import TvmpipeError
 from tvmpipe.manifest import HEAD, Manifest
 from tvmpipe.runtime import events, wire
 from tvmpipe.runtime.beat import Status
+from tvmpipe.runtime.counts import StageCount
 from tvmpipe.runtime.events import Event, Failure
 from tvmpipe.runtime.feeds import Feeds
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.machine import LINGER_S, Machine, Settings
-from tvmpipe.runtime.opener import Opened, Opener, OpenError
+from tvmpipe.runtime.opener import NoRoomError, Opened, Opener, OpenError
 from tvmpipe.runtime.sample import Result
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.telemetry import Telemetry
@@ -35,15 +37,19 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.05
 _PROBE_S = 0.5
 _MESSAGES_A_TURN = 256
+_JOIN_S = 5.0
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Whom the head tells: a sample's results or failure, and that the pipeline runs (or has failed) now."""
+    """Whom the head tells: a sample's results or failure, that the pipeline runs (or has failed) now, each tick, and
+    that the head itself has ended by a fault of ours: nothing will be answered any more."""
 
     answer: Callable[[int, Result], None]
     fail: Callable[[int, Failure], None]
     phase: Callable[[str, Failure | None], None]
+    tick: Callable[[], None]
+    crashed: Callable[[Failure], None]
 
 
 class Head:
@@ -70,9 +76,11 @@ class Head:
         self._events: deque[tuple[Event, Any]] = deque()
         self._inputs: dict[int, tuple[Result, bool]] = {}
         self._arrived: dict[int, list[wire.Values]] = {}
-        self._batches: dict[int, tuple[int, ...]] = {}
         self._epoch_of: dict[str, int] = {}
         self._opened: Opened | None = None
+        self._prepared: Opened | None = None
+        self._device_of = {stage.name: stage.device for plan in manifest.plans for stage in plan.stages}
+        self._openers: list[threading.Thread] = []
         self._wanted: tuple[str, ...] = ()
         self._specs = {
             value: (spec.shape, np.dtype(spec.dtype))
@@ -91,6 +99,7 @@ class Head:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._awake = False
+        self._waking = threading.Lock()
         self._stopped = threading.Event()
         self.opener = make_opener((results_port, status_port), self.telemetry.heard)
         self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
@@ -119,29 +128,35 @@ class Head:
     def close(self) -> None:
         """Fail what is not answered, and end the threads. The devices are given back."""
         self._post(events.Closed(time.monotonic()))
-        self._thread.join()
         self._stopped.set()
-        self._prober.join(timeout=5.0)
+        self._thread.join()
         self.opener.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        for thread in (self._prober, *self._openers):
+            thread.join(timeout=_JOIN_S)
+        with self._waking:
+            # Who is still at work writes into nothing, rather than into a file that got the same descriptor.
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1
         if self._log is not None:
             self._log.close()
 
     def _post(self, event: Event, extra: Any = None) -> None:
         self._events.append((event, extra))
         if not self._awake:
-            self._awake = True
-            os.write(self._wake_write, b"w")
+            with self._waking:
+                if self._wake_write >= 0:
+                    self._awake = True
+                    os.write(self._wake_write, b"w")
 
     def _work(self) -> None:
         poller = zmq.Poller()
         poller.register(self._results, zmq.POLLIN)
         poller.register(self._statuses, zmq.POLLIN)
         poller.register(self._wake_read, zmq.POLLIN)
-        self._carry_out(self._machine.start())
         last_tick = 0.0
         try:
+            self._carry_out(self._machine.start())
             while self._machine.phase != "closed":
                 poller.poll(int(1e3 * (LINGER_S if self._machine.lingers else _TICK_S)))
                 # What has come in is heard before anybody is blamed for silence: this thread may have been stopped.
@@ -152,25 +167,32 @@ class Head:
                 if not more and (now - last_tick > _TICK_S or self._machine.lingers):
                     self._watch_links()
                     self._handle(events.Tick(now))
+                    self._callbacks.tick()
                     last_tick = now
         except Exception as error:  # whatever it is, nobody may wait for ever
             logger.exception("the head failed")
-            failure = Failure(None, None, None, f"the head failed: {error}")
-            for number in list(self._inputs):
-                self._callbacks.fail(number, failure.of(number))
-            self._callbacks.phase("failed", failure)
+            self._callbacks.crashed(Failure(None, None, None, f"the head failed: {error}"))
         finally:
             self._sockets.close()
 
     def _handle(self, event: Event) -> None:
-        if self._log is not None:
-            self._log.write(events.to_line(event) + "\n")
+        self._note(event)
         before = self._machine.phase
         self._carry_out(self._machine.handle(event))
         if self._machine.phase != before:
-            if self._log is not None:
-                self._log.flush()
             self._callbacks.phase(self._machine.phase, self._machine.failure)
+
+    def _note(self, event: Event) -> None:
+        """Write an event to the log. One that cannot be written ends the log, not the pipeline."""
+        if self._log is None:
+            return
+        try:
+            self._log.write(events.to_line(event) + "\n")
+            if not isinstance(event, (events.Submitted, events.Arrived, events.Seen, events.Tick)):
+                self._log.flush()
+        except OSError as error:
+            logger.warning("the event log ends here: %s", error.strerror)
+            self._log = None
 
     def _carry_out(self, instructions: list[events.Instruction]) -> None:
         for one in instructions:
@@ -183,11 +205,14 @@ class Head:
                 self._callbacks.fail(one.sample, one.failure)
             elif isinstance(one, events.Open):
                 self._open(one)
+            elif isinstance(one, events.Prepare):
+                self._prepare(one)
+            elif isinstance(one, events.Activate):
+                self._activate(one)
             else:
                 self._wanted = one.devices
         if self._machine.phase in ("failed", "closed"):
             self._arrived.clear()
-            self._batches.clear()
 
     def _open(self, one: events.Open) -> None:
         """Open a plan in a thread of its own; how it went comes back as an event."""
@@ -208,7 +233,45 @@ class Head:
             else:
                 self._post(events.Opened(one.epoch, time.monotonic()), opened)
 
-        threading.Thread(target=work, name="tvmpipe-opener", daemon=True).start()
+        self._begin(work)
+
+    def _prepare(self, one: events.Prepare) -> None:
+        """Make a plan ready beside the one that runs, in a thread of its own."""
+        plan = self._manifest.plans[one.plan]
+
+        def failed(device: str, error: Exception, *, room: bool) -> None:
+            self._post(events.Unprepared(one.epoch, device, str(error), room, time.monotonic()))
+
+        def work() -> None:
+            try:
+                prepared = self.opener.prepare(plan)
+            except NoRoomError as error:
+                failed(error.device, error, room=False)
+            except OpenError as error:
+                failed(error.device, error, room=True)
+            except Exception as error:  # a fault of ours; what runs goes on
+                logger.exception("preparing failed")
+                failed(plan.devices[0], error, room=True)
+            else:
+                self._post(events.Prepared(one.epoch, time.monotonic()), prepared)
+
+        self._begin(work)
+
+    def _activate(self, one: events.Activate) -> None:
+        """From now on what was prepared is fed; what ran before ends."""
+        prepared = self._prepared
+        assert prepared is not None, "an Activate follows the Prepared of its epoch"
+        self._prepared = None
+        self._feeds.disconnect()
+        self._connect(one.epoch, prepared)
+        self._begin(lambda: self.opener.activate(prepared))
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        """Do something with the devices in a thread of its own."""
+        self._openers = [thread for thread in self._openers if thread.is_alive()]
+        thread = threading.Thread(target=work, name="tvmpipe-opener", daemon=True)
+        self._openers.append(thread)
+        thread.start()
 
     def _connect(self, epoch: int, opened: Opened) -> None:
         self._opened = opened
@@ -216,7 +279,6 @@ class Head:
         self._feeds.connect(opened)
 
     def _feed(self, one: events.Feed) -> None:
-        self._batches[one.batch] = one.samples
         samples = [self._inputs[number] for number in one.samples]
         given = self._manifest.model_outputs.values()
         self._arrived[one.batch] = [
@@ -229,7 +291,7 @@ class Head:
         outputs = {name: np.array(values[value]) for name, value in self._manifest.model_outputs.items()}
         del self._inputs[one.sample]
         if one.place == len(self._arrived[one.batch]) - 1:
-            del self._arrived[one.batch], self._batches[one.batch]
+            del self._arrived[one.batch]
         self._callbacks.answer(one.sample, outputs)
 
     def _take_results(self) -> bool:
@@ -253,12 +315,17 @@ class Head:
                 return
             if len(batch.samples) != len(known) or not all(wire.fits(one, self._specs) for one in batch.samples):
                 raise wire.WireError("results of another shape")
+            if not all(fault.stage in self._device_of for fault in batch.faults.values()):
+                raise wire.WireError("a fault of no stage")
         except wire.WireError as error:
             logger.warning("a result was refused: %s", error)
             return
         for have, new in zip(known, batch.samples, strict=True):
             have.update(new)
-        self._handle(events.Arrived(epoch, batch.number, tuple(batch.samples[0]), time.monotonic()))
+        faults = tuple((place, self._device_of[f.stage], f.stage, f.message) for place, f in batch.faults.items())
+        self._handle(events.Arrived(epoch, batch.number, tuple(batch.samples[0]), time.monotonic(), faults))
+        if not self._machine.knows(batch.number):
+            self._arrived.pop(batch.number, None)  # where its last sample failed, no answer has done this
 
     def _take_statuses(self) -> None:
         while True:
@@ -277,7 +344,7 @@ class Head:
     def _take_status(self, identity: bytes, status: Status) -> None:
         now = time.monotonic()
         opening = self._opened.session if self._opened is not None else None
-        if status.session == opening or self._machine.phase == "opening":
+        if status.session == opening or status.session in self.opener.sessions or self._machine.phase == "opening":
             whole = status.session == opening
             answer = json.dumps({"sent_s": status.sent_s, "head_s": time.time(), "open": whole}).encode()
             self._statuses.send_multipart([identity, answer], zmq.NOBLOCK)
@@ -285,7 +352,8 @@ class Head:
         epoch = self._epoch_of.get(status.session)
         if epoch is None:
             return
-        self._handle(events.Seen(epoch, status.device, status.busy, now))
+        computed = {name: StageCount.from_list(values).samples for name, values in status.counts.items()}
+        self._handle(events.Seen(epoch, status.device, status.busy, now, computed))
         if status.failure is not None:
             stage, batch, message = status.failure
             text = f"device {status.device} failed running stage {stage}: {message}"
@@ -306,6 +374,11 @@ class Head:
                 if event.epoch != self._machine.epoch:
                     continue
                 self._connect(event.epoch, extra)
+            elif isinstance(event, events.Prepared):
+                if not self._machine.prepares(event.epoch):
+                    self._begin(functools.partial(self.opener.discard, extra))
+                    continue
+                self._prepared = extra
             self._handle(event)
 
     def _watch_links(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime import wire
 from tvmpipe.runtime.counts import Spans, StageCount
@@ -29,13 +30,17 @@ logger = logging.getLogger(__name__)
 
 _IDLE_MS = 200
 _MESSAGES_A_TURN = 64
+_MOST_FAULT_CHARACTERS = 1000
 
 
 class Runner(Protocol):
     """Computes stages: here, or on a device that cannot host them itself."""
 
     def run(self, stage: str, batch: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs of a loaded stage, in the bundle's order, valid for as long as they are referred to."""
+        """The outputs of a loaded stage, in the bundle's order, valid for as long as they are referred to.
+
+        Raises DeviceError where the device is at fault, anything else where the sample is.
+        """
         ...
 
 
@@ -50,7 +55,7 @@ class Busy:
 
 @dataclass(frozen=True)
 class StageFailure:
-    """A stage that raised."""
+    """A stage that the device can no longer run."""
 
     stage: str
     batch: int
@@ -62,6 +67,9 @@ class StageHost:
 
     `inbox` is a bound PULL socket, `outboxes` connected PUSH sockets by receiver. `clock` gives seconds of the head's
     clock. Other threads may read `counts`, `busy`, `failure` and call `stop`.
+
+    A sample that a stage raises for is not computed further; what was raised travels on in its place, so that its
+    caller hears of it and no other does.
     """
 
     def __init__(
@@ -97,6 +105,7 @@ class StageHost:
         self._reader = {t.value: stage.name for stage in reversed(spec.stages) for t in stage.inputs}
         self._values: dict[int, list[wire.Values]] = {}
         self._plain: set[int] = set()
+        self._faults: dict[int, dict[int, wire.Fault]] = {}
         self._tasks = TaskQueue(spec.depths)
         self._stopped = threading.Event()
         self._sender = ShapedSender(emulation, self._deliver) if emulation.shapes_links else None
@@ -138,13 +147,18 @@ class StageHost:
                 raise wire.WireError("a tensor of another shape or type")
         except wire.WireError as error:
             return self._refuse(str(error))
+        known = self._values.get(batch.number)
+        if known is not None and len(known) != len(batch.samples):
+            return self._refuse("another number of samples than came before")
         tasks = self._router.arrive(batch.number, batch.samples[0].keys())
         if tasks is None:
             return self._refuse("values that nothing here waits for")
         if batch.plain:
             self._plain.add(batch.number)
+        if batch.faults:
+            self._faults.setdefault(batch.number, {}).update(batch.faults)
         known = self._values.setdefault(batch.number, [{} for _ in batch.samples])
-        for have, new in zip(known, batch.samples, strict=False):
+        for have, new in zip(known, batch.samples, strict=True):
             have.update(new)
         now = self.clock()
         # A message counts for the first stage that reads from it.
@@ -167,11 +181,10 @@ class StageHost:
         self.busy = Busy(stage.name, task.batch, time.monotonic())
         seconds = []
         try:
-            for sample in samples:
-                seconds.append(self._compute_one(stage, task.batch, sample))
-        except Exception as error:  # noqa: BLE001  # TVM raises many types; the head must hear of any
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            self.failure = StageFailure(stage.name, task.batch, lines[-1] if lines else type(error).__name__)
+            for place, sample in enumerate(samples):
+                seconds.append(self._compute_one(stage, task.batch, place, sample))
+        except DeviceError as error:
+            self.failure = StageFailure(stage.name, task.batch, _reason(error))
             return
         finally:
             self.busy = None
@@ -185,24 +198,36 @@ class StageHost:
             self.spans.add(("compute", stage.name, task.batch, began, computed))
             self.spans.add(("send", stage.name, task.batch, computed, sent))
 
-    def _compute_one(self, stage: StageEntry, batch: int, sample: wire.Values) -> float:
-        """Run a stage on a sample, adding its outputs to it. Returns seconds."""
+    def _compute_one(self, stage: StageEntry, batch: int, place: int, sample: wire.Values) -> float:
+        """Run a stage on the sample at `place` of a batch, adding its outputs to it. Returns seconds."""
         started = time.perf_counter()
         watch = self._watches.get(stage.name)
         if watch is not None:
             watch.start()
-        outputs = self._runner.run(stage.name, batch, [sample[tensor.value] for tensor in stage.inputs])
-        for tensor, array in zip(stage.outputs, outputs, strict=True):
+        for tensor, array in zip(stage.outputs, self._outputs(stage, batch, place, sample), strict=True):
             sample[tensor.value] = np.asarray(array)
         if watch is not None:
             self._stopped.wait(watch.remaining_s())
         return time.perf_counter() - started
 
+    def _outputs(self, stage: StageEntry, batch: int, place: int, sample: wire.Values) -> list[NDArray[Any]]:
+        """What a stage makes of a sample; zeros where it raises, or an earlier stage has."""
+        if place not in self._faults.get(batch, ()):
+            try:
+                return self._runner.run(stage.name, batch, [sample[tensor.value] for tensor in stage.inputs])
+            except DeviceError:
+                raise
+            except Exception as error:  # noqa: BLE001  # TVM raises many types; the caller must hear of any
+                fault = wire.Fault(self.spec.device, stage.name, _reason(error)[:_MOST_FAULT_CHARACTERS])
+                self._faults.setdefault(batch, {})[place] = fault
+        return [np.zeros(*self._specs[tensor.value]) for tensor in stage.outputs]
+
     def _finish(self, task: Task, samples: list[wire.Values]) -> None:
         outcome = self._router.done(task)
         for receiver, values in outcome.sends.items():
             parts = tuple({value: sample[value] for value in values} for sample in samples)
-            batch = wire.Batch(self._session, task.batch, parts, task.batch in self._plain, self.clock())
+            plain, faults = task.batch in self._plain, self._faults.get(task.batch, {})
+            batch = wire.Batch(self._session, task.batch, parts, plain, self.clock(), faults)
             frames = wire.pack(batch, self._encodings[receiver])
             if self._sender is not None:
                 self._sender.send(receiver, frames)
@@ -211,6 +236,7 @@ class StageHost:
         if outcome.finished:
             del self._values[task.batch]
             self._plain.discard(task.batch)
+            self._faults.pop(task.batch, None)
         else:
             for sample in samples:
                 for value in outcome.free:
@@ -223,3 +249,9 @@ class StageHost:
         except zmq.Again:
             # The head lets only `max_batches` in, which the queue holds; so nobody takes what is sent.
             self.failure = StageFailure("", 0, f"the link to {receiver} is blocked")
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says: of TVM's, which begin with a traceback, the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

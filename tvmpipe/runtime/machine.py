@@ -3,7 +3,12 @@
 Samples go into batches, batches into the pipeline while fewer than `max_batches` are under way. A batch is answered
 once, when its last result has come in. When a device is lost every batch under way is fed again into the next opening,
 on the first plan that needs none of the lost devices; answers of an earlier opening count for nothing. Without
-failover the pipeline fails instead, and everything that was not answered with it.
+failover there is one plan, and the lost device must come back. Where nothing can be opened in time the pipeline
+fails, and everything that was not answered with it.
+
+A device that is back is made ready beside the plan that runs; the change happens between two batches.
+
+A sample that a stage raises for fails alone; with failover not before another device has raised, too.
 
 The same events always give the same instructions, so that a log of events replays a run (`replay`).
 """
@@ -11,11 +16,12 @@ The same events always give the same instructions, so that a log of events repla
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from tvmpipe.manifest import Manifest
+from tvmpipe.manifest import Manifest, PlanEntry, Turn
 from tvmpipe.runtime.events import (
+    Activate,
     Answer,
     Arrived,
     Closed,
@@ -27,10 +33,13 @@ from tvmpipe.runtime.events import (
     Instruction,
     Open,
     Opened,
+    Prepare,
+    Prepared,
     Probe,
     Returned,
     Submitted,
     Tick,
+    Unprepared,
 )
 
 LINGER_S = 0.002
@@ -38,6 +47,7 @@ SILENCE_S = 1.6  # a device that has not been heard for so long is lost
 RETURN_S = 2.0  # how long a device must have been back before the better plan is taken up again
 LONGEST_RETURN_S = 60.0  # twice as long after each further loss, but at most this
 _FORGIVEN_S = 2 * LONGEST_RETURN_S  # losses further apart than this do not count as one after another
+MOST_TRIES = 10  # openings that a batch may have been under way in when a device was lost: it may be what ends them
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ class Settings:
 
     Attributes: `batch` samples that travel together; `max_batches` under way at once; `failover` whether to go on
     without a lost device; `timeout_s` the longest that one stage may take for a batch, and that a batch may take for
-    each stage it has to pass; `recover_s` how long to wait for devices when no plan can do without the lost ones.
+    each stage it has to pass; `recover_s` the longest that nothing may run after a loss, while lost devices are waited
+    for and plans are opened.
     """
 
     batch: int = 1
@@ -58,9 +69,50 @@ class Settings:
 
 @dataclass
 class _Batch:
+    """What is under way: `due` is how many samples a stage with this turn has done when it is through with it."""
+
     samples: tuple[int, ...]
     fed_s: float
+    due: Mapping[Turn, int]
     there: set[int] = field(default_factory=set)
+    faults: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    tries: int = 1
+    suspect: bool = False  # a stage has raised for it
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is being made ready beside the plan that runs, or is ready."""
+
+    epoch: int
+    plan: int
+    ready: bool = False
+
+
+class _Progress:
+    """How far the devices of an opened plan are with what they were fed."""
+
+    def __init__(self, plan: PlanEntry) -> None:
+        self._stages = plan.stages
+        self._fed = {stage.turn: 0 for stage in plan.stages}
+        self._computed: dict[str, int] = {}
+
+    def fed(self, number: int, samples: int) -> Mapping[Turn, int]:
+        """A batch goes in. Returns what is due of it."""
+        for turn in self._fed:
+            self._fed[turn] += samples * turn.takes(number)
+        return dict(self._fed)
+
+    def computed(self, counts: Mapping[str, int]) -> None:
+        """Stages have computed so many samples."""
+        self._computed.update(counts)
+
+    def holds(self, number: int, batch: _Batch) -> str:
+        """The device that a batch has not come past: of the first stage, in their order, that has not done it."""
+        for stage in self._stages:
+            if stage.turn.takes(number) and self._computed.get(stage.name, 0) < batch.due[stage.turn]:
+                return stage.device
+        return self._stages[-1].device
 
 
 class Machine:
@@ -74,6 +126,7 @@ class Machine:
         self.failure: Failure | None = None
         self.lost: dict[str, tuple[float, Failure]] = {}
         self._losses: dict[str, tuple[float, int]] = {}  # when a device was last lost, and how often in a row
+        self._plans = manifest.plans if settings.failover else manifest.plans[:1]
         self._devices = [plan.devices for plan in manifest.plans]
         self._first_stage = [{s.device: s.name for s in reversed(plan.stages)} for plan in manifest.plans]
         self._stages = [sum(stage.turn.place == 0 for stage in plan.stages) for plan in manifest.plans]
@@ -81,14 +134,26 @@ class Machine:
         self._pending: deque[tuple[int, float]] = deque()
         self._batches: dict[int, _Batch] = {}
         self._next_batch = 0
+        self._progress = _Progress(manifest.plan)
         self._seen: dict[str, float] = {}
         self._back: dict[str, float] = {}
-        self._waiting_since = 0.0
+        self._epochs = 0
+        self._prepared: _Prepared | None = None
+        self._ran = False
+        self._trouble: tuple[float, Failure] | None = None  # since when nothing runs, and why
 
     @property
     def under_way(self) -> int:
         """Batches in the pipeline."""
         return len(self._batches)
+
+    def prepares(self, epoch: int) -> bool:
+        """Whether a plan is being made ready as this opening."""
+        return self._prepared is not None and self._prepared.epoch == epoch
+
+    def knows(self, batch: int) -> bool:
+        """Whether a batch is under way."""
+        return batch in self._batches
 
     @property
     def lingers(self) -> bool:
@@ -105,6 +170,10 @@ class Machine:
             return self._arrived(event)
         if isinstance(event, Opened):
             return self._opened(event)
+        if isinstance(event, Prepared):
+            return self._ready(event)
+        if isinstance(event, Unprepared):
+            return self._unprepared(event)
         if isinstance(event, DeviceLost):
             return self._device_lost(event)
         if isinstance(event, Returned):
@@ -114,10 +183,12 @@ class Machine:
         if isinstance(event, Tick):
             return self._tick(event)
         self._seen[event.device] = max(event.now_s, self._seen.get(event.device, 0.0))
+        if event.epoch == self.epoch:
+            self._progress.computed(event.computed)
         if event.busy is not None and event.epoch == self.epoch and event.busy[2] > self.settings.timeout_s:
             stage, batch, seconds = event.busy
             why = f"stage {stage} has been computing for {seconds:.1f} s, longer than the {self.settings.timeout_s:g} s"
-            return self._device_lost(DeviceLost(event.epoch, event.device, f"{why} allowed", event.now_s, stage, batch))
+            return self._hangs(DeviceLost(event.epoch, event.device, f"{why} allowed", event.now_s, stage, batch))
         return []
 
     def start(self) -> list[Instruction]:
@@ -138,13 +209,15 @@ class Machine:
         """
         instructions: list[Instruction] = []
         size = self.settings.batch
+        if self._prepared is not None and self._prepared.ready:
+            return instructions  # what is under way is waited for, to change over
         while self._pending and self.phase == "running" and len(self._batches) < self.settings.max_batches:
             lingers = linger and self._batches and now_s - self._pending[0][1] < LINGER_S
             if len(self._pending) < size and lingers:
                 break
             samples = tuple(self._pending.popleft()[0] for _ in range(min(size, len(self._pending))))
             number, self._next_batch = self._next_batch, self._next_batch + 1
-            self._batches[number] = _Batch(samples, now_s)
+            self._batches[number] = _Batch(samples, now_s, self._progress.fed(number, len(samples)))
             instructions.append(Feed(self.epoch, number, samples))
             if not self._results:
                 instructions += self._complete(number)
@@ -155,25 +228,79 @@ class Machine:
         if event.epoch != self.epoch or batch is None:
             return []
         batch.there.update(event.values)
+        batch.faults |= {place: (device, stage, message) for place, device, stage, message in event.faults}
         if not batch.there >= self._results:
             return []
-        return [*self._complete(event.batch), *self._feed(event.now_s)]
+        if batch.faults and self.settings.failover and not batch.suspect:
+            # It may be the device: another one is asked before a sample is blamed.
+            device, stage, message = next(iter(batch.faults.values()))
+            batch.suspect = True
+            return self._device_lost(
+                DeviceLost(event.epoch, device, f"a stage raised: {message}", event.now_s, stage, event.batch)
+            )
+        return [*self._complete(event.batch), *(self._change_over(event.now_s) or self._feed(event.now_s))]
 
     def _complete(self, number: int) -> list[Instruction]:
         batch = self._batches.pop(number)
-        return [Answer(sample, number, place) for place, sample in enumerate(batch.samples)]
+        done: list[Instruction] = []
+        for place, sample in enumerate(batch.samples):
+            if place in batch.faults:
+                device, stage, message = batch.faults[place]
+                done.append(Fail(sample, Failure(device, stage, sample, message, lost=False)))
+            else:
+                done.append(Answer(sample, number, place))
+        return done
 
     def _opened(self, event: Opened) -> list[Instruction]:
         if event.epoch != self.epoch or self.phase != "opening":
             return []
-        self.phase = "running"
-        self._seen = dict.fromkeys(self._devices[self.plan], event.now_s)
+        self.phase, self._ran, self._trouble = "running", True, None
+        self._begin(event.now_s)
         instructions: list[Instruction] = []
         for number, batch in self._batches.items():
             batch.there.clear()
+            batch.faults.clear()
             batch.fed_s = event.now_s
+            batch.tries += 1
+            batch.due = self._progress.fed(number, len(batch.samples))
             instructions.append(Feed(self.epoch, number, batch.samples))
         return [*instructions, *self._feed(event.now_s, linger=False)]
+
+    def _begin(self, now_s: float) -> None:
+        """From now on what was opened last is fed."""
+        self._seen = dict.fromkeys(self._devices[self.plan], now_s)
+        self._progress = _Progress(self._plans[self.plan])
+
+    def _ready(self, event: Prepared) -> list[Instruction]:
+        if self._prepared is None or self._prepared.epoch != event.epoch:
+            return []
+        self._prepared = replace(self._prepared, ready=True)
+        return self._change_over(event.now_s)
+
+    def _change_over(self, now_s: float) -> list[Instruction]:
+        """Go on with what was prepared, once nothing is under way in what runs."""
+        if self._prepared is None or not self._prepared.ready or self._batches:
+            return []
+        self.epoch, self.plan = self._prepared.epoch, self._prepared.plan
+        self._prepared = None
+        self._back.clear()
+        self._begin(now_s)
+        return [Activate(self.epoch), *self._feed(now_s, linger=False)]
+
+    def _unprepared(self, event: Unprepared) -> list[Instruction]:
+        if not self.prepares(event.epoch):
+            return []
+        self._prepared = None
+        if not event.room:
+            self._back.clear()
+            return self._open(0)
+        self._count_loss(event.device, event.now_s)
+        if event.device in self._devices[self.plan]:
+            self._back[event.device] = event.now_s  # it does what it is needed for now; more is asked of it later
+            return self._feed(event.now_s)
+        self._back.pop(event.device, None)
+        self.lost[event.device] = (event.now_s, Failure(event.device, None, None, event.message))
+        return [Probe(tuple(sorted(self.lost))), *self._feed(event.now_s)]
 
     def _device_lost(self, event: DeviceLost) -> list[Instruction]:
         if event.epoch != self.epoch or self.phase in ("failed", "waiting") or event.device in self.lost:
@@ -182,29 +309,59 @@ class Machine:
         batch = self._batches.get(event.batch) if event.batch is not None else None
         oldest = min((b.samples[0] for b in self._batches.values()), default=None)
         failure = Failure(event.device, stage, batch.samples[0] if batch else oldest, event.message)
-        if not self.settings.failover:
+        if not self.settings.failover and not (self._ran and self.settings.recover_s > 0):
             return self._fail(failure)
         self.lost[event.device] = (event.now_s, failure)
-        last_s, losses = self._losses.get(event.device, (event.now_s, 0))
-        self._losses[event.device] = event.now_s, losses + 1 if event.now_s - last_s < _FORGIVEN_S else 1
+        self._count_loss(event.device, event.now_s)
         self._back.pop(event.device, None)
-        self._waiting_since = event.now_s
-        return [*self._choose(), Probe(tuple(sorted(self.lost)))]
+        self._trouble = self._trouble or (event.now_s, failure)
+        return [*self._give_up(failure), *self._choose(), Probe(tuple(sorted(self.lost)))]
+
+    def _hangs(self, event: DeviceLost) -> list[Instruction]:
+        """A device does not get done with a batch. Of another device it may be done; after that it is the batch."""
+        number = -1 if event.batch is None else event.batch
+        batch = self._batches.get(number)
+        if batch is None or event.epoch != self.epoch:
+            return self._device_lost(event)
+        stage = event.stage or self._first_stage[self.plan].get(event.device)
+        failed: list[Instruction] = []
+        if batch.suspect or not self.settings.failover:
+            failed = [Fail(s, Failure(event.device, stage, s, event.message)) for s in batch.samples]
+            del self._batches[number]
+        batch.suspect = True
+        return [*failed, *self._device_lost(event)]
+
+    def _give_up(self, failure: Failure) -> list[Instruction]:
+        """Fail the batches that were under way whenever a device was lost: one of them may be why."""
+        tired = [number for number, batch in self._batches.items() if batch.tries >= MOST_TRIES]
+        why = replace(failure, message=f"{failure.message}, as in {MOST_TRIES} openings in a row")
+        samples = [sample for number in tired for sample in self._batches.pop(number).samples]
+        return [Fail(sample, why.of(sample)) for sample in samples]
+
+    def _count_loss(self, device: str, now_s: float) -> None:
+        last_s, losses = self._losses.get(device, (now_s, 0))
+        self._losses[device] = now_s, losses + 1 if now_s - last_s < _FORGIVEN_S else 1
 
     def _choose(self) -> list[Instruction]:
         """Open the first plan that needs no lost device; without one, wait."""
-        for position, devices in enumerate(self._devices):
-            if not set(devices) & self.lost.keys():
+        for position, plan in enumerate(self._plans):
+            if not set(plan.devices) & self.lost.keys():
                 return self._open(position)
         self.phase = "waiting"
-        self.epoch += 1
+        self.epoch = self._new_epoch()
         return []
 
     def _open(self, plan: int) -> list[Instruction]:
-        self.epoch += 1
+        self.epoch = self._new_epoch()
         self.plan = plan
         self.phase = "opening"
         return [Open(self.epoch, plan)]
+
+    def _new_epoch(self) -> int:
+        """A number that no opening had. What is being prepared is for nothing."""
+        self._prepared = None
+        self._epochs += 1
+        return self._epochs
 
     def _returned(self, event: Returned) -> list[Instruction]:
         if event.device not in self.lost:
@@ -215,9 +372,10 @@ class Machine:
         return [*probe, *self._choose()] if self.phase == "waiting" else probe
 
     def _tick(self, event: Tick) -> list[Instruction]:
-        if self.phase == "waiting" and event.now_s - self._waiting_since > self.settings.recover_s:
-            _, failure = next(iter(self.lost.values()))
-            return self._fail(failure)
+        if self._trouble is not None and event.now_s - self._trouble[0] > self.settings.recover_s:
+            failure = self._trouble[1]
+            patience = f"nothing could run again within {self.settings.recover_s:g} s"
+            return self._fail(replace(failure, message=f"{failure.message}; {patience}"))
         if self.phase != "running":
             return []
         for device in self._devices[self.plan]:
@@ -229,13 +387,13 @@ class Machine:
         patience_s = self.settings.timeout_s * (self._stages[self.plan] + self.settings.max_batches)
         for number, batch in self._batches.items():
             if event.now_s - batch.fed_s > patience_s:
-                device = self._devices[self.plan][-1]
+                device = self._progress.holds(number, batch)
                 why = f"the results of a batch did not arrive within {patience_s:g} s"
-                return self._device_lost(DeviceLost(self.epoch, device, why, event.now_s, None, number))
-        better = self.plan and not set(self._devices[0]) & self.lost.keys()
+                return self._hangs(DeviceLost(self.epoch, device, why, event.now_s, None, number))
+        better = self.plan and self._prepared is None and not set(self._devices[0]) & self.lost.keys()
         if better and all(event.now_s - since > self._probation_s(name) for name, since in self._back.items()):
-            self._back.clear()
-            return self._open(0)
+            self._prepared = _Prepared(self._new_epoch(), 0)
+            return [Prepare(self._prepared.epoch, 0), *self._feed(event.now_s)]
         return self._feed(event.now_s)
 
     def _probation_s(self, device: str) -> float:
@@ -243,8 +401,8 @@ class Machine:
         return float(min(RETURN_S * 2 ** (self._losses[device][1] - 1), LONGEST_RETURN_S))
 
     def _fail(self, failure: Failure) -> list[Instruction]:
-        self.phase, self.failure = "failed", failure
-        self.epoch += 1
+        self.phase, self.failure, self._trouble = "failed", failure, None
+        self.epoch = self._new_epoch()
         samples = [sample for batch in self._batches.values() for sample in batch.samples]
         samples += [sample for sample, _ in self._pending]
         self._batches.clear()

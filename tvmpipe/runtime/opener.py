@@ -49,6 +49,10 @@ class OpenError(Exception):
         self.cause = cause
 
 
+class NoRoomError(OpenError):
+    """A device cannot host a second plan beside the one that runs."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """How long things may take: `connect_s` finding a device and dialling back, `wait_s` for one that is in use,
@@ -121,6 +125,18 @@ class Opener:
                 if one.agent is not None:
                     one.session.close()
         return Opened(plan, session, links)
+
+    sessions: frozenset[str] = frozenset()
+
+    def prepare(self, plan: PlanEntry) -> Opened:
+        """Not yet: raises NoRoomError."""
+        raise NoRoomError(plan.devices[0], DeviceError("one plan at a time"))
+
+    def activate(self, opened: Opened) -> None:
+        """Not yet."""
+
+    def discard(self, opened: Opened) -> None:
+        """Not yet."""
 
     def back(self, device: str) -> bool:
         """Whether a lost device can be had again."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError
+from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, StageError
+from tvmpipe.runtime.callbacks import CallbackRunner, ResultFuture, check_process
 from tvmpipe.runtime.counts import StageCount
 from tvmpipe.runtime.events import Failure
 from tvmpipe.runtime.head import Callbacks, Head
@@ -21,6 +22,7 @@ from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.machine import Settings
 from tvmpipe.runtime.opener import Limits, Opener
 from tvmpipe.runtime.sample import Result, Sample, check_sample
+from tvmpipe.runtime.streams import stream, stream_async
 from tvmpipe.tensors import random_tensor
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 class Pipeline:
     """A bundle on its devices. Made by `Bundle.connect`; a context manager; safe to use from several threads.
 
-    Without failover, after a device is lost every sample in flight fails with a DeviceLostError, and so does each later
-    `submit`; with it, they are answered by the devices that are left.
+    After a device is lost, what was in flight is computed again: with failover by the devices that are left, without
+    it once the device is back. Where neither happens in time every sample in flight fails with a DeviceLostError, and
+    so does each later `submit`. It belongs to the process that made it: in a forked one every call raises DeviceError.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Pipeline:
         self.inflight = inflight
         self._slots = threading.BoundedSemaphore(inflight)
         self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._runner = CallbackRunner()
         self._futures: dict[int, Future[Result]] = {}
         self._numbers = itertools.count()
         self._phase = threading.Condition()
@@ -60,7 +65,7 @@ class Pipeline:
         def opener(ports: tuple[int, int], heard: Callable[[str, str], bool]) -> Opener:
             return Opener(bundle, tracker, key, limits, settings.max_batches, settings.failover, trace, ports, heard)
 
-        callbacks = Callbacks(self._answer, self._fail, self._phase_changed)
+        callbacks = Callbacks(self._answer, self._fail, self._phase_changed, self._runner.tick, self._crashed)
         self._head = Head(bundle.manifest, settings, key, opener, callbacks, log)
         self._head.start()
         self._wait_until_open()
@@ -122,33 +127,33 @@ class Pipeline:
                 found.setdefault(stage, []).append(ended - began)
         return found
 
-    def submit(self, sample: Sample, *, block: bool = True, timeout_s: float | None = None) -> Future[Result]:
+    def submit(
+        self, sample: Sample, *, block: bool = True, timeout_s: float | None = None, copy: bool = True
+    ) -> Future[Result]:
         """Put a sample (input name -> array) into the pipeline; the future's result maps output names to arrays.
+
+        The arrays are the caller's again at once. With `copy` False they are not copied and must stay as they are
+        until the result is there: they are read while they are sent, and again when a device is lost.
 
         Waits for a place in the pipeline, at most `timeout_s`, or raises QueueFullError when `block` is False or
         the time is over. Raises SampleError when names, shapes or dtypes are not those of the model, DeviceError
-        when the pipeline has failed.
+        when the pipeline has failed. The future raises StageError when a stage raised for this sample. Its callbacks
+        run in a thread of their own, where they may wait for other results.
         """
-        return self._submit(sample, block, timeout_s, plain=False)
+        return self._submit(sample, block, timeout_s, copy=copy, plain=False)
 
     def run(self, sample: Sample) -> Result:
         """Run one sample and wait for its result."""
-        return self.submit(sample).result()
+        return self._submit(sample, True, None, copy=False, plain=False).result()
 
-    def stream(self, samples: Iterable[Sample]) -> Iterator[Result]:
+    def stream(self, samples: Iterable[Sample], *, copy: bool = True) -> Iterator[Result]:
         """Results of `samples`, in their order, with as many in flight as the pipeline takes.
 
-        Raises the first error it meets; no result after it is given out.
+        `samples` may be a live source: each result is given out when it is there, whether or not another sample has
+        come, for which they are iterated over in a thread of its own. Raises the first error it meets, of `samples`
+        too, after the results of what came before. `copy` as for `submit`.
         """
-        pending: deque[Future[Result]] = deque()
-        for sample in samples:
-            if len(pending) >= self.inflight:
-                yield pending.popleft().result()
-            pending.append(self.submit(sample))
-            while pending and pending[0].done():
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        return stream(lambda sample: self.submit(sample, copy=copy), samples, self.inflight)
 
     async def submit_async(self, sample: Sample) -> asyncio.Future[Result]:
         """As `submit`, without blocking the event loop while the pipeline is full."""
@@ -164,15 +169,8 @@ class Pipeline:
 
     async def stream_async(self, samples: Iterable[Sample] | AsyncIterable[Sample]) -> AsyncIterator[Result]:
         """As `stream`; `samples` may be asynchronous."""
-        pending: deque[asyncio.Future[Result]] = deque()
-        async for sample in _asynchronous(samples):
-            if len(pending) >= self.inflight:
-                yield await pending.popleft()
-            pending.append(await self.submit_async(sample))
-            while pending and pending[0].done():
-                yield await pending.popleft()
-        while pending:
-            yield await pending.popleft()
+        async for result in stream_async(self.submit_async, samples, self.inflight):
+            yield result
 
     def warm_up(self, samples: int = 1) -> None:
         """Run random samples through every stage, on each of its devices, then count from zero."""
@@ -192,22 +190,30 @@ class Pipeline:
 
         Where devices take turns, the sample goes all the ways that there are.
         """
-        exact = self._submit(sample, True, None, plain=True).result()
+        exact = self._submit(sample, True, None, copy=False, plain=True).result()
         return max(_difference(exact, self.run(sample)) for _ in range(self.manifest.plan.round))
 
     def close(self) -> None:
-        """Give the devices back. Samples still in flight fail."""
+        """Give the devices back. Samples still in flight fail. In a forked process this does nothing."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         self._head.close()
+        self._runner.close()
 
-    def _submit(self, sample: Sample, block: bool, timeout_s: float | None, *, plain: bool) -> Future[Result]:
+    def _submit(
+        self, sample: Sample, block: bool, timeout_s: float | None, *, copy: bool, plain: bool
+    ) -> Future[Result]:
+        check_process(self._pid)
         inputs = check_sample(self.manifest, sample)
         if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
             raise QueueFullError(f"{self.inflight} samples are in flight, which is the limit given to connect()")
-        future: Future[Result] = Future()
+        if copy:
+            inputs = {name: array.copy() for name, array in inputs.items()}
+        future = ResultFuture(self._runner)
         future.set_running_or_notify_cancel()
         with self._lock:
             problem: Exception | None = DeviceError("the pipeline is closed") if self._closed else None
@@ -232,10 +238,20 @@ class Pipeline:
         self._slots.release()
         future.set_exception(self._error(failure))
 
+    def _crashed(self, failure: Failure) -> None:
+        with self._lock:
+            self._failure = failure
+            numbers = list(self._futures)
+        for number in numbers:
+            self._fail(number, failure.of(number))
+        self._phase_changed("failed", failure)
+
     def _error(self, failure: Failure) -> DeviceError:
         if failure.device is None:
             return DeviceError(failure.message)
         where = "" if failure.sample is None else f"sample {failure.sample} was not answered: "
+        if not failure.lost:
+            return StageError(f"{where}stage {failure.stage} on device {failure.device} raised: {failure.message}")
         stage = "" if failure.stage is None else f", stage {failure.stage}"
         return DeviceLostError(
             f"{where}device {failure.device} was lost{stage}: {failure.message}",
@@ -276,12 +292,3 @@ def _difference(exact: Result, other: Result) -> float:
         elif not np.array_equal(want, other[name]):
             worst = max(worst, float(np.mean(want != other[name])))
     return worst
-
-
-async def _asynchronous(samples: Iterable[Sample] | AsyncIterable[Sample]) -> AsyncIterator[Sample]:
-    if isinstance(samples, AsyncIterable):
-        async for sample in samples:
-            yield sample
-    else:
-        for sample in samples:
-            yield sample

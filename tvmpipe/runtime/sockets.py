@@ -73,6 +73,8 @@ class Sockets:
         self._context = zmq.Context()
         self._doorkeeper = Doorkeeper(self._context, key)
         self._monitors = 0
+        # Sockets that are monitored, and the monitors that `push` gave away: whoever drops one must not close it.
+        self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes] | None]] = []
 
     def __enter__(self) -> Sockets:
         return self
@@ -116,6 +118,7 @@ class Sockets:
             socket.zap_domain = ZAP_DOMAIN
             socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
         self._doorkeeper.watch(socket)
+        self._note_watched(socket, None)
         try:
             socket.bind(f"tcp://{format_address(numeric, port or 0)}")
         except zmq.ZMQError as error:
@@ -150,6 +153,7 @@ class Sockets:
         monitor.linger = 0
         monitor.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
         monitor.connect(name)
+        self._note_watched(socket, monitor)
         socket.connect(endpoint)
         return socket, monitor
 
@@ -163,10 +167,26 @@ class Sockets:
         socket.connect(endpoint)
         return socket
 
+    def leave(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes]) -> None:
+        """Close what `push` returned, unsent messages with it."""
+        _end_monitoring(socket)
+        monitor.close()
+        socket.close()
+
     def close(self) -> None:
         """Close every socket that is still open, unsent messages with them. No thread may be using one."""
+        with self._lock:
+            watched = list(self._watched)
+            self._watched.clear()
+        for socket, _ in watched:
+            _end_monitoring(socket)
         self._doorkeeper.stop()
         self._context.destroy(linger=0)
+
+    def _note_watched(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None) -> None:
+        with self._lock:
+            self._watched = [pair for pair in self._watched if not pair[0].closed]
+            self._watched.append((socket, monitor))
 
     def _towards(self, kind: int, address: tuple[str, int]) -> tuple[zmq.Socket[bytes], str]:
         """A socket that may connect to an address, and the address as ZeroMQ writes it."""
@@ -193,6 +213,16 @@ class Sockets:
         socket.tcp_keepalive_intvl = 5
         socket.tcp_keepalive_cnt = 3
         return socket
+
+
+def _end_monitoring(socket: zmq.Socket[bytes]) -> None:
+    """Stop a socket's events while its monitor can still take them.
+
+    ZeroMQ's one I/O thread writes events itself and waits until somebody can take them: were the monitor closed first
+    and the connection to break in that moment, it would wait for ever, and every socket of the process with it.
+    """
+    if not socket.closed:
+        socket.disable_monitor()
 
 
 def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:

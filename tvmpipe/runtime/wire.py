@@ -4,6 +4,7 @@
 
     header   magic, kind, number of samples, number of tensors, session, batch, time sent
     table    for each tensor: value id, element type, encoding, shape; for int8 a scale and an offset per sample
+    faults   where the header says so: a length, and as JSON the samples that a stage could not compute
     frames   the elements, sample by sample, tensor by tensor; small messages have them behind the table instead
 
 Nothing in a message is executed or unpickled. What does not have exactly this form raises WireError.
@@ -11,10 +12,11 @@ Nothing in a message is executed or unpickled. What does not have exactly this f
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +26,15 @@ from numpy.typing import NDArray
 from tvmpipe.manifest import Encoding
 from tvmpipe.runtime.codec import Encoded, decode, encode, encoding_of
 
-MAGIC = b"TVP2"
+MAGIC = b"TVP3"
 TOKEN_BYTES = 8
 _HEADER = struct.Struct("<4sBBHH8sQd")
 _SESSION = slice(10, 18)
 _ENTRY = struct.Struct("<IBBB")
 _RANGE = struct.Struct("<dd")
+_LENGTH = struct.Struct("<I")
+_PLAIN, _FAULTY = 1, 2  # flags in the header
+_MOST_FAULT_BYTES = 1 << 20
 _MAX_DIMS = 16
 _INLINE_BYTES = 4096  # up to here one frame that is copied costs less than one more frame
 _FLOATS = ("float32", "float64", "float16")
@@ -48,11 +53,20 @@ class WireError(Exception):
     """A message that no tvmpipe process sends."""
 
 
+class Fault(NamedTuple):
+    """Why a sample could not be computed: the device, its stage, and what was raised there."""
+
+    device: str
+    stage: str
+    message: str
+
+
 @dataclass(frozen=True)
 class Batch:
     """Tensors of one or more samples that go together: `session` names the opening of the pipeline they belong to.
 
-    `plain` asks every link to leave its tensors as they are; `sent_s` is the sender's wall clock.
+    `plain` asks every link to leave its tensors as they are; `sent_s` is the sender's wall clock. The tensors of
+    samples in `faults`, by their place in the batch, are of the right shape and mean nothing.
     """
 
     session: bytes
@@ -60,17 +74,15 @@ class Batch:
     samples: tuple[Values, ...]
     plain: bool = False
     sent_s: float = 0.0
+    faults: Mapping[int, Fault] = field(default_factory=dict)
 
 
 def pack(batch: Batch, encoding: Encoding = "none") -> list[Any]:
     """Frames of a message, ready for `send_multipart`; large tensors are not copied unless they are encoded."""
     wanted: Encoding = "none" if batch.plain else encoding
     first = batch.samples[0]
-    head = [
-        _HEADER.pack(
-            MAGIC, 1, int(batch.plain), len(batch.samples), len(first), batch.session, batch.number, batch.sent_s
-        )
-    ]
+    flags = _PLAIN * batch.plain + _FAULTY * bool(batch.faults)
+    head = [_HEADER.pack(MAGIC, 1, flags, len(batch.samples), len(first), batch.session, batch.number, batch.sent_s)]
     columns: list[list[Encoded]] = []
     for value, array in first.items():
         kind = encoding_of(array, wanted)
@@ -80,6 +92,9 @@ def pack(batch: Batch, encoding: Encoding = "none") -> list[Any]:
         if kind == "int8":
             head += [_RANGE.pack(one.scale, one.offset) for one in column]
         columns.append(column)
+    if batch.faults:
+        faults = json.dumps(list(batch.faults.items())).encode()
+        head += [_LENGTH.pack(len(faults)), faults]
     data = [column[row].data for row in range(len(batch.samples)) for column in columns]
     if sum(array.nbytes for array in data) <= _INLINE_BYTES:
         return [b"".join((*head, *(array.tobytes() for array in data)))]
@@ -94,7 +109,7 @@ def unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
     """
     try:
         return _unpack(frames, limit_bytes)
-    except (struct.error, IndexError, ValueError, OverflowError) as error:
+    except (struct.error, IndexError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise WireError(f"malformed message: {error}") from None
 
 
@@ -105,8 +120,8 @@ def session_of(frames: Sequence[Any]) -> bytes:
 
 def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
     head = memoryview(frames[0])
-    magic, version, plain, count, tensors, session, number, sent_s = _HEADER.unpack_from(head, 0)
-    if magic != MAGIC or version != 1 or plain > 1:
+    magic, version, flags, count, tensors, session, number, sent_s = _HEADER.unpack_from(head, 0)
+    if magic != MAGIC or version != 1 or flags > _PLAIN + _FAULTY:
         raise WireError("not a tvmpipe message")
     inline = len(frames) == 1
     if not count or not (inline or len(frames) == 1 + count * tensors):
@@ -130,6 +145,12 @@ def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
             ranges = [_RANGE.unpack_from(head, position + row * _RANGE.size) for row in range(count)]
             position += count * _RANGE.size
         columns.append(_Column(value, _TRAVELS_AS.get(encoding, dtype), encoding, shape, elements, ranges))
+    faults: dict[int, Fault] = {}
+    if flags & _FAULTY:
+        (length,) = _LENGTH.unpack_from(head, position)
+        position += _LENGTH.size
+        faults = _faults(bytes(head[position : position + length]), length, count)
+        position += length
     samples: list[Values] = []
     data: Any
     for row in range(count):
@@ -144,7 +165,18 @@ def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
         samples.append(sample)
     if position != len(head):
         raise WireError("bytes after the table")
-    return Batch(session, number, tuple(samples), bool(plain), sent_s)
+    return Batch(session, number, tuple(samples), bool(flags & _PLAIN), sent_s, faults)
+
+
+def _faults(text: bytes, length: int, count: int) -> dict[int, Fault]:
+    if len(text) != length or length > _MOST_FAULT_BYTES:
+        raise WireError(f"{length} bytes of faults")
+    faults = {}
+    for place, told in json.loads(text):
+        if not isinstance(place, int) or not 0 <= place < count or not all(isinstance(part, str) for part in told):
+            raise WireError("faults of samples that are not in the message")
+        faults[place] = Fault(*told)
+    return faults
 
 
 class _Column(NamedTuple):
