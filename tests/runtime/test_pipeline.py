@@ -17,7 +17,7 @@ from tests.models import branchy, chain
 from tests.waiting import wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.errors import DeviceError, InputError, QueueFullError, SampleError
+from tvmpipe.errors import DeviceError, QueueFullError, SampleError
 from tvmpipe.reference import Reference, relative_error
 from tvmpipe.runtime import events
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
@@ -183,6 +183,9 @@ def test_a_run_can_be_traced_and_replayed(chain_bundle: Bundle, agents: LocalClu
     assert sorted(answered) == list(range(10))
 
 
-def test_failover_needs_a_bundle_for_it(chain_bundle: Bundle, agents: LocalCluster) -> None:
-    with pytest.raises(InputError, match="no plan for the loss of a device; compile it with --failover"):
-        chain_bundle.connect(agents.tracker, failover=True)
+def test_failover_without_a_plan_for_it_waits_and_says_so(
+    chain_bundle: Bundle, agents: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    with chain_bundle.connect(agents.tracker, failover=True, recover_s=7) as pipe:
+        pipe.run(ONES)
+    assert "a device that is lost is waited for, at most 7 s" in caplog.text

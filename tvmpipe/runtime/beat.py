@@ -119,10 +119,9 @@ class Beat:
             if now >= due:
                 self._tell(last=False)
                 due = now + BEAT_S
-            if dict(poller.poll(max(1, int((due - now) * 1e3)))):
-                if self._hear():
-                    heard = time.monotonic()
-                self._watch()
+            if dict(poller.poll(max(1, int((due - now) * 1e3)))) and self._hear():
+                heard = time.monotonic()
+            self._watch()
             if time.monotonic() - heard > self._host.spec.lease_s:
                 logger.warning("the head %s has been silent for %g s", self._host.spec.owner, self._host.spec.lease_s)
                 self.lease_ended = True
@@ -174,6 +173,8 @@ class Beat:
                 self._clock.learn(float(answer["sent_s"]), float(answer["head_s"]), time.time())
                 if answer["open"] and not self._open:
                     self._watch()
+                    for watch in self._watches.values():
+                        watch.expect()
                     self._open = True
                 heard = True
             except zmq.Again:

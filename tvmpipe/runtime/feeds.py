@@ -43,6 +43,7 @@ class Feeds:
             address = parse_address(opened.links[device], "link")
             outbox, monitor = self._sockets.push(address, queue=0, bandwidth_bps=rate)
             self._outboxes[device] = (outbox, LinkWatch(monitor))
+            self._outboxes[device][1].expect()
 
     def disconnect(self) -> None:
         """Leave the devices."""

@@ -38,6 +38,7 @@ _TICK_S = 0.05
 _PROBE_S = 0.5
 _MESSAGES_A_TURN = 256
 _JOIN_S = 5.0
+_GONE = "broke or could not be made"
 
 
 @dataclass(frozen=True)
@@ -360,7 +361,7 @@ class Head:
             self._handle(events.DeviceLost(epoch, status.device, text, now, stage or None, batch))
         for peer in status.cut:
             culprit = status.device if peer == HEAD else peer
-            self._handle(events.DeviceLost(epoch, culprit, f"the link from {status.device} to {peer} broke", now))
+            self._handle(events.DeviceLost(epoch, culprit, f"the link from {status.device} to {peer} {_GONE}", now))
 
     def _take_events(self) -> None:
         # In this order: who adds an event after the last line finds `_awake` unset and writes to the pipe.
@@ -383,7 +384,7 @@ class Head:
 
     def _watch_links(self) -> None:
         for device in self._feeds.broken():
-            text = f"the link from the head to {device} broke"
+            text = f"the link from the head to {device} {_GONE}"
             self._handle(events.DeviceLost(self._machine.epoch, device, text, time.monotonic()))
 
     def _probe(self) -> None:

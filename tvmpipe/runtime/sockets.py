@@ -8,7 +8,9 @@ by the ZAP handler (RFC 27). Without a handler nobody is let in.
 from __future__ import annotations
 
 import errno
+import math
 import threading
+import time
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -31,6 +33,7 @@ _BUFFERED_S = 0.25
 _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
 _BACKLOG = 1024
 _HANDSHAKE_MS = 5000
+LINK_S = 8.0  # a link to a process that listens is made within this; the machines may be busy
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 1000
 
@@ -232,11 +235,16 @@ def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
 
 
 class LinkWatch:
-    """Tells from a PUSH socket's monitor whether the link has broken."""
+    """Tells from a PUSH socket's monitor whether the link has broken, or was not made in time."""
 
     def __init__(self, monitor: zmq.Socket[bytes]) -> None:
         self.monitor = monitor
         self._ready = False
+        self._due = math.inf
+
+    def expect(self) -> None:
+        """From now on the other end is there, so that the link must soon be, too."""
+        self._due = time.monotonic() + LINK_S
 
     def broken(self) -> bool:
         """Whether a link to a peer of ours broke since this was last asked; does not wait.
@@ -248,4 +256,6 @@ class LinkWatch:
             kind = read_event(self.monitor).kind
             broken |= self._ready and kind == "disconnected"
             self._ready = kind == "ready" or (self._ready and kind != "disconnected")
-        return broken
+        if self._ready:
+            self._due = math.inf
+        return broken or time.monotonic() > self._due

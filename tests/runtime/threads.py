@@ -1,0 +1,189 @@
+"""A pipeline whose devices are threads of this process: real sockets and messages, no agents and no compiled code."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from numpy.typing import NDArray
+
+from tvmpipe.errors import DeviceError
+from tvmpipe.manifest import Manifest, PlanEntry
+from tvmpipe.runtime import pipeline
+from tvmpipe.runtime.address import format_address
+from tvmpipe.runtime.emulation import Emulation
+from tvmpipe.runtime.hosting import HostedSession
+from tvmpipe.runtime.machine import Settings
+from tvmpipe.runtime.opener import Limits, Opened, OpenError
+from tvmpipe.runtime.pipeline import Pipeline
+from tvmpipe.runtime.ports import hold_port
+from tvmpipe.runtime.sockets import Sockets
+from tvmpipe.runtime.spec import Opening, host_spec
+
+Compute = Callable[[str, Sequence[NDArray[Any]]], list[NDArray[Any]]]
+"""Outputs of a stage for its inputs."""
+
+
+def add_one(stage: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """What stages do unless told otherwise."""
+    return [inputs[0] + 1]
+
+
+@dataclass
+class Device:
+    """A thread that hosts stages, and whether it can be had."""
+
+    name: str
+    compute: Compute = add_one
+    there: bool = True
+    sessions: dict[str, Host] = field(default_factory=dict)
+
+    def run(self, stage: str, batch: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """As a runner."""
+        return self.compute(stage, inputs)
+
+    def die(self) -> None:
+        """Vanish with everything that is hosted."""
+        self.there = False
+        for session in list(self.sessions):
+            self.end(session)
+
+    def end(self, session: str) -> None:
+        """End one session."""
+        if (host := self.sessions.pop(session, None)) is not None:
+            host.stop()
+
+
+class Host:
+    """One session on a device, in a thread."""
+
+    def __init__(self, device: Device, spec: Any, port: int) -> None:
+        self._ready = threading.Event()
+        self._hosted: HostedSession | None = None
+        name = f"tvmpipe-thread-{device.name}"
+        self._thread = threading.Thread(target=self._work, args=(device, spec, port), name=name, daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10.0)
+
+    def stop(self) -> None:
+        """End it; its sockets are closed afterwards."""
+        assert self._hosted is not None
+        self._hosted.host.stop()
+        self._thread.join(10.0)
+
+    def _work(self, device: Device, spec: Any, port: int) -> None:
+        with Sockets() as sockets:
+            self._hosted = HostedSession(spec, device, sockets, ("127.0.0.1", port), Emulation())
+            self._ready.set()
+            self._hosted.serve()
+
+
+class ThreadOpener:
+    """Has `Opener`'s face; `devices` are those of the manifest by name."""
+
+    def __init__(self, manifest: Manifest, devices: dict[str, Device], batches: int, ports: tuple[int, int]) -> None:
+        self.agents: dict[str, Any] = {}
+        self.sent_bytes = 0
+        self.sessions: frozenset[str] = frozenset()
+        self.prepared = 0
+        self._manifest = manifest
+        self._devices = devices
+        self._batches = batches
+        self._ports = ports
+        self._running: Opened | None = None
+
+    def open(self, plan: PlanEntry) -> Opened:
+        """Stop what runs, then host the plan."""
+        self.close()
+        self._running = self._host(plan)
+        return self._running
+
+    def prepare(self, plan: PlanEntry) -> Opened:
+        """Host the plan beside what runs."""
+        self.prepared += 1
+        return self._host(plan)
+
+    def activate(self, opened: Opened) -> None:
+        """End what ran before."""
+        before, self._running = self._running, opened
+        self._end(before)
+
+    def discard(self, opened: Opened) -> None:
+        """End what was prepared."""
+        self._end(opened)
+
+    def back(self, device: str) -> bool:
+        """Whether a device can be had."""
+        return self._devices[device].there
+
+    def close(self) -> None:
+        """End all."""
+        self._running = None
+        for device in self._devices.values():
+            for session in list(device.sessions):
+                device.end(session)
+
+    def _end(self, opened: Opened | None) -> None:
+        if opened is not None:
+            for name in opened.plan.devices:
+                self._devices[name].end(opened.session)
+
+    def _host(self, plan: PlanEntry) -> Opened:
+        session = secrets.token_hex(8)
+        self.sessions |= {session}
+        with contextlib.ExitStack() as held:
+            ports = {name: held.enter_context(hold_port("127.0.0.1", range(20000, 60000))) for name in plan.devices}
+        links = {name: format_address("127.0.0.1", port) for name, port in ports.items()}
+        link, status = (format_address("127.0.0.1", port) for port in self._ports)
+        opening = Opening(
+            session=session,
+            owner="a test",
+            links=links,
+            head_link=link,
+            head_status=status,
+            lease_s=10.0,
+            max_batches=self._batches,
+        )
+        for name in plan.devices:
+            device = self._devices[name]
+            if not device.there:
+                raise OpenError(name, DeviceError(f"device {name} is not there"))
+            device.sessions[session] = Host(device, host_spec(self._manifest, plan, name, opening), ports[name])
+        return Opened(plan, session, links)
+
+
+@dataclass
+class ThreadPipeline:
+    """A pipeline and its devices."""
+
+    pipe: Pipeline
+    devices: dict[str, Device]
+    opener: ThreadOpener
+
+
+@contextlib.contextmanager
+def thread_pipeline(
+    monkeypatch: pytest.MonkeyPatch, manifest: Manifest, settings: Settings, inflight: int = 4
+) -> Iterator[ThreadPipeline]:
+    """A manifest's pipeline, running on threads."""
+    devices = {entry.name: Device(entry.name) for entry in manifest.devices}
+    made: list[ThreadOpener] = []
+
+    def opener(*arguments: Any) -> ThreadOpener:
+        ports = next(one for one in arguments if isinstance(one, tuple))
+        made.append(ThreadOpener(manifest, devices, settings.max_batches, ports))
+        return made[-1]
+
+    monkeypatch.setattr(pipeline, "Opener", opener)
+    bundle: Any = SimpleNamespace(manifest=manifest)
+    limits = Limits(5.0, 5.0, 5.0)
+    with Pipeline(
+        bundle, "", inflight=inflight, settings=settings, limits=limits, key=None, trace=False, log=None
+    ) as pipe:
+        yield ThreadPipeline(pipe, devices, made[0])
