@@ -80,6 +80,7 @@ class Bundle:
         wait_s: float = 10.0,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
+        start_timeout_s: float = 120.0,
         recover_s: float = 60.0,
         cluster_key: str | Path | None = None,
         trace: bool = False,
@@ -90,7 +91,8 @@ class Bundle:
         `inflight` samples at most are in it at once, by default what the plan says keeps every device busy; `batch`
         samples travel together, by default more than one where periods are so short that each message would count (a
         sample that comes alone never waits for others). `wait_s` is how long to wait for a device that somebody else
-        has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may.
+        has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may,
+        and `start_timeout_s` how long one may start Python and import TVM, and as long again load its stages.
         With `failover`, which the bundle must have been compiled for, the loss of a device moves the work to those
         that are left; when no plan can do without what is lost, devices may take `recover_s` to come back.
         `cluster_key` is the file that the agents have too, needed off loopback. `trace` has devices note what they
@@ -109,6 +111,7 @@ class Bundle:
             wait_s=wait_s,
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
+            start_timeout_s=start_timeout_s,
             recover_s=recover_s,
             cluster_key=cluster_key,
             trace=trace,

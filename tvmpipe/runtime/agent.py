@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -104,6 +104,7 @@ def serve(options: AgentOptions) -> None:
     ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
     with (
         hold_port(options.host, ports) as link_port,
+        _second_port(options, link_port) as beside_port,
         tempfile.TemporaryDirectory() as folder,
         _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
     ):
@@ -114,7 +115,6 @@ def serve(options: AgentOptions) -> None:
             "threads": threads,
             "memory_bytes": memory_bytes,
             "pid": os.getpid(),
-            "link_port": link_port,
             "link_address": options.advertise,
             "emulated": options.emulation.facts() if options.emulation.active else None,
         }
@@ -126,7 +126,7 @@ def serve(options: AgentOptions) -> None:
             cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
             emulation=options.emulation,
         )
-        keeper = Keeper(facts, host, keeper_address(Path(folder)))
+        keeper = Keeper(facts, host, keeper_address(Path(folder)), beside_port)
         gateway = None
         if key is not None:
             gateway = Gateway(options.host, options.port, options.port_end, None, key)
@@ -177,6 +177,17 @@ def _keep_serving(
         wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
         logger.warning("the RPC server ended; starting it again in %g s", wait_s)
         keeper.serve(wait_s)
+
+
+@contextlib.contextmanager
+def _second_port(options: AgentOptions, first: int) -> Iterator[int | None]:
+    """Where a plan may get ready beside the one that runs; None where others reach one port only, or none is free."""
+    with contextlib.ExitStack() as stack:
+        port = None
+        if options.advertise is None:
+            with contextlib.suppress(InputError):
+                port = stack.enter_context(hold_port(options.host, range(first + 1, min(first + 201, 65536))))
+        yield port
 
 
 def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextManager[Any]:

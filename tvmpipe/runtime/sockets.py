@@ -202,10 +202,11 @@ def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
 
 
 class LinkWatch:
-    """Tells from a PUSH socket's monitor whether the link has broken."""
+    """Tells from a PUSH socket's monitor whether the link has broken, and whether it has been there at all (`met`)."""
 
     def __init__(self, monitor: zmq.Socket[bytes]) -> None:
         self.monitor = monitor
+        self.met = False
         self._ready = False
 
     def broken(self) -> bool:
@@ -218,4 +219,5 @@ class LinkWatch:
             kind = read_event(self.monitor).kind
             broken |= self._ready and kind == "disconnected"
             self._ready = kind == "ready" or (self._ready and kind != "disconnected")
+            self.met |= self._ready
         return broken

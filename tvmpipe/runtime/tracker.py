@@ -5,6 +5,7 @@ TVM's own client retries for a minute when nothing listens and for ever once it 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -67,6 +68,11 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._socket.close()
+
+    def interrupt(self) -> None:
+        """Make a request that another thread waits in fail. The tracker keeps the device."""
+        with contextlib.suppress(OSError):  # closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def status(self) -> list[KeyStatus]:
         """Every key the tracker knows, by name."""
