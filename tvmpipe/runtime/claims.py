@@ -294,7 +294,8 @@ class Claims:
                 thread.join(_SLICE_S)
                 self._renew(devices, reached, asleep, attempt)
         except BaseException:
-            thread.join()  # the attempt was given up
+            attempt.interrupt()  # it was given up
+            thread.join()
             for one in done:
                 one.session.close()
             raise
