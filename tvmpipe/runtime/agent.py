@@ -40,6 +40,7 @@ from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.probes import LinkProbes
 from tvmpipe.runtime.process import compute_environment, die_with_parent
 from tvmpipe.runtime.store import Store
+from tvmpipe.runtime.tracker import hasten_registration
 
 logger = logging.getLogger(__name__)
 
@@ -225,6 +226,7 @@ def _check_address(options: AgentOptions) -> None:
 def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, int] | None) -> None:
     """Runs in the server's process before it listens; its sessions are forked from it."""
     die_with_parent()
+    hasten_registration()
     if shown is not None:
         advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)

@@ -300,7 +300,7 @@ class Claims:
                 one.session.close()
             raise
         if failed:
-            raise failed[0]
+            raise failed.pop()  # not [0]: what refers to itself keeps its frames, and sessions in them
         return done[0]
 
     def _renew(
@@ -374,7 +374,8 @@ def for_each(
     for thread in threads:
         thread.join()
     if failed:
-        name, error = failed[0]
+        name, error = failed.pop(0)
+        failed.clear()  # what refers to itself keeps its frames, and sessions in them
         if isinstance(error, OpenError):
             raise error
         if isinstance(error, TvmpipeError):

@@ -52,19 +52,22 @@ class NoRoom(DeviceError):
 
 
 class AgentControl:
-    """An agent behind a session. Raises DeviceError when it refuses, DeviceLostError when it is gone."""
+    """An agent behind a session. Raises DeviceError when it refuses, DeviceLostError when it is gone.
 
-    def __init__(self, session: RpcSession, keeper: Any, facts: dict[str, Any]) -> None:
+    It refers to no function of the agent's: TVM ends a session, of which a process may have 32, only when nothing does.
+    """
+
+    def __init__(self, session: RpcSession, facts: dict[str, Any]) -> None:
         self.session = session
         self.facts = facts
-        self._keeper = keeper
 
     @classmethod
     def of(cls, session: RpcSession) -> AgentControl | None:
         """The agent that answers; None for a stock RPC server."""
         with session.guard("asking what it is"):
-            keeper = session.function("tvmpipe.keeper")
-            return None if keeper is None else cls(session, keeper, _ask(keeper, {"do": "info"}))
+            if session.function("tvmpipe.keeper") is None:
+                return None
+            return cls(session, _ask(session, {"do": "info"}))
 
     @property
     def link_address(self) -> str:
@@ -96,7 +99,7 @@ class AgentControl:
     def reserve(self, claim: Claim, more_s: float = 0.0) -> None:
         """Get the device for this head, or keep it, for a lease and `more_s`. Raises DeviceHeldError: who has it."""
         with self.session.guard("asking for it"):
-            answer = _ask(self._keeper, {"do": "reserve", "claim": claim.model_dump(), "more_s": more_s})
+            answer = _ask(self.session, {"do": "reserve", "claim": claim.model_dump(), "more_s": more_s})
         if "held_by" in answer:
             device = self.session.device
             raise DeviceHeldError(
@@ -140,7 +143,7 @@ class AgentControl:
         device = self.session.device
         request = {"do": "prepare" if beside else "open", "claim": claim.model_dump(), "port": port}
         with self.session.guard("starting its stages"):
-            answer = _ask(self._keeper, {**request, "spec": spec.model_dump(mode="json")})
+            answer = _ask(self.session, {**request, "spec": spec.model_dump(mode="json")})
         if "held_by" in answer:
             raise DeviceUnavailableError(f"device {device.name} was taken by {answer['held_by']}")
         if "no_room" in answer:
@@ -150,7 +153,7 @@ class AgentControl:
         poll_s = _POLL_S
         while True:
             with self.session.guard("loading its stages"):
-                state = _ask(self._keeper, {"do": "state", "claim": claim.model_dump(), "session": spec.session})
+                state = _ask(self.session, {"do": "state", "claim": claim.model_dump(), "session": spec.session})
             if state["state"] in ("failed", "expired", "idle"):
                 why = state["message"] or "what it hosted was ended"
                 raise DeviceError(f"device {device.name} cannot host its stages: {why}")
@@ -187,19 +190,19 @@ class AgentControl:
     def activate(self, claim: Claim, session: str) -> None:
         """What was opened beside takes the place of what the device serves, which ends."""
         with self.session.guard("changing over"):
-            answer = _ask(self._keeper, {"do": "activate", "claim": claim.model_dump(), "session": session})
+            answer = _ask(self.session, {"do": "activate", "claim": claim.model_dump(), "session": session})
         if "failed" in answer:
             raise DeviceError(f"device {self.session.device.name} cannot change over: {answer['failed']}")
 
     def discard(self, claim: Claim, session: str) -> None:
         """End what was opened beside."""
         with self.session.guard("ending what was prepared"):
-            _ask(self._keeper, {"do": "discard", "claim": claim.model_dump(), "session": session})
+            _ask(self.session, {"do": "discard", "claim": claim.model_dump(), "session": session})
 
     def release(self, claim: Claim) -> None:
         """Give the device back."""
         with self.session.guard("giving it back"):
-            _ask(self._keeper, {"do": "release", "claim": claim.model_dump()})
+            _ask(self.session, {"do": "release", "claim": claim.model_dump()})
 
     def _send(self, bundle: Bundle, file: FileEntry, suffix: str, alive: Callable[[float], None]) -> int:
         has, append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("has", "append", "commit"))
@@ -228,8 +231,12 @@ class AgentControl:
         return function
 
 
-def _ask(keeper: Any, request: dict[str, Any]) -> dict[str, Any]:
+def _ask(session: RpcSession, request: dict[str, Any]) -> dict[str, Any]:
+    keeper = session.function("tvmpipe.keeper")
+    if keeper is None:
+        raise DeviceError(f"the session with device {session.device.name} was closed")
     answer: dict[str, Any] = json.loads(str(keeper(json.dumps(request))))
+    del keeper
     if "error" in answer:
         raise DeviceError(f"the agent refused: {answer['error']}")
     return answer

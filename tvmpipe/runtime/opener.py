@@ -157,7 +157,7 @@ class Opener:
                 attempt,
             )
             if beside:
-                _check_links(links)
+                _check_reachable(links)
         except BaseException as error:
             self._forget(session)
             attempt.give_up("another device failed")
@@ -349,7 +349,7 @@ class Opener:
         self._stock_ports.close()
 
 
-def _check_links(links: Mapping[str, str]) -> None:
+def _check_reachable(links: Mapping[str, str]) -> None:
     """Whether this machine reaches the links of a prepared plan, some at ports that were not used before."""
     for device, link in links.items():
         try:
