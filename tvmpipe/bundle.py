@@ -80,6 +80,7 @@ class Bundle:
         wait_s: float = 10.0,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
+        start_timeout_s: float = 120.0,
         recover_s: float | None = None,
         cluster_key: str | Path | None = None,
         trace: bool = False,
@@ -90,7 +91,8 @@ class Bundle:
         `inflight` samples at most are in it at once, by default what the plan says keeps every device busy; `batch`
         samples travel together, by default more than one where periods are so short that each message would count (a
         sample that comes alone never waits for others). `wait_s` is how long to wait for a device that somebody else
-        has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may.
+        has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may,
+        and `start_timeout_s` how long one may start Python and import TVM, and as long again load its stages.
         With `failover` the loss of a device moves the work to those that are left, where the bundle has a plan for
         that; otherwise, and without `failover`, the device is waited for. Nothing may run for `recover_s` at most, by
         default 60 s with failover and 5 s without; 0 without failover makes every loss final.
@@ -110,6 +112,7 @@ class Bundle:
             wait_s=wait_s,
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
+            start_timeout_s=start_timeout_s,
             recover_s=recover_s,
             cluster_key=cluster_key,
             trace=trace,

@@ -194,6 +194,20 @@ def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use."
 )
+@click.option(
+    "--connect-timeout",
+    "connect_timeout_s",
+    type=click.FloatRange(min=0.1),
+    default=10.0,
+    help="Seconds to find a device and be reached by it.",
+)
+@click.option(
+    "--start-timeout",
+    "start_timeout_s",
+    type=click.FloatRange(min=0.1),
+    default=120.0,
+    help="Seconds a device may take to start Python and TVM, and again to load.",
+)
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write what devices did when here, for Perfetto.")
 @click.option("--event-log", type=click.Path(path_type=Path), help="Write what the executor decided on here.")

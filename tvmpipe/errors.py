@@ -80,7 +80,11 @@ class DeviceUnavailableError(DeviceError):
 
 
 class DeviceHeldError(DeviceUnavailableError):
-    """Another head has the device."""
+    """Another head has the device; `again_s` is when it wants to be asked again, in seconds."""
+
+    def __init__(self, message: str, again_s: float = 0.5) -> None:
+        super().__init__(message)
+        self.again_s = again_s
 
 
 class DeviceLostError(DeviceError):

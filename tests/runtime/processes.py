@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import psutil
+
+from tests.waiting import PATIENCE_S
+from tvmpipe.runtime.control import AgentControl
+from tvmpipe.runtime.local import LocalCluster
+from tvmpipe.runtime.rpc_session import open_session
+from tvmpipe.runtime.survey import stand_in
+from tvmpipe.runtime.tracker import Tracker
+from tvmpipe.runtime.watchdog import Watchdog
 
 
 def stage_host(agent: psutil.Process) -> psutil.Process:
@@ -16,3 +27,19 @@ def _hosts(process: psutil.Process) -> bool:
         return any("host_process" in word for word in process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
+
+
+def agent_facts(cluster: LocalCluster, key: str) -> dict[str, Any]:
+    """What the agent with a key says of itself."""
+    watchdog = Watchdog()
+    try:
+        with Tracker(cluster.tracker) as tracker:
+            session = open_session(tracker, stand_in(key), watchdog, time.monotonic() + PATIENCE_S)
+        try:
+            agent = AgentControl.of(session)
+            assert agent is not None
+            return agent.facts
+        finally:
+            session.close()
+    finally:
+        watchdog.stop()

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -40,6 +40,7 @@ from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.probes import LinkProbes
 from tvmpipe.runtime.process import compute_environment, die_with_parent
 from tvmpipe.runtime.store import Store
+from tvmpipe.runtime.tracker import hasten_registration
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ def serve(options: AgentOptions) -> None:
     ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
     with (
         hold_port(options.host, ports) as link_port,
+        _second_port(options, link_port) as beside_port,
         tempfile.TemporaryDirectory() as folder,
         _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
     ):
@@ -114,7 +116,6 @@ def serve(options: AgentOptions) -> None:
             "threads": threads,
             "memory_bytes": memory_bytes,
             "pid": os.getpid(),
-            "link_port": link_port,
             "link_address": options.advertise,
             "emulated": options.emulation.facts() if options.emulation.active else None,
         }
@@ -126,7 +127,7 @@ def serve(options: AgentOptions) -> None:
             cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
             emulation=options.emulation,
         )
-        keeper = Keeper(facts, host, keeper_address(Path(folder)))
+        keeper = Keeper(facts, host, keeper_address(Path(folder)), beside_port)
         gateway = None
         if key is not None:
             gateway = Gateway(options.host, options.port, options.port_end, None, key)
@@ -179,6 +180,17 @@ def _keep_serving(
         keeper.serve(wait_s)
 
 
+@contextlib.contextmanager
+def _second_port(options: AgentOptions, first: int) -> Iterator[int | None]:
+    """Where a plan may get ready beside the one that runs; None where others reach one port only, or none is free."""
+    with contextlib.ExitStack() as stack:
+        port = None
+        if options.advertise is None:
+            with contextlib.suppress(InputError):
+                port = stack.enter_context(hold_port(options.host, range(first + 1, min(first + 201, 65536))))
+        yield port
+
+
 def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextManager[Any]:
     """A server of metrics, if one is wanted. It asks the keeper as any other process does, so they share nothing."""
     if options.metrics_port is None:
@@ -214,6 +226,7 @@ def _check_address(options: AgentOptions) -> None:
 def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, int] | None) -> None:
     """Runs in the server's process before it listens; its sessions are forked from it."""
     die_with_parent()
+    hasten_registration()
     if shown is not None:
         advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)

@@ -30,7 +30,7 @@ class Status(BaseModel):
 
     Attributes: `sent_s` its wall clock; `counts` as `StageCount.to_list` by stage; `busy` stage, batch and seconds
     it has taken so far; `cut` peers whose connection broke; `failure` stage, batch and message; `last` whether the
-    host ends with this.
+    host ends with this; `unlinked` peers that it has not reached so far.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -46,6 +46,7 @@ class Status(BaseModel):
     memory_bytes: int
     emulated: bool
     last: bool
+    unlinked: list[str] = []
     spans: list[Span] = []
 
 
@@ -148,6 +149,7 @@ class Beat:
             memory_bytes=psutil.Process().memory_info().rss,
             emulated=self._emulated,
             last=last,
+            unlinked=sorted(peer for peer, watch in self._watches.items() if not watch.met),
         )
 
     def _tell(self, *, last: bool) -> None:

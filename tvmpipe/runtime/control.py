@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
@@ -21,31 +22,64 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 4 << 20
+_FIRST_CHUNK_BYTES = 256 << 10
+_MOST_CHUNK_BYTES = 4 << 20
+_CHUNK_S = 0.5  # what a chunk should take at most, for between two of them the device hears that its head lives
 _MACHINES = {"x86_64": ("x86_64", "amd64"), "aarch64": ("aarch64", "arm64")}
 _POLL_S = 0.05
+_LONGEST_POLL_S = 0.5
+_LOAD_BPS = 20e6  # a device that reads its own store more slowly than this counts as lost
+_STATES = {
+    "starting": "starting Python",
+    "importing": "importing TVM",
+    "waiting": "ending what it computed before",
+    "loading": "loading stages",
+    "ready": "connecting to this head",
+}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a device may take until its stages are ready: `start_s` to start its host and import TVM, and as much
+    again, besides the time to read the weights, to load; `connect_s` to be heard of here and reach its peers."""
+
+    start_s: float
+    connect_s: float
+
+
+class NoRoom(DeviceError):
+    """A device cannot get a second opening ready beside what it serves."""
 
 
 class AgentControl:
-    """An agent behind a session. Raises DeviceError when it refuses, DeviceLostError when it is gone."""
+    """An agent behind a session. Raises DeviceError when it refuses, DeviceLostError when it is gone.
 
-    def __init__(self, session: RpcSession, keeper: Any, facts: dict[str, Any]) -> None:
+    It refers to no function of the agent's: TVM ends a session, of which a process may have 32, only when nothing does.
+    """
+
+    def __init__(self, session: RpcSession, facts: dict[str, Any]) -> None:
         self.session = session
         self.facts = facts
-        self._keeper = keeper
 
     @classmethod
     def of(cls, session: RpcSession) -> AgentControl | None:
         """The agent that answers; None for a stock RPC server."""
         with session.guard("asking what it is"):
-            keeper = session.function("tvmpipe.keeper")
-            return None if keeper is None else cls(session, keeper, _ask(keeper, {"do": "info"}))
+            if session.function("tvmpipe.keeper") is None:
+                return None
+            return cls(session, _ask(session, {"do": "info"}))
 
     @property
     def link_address(self) -> str:
         """Where its stage link listens, as HOST:PORT."""
         given: str | None = self.facts["link_address"]
         return given or format_address(self.session.address.host, self.facts["link_port"])
+
+    @property
+    def beside_address(self) -> str | None:
+        """Where the link of an opening beside the one that it serves would listen; None where it has but one."""
+        port: int | None = self.facts["beside_port"]
+        return None if port is None else format_address(self.session.address.host, port)
 
     def check(self, stages: Iterable[StageEntry]) -> None:
         """Refuse before anything is sent: wrong architecture, too little memory."""
@@ -62,19 +96,23 @@ class AgentControl:
                 f"its stages need {format_size(need)}"
             )
 
-    def reserve(self, claim: Claim) -> None:
-        """Get the device for this head. Raises DeviceHeldError naming who has it."""
+    def reserve(self, claim: Claim, more_s: float = 0.0) -> None:
+        """Get the device for this head, or keep it, for a lease and `more_s`. Raises DeviceHeldError: who has it."""
         with self.session.guard("asking for it"):
-            answer = _ask(self._keeper, {"do": "reserve", "claim": claim.model_dump()})
+            answer = _ask(self.session, {"do": "reserve", "claim": claim.model_dump(), "more_s": more_s})
         if "held_by" in answer:
             device = self.session.device
             raise DeviceHeldError(
                 f"device {device.name} (key {device.key}) is in use by {answer['held_by']}, "
-                f"for {format_duration(answer['held_s'])} so far"
+                f"for {format_duration(answer['held_s'])} so far",
+                float(answer["again_s"]),
             )
 
-    def send(self, bundle: Bundle, stages: Iterable[StageEntry]) -> int:
-        """Send the libraries and weights that the device's store lacks. Returns the bytes sent."""
+    def send(self, bundle: Bundle, stages: Iterable[StageEntry], alive: Callable[[float], None]) -> int:
+        """Send the libraries and weights that the device's store lacks. Returns the bytes sent.
+
+        `alive` is called again and again meanwhile, with the seconds that the next step may take.
+        """
         sent = 0
         files: dict[tuple[str, str], FileEntry] = {}
         for stage in stages:
@@ -83,48 +121,106 @@ class AgentControl:
         for (_, suffix), file in files.items():
             size = bundle.path_of(file).stat().st_size
             with self.session.guard(f"sending {file.path}", more_s=size / SLOWEST_UPLOAD_BPS):
-                sent += self._send(bundle, file, suffix)
+                sent += self._send(bundle, file, suffix, alive)
         return sent
 
-    def open(self, claim: Claim, spec: HostSpec, ready: Callable[[], bool], deadline: float) -> None:
-        """Have the stages hosted; returns once they are loaded and `ready` says that they are heard of."""
+    def open(
+        self,
+        claim: Claim,
+        spec: HostSpec,
+        port: int,
+        ready: Callable[[], bool],
+        patience: Patience,
+        pause: Callable[[float], None],
+        *,
+        beside: bool = False,
+    ) -> None:
+        """Have the stages hosted at a link port; returns once they are loaded and `ready` says that they are heard of.
+
+        With `beside` what the device serves goes on, and the stages must reach their peers as well. `pause` waits for
+        some seconds; what it raises ends this. Raises NoRoom when the device cannot host both.
+        """
         device = self.session.device
+        request = {"do": "prepare" if beside else "open", "claim": claim.model_dump(), "port": port}
         with self.session.guard("starting its stages"):
-            answer = _ask(
-                self._keeper, {"do": "open", "claim": claim.model_dump(), "spec": spec.model_dump(mode="json")}
-            )
-            if "held_by" in answer:
-                raise DeviceUnavailableError(f"device {device.name} was taken by {answer['held_by']}")
+            answer = _ask(self.session, {**request, "spec": spec.model_dump(mode="json")})
+        if "held_by" in answer:
+            raise DeviceUnavailableError(f"device {device.name} was taken by {answer['held_by']}")
+        if "no_room" in answer:
+            raise NoRoom(f"device {device.name} cannot host another plan beside the running one: {answer['no_room']}")
+        if "failed" in answer:
+            raise DeviceError(f"device {device.name} cannot host its stages: {answer['failed']}")
+        poll_s = _POLL_S
         while True:
             with self.session.guard("loading its stages"):
-                state = _ask(self._keeper, {"do": "state", "claim": claim.model_dump()})
-            if state["state"] in ("failed", "expired"):
-                raise DeviceError(f"device {device.name} cannot host its stages: {state['message']}")
-            if state["state"] == "ready" and ready():
+                state = _ask(self.session, {"do": "state", "claim": claim.model_dump(), "session": spec.session})
+            if state["state"] in ("failed", "expired", "idle"):
+                why = state["message"] or "what it hosted was ended"
+                raise DeviceError(f"device {device.name} cannot host its stages: {why}")
+            linked = not beside or state["unlinked"] == []
+            if state["state"] == "ready" and ready() and linked:
                 return
-            if time.monotonic() > deadline:
-                if state["state"] == "ready":
-                    raise DeviceError(
-                        f"device {device.name} has loaded its stages but cannot reach this head at "
-                        f"{spec.status_address}; `tvmpipe doctor` tells more"
-                    )
-                raise DeviceError(f"device {device.name} did not load its stages in time")
-            time.sleep(_POLL_S)
+            self._check_patience(spec, state, patience, heard=ready())
+            pause(poll_s)
+            poll_s = min(_LONGEST_POLL_S, 1.1 * poll_s)  # each question costs a small device something
+
+    def _check_patience(self, spec: HostSpec, state: dict[str, Any], patience: Patience, *, heard: bool) -> None:
+        """Raise DeviceError, saying what was waited for, when the device has taken longer than it may."""
+        took: dict[str, float] = state["took"]
+        device = self.session.device
+        start_s = sum(took.get(phase, 0.0) for phase in ("starting", "importing", "waiting"))
+        load_s = patience.start_s + sum(stage.weight_bytes for stage in spec.stages) / _LOAD_BPS
+        if start_s <= patience.start_s and took.get("loading", 0.0) <= load_s:
+            if took.get("ready", 0.0) <= patience.connect_s:
+                return
+            if heard:
+                peers = ", ".join(state["unlinked"] or ["its peers"])
+                raise NoRoom(f"device {device.name} has loaded its stages, but does not reach {peers} beside what runs")
+            raise DeviceError(
+                f"device {device.name} has loaded its stages but cannot reach this head at "
+                f"{spec.status_address}; `tvmpipe doctor` tells more"
+            )
+        parts = [f"{_STATES[phase]} {format_duration(seconds)}" for phase, seconds in took.items() if phase in _STATES]
+        what, allowed_s = ("loading", load_s) if start_s <= patience.start_s else ("starting", patience.start_s)
+        raise DeviceError(
+            f"device {device.name} did not get its stages ready: {what} may take {format_duration(allowed_s)} "
+            f"(--start-timeout); so far it took for {', '.join(parts)}"
+        )
+
+    def activate(self, claim: Claim, session: str) -> None:
+        """What was opened beside takes the place of what the device serves, which ends."""
+        with self.session.guard("changing over"):
+            answer = _ask(self.session, {"do": "activate", "claim": claim.model_dump(), "session": session})
+        if "failed" in answer:
+            raise DeviceError(f"device {self.session.device.name} cannot change over: {answer['failed']}")
+
+    def discard(self, claim: Claim, session: str) -> None:
+        """End what was opened beside."""
+        with self.session.guard("ending what was prepared"):
+            _ask(self.session, {"do": "discard", "claim": claim.model_dump(), "session": session})
 
     def release(self, claim: Claim) -> None:
         """Give the device back."""
         with self.session.guard("giving it back"):
-            _ask(self._keeper, {"do": "release", "claim": claim.model_dump()})
+            _ask(self.session, {"do": "release", "claim": claim.model_dump()})
 
-    def _send(self, bundle: Bundle, file: FileEntry, suffix: str) -> int:
+    def _send(self, bundle: Bundle, file: FileEntry, suffix: str, alive: Callable[[float], None]) -> int:
         has, append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("has", "append", "commit"))
         if has(file.sha256, suffix):
             return 0
-        sent = 0
+        sent, size = 0, _FIRST_CHUNK_BYTES
         with bundle.path_of(file).open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
+            while chunk := stream.read(size):
+                alive(0.0)
+                began = time.monotonic()
                 append(file.sha256, suffix, bytearray(chunk))
                 sent += len(chunk)
+                took_s = time.monotonic() - began
+                if took_s < _CHUNK_S / 2:
+                    size = min(_MOST_CHUNK_BYTES, 2 * size)
+                elif took_s > _CHUNK_S:
+                    size = max(_FIRST_CHUNK_BYTES // 16, size // 2)
+        alive(sent / _LOAD_BPS)  # while it reads the file to check it, it answers nothing
         commit(file.sha256, suffix)
         return sent
 
@@ -135,8 +231,12 @@ class AgentControl:
         return function
 
 
-def _ask(keeper: Any, request: dict[str, Any]) -> dict[str, Any]:
+def _ask(session: RpcSession, request: dict[str, Any]) -> dict[str, Any]:
+    keeper = session.function("tvmpipe.keeper")
+    if keeper is None:
+        raise DeviceError(f"the session with device {session.device.name} was closed")
     answer: dict[str, Any] = json.loads(str(keeper(json.dumps(request))))
+    del keeper
     if "error" in answer:
         raise DeviceError(f"the agent refused: {answer['error']}")
     return answer

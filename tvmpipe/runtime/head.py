@@ -270,7 +270,14 @@ class Head:
     def _begin(self, work: Callable[[], None]) -> None:
         """Do something with the devices in a thread of its own."""
         self._openers = [thread for thread in self._openers if thread.is_alive()]
-        thread = threading.Thread(target=work, name="tvmpipe-opener", daemon=True)
+
+        def guarded() -> None:
+            try:
+                work()
+            except OpenError as error:
+                logger.info("devices were not told: %s", error)  # closing; what they host ends with its lease
+
+        thread = threading.Thread(target=guarded, name="tvmpipe-opener", daemon=True)
         self._openers.append(thread)
         thread.start()
 

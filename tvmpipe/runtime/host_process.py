@@ -1,7 +1,8 @@
 """The process in which a device's stages run: `python -m tvmpipe.runtime.host_process OPTIONS`.
 
-The agent starts it, writes one JSON object a line to its input (`open` with paths, or `close`) and reads from its
-output how far it is. It serves one opening of a pipeline at a time; a new one replaces the old.
+The agent starts it, writes one JSON object a line to its input (`open` with what to serve, `forget`, or `close`) and
+reads from its output how far it is. It serves one opening of a pipeline at a time; a new one replaces the old. Stages
+that the new one has too stay loaded.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import queue
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tvmpipe.errors import TvmpipeError
+from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.hosting import HostedSession
@@ -26,6 +28,9 @@ from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.spec import HostSpec
 from tvmpipe.runtime.store import Store
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.load import LoadedStages
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     process = _HostProcess(options, answers)
+    process.tell_up("importing")
     threading.Thread(target=process.listen, name="tvmpipe-control", daemon=True).start()
     process.work()
 
@@ -63,6 +69,11 @@ class _HostProcess:
         self._writing = threading.Lock()
         self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hosted: HostedSession | None = None
+        self._loaded: tuple[tuple[StageEntry, ...], LoadedStages] | None = None
+
+    def tell_up(self, phase: str) -> None:
+        """Say how far the process itself is: "importing" what takes long, or "imported"."""
+        self._write(json.dumps({"up": phase}))
 
     def listen(self) -> None:
         """Take commands; a new one ends what is being served, `close` the process as well."""
@@ -80,12 +91,20 @@ class _HostProcess:
         os._exit(0)  # told to, or the agent is gone
 
     def work(self) -> None:
+        import tvm_ffi  # noqa: F401  # seconds on a small machine, before anybody waits for it
+
+        import tvmpipe.runtime.load  # noqa: F401
+
+        self.tell_up("imported")
         while True:
             command = self._commands.get()
+            if "open" not in command or not self._commands.empty():
+                continue  # nobody waits for that any more
             session = command["open"]["session"]
             try:
                 self._serve(HostSpec.model_validate(command["open"]))
             except (TvmpipeError, ValidationError, OSError, MemoryError, ValueError, RuntimeError) as error:
+                self._loaded = None
                 self._say("failed", session, str(error) or type(error).__name__)
 
     def _say(self, state: str, session: str, message: str = "") -> None:
@@ -101,26 +120,37 @@ class _HostProcess:
     def _serve(self, spec: HostSpec) -> None:
         import tvm_ffi
 
-        from tvmpipe.runtime.load import LoadedStages
-
         self._say("loading", spec.session)
         tvm_ffi.get_global_func("runtime.config_threadpool")(1, spec.threads)
-        runner = LoadedStages(spec.stages, Store(self._options.store), self._options.memory_bytes)
+        runner = self._load(spec)
+        if not self._commands.empty():
+            return  # something else was asked for meanwhile
         key = self._options.cluster_key
         with Sockets(None if key is None else ClusterKey.load(key)) as sockets:
             address = (self._options.address, self._options.port)
             hosted = HostedSession(spec, runner, sockets, address, self._options.emulation, self._report)
             self._hosted = hosted
             self._say("ready", spec.session)
-            # What was asked for while the stages were being loaded could not stop a host that was not there yet.
+            # What was asked for before `listen` knew of this session could not stop it.
             if not self._commands.empty():
                 hosted.host.stop()
             failure = hosted.serve()
             self._hosted = None
         if failure is not None:
+            self._loaded = None
             self._say("failed", spec.session, f"stage {failure.stage}: {failure.message}")
         else:
             self._say("expired" if hosted.lease_ended else "idle", spec.session)
+
+    def _load(self, spec: HostSpec) -> LoadedStages:
+        """The stages, which may have been loaded for the opening before."""
+        from tvmpipe.runtime.load import LoadedStages
+
+        if self._loaded is None or self._loaded[0] != spec.stages:
+            self._loaded = None  # its memory first
+            stages = LoadedStages(spec.stages, Store(self._options.store), self._options.memory_bytes)
+            self._loaded = spec.stages, stages
+        return self._loaded[1]
 
 
 if __name__ == "__main__":

@@ -6,30 +6,32 @@ client, reach it through a socket in a private folder; so stages outlive the con
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import zmq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tvmpipe.runtime.beat import Status
+from tvmpipe.runtime.host_handle import HostHandle
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.lifetime import Lifetime
 from tvmpipe.runtime.spec import HostSpec
+from tvmpipe.units import format_size
 
 logger = logging.getLogger(__name__)
 
-RESERVED_S = 30.0
-_REPLACE_S = 3.0  # how long a host may take to begin with something else before it is ended
-_LAST_WORDS_S = 0.5  # how long a host may take to say what it has done before it is ended
+LEASE_S = 10.0
+"""Seconds without a word from its head after which a device is free again."""
+
+_MOST_MORE_S = 120.0  # what a head may add to that while it cannot speak, waiting for a file to be checked
+_ASKED_HZ = 4.0  # how often those that wait ask, all together
+_FORGOTTEN_S = 5.0  # one that waits and is so late has gone
+_SPARE_S = 60.0  # how long a host without stages is kept for whoever comes next
 
 
 class Claim(BaseModel):
@@ -50,100 +52,25 @@ class _Holding:
     until: float
 
 
-class _Host:
-    """A host process and what it last said; `lifetime` is told what it has done."""
-
-    def __init__(self, options: HostOptions, lifetime: Lifetime) -> None:
-        self._lifetime = lifetime
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tvmpipe.runtime.host_process", options.model_dump_json()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        self.state: dict[str, Any] = {"state": "starting", "session": "", "message": ""}
-        self.spec: HostSpec | None = None
-        self.reused = False
-        self._status: tuple[Status, float] | None = None
-        self._told = time.monotonic()
-        self._listener = threading.Thread(target=self._listen, name="tvmpipe-host-answers", daemon=True)
-        self._listener.start()
-
-    @property
-    def usable(self) -> bool:
-        """Whether it can be told to serve something else: what it holds now goes first."""
-        return self._process.poll() is None and self.state["state"] in ("ready", "idle", "failed")
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def open(self, spec: HostSpec) -> None:
-        assert self._process.stdin is not None
-        self.state = {"state": "starting", "session": spec.session, "message": ""}
-        self._status = None
-        self.reused, self.spec, self._told = self.spec is not None, spec, time.monotonic()
-        self._process.stdin.write(json.dumps({"open": spec.model_dump(mode="json")}) + "\n")
-
-    @property
-    def deaf(self) -> bool:
-        """Whether it was told to do something else and has not begun: a stage that hangs, most likely."""
-        return self.reused and self.state["state"] == "starting" and time.monotonic() - self._told > _REPLACE_S
-
-    @property
-    def status(self) -> dict[str, Any] | None:
-        """What it last told of its session, with the seconds since then as `age_s`."""
-        if self._status is None:
-            return None
-        status, heard = self._status
-        return {**status.model_dump(mode="json", exclude={"spans"}), "age_s": time.monotonic() - heard}
-
-    def end(self) -> None:
-        """End it, and wait until what it had done is known, if it can say so."""
-        if self.state["state"] == "ready":
-            assert self._process.stdin is not None
-            # Errors: it has ended by itself, or does not answer.
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                self._process.stdin.write(json.dumps({"close": True}) + "\n")
-                self._process.wait(_LAST_WORDS_S)
-        self._process.kill()
-        self._process.wait()
-        self._listener.join(_LAST_WORDS_S)
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        wanted = ("starting", "loading", "ready", "failed", "expired", "idle")
-        for line in self._process.stdout:
-            with contextlib.suppress(ValueError):
-                answer = json.loads(line)
-                if "status" in answer:
-                    status = Status.model_validate(answer["status"])
-                    self._lifetime.take(status)
-                    if status.session == self.state["session"]:
-                        self._status = (status, time.monotonic())
-                    continue
-                # What an earlier opening ends with says nothing about the one that replaced it.
-                if answer["session"] == self.state["session"] and answer["state"] in wanted:
-                    self.state = answer
-        code = self._process.wait()
-        message = f"the stage host ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
-        if self.state["state"] not in ("failed", "expired"):
-            self.state = {**self.state, "state": "failed", "message": message}
-
-
 class Keeper:
     """Answers requests of RPC sessions; one request at a time, in the thread that calls `serve`.
+
+    One host serves; with `beside_port` another may get a second opening ready meanwhile, which then takes its place.
 
     Attributes: `server_up` whether the RPC server runs, `server_starts` how often it was started; whoever starts it
     says so here.
     """
 
-    def __init__(self, facts: dict[str, Any], options: HostOptions, address: str) -> None:
+    def __init__(
+        self, facts: dict[str, Any], options: HostOptions, address: str, beside_port: int | None = None
+    ) -> None:
         self._facts = facts
         self._options = options
+        self._ports = (options.port,) if beside_port is None else (options.port, beside_port)
         self._holding: _Holding | None = None
-        self._host: _Host | None = None
+        self._waiting: dict[str, float] = {}  # token of a head that was refused -> when it should have asked again
+        self._hosts: list[HostHandle] = []
+        self._current: HostHandle | None = None
         self._lifetime = Lifetime()
         self.server_up = False
         self.server_starts = 0
@@ -160,9 +87,8 @@ class Keeper:
             self._expire()
 
     def close(self) -> None:
-        """End the host."""
-        if self._host is not None:
-            self._host.end()
+        """End the hosts."""
+        self._end_but(None)
         self._socket.close(linger=0)
 
     def _answer(self, message: bytes) -> dict[str, Any]:
@@ -173,28 +99,35 @@ class Keeper:
                 return self._info()
             claim = Claim.model_validate(request.pop("claim"))
             if name == "reserve":
-                return self._reserve(claim)
-            if name == "open":
-                return self._open(claim, HostSpec.model_validate(request["spec"]))
-            if name == "state":
-                return self._state(claim)
+                return self._reserve(claim, float(request.get("more_s", 0.0)))
+            if name in ("open", "prepare"):
+                spec, port = HostSpec.model_validate(request["spec"]), int(request["port"])
+                return self._open(claim, spec, port) if name == "open" else self._prepare(claim, spec, port)
+            if name in ("state", "activate", "discard"):
+                act = {"state": self._state, "activate": self._activate, "discard": self._discard}[name]
+                return act(claim, str(request["session"]))
             if name == "release":
                 return self._release(claim)
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             return {"error": f"malformed request: {error}"}
+        except OSError as error:
+            return {"failed": f"a stage host cannot be started: {error.strerror or error}"}
         return {"error": f"unknown request {name!r}"}
 
     def _info(self) -> dict[str, Any]:
         self._expire()
         holder = self._holding
-        host = self._host
+        host = self._current or (self._hosts[0] if self._hosts else None)
         status = None if host is None else host.status
+        port = self._options.port if self._current is None else self._current.port
         return {
             **self._facts,
+            "link_port": port,
+            "beside_port": next((other for other in self._ports if other != port), None),
             "held_by": None if holder is None else holder.claim.owner,
             "held_s": None if holder is None else time.monotonic() - holder.since,
-            "host": None if host is None else host.state["state"],
-            "host_message": "" if host is None else host.state["message"],
+            "host": None if host is None else host.state,
+            "host_message": "" if host is None else host.message,
             "host_pid": None if host is None else host.pid,
             "status": status,
             "samples_per_s": {} if status is None else self._lifetime.rates(status["session"]),
@@ -203,41 +136,124 @@ class Keeper:
             "server_starts": self.server_starts,
         }
 
-    def _reserve(self, claim: Claim) -> dict[str, Any]:
+    def _reserve(self, claim: Claim, more_s: float = 0.0) -> dict[str, Any]:
         self._expire()
         now = time.monotonic()
         if self._holding is not None and self._holding.claim.token != claim.token:
-            return {"held_by": self._holding.claim.owner, "held_s": now - self._holding.since}
+            return {
+                "held_by": self._holding.claim.owner,
+                "held_s": now - self._holding.since,
+                "again_s": self._wait(claim.token, now),
+            }
+        self._waiting.pop(claim.token, None)
         since = now if self._holding is None else self._holding.since
-        self._holding = _Holding(claim, since, now + RESERVED_S)
+        self._holding = _Holding(claim, since, now + LEASE_S + min(max(more_s, 0.0), _MOST_MORE_S))
         return {}
 
-    def _open(self, claim: Claim, spec: HostSpec) -> dict[str, Any]:
+    def _wait(self, token: str, now: float) -> float:
+        """When a head that was refused should ask again, in seconds.
+
+        Each question takes TVM's one session, which the holder needs too: so however many wait, they ask `_ASKED_HZ`
+        times a second in all.
+        """
+        self._waiting = {other: due for other, due in self._waiting.items() if now < due + _FORGOTTEN_S}
+        self._waiting.setdefault(token, now)
+        again_s = len(self._waiting) / _ASKED_HZ
+        self._waiting[token] = now + again_s
+        return again_s
+
+    def _open(self, claim: Claim, spec: HostSpec, port: int) -> dict[str, Any]:
+        """Serve this, and nothing that was served before."""
+        if port not in self._ports:
+            raise ValueError(f"{port} is no link port of this agent")
         refused = self._reserve(claim)
         if refused:
             return refused
-        if self._host is not None and not self._host.usable:
-            self._host.end()
-            self._host = None
-        if self._host is None:
-            self._host = _Host(self._options, self._lifetime)
-        self._host.open(spec)
-        self._lifetime.opened()
+        kept = [host for host in self._hosts if host.port == port and host.can_open(spec)]
+        self._end_but(kept[0] if kept else None)
+        self._start(spec, port)
+        self._current = self._hosts[0]
         return {}
 
-    def _state(self, claim: Claim) -> dict[str, Any]:
-        if self._holding is None or self._holding.claim.token != claim.token or self._host is None:
-            return {"state": "failed", "message": "the device was given to somebody else", "session": ""}
-        self._holding.until = time.monotonic() + RESERVED_S
-        if self._host.deaf:
-            assert self._host.spec is not None
-            spec = self._host.spec
-            self._host.end()
-            self._host = _Host(self._options, self._lifetime)
-            self._host.open(spec)
-        return self._host.state
+    def _prepare(self, claim: Claim, spec: HostSpec, port: int) -> dict[str, Any]:
+        """Get this ready beside what is served."""
+        if port not in self._ports:
+            raise ValueError(f"{port} is no link port of this agent")
+        refused = self._reserve(claim)
+        if refused:
+            return refused
+        current = self._current
+        if current is not None and current.serving:
+            if current.port == port:
+                return {"no_room": "its link port is in use"}
+            no_room = self._no_room(current, spec)
+            if no_room:
+                return {"no_room": no_room}
+        for host in [host for host in self._hosts if host is not current]:
+            if host.port != port or not host.can_open(spec):
+                self._end(host)
+        self._start(spec, port)
+        return {}
+
+    def _no_room(self, current: HostHandle, spec: HostSpec) -> str:
+        """Why the memory does not allow for a second opening; empty when it does."""
+        assert current.spec is not None
+        new = sum(stage.memory_bytes for stage in spec.stages)
+        both = new + sum(stage.memory_bytes for stage in current.spec.stages)
+        offered = int(self._facts["memory_bytes"])
+        if both > offered:
+            return f"both plans need {format_size(both)} of memory there, it offers {format_size(offered)}"
+        available = psutil.virtual_memory().available
+        if new > available:
+            return f"it would need {format_size(new)} more memory, {format_size(available)} are available there"
+        return ""
+
+    def _start(self, spec: HostSpec, port: int) -> None:
+        """Tell the host on a port to serve this; a new one where there is none, or it has just ended."""
+        host = next((one for one in self._hosts if one.port == port), None)
+        if host is None or not host.open(spec):
+            if host is not None:
+                self._end(host)
+            host = HostHandle(self._options.model_copy(update={"port": port}), self._lifetime)
+            self._hosts.append(host)
+            host.open(spec)  # one that has ended already says why as its state
+        self._lifetime.opened()
+
+    def _state(self, claim: Claim, session: str) -> dict[str, Any]:
+        if self._holding is None or self._holding.claim.token != claim.token:
+            return {"state": "failed", "message": "the device was given to somebody else", "session": "", "took": {}}
+        host = self._host_of(session)
+        if host is None:
+            return {"state": "failed", "message": "another opening has replaced it", "session": "", "took": {}}
+        self._holding.until = max(self._holding.until, time.monotonic() + LEASE_S)
+        if host.deaf:
+            assert host.spec is not None
+            spec, current = host.spec, host is self._current
+            self._end(host)
+            self._start(spec, host.port)
+            host = self._hosts[-1]
+            self._current = host if current else self._current
+        told = host.status
+        return {**host.answer(), "unlinked": None if told is None else told["unlinked"]}
+
+    def _activate(self, claim: Claim, session: str) -> dict[str, Any]:
+        """What was prepared takes the place of what was served."""
+        host = self._host_of(session)
+        if self._holding is None or self._holding.claim.token != claim.token or host is None:
+            return {"failed": "what was prepared is not there any more"}
+        self._current = host
+        self._end_but(host)
+        return {}
+
+    def _discard(self, claim: Claim, session: str) -> dict[str, Any]:
+        """What was prepared is not wanted any more."""
+        host = self._host_of(session)
+        if self._holding is not None and self._holding.claim.token == claim.token and host is not None:
+            self._end(host)
+        return {}
 
     def _release(self, claim: Claim) -> dict[str, Any]:
+        self._waiting.pop(claim.token, None)
         if self._holding is not None and self._holding.claim.token == claim.token:
             self._free()
         return {}
@@ -245,19 +261,40 @@ class Keeper:
     def _expire(self) -> None:
         """Free the device when its host has ended or nobody came back for a reservation."""
         if self._holding is None:
+            for host in [host for host in self._hosts if not host.alive or host.idle_s() > _SPARE_S]:
+                self._end(host)
             return
-        state = self._host.state["state"] if self._host is not None else None
-        if state == "ready":
-            self._holding.until = time.monotonic() + RESERVED_S
-        if state == "expired" or time.monotonic() > self._holding.until:
+        expired = [host for host in self._hosts if host.state == "expired"]
+        for host in expired:
+            self._end(host)
+        now = time.monotonic()
+        if any(host.state == "ready" for host in self._hosts):
+            self._holding.until = max(self._holding.until, now + LEASE_S)
+        if (expired and not self._hosts) or now > self._holding.until:
             logger.info("%s has given up the device", self._holding.claim.owner)
             self._free()
 
     def _free(self) -> None:
+        """Nobody has the device. A host that is just starting goes on, for whoever comes next."""
         self._holding = None
-        if self._host is not None:
-            self._host.end()
-            self._host = None
+        starting = next((host for host in self._hosts if host.starts and host.port == self._options.port), None)
+        self._end_but(starting)
+        self._current = None
+        if starting is not None:
+            starting.forget()
+
+    def _host_of(self, session: str) -> HostHandle | None:
+        return next((host for host in self._hosts if host.spec is not None and host.spec.session == session), None)
+
+    def _end_but(self, kept: HostHandle | None) -> None:
+        for host in [host for host in self._hosts if host is not kept]:
+            self._end(host)
+
+    def _end(self, host: HostHandle) -> None:
+        host.end()
+        self._hosts.remove(host)
+        if self._current is host:
+            self._current = None
 
 
 class KeeperClient:

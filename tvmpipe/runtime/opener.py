@@ -9,58 +9,38 @@ import os
 import secrets
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tvmpipe.errors import DeviceError, DeviceHeldError, TvmpipeError
+from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
 from tvmpipe.runtime.address import address_towards, format_address, is_loopback, parse_address
-from tvmpipe.runtime.control import AgentControl
-from tvmpipe.runtime.keeper import Claim
+from tvmpipe.runtime.claims import Attempt, Claims, Limits, OpenError, Reached, for_each
+from tvmpipe.runtime.control import AgentControl, NoRoom
+from tvmpipe.runtime.keeper import LEASE_S, Claim
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
-from tvmpipe.runtime.rpc_session import RpcSession, open_session
+from tvmpipe.runtime.rpc_session import RpcSession
 from tvmpipe.runtime.sockets import Sockets
-from tvmpipe.runtime.spec import Opening, host_spec
+from tvmpipe.runtime.spec import HostSpec, Opening, host_spec
 from tvmpipe.runtime.stock_server import RemoteStages, StockServer
-from tvmpipe.runtime.tracker import Tracker
-from tvmpipe.runtime.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 10.0
+__all__ = ["LEASE_S", "Limits", "NoRoomError", "OpenError", "Opened", "Opener"]
+
 _STOCK_PORTS = range(9400, 9600)
-_RELEASE_S = 3.0
-_ASK_AGAIN_S = 0.5
-_LOAD_BPS = 20e6  # a device that loads weights from its own store more slowly than this counts as lost
-
-
-class OpenError(Exception):
-    """A device that could not be opened, and why."""
-
-    def __init__(self, device: str, cause: TvmpipeError) -> None:
-        super().__init__(str(cause))
-        self.device = device
-        self.cause = cause
+_CLOSE_S = 10.0  # what may be under way is waited for so long
+_INTERRUPT_S = 0.5  # after which calls that still wait are ended
+_PREPARED_S = 5.0  # for an agent to take part in a change over
 
 
 class NoRoomError(OpenError):
-    """A device cannot host a second plan beside the one that runs."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long things may take: `connect_s` finding a device and dialling back, `wait_s` for one that is in use,
-    `timeout_s` a call to a device."""
-
-    connect_s: float
-    wait_s: float
-    timeout_s: float
+    """A device that cannot host a plan beside the running one."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +50,6 @@ class Opened:
     plan: PlanEntry
     session: str
     links: Mapping[str, str]
-
-
-@dataclass
-class _Reached:
-    """A device that answers: an agent, or a stock server with the port that stands for its link here."""
-
-    session: RpcSession
-    agent: AgentControl | None
-    link: str
 
 
 @dataclass
@@ -102,124 +73,149 @@ class Opener:
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._watchdog = Watchdog()
-        self._claim = Claim(token=secrets.token_hex(8), owner=_owner())
+        self._claims = Claims(self.tracker, self.key, self.limits, Claim(token=secrets.token_hex(8), owner=_owner()))
         self._stock: list[tuple[StockServer, RpcSession]] = []
         self._stock_ports = contextlib.ExitStack()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._opening = threading.Lock()  # one of `open`, `prepare`, `activate`, `discard` at a time
+        self._attempts: dict[Attempt, str] = {}  # what is under way
+        self._sessions: set[str] = set()
         self._closed = False
 
+    @property
+    def sessions(self) -> frozenset[str]:
+        """Those of plans that are open, being opened, or prepared: their devices are to be answered."""
+        with self._changed:
+            return frozenset(self._sessions)
+
     def open(self, plan: PlanEntry) -> Opened:
-        """Have every stage of `plan` hosted. What was hosted before on these devices ends. Raises OpenError."""
+        """Have every stage of `plan` hosted. What was hosted before on these devices ends. Raises OpenError.
+
+        What is being prepared is given up.
+        """
+        self._give_up("prepare", "another plan is opened")
+        with self._attempt("open", plan) as attempt:
+            self._sessions_are(())
+            self._end_stock()
+            return self._bring_up(plan, attempt, beside=False)
+
+    def prepare(self, plan: PlanEntry) -> Opened:
+        """Have every stage of `plan` hosted beside those of the plan that runs, which goes on.
+
+        Raises NoRoomError when a device cannot host both, OpenError when one cannot be had or `open` is called.
+        """
+        with self._attempt("prepare", plan) as attempt:
+            if self._stock:
+                raise NoRoomError(plan.devices[0], NoRoom("a stock RPC server serves the running plan"))
+            return self._bring_up(plan, attempt, beside=True)
+
+    def activate(self, opened: Opened) -> None:
+        """A prepared plan is the one that runs now: on its devices whatever ran before ends.
+
+        A device that does not answer is heard of by its silence.
+        """
+        with self._attempt("activate", opened.plan) as attempt:
+            self._sessions_are((opened.session,))
+            self._tell(opened, attempt, lambda agent: agent.activate(self._claims.mine, opened.session))
+
+    def discard(self, opened: Opened) -> None:
+        """A prepared plan is not wanted: it ends on its devices, as far as they answer."""
+        with self._attempt("discard", opened.plan) as attempt:
+            self._forget(opened.session)
+            self._tell(opened, attempt, lambda agent: agent.discard(self._claims.mine, opened.session))
+
+    def back(self, device: str) -> bool:
+        """Whether a lost device can be had again."""
+        attempt = Attempt()
+        with self._registered(attempt, "back"):
+            return self._claims.back(self.bundle.manifest.device(device), attempt)
+
+    def close(self) -> None:
+        """Give up what is under way, wait until it has ended, and give every device back that still answers."""
+        with self._changed:
+            self._closed = True
+        self._give_up(None, "the pipeline was closed")
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._attempts, _CLOSE_S):
+                logger.warning("a device that hangs keeps an opening from ending")
         self._end_stock()
-        manifest = self.bundle.manifest
-        devices = [manifest.device(name) for name in plan.devices]
-        reached: dict[str, _Reached] = {}
+        self._claims.give_back(self.bundle.manifest.devices)
+        self._claims.close()
+
+    def _bring_up(self, plan: PlanEntry, attempt: Attempt, *, beside: bool) -> Opened:
+        devices = [self.bundle.manifest.device(name) for name in plan.devices]
+        reached: dict[str, Reached] = {}
+        session = secrets.token_hex(8)
+        with self._changed:
+            self._sessions.add(session)
         try:
-            _for_each(devices, lambda device: reached.__setitem__(device.name, self._reach(device)))
-            session = secrets.token_hex(8)
-            links = {name: one.link for name, one in reached.items()}
-            _for_each(devices, lambda device: self._host(plan, device, reached[device.name], session, links))
+            self._claims.claim(devices, attempt, reached)
+            links = {device.name: self._link(device, reached[device.name], beside=beside) for device in devices}
+            for_each(
+                devices,
+                lambda device: self._host(plan, device, reached[device.name], session, links, attempt, beside=beside),
+                attempt,
+            )
+            if beside:
+                _check_reachable(links)
+        except BaseException as error:
+            self._forget(session)
+            attempt.give_up("another device failed")
+            if isinstance(error, OpenError) and isinstance(error.cause, NoRoom):
+                error = NoRoomError(error.device, error.cause)
+            self._undo(reached, session, beside=beside)
+            raise error from None
         finally:
             for one in reached.values():
                 if one.agent is not None:
                     one.session.close()
         return Opened(plan, session, links)
 
-    sessions: frozenset[str] = frozenset()
-
-    def prepare(self, plan: PlanEntry) -> Opened:
-        """Not yet: raises NoRoomError."""
-        raise NoRoomError(plan.devices[0], DeviceError("one plan at a time"))
-
-    def activate(self, opened: Opened) -> None:
-        """Not yet."""
-
-    def discard(self, opened: Opened) -> None:
-        """Not yet."""
-
-    def back(self, device: str) -> bool:
-        """Whether a lost device can be had again."""
-        entry = self.bundle.manifest.device(device)
-        try:
-            with Tracker(self.tracker, timeout_s=1.0) as tracker:
-                session = open_session(tracker, entry, self._watchdog, time.monotonic() + 1.0, self.key)
-        except DeviceError:
-            return False
-        try:
-            agent = AgentControl.of(session)
-            if agent is not None:
-                agent.reserve(self._claim)
-        except DeviceError:
-            return False
-        finally:
-            session.close()
-        return True
-
-    def close(self) -> None:
-        """Give every device back that still answers."""
-        self._closed = True
-        self._end_stock()
-        agents = [self.bundle.manifest.device(name) for name in self.agents]
-        with contextlib.suppress(OpenError):
-            _for_each(agents, self._release)
-        self._watchdog.stop()
-
-    def _reach(self, device: DeviceEntry) -> _Reached:
-        """A claimed device, waited for while another head has it.
-
-        Between attempts there is no session: a device has one at a time, and its holder needs one to give it back.
-        """
-        deadline = time.monotonic() + self.limits.wait_s
-        told = False
-        while True:
-            try:
-                return self._reach_now(device)
-            except DeviceHeldError as error:
-                if time.monotonic() > deadline:
-                    raise
-                if not told:
-                    logger.warning("%s; waiting", error)
-                told = True
-            time.sleep(_ASK_AGAIN_S)
-
-    def _reach_now(self, device: DeviceEntry) -> _Reached:
-        if self._closed:
-            raise DeviceError("the pipeline was closed")
-        with Tracker(self.tracker, timeout_s=min(5.0, self.limits.connect_s)) as tracker:
-            deadline = time.monotonic() + max(self.limits.connect_s, self.limits.wait_s)
-            session = open_session(tracker, device, self._watchdog, deadline, self.key)
-        try:
-            session.timeout_s = self.limits.timeout_s
-            agent = AgentControl.of(session)
-            if agent is None:
-                logger.warning(
-                    "device %s is a stock RPC server: tensors pass through here, weights are sent each time, and it "
-                    "uses its own number of threads",
-                    device.name,
-                )
-                port = self._stock_ports.enter_context(hold_port("127.0.0.1", _STOCK_PORTS))
-                host = "127.0.0.1" if self.key is None else _here(session)
-                return _Reached(session, None, format_address(host, port))
-            if self.key is None and not is_loopback(session.address.host):
-                raise DeviceError(
-                    f"device {device.name} is at {session.address.host}, off loopback, where tensors travel only with "
-                    "a cluster key; give the one that its agent has"
-                )
-            agent.reserve(self._claim)
-            self.agents[device.name] = agent.facts
-            return _Reached(session, agent, agent.link_address)
-        except BaseException:
-            session.close()
-            raise
+    def _link(self, device: DeviceEntry, reached: Reached, *, beside: bool) -> str:
+        """Where the stage link of a device listens."""
+        if reached.agent is None:
+            if beside:
+                raise NoRoomError(device.name, NoRoom(f"the stock RPC server {device.name} hosts one plan only"))
+            logger.warning(
+                "device %s is a stock RPC server: tensors pass through here, weights are sent each time, and it "
+                "uses its own number of threads",
+                device.name,
+            )
+            port = self._stock_ports.enter_context(hold_port("127.0.0.1", _STOCK_PORTS))
+            host = "127.0.0.1" if self.key is None else _here(reached.session)
+            return format_address(host, port)
+        if self.key is None and not is_loopback(reached.session.address.host):
+            raise OpenError(
+                device.name,
+                DeviceError(
+                    f"device {device.name} is at {reached.session.address.host}, off loopback, where tensors travel "
+                    "only with a cluster key; give the one that its agent has"
+                ),
+            )
+        self.agents[device.name] = reached.agent.facts
+        serves = reached.agent.facts["host"] in ("waiting", "loading", "ready")
+        if not beside or not serves:
+            return reached.agent.link_address
+        address = reached.agent.beside_address
+        if address is None:
+            raise NoRoomError(device.name, NoRoom(f"the agent on device {device.name} has one link port only"))
+        return address
 
     def _host(
-        self, plan: PlanEntry, device: DeviceEntry, reached: _Reached, session: str, links: Mapping[str, str]
+        self,
+        plan: PlanEntry,
+        device: DeviceEntry,
+        reached: Reached,
+        session: str,
+        links: Mapping[str, str],
+        attempt: Attempt,
+        *,
+        beside: bool,
     ) -> None:
         here = _here(reached.session)
         opening = Opening(
             session=session,
-            owner=self._claim.owner,
+            owner=self._claims.mine.owner,
             links=dict(links),
             head_link=format_address(here, self.ports[0]),
             head_status=format_address(here, self.ports[1]),
@@ -229,26 +225,120 @@ class Opener:
         )
         spec = host_spec(self.bundle.manifest, plan, device.name, opening)
         if reached.agent is None:
-            self._host_here(spec, reached)
+            self._host_here(spec, reached, links[device.name])
             return
-        reached.agent.check(spec.stages)
-        self._count(reached.agent.send(self.bundle, [*spec.stages, *self._spare(device.name)]))
-        deadline = time.monotonic() + self.limits.connect_s + sum(s.weight_bytes for s in spec.stages) / _LOAD_BPS
-        reached.agent.open(self._claim, spec, lambda: self.heard(session, device.name), deadline)
+        agent = reached.agent
+        agent.check(spec.stages)
+
+        def alive(more_s: float) -> None:
+            attempt.check()
+            reached.renew(self._claims.mine, more_s)
+
+        with attempt.waits_on(reached.session):
+            self._count(agent.send(self.bundle, [*spec.stages, *self._spare(device.name)], alive))
+            port = parse_address(links[device.name], "link")[1] if agent.facts["link_address"] is None else None
+            agent.open(
+                self._claims.mine,
+                spec,
+                agent.facts["link_port"] if port is None else port,
+                lambda: self.heard(session, device.name),
+                self.limits.patience,
+                attempt.pause,
+                beside=beside,
+            )
+
+    def _undo(self, reached: Mapping[str, Reached], session: str, *, beside: bool) -> None:
+        """After a failed opening: what was prepared ends; without failover nobody needs the devices any more."""
+
+        def undo(device: DeviceEntry) -> None:
+            agent = reached[device.name].agent
+            if agent is None:
+                return
+            agent.session.timeout_s = _PREPARED_S
+            with contextlib.suppress(DeviceError):  # it is gone
+                if beside:
+                    agent.discard(self._claims.mine, session)
+                elif not self.failover:
+                    agent.release(self._claims.mine)
+                    self._claims.released(device.name)
+
+        for_each([self.bundle.manifest.device(name) for name in reached], undo)
+
+    def _tell(self, opened: Opened, attempt: Attempt, say: Callable[[AgentControl], None]) -> None:
+        """Tell the devices of a prepared plan something, those that answer."""
+
+        def tell(device: DeviceEntry) -> None:
+            reached: dict[str, Reached] = {}
+            try:
+                self._claims.claim([device], attempt, reached)
+                reached[device.name].session.timeout_s = _PREPARED_S
+                agent = reached[device.name].agent
+                if agent is not None:
+                    say(agent)
+            except (DeviceError, OpenError) as error:
+                logger.warning("device %s: %s", device.name, error)
+            finally:
+                for one in reached.values():
+                    one.session.close()
+
+        for_each([self.bundle.manifest.device(name) for name in opened.plan.devices], tell)
+
+    @contextlib.contextmanager
+    def _attempt(self, name: str, plan: PlanEntry) -> Iterator[Attempt]:
+        """One opening at a time, which `close` can give up and waits for."""
+        attempt = Attempt()
+        with self._registered(attempt, name), self._opening:
+            try:
+                attempt.check()
+                yield attempt
+            except DeviceError as error:
+                raise OpenError(plan.devices[0], error) from error
+
+    @contextlib.contextmanager
+    def _registered(self, attempt: Attempt, name: str) -> Iterator[None]:
+        with self._changed:
+            if self._closed:
+                attempt.give_up("the pipeline was closed")
+            self._attempts[attempt] = name
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._attempts[attempt]
+                self._changed.notify_all()
+
+    def _give_up(self, name: str | None, why: str) -> None:
+        """End what is under way, of one name or all: its threads at once, calls to devices a little later."""
+        with self._changed:
+            attempts = [attempt for attempt, called in self._attempts.items() if name in (None, called)]
+            for attempt in attempts:
+                attempt.give_up(why)
+            self._changed.wait_for(lambda: not any(one in self._attempts for one in attempts), _INTERRUPT_S)
+            left = [attempt for attempt in attempts if attempt in self._attempts]
+        for attempt in left:
+            attempt.interrupt()
+
+    def _sessions_are(self, sessions: Iterable[str]) -> None:
+        with self._changed:
+            self._sessions = set(sessions)
+
+    def _forget(self, session: str) -> None:
+        with self._changed:
+            self._sessions.discard(session)
 
     def _spare(self, device: str) -> Iterable[StageEntry]:
         """With failover, what the device would need for any other plan is brought now, while there is time."""
         plans = self.bundle.manifest.plans if self.failover else ()
         return (stage for plan in plans for stage in plan.stages if stage.device == device)
 
-    def _host_here(self, spec: Any, reached: _Reached) -> None:
+    def _host_here(self, spec: HostSpec, reached: Reached, link: str) -> None:
         runner = RemoteStages(reached.session, self.bundle, spec.stages)
         self._count(runner.sent_bytes)
-        server = StockServer(spec, runner, lambda: Sockets(self.key), parse_address(reached.link, "link"))
+        server = StockServer(spec, runner, lambda: Sockets(self.key), parse_address(link, "link"))
         self._stock.append((server, reached.session))
 
     def _count(self, sent_bytes: int) -> None:
-        with self._lock:
+        with self._changed:
             self.sent_bytes += sent_bytes
 
     def _end_stock(self) -> None:
@@ -258,41 +348,15 @@ class Opener:
         self._stock.clear()
         self._stock_ports.close()
 
-    def _release(self, device: DeviceEntry) -> None:
-        with contextlib.suppress(DeviceError):  # it is gone, and with it what it held for us
-            with Tracker(self.tracker, timeout_s=_RELEASE_S) as tracker:
-                session = open_session(tracker, device, self._watchdog, time.monotonic() + _RELEASE_S, self.key)
-            try:
-                session.timeout_s = _RELEASE_S
-                agent = AgentControl.of(session)
-                if agent is not None:
-                    agent.release(self._claim)
-            finally:
-                session.close()
 
-
-def _for_each(devices: Iterable[DeviceEntry], work: Callable[[DeviceEntry], None]) -> None:
-    """Do `work` for all devices at the same time; raises OpenError for the first, in their order, that failed.
-
-    Daemon threads, unlike an executor's: a device that hangs must not keep the process from ending.
-    """
-    failed: dict[str, Exception] = {}
-
-    def guarded(device: DeviceEntry) -> None:
+def _check_reachable(links: Mapping[str, str]) -> None:
+    """Whether this machine reaches the links of a prepared plan, some at ports that were not used before."""
+    for device, link in links.items():
         try:
-            work(device)
-        except Exception as error:  # noqa: BLE001  # raised again below
-            failed[device.name] = error
-
-    threads = [threading.Thread(target=guarded, args=(device,), daemon=True) for device in devices]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for name, error in failed.items():
-        if isinstance(error, TvmpipeError):
-            raise OpenError(name, error) from error
-        raise error
+            socket.create_connection(parse_address(link, "link"), timeout=_PREPARED_S).close()
+        except OSError as error:
+            why = NoRoom(f"the link port {link} of device {device} cannot be reached: {error.strerror or error}")
+            raise NoRoomError(device, why) from None
 
 
 def _here(session: RpcSession) -> str:

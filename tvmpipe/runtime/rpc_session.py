@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from tvm import rpc
 
-from tvmpipe.errors import DeviceError, DeviceLostError, InputError
+from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, InputError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.address import resolve
 from tvmpipe.runtime.keys import ClusterKey
@@ -40,6 +40,7 @@ class RpcSession:
     ) -> None:
         self.device = device
         self.timeout_s = timeout_s
+        self.registered = (address.host, address.port)  # as the tracker has it
         self.address = _resolve(address, device.name)
         self._watchdog = watchdog
         self._tunnel: Tunnel | None = None
@@ -68,6 +69,10 @@ class RpcSession:
             except (AttributeError, RuntimeError):
                 return None
         return self._functions[name]
+
+    def interrupt(self) -> None:
+        """Make the call that another thread waits in fail; that thread closes the session."""
+        close_connections(self._peer)
 
     def close(self) -> None:
         """End the connection; whoever waits on it gets an error."""
@@ -109,19 +114,31 @@ def open_session(
     watchdog: Watchdog,
     deadline: float,
     key: ClusterKey | None = None,
+    wanted: Callable[[tuple[str, int]], bool] = lambda _: True,
 ) -> RpcSession:
     """A session with a device that the tracker grants, before `deadline` (monotonic).
 
-    A device that registered anew since the tracker last heard of it refuses its old key; it is asked for again.
+    A device that registered anew since the tracker last heard of it refuses its old key; it is asked for again. So is
+    another than `wanted`, which is given the (host, port) that a device registered under: a tracker hands out those of
+    a key in turn, and cannot be asked for one of them. Raises DeviceUnavailableError when only others came.
     """
+    pause_s = 0.05
     while True:
         address = tracker.request(device.key, max(0.1, deadline - time.monotonic()))
         try:
-            return RpcSession(device, address, watchdog, max(1.0, deadline - time.monotonic()), key)
+            session = RpcSession(device, address, watchdog, max(1.0, deadline - time.monotonic()), key)
         except DeviceLostError:
             if time.monotonic() + 1.0 > deadline:
                 raise
             time.sleep(0.3)
+            continue
+        if wanted(session.registered):
+            return session
+        session.close()  # it registers again, behind the others
+        if time.monotonic() > deadline:
+            raise DeviceUnavailableError(f"the tracker gave out others with key {device.key!r} than {device.name}")
+        time.sleep(pause_s)
+        pause_s = min(0.5, 2 * pause_s)
 
 
 def _resolve(address: DeviceAddress, device: str) -> DeviceAddress:

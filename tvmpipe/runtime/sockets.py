@@ -235,10 +235,14 @@ def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
 
 
 class LinkWatch:
-    """Tells from a PUSH socket's monitor whether the link has broken, or was not made in time."""
+    """Tells from a PUSH socket's monitor whether the link has broken, or was not made in time.
+
+    `met` says whether it has been there at all.
+    """
 
     def __init__(self, monitor: zmq.Socket[bytes]) -> None:
         self.monitor = monitor
+        self.met = False
         self._ready = False
         self._due = math.inf
 
@@ -256,6 +260,7 @@ class LinkWatch:
             kind = read_event(self.monitor).kind
             broken |= self._ready and kind == "disconnected"
             self._ready = kind == "ready" or (self._ready and kind != "disconnected")
+            self.met |= self._ready
         if self._ready:
             self._due = math.inf
         return broken or time.monotonic() > self._due

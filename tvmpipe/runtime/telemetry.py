@@ -11,6 +11,8 @@ from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.counts import Span, StageCount
 
+_KEPT_SESSIONS = 256
+
 
 class Telemetry:
     """Safe to use from several threads. Counts of a stage go on over openings; `reset` begins anew."""
@@ -21,17 +23,23 @@ class Telemetry:
         self._ended: dict[str, StageCount] = {}
         self._current: dict[str, tuple[str, StageCount]] = {}
         self._baseline: dict[str, StageCount] = {}
-        self._latest: dict[str, tuple[str, float]] = {}
+        self._latest: dict[str, float] = {}
+        # Of one device two openings may be heard at a time. The last of all comes last.
+        self._heard: dict[tuple[str, str], None] = {}
         self._spans: list[tuple[str, Span]] = []
 
     def take(self, status: Status, *, current: bool) -> None:
         """A device has said how it is; before its opening is `current`, only that it was heard counts."""
         counts = {name: StageCount.from_list(values) for name, values in status.counts.items() if name in self._names}
         with self._condition:
-            self._latest[status.device] = (status.session, time.monotonic())
-            self._condition.notify_all()
+            self._heard.pop((status.session, status.device), None)
+            self._heard[status.session, status.device] = None
+            if len(self._heard) > _KEPT_SESSIONS:
+                del self._heard[next(iter(self._heard))]
             if not current:
                 return
+            self._latest[status.device] = time.monotonic()
+            self._condition.notify_all()
             for name, count in counts.items():
                 session, before = self._current.get(name, (status.session, count))
                 if session != status.session:
@@ -42,7 +50,7 @@ class Telemetry:
     def heard(self, session: str, device: str) -> bool:
         """Whether a device has been heard of in this session."""
         with self._condition:
-            return self._latest.get(device, ("", 0.0))[0] == session
+            return (session, device) in self._heard
 
     def settle(self, devices: Collection[str], timeout_s: float = 1.0) -> None:
         """Wait until each of `devices` has been heard again, so that counts hold what has been answered."""
@@ -69,7 +77,7 @@ class Telemetry:
             return list(self._spans)
 
     def _heard_since(self, when: float, devices: Collection[str]) -> bool:
-        return all(self._latest.get(name, ("", 0.0))[1] > when for name in devices)
+        return all(self._latest.get(name, 0.0) > when for name in devices)
 
     def _total(self, name: str) -> StageCount:
         ended = self._ended.get(name, StageCount())

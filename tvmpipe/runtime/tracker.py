@@ -5,6 +5,8 @@ TVM's own client retries for a minute when nothing listens and for ever once it 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import socket
 import struct
 import time
@@ -68,6 +70,11 @@ class Tracker:
     ) -> None:
         self._socket.close()
 
+    def interrupt(self) -> None:
+        """Make a request that another thread waits in fail. The tracker keeps the device."""
+        with contextlib.suppress(OSError):  # closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def status(self) -> list[KeyStatus]:
         """Every key the tracker knows, by name."""
         try:
@@ -112,8 +119,8 @@ class Tracker:
     def _ask(self, message: list[Any], timeout_s: float) -> Any:
         self._socket.settimeout(timeout_s)
         try:
-            base.sendjson(self._socket, message)
-            status, *answer = base.recvjson(self._socket)
+            send_message(self._socket, message)
+            status, *answer = receive_message(self._socket)
         except TimeoutError:
             raise
         except (OSError, ValueError, struct.error) as error:
@@ -121,6 +128,25 @@ class Tracker:
         if status != base.TrackerCode.SUCCESS:
             raise TrackerError(f"the tracker at {self.address} refused the request: {answer}")
         return answer[0]
+
+
+def send_message(connection: socket.socket, message: Any) -> None:
+    """As TVM's `sendjson`, in one piece: of two, the second waits 40 ms until the first is acknowledged."""
+    data = json.dumps(message).encode()
+    connection.sendall(struct.pack("<i", len(data)) + data)
+
+
+def receive_message(connection: socket.socket) -> Any:
+    """As TVM's `recvjson`, but acknowledges at once the first of the two pieces that a tracker sends."""
+    if hasattr(socket, "TCP_QUICKACK"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    size: int = struct.unpack("<i", base.recvall(connection, 4))[0]
+    return json.loads(base.recvall(connection, size))
+
+
+def hasten_registration() -> None:
+    """From now on this process, an RPC server's, talks to its tracker without those waits."""
+    base.sendjson, base.recvjson = send_message, receive_message
 
 
 def wait_for_keys(address: str, keys: list[str], timeout_s: float) -> None:
