@@ -178,7 +178,7 @@ def test_a_device_without_room_for_both_says_so(spare_bundle: Bundle, tmp_path: 
     with local_cluster(small, store=tmp_path) as cluster, head(spare_bundle, cluster) as one:
         before = one.opener.open(without_beta)
         one.go_to(before)
-        with pytest.raises(NoRoomError, match="device alpha cannot host another plan beside .* both plans need"):
+        with pytest.raises(NoRoomError, match=r"device alpha cannot host another plan beside .* both plans need"):
             one.opener.prepare(whole)
         one.run(before)
         after = one.opener.open(whole)

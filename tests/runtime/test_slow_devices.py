@@ -68,9 +68,9 @@ def test_a_stage_that_takes_long_to_load_is_told_from_a_slow_start(chain_bundle:
         site.write_text(LOADS_SLOWLY)
         with pytest.raises(
             DeviceError,
-            match=r"loading may take 4\.\d* s \(--start-timeout\); so far it took for .*importing TVM .*, loading stages 4",
+            match=r"loading may take 8\.\d* s \(--start-timeout\); so far it took .*importing TVM .*, loading stages 8",
         ):
-            chain_bundle.connect(cluster.tracker, start_timeout_s=4.0)
+            chain_bundle.connect(cluster.tracker, start_timeout_s=8.0)
 
 
 LOADS_SLOWLY = """
