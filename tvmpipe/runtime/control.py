@@ -34,7 +34,6 @@ _STATES = {
     "importing": "importing TVM",
     "waiting": "ending what it computed before",
     "loading": "loading stages",
-    "ready": "connecting to this head",
 }
 
 
@@ -168,10 +167,8 @@ class AgentControl:
         """Raise DeviceError, saying what was waited for, when the device has taken longer than it may."""
         took: dict[str, float] = state["took"]
         device = self.session.device
-        start_s = sum(took.get(phase, 0.0) for phase in ("starting", "importing", "waiting"))
-        load_s = patience.start_s + sum(stage.weight_bytes for stage in spec.stages) / _LOAD_BPS
-        if start_s <= patience.start_s and took.get("loading", 0.0) <= load_s:
-            if took.get("ready", 0.0) <= patience.connect_s:
+        if state["state"] == "ready":
+            if took["ready"] <= patience.connect_s:
                 return
             if heard:
                 peers = ", ".join(state["unlinked"] or ["its peers"])
@@ -180,12 +177,20 @@ class AgentControl:
                 f"device {device.name} has loaded its stages but cannot reach this head at "
                 f"{spec.status_address}; `tvmpipe doctor` tells more"
             )
-        parts = [f"{_STATES[phase]} {format_duration(seconds)}" for phase, seconds in took.items() if phase in _STATES]
-        what, allowed_s = ("loading", load_s) if start_s <= patience.start_s else ("starting", patience.start_s)
-        raise DeviceError(
-            f"device {device.name} did not get its stages ready: {what} may take {format_duration(allowed_s)} "
-            f"(--start-timeout); so far it took for {', '.join(parts)}"
-        )
+        if state["state"] == "loading":
+            what, so_far_s = "loading", took["loading"]
+            allowed_s = patience.start_s + sum(stage.weight_bytes for stage in spec.stages) / _LOAD_BPS
+        else:
+            what, so_far_s = "starting", sum(took.get(phase, 0.0) for phase in ("starting", "importing", "waiting"))
+            allowed_s = patience.start_s
+        if so_far_s > allowed_s:
+            parts = [
+                f"{_STATES[phase]} {format_duration(seconds)}" for phase, seconds in took.items() if seconds > 0.01
+            ]
+            raise DeviceError(
+                f"device {device.name} did not get its stages ready: {what} may take {format_duration(allowed_s)} "
+                f"(--start-timeout); so far it took for {', '.join(parts)}"
+            )
 
     def activate(self, claim: Claim, session: str) -> None:
         """What was opened beside takes the place of what the device serves, which ends."""
