@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +18,42 @@ from tvmpipe.runtime.sample import check_sample
 from tvmpipe.tensors import random_tensor
 
 
-def read_sample(path: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
-    """A sample from `.npz` (arrays by input name) or `.npy` (a model with one input). Raises SampleError."""
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
+    """What an `.npz` (arrays by name) or `.npy` (one array) file holds. Raises SampleError."""
     if not path.is_file():
         raise SampleError(f"input file {path} does not exist")
     try:
         content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.ndarray):
-            with content:
-                content = {name: content[name] for name in content.files}
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            return {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise SampleError(f"input file {path} is no .npy or .npz file of plain arrays: {error}") from None
+
+
+def read_sample(path: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """A sample from `.npz` (arrays by input name) or `.npy` (a model with one input). Raises SampleError."""
+    return as_sample(read_arrays(path), manifest, path)
+
+
+def as_sample(
+    content: Mapping[str, NDArray[Any]] | NDArray[Any], manifest: Manifest, path: Path
+) -> dict[str, NDArray[Any]]:
+    """What was read from `path` as a sample of the model. Raises SampleError."""
     if isinstance(content, np.ndarray):
         if len(manifest.model.inputs) != 1:
             names = ", ".join(spec.name for spec in manifest.model.inputs)
             raise SampleError(f"{path} holds one array, the model takes {names}; give an .npz with these names")
-        sample = {manifest.model.inputs[0].name: content}
-    else:
-        sample = content
+        content = {manifest.model.inputs[0].name: content}
     try:
-        return check_sample(manifest, sample)
+        return check_sample(manifest, content)
     except SampleError as error:
         raise SampleError(f"{path}: {error}") from None
 
 
 def random_samples(manifest: Manifest, count: int, seed: int) -> list[dict[str, NDArray[Any]]]:
-    """`count` samples of seeded random tensors: normal floats, small non-negative integers, fair booleans."""
+    """`count` samples of seeded random tensors, as `tvmpipe.tensors.random_tensor` makes them."""
     generator = np.random.default_rng(seed)
     return [{spec.name: random_tensor(spec, generator) for spec in manifest.model.inputs} for _ in range(count)]
 
