@@ -73,7 +73,8 @@ class BenchResult:
 
     Attributes: `ratio` median over pairs of tvmpipe's seconds over ONNX Runtime's (below 1: tvmpipe is faster),
     `ratio_quartiles` the middle half of them, `runs` how many; `tvmpipe_s`, `onnxruntime_s` medians;
-    `comparison` of tvmpipe's results with ONNX Runtime's; `compile_s` from the ONNX file to the bundle; `peak_gflops` measured, of all threads; `gflops` of the whole model; `primitives` by their share of the time.
+    `comparison` of tvmpipe's results with ONNX Runtime's; `compile_s` from the ONNX file to the bundle; `peak_gflops`
+    measured, of all threads; `gflops` of the whole model; `primitives` by their share of the time.
     """
 
     model: str

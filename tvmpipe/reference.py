@@ -175,7 +175,8 @@ def _another(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any
         return generator.integers(array.min(), array.max(), array.shape, dtype=array.dtype, endpoint=True)
     finite = array[np.isfinite(array)].astype(np.float64)
     mean, spread = (float(finite.mean()), float(finite.std())) if finite.size else (0.0, 1.0)
-    return (mean + (spread or abs(mean) or 1.0) * generator.standard_normal(array.shape)).astype(array.dtype)
+    with np.errstate(over="ignore"):
+        return (mean + (spread or abs(mean) or 1.0) * generator.standard_normal(array.shape)).astype(array.dtype)
 
 
 def _next_integers(array: NDArray[Any]) -> NDArray[Any]:

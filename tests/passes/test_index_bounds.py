@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from tvmpipe.tensors import TensorSpec, random_tensor
 node = helper.make_node
 
 
-def model(nodes: Sequence[onnx.NodeProto], inputs: dict[str, int], **weights: Any) -> onnx.ModelProto:
+def model(nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, int], **weights: Any) -> onnx.ModelProto:
     graph = helper.make_graph(
         list(nodes),
         "g",
