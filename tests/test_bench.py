@@ -114,7 +114,7 @@ def test_half_precision(tmp_path: Path) -> None:
             helper.make_tensor_value_info("mask", TensorProto.INT64, [1, 1, 1, 8]),
         ],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 8, 8])],
-        [numpy_helper.from_array(np.float16(-65504), "big")],
+        [numpy_helper.from_array(np.array(-65504, np.float16), "big")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     found = bench_model(save(model, tmp_path), runs=1).comparison

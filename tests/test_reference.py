@@ -90,7 +90,7 @@ def test_traits() -> None:
 
 
 def test_a_quantised_model_may_be_one_step_off() -> None:
-    weights = {"s": np.float32(0.05), "z": np.int8(3)}
+    weights: dict[str, Any] = {"s": np.float32(0.05), "z": np.int8(3)}
     nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])]
     one, sample = reference(model(nodes, [20], **weights)), {"x": normal(20)}
     right = one.run(sample)["y"]
@@ -169,7 +169,7 @@ def test_float64_of_both_evaluators() -> None:
 @pytest.mark.parametrize("opset", [8, 9, 13, 14, 15])
 def test_batch_norm_in_float64_is_inference(opset: int) -> None:
     """onnx's evaluator mixes the sample's moments into it in some opsets."""
-    moments = {"m": normal(16) + 2, "v": np.abs(normal(16)) + 1, "s": normal(16), "b": normal(16)}
+    moments: dict[str, Any] = {"m": normal(16) + 2, "v": np.abs(normal(16)) + 1, "s": normal(16), "b": normal(16)}
     nodes = [
         node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
         node("BatchNormalization", ["c", "s", "b", "m", "v"], ["y"], momentum=0.9, epsilon=1e-5),
@@ -184,25 +184,25 @@ def test_everything_becomes_wide() -> None:
     constants = [
         node("Constant", [], ["a"], value_float=1.5),
         node("Constant", [], ["b"], value_floats=[0.1, 0.2]),
-        node("Constant", [], ["c"], value=numpy_helper.from_array(np.float16([1, 2]))),
+        node("Constant", [], ["c"], value=numpy_helper.from_array(np.array([1, 2], np.float16))),
         node("Cast", ["x"], ["h"], to=HALF),
         node("Cast", ["h"], ["f"], to=FLOAT),
         *(node("Add", [left, right], [name]) for left, right, name in ("fa1", "1b2", "2c3", "3wy")),
     ]
-    narrow = model(constants, [2], w=np.float32([3, 4]))
+    narrow = model(constants, [2], w=np.array([3, 4], np.float32))
     before = narrow.SerializeToString()
     sample = {"x": np.array([1 / 3, 2 / 3], np.float32)}
     found = float64_results(narrow, sample)
     assert found is not None
     # 0.1 and 0.2 are float32's, for that is what the model says; nothing is rounded to half.
-    exact = sample["x"].astype(np.float64) + 1.5 + np.float32([0.1, 0.2]).astype(np.float64) + [1, 2] + [3, 4]
+    exact = sample["x"].astype(np.float64) + 1.5 + np.array([0.1, 0.2], np.float32).astype(np.float64) + [1, 2] + [3, 4]
     assert np.abs(found["y"] - exact).max() < 1e-15
     assert narrow.SerializeToString() == before
     assert not computes_in_half(widened(narrow))
 
 
 def test_no_float64_where_an_operator_is_unknown() -> None:
-    strange = helper.make_node("FastGelu", ["x"], ["y"], domain="com.microsoft")
+    strange = helper.make_node("Enigma", ["x"], ["y"], domain="nowhere")
     assert float64_results(model([strange], [2, 2]), {"x": normal(2, 2)}) is None
 
 

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -60,10 +61,16 @@ class ResultWriter:
         self._done = False
         with _written(output):
             self._folder = Path(tempfile.mkdtemp(prefix=".tvmpipe-", dir=output.parent))
-            self._files = [self._folder / f"output{place}.npy" for place in range(len(self._specs))]
-            self._streams = [path.open("wb") for path in self._files]
-            for spec, stream in zip(self._specs, self._streams, strict=True):
-                self._write_header(stream, spec)
+        self._files = [self._folder / f"output{place}.npy" for place in range(len(self._specs))]
+        try:
+            with _written(output):
+                # Without buffers: what was taken is on the disk, also when that is full.
+                self._streams = [path.open("wb", buffering=0) for path in self._files]
+                for spec, stream in zip(self._specs, self._streams, strict=True):
+                    self._write_header(stream, spec)
+        except InputError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
         self._headers = [stream.tell() for stream in self._streams]
 
     def __enter__(self) -> ResultWriter:
@@ -85,7 +92,7 @@ class ResultWriter:
         """Write one sample's results. Raises InputError when the disk is full, say."""
         with _written(self._output):
             for spec, stream in zip(self._specs, self._streams, strict=True):
-                stream.write(np.ascontiguousarray(result[spec.name]).data)
+                _write_all(stream, np.ascontiguousarray(result[spec.name]))
         self._taken += 1
 
     def finish(self) -> Path:
@@ -101,9 +108,7 @@ class ResultWriter:
     def _keep(self) -> str:
         """Make a file of what was taken so far, and say where it is; "" where nothing was."""
         for stream in self._streams:
-            with contextlib.suppress(OSError):  # a full disk has no room for what is still in memory, and says it again
-                stream.close()
-        self._taken = min(self._taken, *map(self._on_disk, range(len(self._specs))))
+            stream.close()
         if not self._taken:
             return ""
         results = f"the results of the first {self._taken} of {self._count} samples are in"
@@ -127,12 +132,6 @@ class ResultWriter:
         marks = itertools.chain((".partial",), (f".partial{number}" for number in itertools.count(2)))
         paths = (self._output.with_name(f"{self._output.stem}{mark}{suffix}") for mark in marks)
         return next(path for path in paths if not path.exists())
-
-    def _on_disk(self, place: int) -> int:
-        """Samples whose results of one output have been written out."""
-        size_bytes = self._specs[place].size_bytes
-        held = self._files[place].stat().st_size - self._headers[place]
-        return held // size_bytes if size_bytes else self._taken
 
     def _complete(self) -> None:
         """Make each output's file an array of what was taken. That takes no room on the disk."""
@@ -158,12 +157,19 @@ class ResultWriter:
             os.fsync(written.fileno())
         os.replace(whole, target)
 
-    def _write_header(self, stream: BinaryIO, spec: TensorSpec) -> None:
+    def _write_header(self, stream: RawIOBase | BinaryIO, spec: TensorSpec) -> None:
         """As `np.save` writes it: with room for any number along the first axis."""
         shape = (self._taken, *spec.shape) if self._count > 1 else spec.shape
         descr = np.lib.format.dtype_to_descr(np.dtype(spec.dtype))
         header = {"descr": descr, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
+
+
+def _write_all(stream: RawIOBase, array: NDArray[Any]) -> None:
+    """A disk that becomes full takes the first part without a word."""
+    left = array.reshape(-1).view(np.uint8).data
+    while left:
+        left = left[stream.write(left) :]
 
 
 @contextlib.contextmanager
