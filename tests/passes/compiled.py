@@ -93,7 +93,7 @@ def check(
 ) -> tuple[str, ...]:
     """Compile, run, compare; returns all operators in the order they run.
 
-    No kernel may be left to the general rule.
+    No kernel may be left to the general rule. Shapes that are drawn may prove nothing: a softmax of one number, say.
     """
     cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = {threads}\n')
     with schedule_messages() as messages:
@@ -106,5 +106,5 @@ def check(
     found = Reference(model.SerializeToString(), threads=1).compare(have, sample)
     operators = tuple(name for primitive in state.graph.primitives for name in primitive.operators)
     assert not messages, f"{messages}; operators {operators}"
-    assert found.equal, f"{found.sentence}; operators {operators}"
+    assert found.verdict != "different", f"{found.sentence}; operators {operators}"
     return operators
