@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -31,8 +29,9 @@ from tests.runtime.cable import Cable, lasting_ports
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import DeviceError, DeviceLostError
-from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.reference import Reference
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.pipeline import Pipeline
 from tvmpipe.seeded import light_model
@@ -112,7 +111,7 @@ def with_failover(
     samples: int,
     every: int,
     pool: list[Any],
-    wanted: list[Any],
+    wanted: list[Expected],
     log: Path | None,
 ) -> dict[str, Any]:
     """Stream through all of it. Raises when a result is wrong, missing, or out of order."""
@@ -125,9 +124,10 @@ def with_failover(
         for position, result in enumerate(count_progress(stream, "with failover", samples)):
             now = time.monotonic()
             slowest, before = max(slowest, now - before), now
-            worst = max(worst, relative_error(result, wanted[numbers[position]]))
-            if worst > TOLERANCE:
-                raise DeviceError(f"result {position} differs by {worst:.1e}")
+            found = compare(result, wanted[numbers[position]])
+            if not found.equal:
+                raise DeviceError(f"result {position}: {found.sentence}")
+            worst = max(worst, found.relative)
             if position % every == every // 2:
                 gremlin.strike()
             elif position % every == every - 1:
@@ -156,7 +156,7 @@ def without_failover(
     samples: int,
     every: int,
     pool: list[Any],
-    wanted: list[Any],
+    wanted: list[Expected],
     log: Path | None,
 ) -> dict[str, Any]:
     """Submit, count answers and errors; connect anew after a loss. Every sample gets one of both."""
@@ -179,8 +179,9 @@ def without_failover(
                     break
             for number, future in futures:
                 try:
-                    error = relative_error(future.result(timeout=120), wanted[number % DISTINCT])
-                    worst = max(worst, error)
+                    found = compare(future.result(timeout=120), wanted[number % DISTINCT])
+                    assert found.equal, found.sentence
+                    worst = max(worst, found.relative)
                     answered += 1
                 except DeviceLostError as lost:
                     if lost.sample is None or lost.stage is None:
@@ -188,7 +189,6 @@ def without_failover(
                     failed += 1
                     named[lost.device] += 1
     assert answered + failed == samples
-    assert worst <= TOLERANCE
     return {"answered": answered, "named_errors": failed, "relative_error": worst, "by_device": dict(named)}
 
 
@@ -206,7 +206,7 @@ def main(samples: int, every: int, seed: int, bare: bool, log: Path | None, as_j
         bundle = chaos_bundle(folder)
         reference = Reference(light_model("squeezenet").SerializeToString())
         pool = random_samples(bundle.manifest, DISTINCT, seed=0)
-        wanted: list[dict[str, NDArray[np.float32]]] = [reference.run(sample) for sample in pool]
+        wanted = [reference.expect(sample) for sample in pool]
         ports = dict(zip(KEYS, lasting_ports(len(KEYS)), strict=True))
         cables = {key: Cable(port) for key, port in ports.items()}
         agents = [

@@ -21,7 +21,6 @@ import onnx
 
 from benchmarks.models import MODELS, write_model
 from tvmpipe.bench import BenchResult, bench_model
-from tvmpipe.reference import TOLERANCE
 from tvmpipe.seeded import LIGHT_MODELS, light_model
 
 DEFAULT = (
@@ -34,6 +33,7 @@ PRIMITIVES = RESULTS.with_name("primitives.txt")
 _COLUMNS = ("tvmpipe ms", "ORT ms", "ratio", "middle half", "of peak", "error", "compile s", "date")
 _HEADER = f"{'model':<20}{'threads':>8}" + "".join(f"{name:>13}" for name in _COLUMNS)
 _HOT = 0.05  # of an inference
+_MARKS = {"equal": "", "different": " WRONG", "proves nothing": " NOTHING"}
 
 
 def model_file(name: str, folder: Path) -> Path:
@@ -50,7 +50,7 @@ def row(name: str, result: BenchResult) -> str:
     assert result.ratio is not None
     assert result.ratio_quartiles is not None
     assert result.onnxruntime_s is not None
-    assert result.relative_error is not None
+    assert result.comparison is not None
     low, high = result.ratio_quartiles
     cells = (
         f"{result.tvmpipe_s * 1e3:.2f}",
@@ -58,7 +58,7 @@ def row(name: str, result: BenchResult) -> str:
         f"{result.ratio:.3f}",
         f"{low:.2f}-{high:.2f}",
         f"{result.gflops / result.peak_gflops:.0%}",
-        f"{result.relative_error:.1e}" + ("" if result.relative_error <= TOLERANCE else " WRONG"),
+        f"{result.comparison.relative:.1e}" + _MARKS[result.comparison.verdict],
         f"{result.compile_s:.1f}",
         date.today().isoformat(),
     )
@@ -143,7 +143,7 @@ def main() -> None:
                     result = bench_model(path, threads=threads, runs=arguments.runs, seconds=arguments.seconds)
                     line = row(name, result)
                     record(PRIMITIVES, (title(),), hot(name, result))
-                    failed |= result.relative_error is None or result.relative_error > TOLERANCE
+                    failed |= result.comparison is None or not result.comparison.equal
                 except Exception as error:  # noqa: BLE001  # a model that fails must not cost the others' rows
                     reason = (str(error).strip() or "no reason given").splitlines()[-1]
                     line = _line(name, threads, f"  failed: {type(error).__name__}: {reason}")

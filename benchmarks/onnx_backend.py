@@ -17,7 +17,6 @@ import time
 import warnings
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
@@ -27,9 +26,10 @@ from rich.table import Table
 CASE_TIMEOUT_S = 120
 
 
-def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]], rtol: float, atol: float) -> tuple[str, str]:
+def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]]) -> tuple[str, str]:
     """(verdict, detail) of one case: a serialised model with inputs and expected outputs."""
     from tvmpipe.build import build
+    from tvmpipe.equality import Expected, compare
     from tvmpipe.errors import InputError
     from tvmpipe.runtime.inprocess import run_in_process
     from tvmpipe.targets.cluster import parse_cluster
@@ -49,33 +49,15 @@ def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]], rtol: f
             except Exception as error:  # noqa: BLE001
                 return "error", f"running: {type(error).__name__}: {_last_line(error)}"
             for spec, want in zip(bundle.manifest.model.outputs, wanted, strict=True):
-                difference = _difference(results[spec.name], want, rtol, atol)
-                if difference:
-                    return "wrong", f"{spec.name}: {difference}"
+                found = compare({spec.name: results[spec.name]}, Expected({spec.name: want}))
+                if found.verdict == "different":
+                    return "wrong", found.sentence
     return "pass", ""
 
 
 def _array(value: Any) -> Any:
     """Cases hold tensors of rare types as protobuf messages."""
     return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
-
-
-def _difference(have: Any, want: Any, rtol: float, atol: float) -> str:
-    """What is wrong with a result, "" when nothing is.
-
-    The case's own tolerances, plus what additions in another order may change: 1e-6 of the largest value, for
-    float16 four units in the last place of it.
-    """
-    if have.shape != want.shape or have.dtype != want.dtype:
-        return f"{have.dtype}{have.shape} instead of {want.dtype}{want.shape}"
-    slack = 4 * float(np.finfo(np.float16).eps) if want.dtype == np.float16 else 1e-6
-    scale = float(np.max(np.abs(want[np.isfinite(want)].astype(np.float64)), initial=0.0))
-    have, want = (array.astype(np.float64) for array in (have, want))
-    if np.allclose(have, want, rtol, atol + slack * scale, equal_nan=True):
-        return ""
-    if np.any(np.isnan(have) != np.isnan(want)):
-        return f"{np.isnan(have).sum()} NaNs instead of {np.isnan(want).sum()}"
-    return f"differs by {np.nanmax(np.abs(have - want)):.3g}"
 
 
 def _last_line(error: Exception) -> str:
@@ -99,7 +81,7 @@ def main() -> None:
     pool = PopenPoolExecutor(max_workers=arguments.jobs, timeout=CASE_TIMEOUT_S)
     models = [case.model for case in cases if case.model is not None]
     futures = [
-        pool.submit(run_case, model.SerializeToString(), case.data_sets, case.rtol, case.atol)
+        pool.submit(run_case, model.SerializeToString(), case.data_sets)
         for model, case in zip(models, cases, strict=True)
     ]
     rows = []

@@ -13,7 +13,7 @@ from benchmarks.emulated import agent_of
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.reference import Reference
 from tvmpipe.runtime.local import local_cluster
 from tvmpipe.runtime.pipeline import Pipeline
 from tvmpipe.targets.cluster import Cluster
@@ -41,8 +41,8 @@ class Running:
         """Allocate, let the emulation see some runs, and compare a result with ONNX Runtime's."""
         self.pipe.warm_up()
         result, *_ = [self.pipe.run(self.samples[0]) for _ in range(5)]
-        if (error := relative_error(result, reference.run(self.samples[0]))) > TOLERANCE:
-            raise SystemExit(f"results differ by {error:.1e}")
+        if not (found := reference.compare(result, self.samples[0])).equal:
+            raise SystemExit(found.sentence)
 
     def block(self, title: str) -> float:
         """The period of a block of samples.

@@ -27,7 +27,8 @@ from tvmpipe.commands.agent import emulating
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.run import measure_stream
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.equality import Results, worst
+from tvmpipe.reference import Reference
 from tvmpipe.runtime.local import LocalAgent, local_cluster
 from tvmpipe.targets.cluster import parse_cluster
 
@@ -49,6 +50,7 @@ def measure(model: Path, count: int, slowdown: float, samples: int) -> dict[str,
     bundle = tvmpipe.build(model, cluster, time_limit_s=30)
     agents = [LocalAgent(device.key, options=emulating(device)) for device in cluster.devices]
     inputs = random_samples(bundle.manifest, 2, seed=0)
+    results: list[Results] = []
     with (
         tempfile.TemporaryDirectory() as store,
         local_cluster(agents, store=Path(store)) as local,
@@ -56,12 +58,14 @@ def measure(model: Path, count: int, slowdown: float, samples: int) -> dict[str,
     ):
         pipe.warm_up()
         # The period counts from the first result on, when the pipeline is full.
-        results, facts = measure_stream(pipe, [inputs[n % 2] for n in range(samples)], f"running on {count}")
+        facts = measure_stream(
+            pipe, [inputs[n % 2] for n in range(samples)], samples, f"running on {count}", results.append
+        )
         counts = pipe.counts()
     reference = Reference(model)
-    errors = [relative_error(results[number], reference.run(inputs[number])) for number in range(2)]
-    if max(errors) > TOLERANCE:
-        raise SystemExit(f"results differ by {max(errors):.1e}")
+    found = worst(reference.compare(results[number], inputs[number]) for number in range(2))
+    if not found.equal:
+        raise SystemExit(found.sentence)
     busy = {
         stage.device: counts[stage.name].compute_s / counts[stage.name].samples for stage in bundle.manifest.plan.stages
     }
@@ -72,7 +76,7 @@ def measure(model: Path, count: int, slowdown: float, samples: int) -> dict[str,
         "predicted_period_s": bundle.manifest.plan.predicted.period_s,
         "busiest_s": max(busy.values()),
         "balance": float(np.mean(list(busy.values()))) / max(busy.values()),
-        "relative_error": max(errors),
+        "relative_error": found.relative,
     }
 
 

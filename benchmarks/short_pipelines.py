@@ -33,8 +33,9 @@ from tests.runtime.cable import Cable, lasting_ports
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.reference import Reference
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.seeded import light_model
 
@@ -81,7 +82,7 @@ class Harm(threading.Thread):
         time.sleep(self._for_s)
 
 
-def live(bundle: Bundle, tracker: str, harm: Harm, pool: list[Any], wanted: list[Any], count: int) -> Counter[str]:
+def live(bundle: Bundle, tracker: str, harm: Harm, pool: list[Any], wanted: list[Expected], count: int) -> Counter[str]:
     """One pipeline's life; how many samples were answered, and how often which kind of error was met."""
     met: Counter[str] = Counter()
     harm.phase = "opening"
@@ -97,8 +98,9 @@ def live(bundle: Bundle, tracker: str, harm: Harm, pool: list[Any], wanted: list
             if pipe.lost:
                 harm.phase = "opening again"
             result = future.result(HANG_S)
-            if relative_error(result, wanted[number % DISTINCT]) > TOLERANCE:
-                raise AssertionError(f"sample {number} differs")
+            found = compare(result, wanted[number % DISTINCT])
+            if not found.equal:
+                raise AssertionError(f"sample {number}: {found.sentence}")
             met["answered"] += 1
     except TvmpipeError as error:
         met[f"running: {type(error).__name__}"] += 1
@@ -138,7 +140,7 @@ def main(pipelines: int, seed: int, as_json: bool) -> None:
         bundle = chaos_bundle(folder)
         reference = Reference(light_model("squeezenet").SerializeToString())
         pool = random_samples(bundle.manifest, DISTINCT, seed=0)
-        wanted = [reference.run(sample) for sample in pool]
+        wanted = [reference.expect(sample) for sample in pool]
         ports = dict(zip(KEYS, lasting_ports(len(KEYS)), strict=True))
         cables = {key: Cable(port) for key, port in ports.items()}
         agents = [

@@ -85,6 +85,30 @@ def chain(layers: int = 6, width: int = 256, seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def chaotic(layers: int = 16, seed: int = 0) -> onnx.ModelProto:
+    """Convolutions with weights so large that each layer doubles a rounding: no two programs are within 1e-4.
+
+    `x` float32[1,16,12,12] -> `y` float32[1,16,12,12].
+    """
+    generator = np.random.default_rng(seed)
+    nodes, initializers, value = [], [], "x"
+    for layer in range(layers):
+        array = generator.normal(0, 0.25, (16, 16, 3, 3)).astype(np.float32)
+        initializers.append(numpy_helper.from_array(array, f"w{layer}"))
+        result = "y" if layer == layers - 1 else f"t{layer}"
+        nodes.append(helper.make_node("Conv", [value, f"w{layer}"], [f"c{layer}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Tanh", [f"c{layer}"], [result]))
+        value = result
+    graph = helper.make_graph(
+        nodes,
+        "chaotic",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 12, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 12, 12])],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def two_branches(width: int = 1024, rows: int = 512, depth: int = 3) -> onnx.ModelProto:
     """A cheap node, two branches of `depth` heavy products that do not meet.
 

@@ -22,14 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tvmpipe.bench_worker import SPIN_COUNT, FunctionTime, OnnxJob, TvmJob
+from tvmpipe.equality import Comparison, Results, compare
 from tvmpipe.errors import ClusterError, DeviceError
 from tvmpipe.runtime.process import compute_environment
+from tvmpipe.runtime.sample import check_sample
 from tvmpipe.tensors import random_tensor
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
+    from tvmpipe.manifest import Manifest
     from tvmpipe.passes.pipeline import Progress
     from tvmpipe.targets.target import TargetDescription
 
@@ -69,8 +73,8 @@ class BenchResult:
 
     Attributes: `ratio` median over pairs of tvmpipe's seconds over ONNX Runtime's (below 1: tvmpipe is faster),
     `ratio_quartiles` the middle half of them, `runs` how many; `tvmpipe_s`, `onnxruntime_s` medians;
-    `relative_error` as `tvmpipe.reference.relative_error`; `compile_s` from the ONNX file to the bundle;
-    `peak_gflops` measured, of all threads; `gflops` of the whole model; `primitives` by their share of the time.
+    `comparison` of tvmpipe's results with ONNX Runtime's; `compile_s` from the ONNX file to the bundle; `peak_gflops`
+    measured, of all threads; `gflops` of the whole model; `primitives` by their share of the time.
     """
 
     model: str
@@ -81,7 +85,7 @@ class BenchResult:
     ratio_quartiles: tuple[float, float] | None
     tvmpipe_s: float
     onnxruntime_s: float | None
-    relative_error: float | None
+    comparison: Comparison | None
     compile_s: float
     peak_gflops: float
     gflops: float
@@ -97,6 +101,7 @@ def bench_model(
     runs: int = 20,
     seconds: float = 0.0,
     against: Against = "onnxruntime",
+    sample: Callable[[Manifest], Mapping[str, NDArray[Any]]] | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Compile an ONNX file for one device, run it here on `threads` threads, `runs` times by turns with `against`.
@@ -104,12 +109,11 @@ def bench_model(
     More often where that takes less than `seconds`: on a host that is shared a short look says little.
 
     `device` is a built-in target that this host can execute, `shapes` fixes inputs that the file leaves open.
-    Inputs are seeded: normal floats, integers and booleans 0 or 1. Wrong results are reported, not refused.
+    `sample` makes the inputs by name for what the manifest says of them; without it they are seeded random tensors, as
+    `tvmpipe.tensors.random_tensor` makes them. Wrong results are reported, not refused.
 
-    Raises ModelError and ClusterError for bad input, DeviceError when a process fails.
+    Raises ModelError, ClusterError and SampleError for bad input, DeviceError when a process fails.
     """
-    from tvmpipe.reference import relative_error
-
     path = Path(model)
     target = _executable_target(device)
     started = time.perf_counter()
@@ -117,22 +121,21 @@ def bench_model(
     compile_s = time.perf_counter() - started
     manifest = bundle.manifest
     (stage,) = manifest.plan.stages
-    generator = np.random.default_rng(0)
-    sample = {spec.name: random_tensor(spec, generator) for spec in manifest.model.inputs}
+    given = check_sample(manifest, (sample or _random_sample)(manifest))
     name_of = {value: name for name, value in manifest.model_inputs.items()}
-    inputs = tuple(sample[name_of[tensor.value]] for tensor in stage.inputs)
+    inputs = tuple(given[name_of[tensor.value]] for tensor in stage.inputs)
     weights = tuple(bundle.path_of(file) for file in stage.weight_files)
 
-    ratio = quartiles = onnxruntime_s = error = None
+    ratio = quartiles = onnxruntime_s = comparison = None
     variables = compute_environment(threads) | {"TVM_THREAD_POOL_SPIN_COUNT": str(SPIN_COUNT)}
     with _Worker(target.name, variables) as ours:
         ours.ask("load", TvmJob(bundle.path_of(stage.library), weights, stage.weight_names, inputs))
         results = dict(zip((tensor.value for tensor in stage.outputs), ours.ask("outputs"), strict=True))
         if against == "onnxruntime":
             with _Worker("ONNX Runtime", {}) as theirs:
-                theirs.ask("load", OnnxJob(path, threads, sample))
+                theirs.ask("load", OnnxJob(path, threads, given))
                 have = {name: results[value] for name, value in manifest.model_outputs.items()}
-                error = relative_error(have, theirs.ask("outputs"))
+                comparison = _compare(path, threads, given, have, theirs.ask("outputs"))
                 pairs = _alternate(ours, theirs, runs, seconds)
                 runs = len(pairs)
             ratios = [mine / other for mine, other in pairs]
@@ -156,12 +159,25 @@ def bench_model(
         ratio_quartiles=quartiles,
         tvmpipe_s=tvmpipe_s,
         onnxruntime_s=onnxruntime_s,
-        relative_error=error,
+        comparison=comparison,
         compile_s=compile_s,
         peak_gflops=peak / 1e9,
         gflops=sum(one.calls * one.flops for one in primitives) / tvmpipe_s / 1e9,
         primitives=tuple(sorted(primitives, key=lambda one: -one.total_s)),
     )
+
+
+def _random_sample(manifest: Manifest) -> dict[str, NDArray[Any]]:
+    generator = np.random.default_rng(0)
+    return {spec.name: random_tensor(spec, generator) for spec in manifest.model.inputs}
+
+
+def _compare(path: Path, threads: int, sample: Results, have: Results, optimised: Results) -> Comparison:
+    """The reference lives in here only: nothing of it is there any more when times are taken."""
+    from tvmpipe.reference import Reference
+
+    reference = Reference(path, threads)
+    return compare(have, reference.expect(sample, optimised), steps=int(reference.quantised))
 
 
 @dataclass(frozen=True)

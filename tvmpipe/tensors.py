@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class TensorSpec(BaseModel):
-    """A named tensor: `shape` in elements, `dtype` as numpy spells it."""
+    """A named tensor: `shape` in elements, `dtype` as numpy spells it.
+
+    Integers of a model's input lie in 0..`below`-1 where the model looks something up with them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    below: int | None = Field(default=None, ge=1)
 
     @property
     def size_bytes(self) -> int:
@@ -29,10 +33,18 @@ class TensorSpec(BaseModel):
 
 
 def random_tensor(spec: TensorSpec, generator: np.random.Generator) -> NDArray[Any]:
-    """A random tensor of one spec: normal floats, fair booleans, integers 0 or 1, which are valid indices."""
+    """A random tensor of one spec: normal floats, fair booleans, integers that its model takes.
+
+    Those are valid indices where it looks something up; of 8 and 16 bits all there are, which are pixels or sound;
+    else 0 or 1: masks, kinds and lengths.
+    """
     dtype = np.dtype(spec.dtype)
     if dtype == np.bool_:
         return generator.integers(0, 2, spec.shape).astype(np.bool_)
     if np.issubdtype(dtype, np.integer):
-        return generator.integers(0, 2, spec.shape).astype(dtype)
+        if spec.below is None and dtype.itemsize <= 2:
+            limits = np.iinfo(dtype)
+            return generator.integers(limits.min, limits.max, spec.shape, dtype=dtype, endpoint=True)
+        most = 2 if spec.below is None else min(spec.below, int(np.iinfo(dtype).max))
+        return generator.integers(0, most, spec.shape).astype(dtype)
     return generator.standard_normal(spec.shape).astype(dtype)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tvmpipe.build import prepare
 from tvmpipe.passes.pipeline import COMPILE, run_passes
-from tvmpipe.reference import TOLERANCE, Reference, relative_error
+from tvmpipe.reference import Reference
 from tvmpipe.runtime.inprocess import run_in_process
 from tvmpipe.targets.cluster import parse_cluster
 from tvmpipe.targets.target import find_target
@@ -93,7 +93,7 @@ def check(
 ) -> tuple[str, ...]:
     """Compile, run, compare; returns all operators in the order they run.
 
-    No kernel may be left to the general rule.
+    No kernel may be left to the general rule. Shapes that are drawn may prove nothing: a softmax of one number, say.
     """
     cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = {threads}\n')
     with schedule_messages() as messages:
@@ -103,9 +103,8 @@ def check(
     sample = sample_of(model) if sample is None else sample
     with run_in_process(state.bundle) as pipe:
         have = pipe.run(sample)
-    want = Reference(model.SerializeToString(), threads=1).run(sample)
-    error = relative_error(have, want)
+    found = Reference(model.SerializeToString(), threads=1).compare(have, sample)
     operators = tuple(name for primitive in state.graph.primitives for name in primitive.operators)
     assert not messages, f"{messages}; operators {operators}"
-    assert error <= TOLERANCE, f"off by {error:.2e}; operators {operators}"
+    assert found.verdict != "different", f"{found.sentence}; operators {operators}"
     return operators

@@ -11,7 +11,7 @@ import tvmpipe
 from tests.models import chain
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.manifest import Encoding
-from tvmpipe.reference import Reference, relative_error
+from tvmpipe.reference import Reference
 from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.targets.cluster import parse_cluster
 
@@ -31,6 +31,6 @@ def test_encoded_links_change_results_by_what_is_measured(
     (sample,) = random_samples(bundle.manifest, 1, seed=3)
     with bundle.connect(agents.tracker) as pipe:
         measured = pipe.compression_error(sample)
-        against_reference = relative_error(pipe.run(sample), reference.run(sample))
+        against_reference = reference.compare(pipe.run(sample), sample)
     assert least < measured < most
-    assert against_reference == pytest.approx(measured, rel=0.1, abs=1e-5)
+    assert against_reference.relative == pytest.approx(measured, rel=0.1, abs=1e-5)

@@ -18,8 +18,9 @@ from tests.runtime.cable import Cable, lasting_ports
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.equality import compare
 from tvmpipe.errors import DeviceError, DeviceLostError
-from tvmpipe.reference import Reference, relative_error
+from tvmpipe.reference import Reference
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.pipeline import Pipeline
 
@@ -43,7 +44,7 @@ class Checked:
     def __init__(self, bundle: Bundle, count: int) -> None:
         self.samples = random_samples(bundle.manifest, count, seed=7)
         reference = Reference(chain().SerializeToString())
-        self.wanted = [reference.run(sample) for sample in self.samples]
+        self.wanted = [reference.expect(sample) for sample in self.samples]
         self.at: dict[int, Any] = {}
         self.slowest_s = 0.0
 
@@ -54,7 +55,7 @@ class Checked:
         for result, want in zip(pipe.stream(self.samples), self.wanted, strict=True):
             now = time.monotonic()
             self.slowest_s, before = max(self.slowest_s, now - before), now
-            assert relative_error(result, want) < 1e-4
+            assert compare(result, want).equal
             good += 1
             if good in self.at:
                 self.at[good]()

@@ -17,8 +17,9 @@ from tests.models import branchy, chain
 from tests.waiting import wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.equality import Comparison, worst
 from tvmpipe.errors import DeviceError, QueueFullError, SampleError
-from tvmpipe.reference import Reference, relative_error
+from tvmpipe.reference import Reference
 from tvmpipe.runtime import events
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.machine import Settings, replay
@@ -34,7 +35,7 @@ def test_results_come_in_order(chain_bundle: Bundle, agents: LocalCluster, batch
         pipe.warm_up()
         results = list(pipe.stream(samples))
         counts = pipe.counts()
-    assert max(relative_error(r, reference.run(s)) for r, s in zip(results, samples, strict=True)) < 1e-4
+    assert worst(reference.compare(r, s) for r, s in zip(results, samples, strict=True)).equal
     assert {count.samples for count in counts.values()} == {50}
     assert all(sum(count.histogram) == 50 for count in counts.values())
 
@@ -101,19 +102,19 @@ def branchy_pipe(branchy_bundle: Bundle, agents: LocalCluster) -> Any:
 def test_several_threads_submit(branchy_bundle: Bundle, branchy_pipe: Any) -> None:
     reference = Reference(branchy().SerializeToString())
     samples = random_samples(branchy_bundle.manifest, 24, seed=3)
-    errors: list[float] = []
+    found: list[Comparison] = []
 
     def work(part: list[dict[str, NDArray[Any]]]) -> None:
         for sample in part:
-            errors.append(relative_error(branchy_pipe.run(sample), reference.run(sample)))
+            found.append(reference.compare(branchy_pipe.run(sample), sample))
 
     threads = [threading.Thread(target=work, args=(samples[i::3],)) for i in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(errors) == 24
-    assert max(errors) < 1e-4
+    assert len(found) == 24
+    assert worst(found).equal
 
 
 def test_lookups_outside_their_table_do_no_harm(branchy_bundle: Bundle, branchy_pipe: Any) -> None:
@@ -140,7 +141,7 @@ def test_asynchronous_callers(branchy_bundle: Bundle, branchy_pipe: Any) -> None
         return streamed
 
     results = asyncio.run(work())
-    assert max(relative_error(r, reference.run(s)) for r, s in zip(results, samples, strict=True)) < 1e-4
+    assert worst(reference.compare(r, s) for r, s in zip(results, samples, strict=True)).equal
 
 
 def test_times_of_a_trace_are_the_heads(chain_bundle: Bundle, agents: LocalCluster) -> None:

@@ -28,6 +28,11 @@ _LINE_S = 20.0  # between lines where there is no terminal
 stderr = Console(stderr=True, highlight=False)
 
 
+def warn(sentence: str) -> None:
+    """A warning on stderr, on one line, in no markup."""
+    stderr.print(f"tvmpipe: warning: {sentence}", markup=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def pass_progress(title: str) -> Iterator[Callable[[str, int, int, float], None]]:
     """A callback for `run_passes`: a live bar on a terminal, a line per pass elsewhere."""

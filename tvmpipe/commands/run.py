@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -16,10 +17,12 @@ from tvmpipe.bundle import load
 from tvmpipe.commands.learn import check_learnable, learn_stages, render_learned
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import count_progress, stderr
-from tvmpipe.commands.samples import check_output, random_samples, read_sample, write_results
-from tvmpipe.errors import InputError
+from tvmpipe.commands.results import ResultWriter, check_output
+from tvmpipe.commands.samples import Samples
+from tvmpipe.errors import InputError, TvmpipeError
 from tvmpipe.files import check_writable
 from tvmpipe.runtime.pipeline import Pipeline
+from tvmpipe.runtime.sample import Result, Sample
 from tvmpipe.runtime.trace import write_trace
 from tvmpipe.units import format_duration, format_size
 
@@ -45,10 +48,8 @@ def run_bundle(
     bundle = load(path)
     if learn:
         check_learnable(bundle, options)
-    samples = [read_sample(file, bundle.manifest) for file in inputs]
-    if random is not None:
-        samples += random_samples(bundle.manifest, random, seed)
-    if not samples:
+    samples = Samples(bundle.manifest, inputs, random or 0, seed, repeat)
+    if not len(samples):
         raise InputError("there is nothing to run: give --input FILE, or --random N for random tensors")
     check_output(output, bundle.manifest)
     if trace is not None:
@@ -57,42 +58,62 @@ def run_bundle(
         stderr.print(f"connected to {len(pipe.devices)} devices, sent {format_size(pipe.sent_bytes)}")
         facts: dict[str, Any] = {"bundle": str(path)}
         if any(link.encoding != "none" for link in pipe.manifest.plan.links):
-            facts["compression_error"] = pipe.compression_error(samples[0])
+            facts["compression_error"] = pipe.compression_error(next(iter(samples)))
             pipe.reset_counts()
-        results, measured = measure_stream(pipe, samples * repeat, "running")
-        facts |= {**measured, **describe_run(pipe)}
-        if learn:
-            facts["learned"] = learn_stages(pipe, store)
-        if trace is not None:
-            write_trace(trace, pipe.trace())
-            facts["trace"] = str(trace)
-    if output is not None:
-        facts["output"] = str(write_results(output, results))
+        if output is None:
+            facts |= measure_stream(pipe, samples, len(samples), "running", lambda _: None)
+        else:
+            with ResultWriter(output, bundle.manifest, len(samples)) as writer:
+                facts |= measure_stream(pipe, samples, len(samples), "running", writer.take)
+                facts["output"] = str(writer.finish())
+        facts |= describe_run(pipe)
+        with _after_results(output):
+            if trace is not None:
+                write_trace(trace, pipe.trace())
+                facts["trace"] = str(trace)
+            if learn:
+                facts["learned"] = learn_stages(pipe, store)
     return Outcome(facts, render_run(facts))
 
 
+@contextlib.contextmanager
+def _after_results(output: Path | None) -> Iterator[None]:
+    """What fails in here costs no results, and its error says where they are."""
+    try:
+        yield
+    except TvmpipeError as error:
+        if output is not None:
+            error.args = (f"{error}; all results are in {output}", *error.args[1:])
+        raise
+
+
 def measure_stream(
-    pipe: Pipeline, samples: list[dict[str, NDArray[Any]]], title: str
-) -> tuple[list[dict[str, NDArray[Any]]], dict[str, Any]]:
-    """Stream samples and time their completion.
+    pipe: Pipeline, samples: Iterable[Sample], count: int, title: str, take: Callable[[Result], None]
+) -> dict[str, Any]:
+    """Stream `count` samples, hand each result to `take`, and time when they come.
 
     The period is the mean time between results while the pipeline is full: from when as many results are there as
     samples are in flight until the last sample goes in; of streams too short for that, between all results.
     """
-    done: list[float] = []
+    first_s = full_s = 0.0
+    done = 0
+    last: deque[float] = deque(maxlen=pipe.inflight)  # when the last results came, and no more of them
     started = time.perf_counter()
-
-    def timed(results: Iterator[dict[str, NDArray[Any]]]) -> Iterator[dict[str, NDArray[Any]]]:
-        for result in results:
-            done.append(time.perf_counter() - started)
-            yield result
-
-    results = list(count_progress(timed(pipe.stream(samples)), title, len(samples)))
-    first, last = pipe.inflight - 1, len(done) - pipe.inflight
-    if last <= first:
-        first, last = 0, len(done) - 1
-    period = (done[last] - done[first]) / (last - first) if last > first else done[0]
-    return results, {"samples": len(samples), "seconds": done[-1], "first_s": done[0], "period_s": period}
+    for result in count_progress(pipe.stream(samples), title, count):
+        now = time.perf_counter() - started
+        done += 1
+        if done == 1:
+            first_s = now
+        if done == pipe.inflight:
+            full_s = now
+        last.append(now)
+        take(result)
+    steady = done - 2 * pipe.inflight + 1  # results between the pipeline's being full and its draining
+    if steady <= 0:
+        period = (last[-1] - first_s) / (done - 1) if done > 1 else first_s
+    else:
+        period = (last[0] - full_s) / steady
+    return {"samples": done, "seconds": last[-1], "first_s": first_s, "period_s": period}
 
 
 def describe_run(pipe: Pipeline) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from onnx import helper
 from tvmpipe.errors import InputError, ModelError, UnsupportedModelError
 from tvmpipe.passes.base import CompileState, Signature
 from tvmpipe.passes.importable import DTYPES, check_operators, label
+from tvmpipe.passes.index_bounds import index_bounds
 from tvmpipe.passes.weightless import on_structure
 from tvmpipe.tensors import TensorSpec
 
@@ -104,6 +105,7 @@ def _fix_inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -
     for name in shapes:
         if name not in names:
             raise InputError(f"--shape names {name!r}, which is no input of the model; allowed: {', '.join(names)}")
+    bounds = index_bounds(model)
     specs = []
     for value in values:
         if not value.type.HasField("tensor_type"):
@@ -132,7 +134,7 @@ def _fix_inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -
         if dtype not in DTYPES:
             allowed = ", ".join(sorted(DTYPES))
             raise UnsupportedModelError(f"input {value.name!r} has elements of type {dtype}; allowed: {allowed}")
-        specs.append(TensorSpec(name=value.name, shape=tuple(dims), dtype=dtype))
+        specs.append(TensorSpec(name=value.name, shape=tuple(dims), dtype=dtype, below=bounds.get(value.name)))
     return tuple(specs)
 
 
