@@ -83,13 +83,13 @@ def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[s
     return facts, timeline(run)
 
 
-def show_model(model: Path, shapes: Mapping[str, Sequence[int]]) -> Outcome:
+def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Outcome:
     """The fused primitives of a model, as a table."""
     from tvmpipe.passes.pipeline import FRONT, run_passes
     from tvmpipe.targets.cluster import Cluster
 
     with pass_progress(f"reading {model.name}") as progress:
-        state = run_passes(prepare(model, Cluster((), {}), shapes=shapes), FRONT, progress=progress)
+        state = run_passes(prepare(model, Cluster((), {}), shapes=shapes, dims=dims), FRONT, progress=progress)
     graph, signature = state.graph, state.signature
     assert graph is not None
     assert signature is not None
