@@ -66,7 +66,7 @@ def too_small_each(model: Path, shapes: dict[str, list[int]]) -> Cluster:
 
     graph = run_passes(prepare(model, Cluster((), {}), shapes=shapes), FRONT).graph
     assert graph is not None
-    weights = sum(primitive.weight_bytes for primitive in graph.primitives)
+    weights = graph.all_weight_bytes
     largest = max(primitive.weight_bytes for primitive in graph.primitives)
     (alone,) = derive_stages(graph, dict.fromkeys(graph.by_name(), "d0"))
     memory = max(int(0.6 * weights), largest) + activation_bytes(graph, alone)
