@@ -31,6 +31,7 @@ from tests.runtime.cable import Cable, lasting_ports
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.reference import TOLERANCE, Reference, relative_error
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
@@ -231,4 +232,5 @@ def main(samples: int, every: int, seed: int, bare: bool, log: Path | None, as_j
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -37,6 +37,7 @@ from benchmarks.described import FAST_ETHERNET, GIGABIT, TEN_GIGABIT, WIFI, Kind
 from benchmarks.optima import WORKLOADS
 from benchmarks.problems import fused, fused_problem
 from benchmarks.workloads import pipeedge as boards
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Problem, Solution
@@ -278,4 +279,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -28,6 +28,7 @@ import tvmpipe
 from benchmarks.models import MODELS, write_model
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.passes.pipeline import FRONT, run_passes
 from tvmpipe.reference import TOLERANCE, Reference, relative_error
 from tvmpipe.runtime.local import LocalAgent, local_cluster
@@ -155,4 +156,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -30,6 +30,7 @@ from benchmarks.baselines.placeto import placeto
 from benchmarks.checker import check
 from benchmarks.described import TEN_GIGABIT, Kind, described
 from benchmarks.problems import NAMES, fused, fused_problem, operator_problem
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.limits import Limits, Progress
 from tvmpipe.passes.placement.problem import Problem, Solution
@@ -178,4 +179,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -27,6 +27,7 @@ from tvmpipe.commands.agent import emulating
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.run import measure_stream
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.reference import TOLERANCE, Reference, relative_error
 from tvmpipe.runtime.local import LocalAgent, local_cluster
 from tvmpipe.targets.cluster import parse_cluster
@@ -113,4 +114,5 @@ def main(model: str, slowdown: float, devices: str, samples: int, as_json: bool)
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Dim, Key, Pin, Shape
 from tvmpipe.commands.progress import stderr
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import InputError, TvmpipeError
 
 
@@ -300,6 +301,7 @@ def demo(model: Path | None, samples: int, output: Path) -> Outcome:
 
 def main() -> None:
     """Entry point of the `tvmpipe` script."""
+    reserve_stdout()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
