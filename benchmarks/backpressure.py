@@ -23,6 +23,7 @@ from rich.table import Table
 
 import tvmpipe
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.runtime.local import LocalAgent, local_cluster
 from tvmpipe.seeded import light_model
 from tvmpipe.targets.cluster import parse_cluster
@@ -87,4 +88,5 @@ def main(seconds: float, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -29,6 +29,7 @@ from tests.runtime.cable import Cable, lasting_ports
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.reference import Reference
@@ -231,4 +232,5 @@ def main(samples: int, every: int, seed: int, bare: bool, log: Path | None, as_j
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

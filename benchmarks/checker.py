@@ -100,6 +100,8 @@ def _overfull(problem: Problem, device_of: Sequence[int], members: _Members) -> 
     for place, group in enumerate(members):
         here = [node for node, where in enumerate(device_of) if where == place]
         held = math.fsum(problem.weight_bytes[node] for node in here)
+        for one in problem.shared:  # once, however many of the nodes that share it are here
+            held -= one.size_bytes * max(0, len(set(here) & set(one.nodes)) - 1)
         held += max((float(problem.working_bytes[node]) for node in here), default=0.0)
         for device in group:
             room = float(problem.memory_bytes[device])

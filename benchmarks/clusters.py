@@ -37,6 +37,7 @@ from benchmarks.described import FAST_ETHERNET, GIGABIT, TEN_GIGABIT, WIFI, Kind
 from benchmarks.optima import WORKLOADS
 from benchmarks.problems import fused, fused_problem
 from benchmarks.workloads import pipeedge as boards
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Problem, Solution
@@ -103,7 +104,7 @@ _LITTLE = "pi5 x2 with 1/4 of the weights each + pi4 x4 with 1/3"
 def _little_memory(model: str) -> Problem:
     """Fast devices with less memory than slow ones, all far too small for the model."""
     graph = fused(model).graph
-    weights = sum(primitive.weight_bytes for primitive in graph.primitives)
+    weights = graph.all_weight_bytes
     largest = max(primitive.weight_bytes for primitive in graph.primitives)
     working = max(primitive.input_bytes + primitive.output_bytes for primitive in graph.primitives)
     room = [int(max(share * weights, largest)) + working for share in (1 / 4, 1 / 3)]
@@ -184,7 +185,7 @@ def in_turn_s(problem: Problem, solution: Solution, groups: Groups) -> float:
         nodes = [node for node, placed in enumerate(solution.device_of) if placed == number]
         if nodes:
             stages.append((tuple(nodes), tuple(group)))
-            held = problem.weight_bytes[nodes].sum() + problem.working_bytes[nodes].max()
+            held = problem.need_bytes(nodes)
             shortage = max(shortage, held - problem.memory_bytes[list(group)].min())
     return float("inf") if shortage > 0 else replicated_period_s(problem, stages)
 
@@ -278,4 +279,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

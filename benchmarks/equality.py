@@ -29,6 +29,7 @@ import tvmpipe
 from benchmarks.models import MODELS, write_model
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Expected, compare, worst
 from tvmpipe.passes.pipeline import FRONT, run_passes
 from tvmpipe.reference import Reference
@@ -68,7 +69,7 @@ def too_small_each(model: Path, shapes: dict[str, list[int]]) -> Cluster:
 
     graph = run_passes(prepare(model, Cluster((), {}), shapes=shapes), FRONT).graph
     assert graph is not None
-    weights = sum(primitive.weight_bytes for primitive in graph.primitives)
+    weights = graph.all_weight_bytes
     largest = max(primitive.weight_bytes for primitive in graph.primitives)
     (alone,) = derive_stages(graph, dict.fromkeys(graph.by_name(), "d0"))
     memory = max(int(0.6 * weights), largest) + activation_bytes(graph, alone)
@@ -162,4 +163,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -30,6 +30,7 @@ from benchmarks.baselines.placeto import placeto
 from benchmarks.checker import check
 from benchmarks.described import TEN_GIGABIT, Kind, described
 from benchmarks.problems import NAMES, fused, fused_problem, operator_problem
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.limits import Limits, Progress
 from tvmpipe.passes.placement.problem import Problem, Solution
@@ -59,7 +60,7 @@ def four_unequal(model: str, memory: float | None) -> Cluster:
         largest = max(primitive.weight_bytes for primitive in primitives)
         # What an operator reads and writes may never be in memory when it is fused.
         working = max(one.input_bytes + one.output_bytes for one in (*primitives, *made.operators.primitives))
-        room = max(int(memory * sum(primitive.weight_bytes for primitive in primitives)), largest) + working
+        room = max(int(memory * made.graph.all_weight_bytes), largest) + working
     kinds = [Kind("x86-64-v3", memory_bytes=room, threads=2), Kind("pi5", memory_bytes=room)]
     kinds += [Kind("x86-64-v2", memory_bytes=room), Kind("pi4", memory_bytes=room)]
     return described(kinds, TEN_GIGABIT)
@@ -178,4 +179,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

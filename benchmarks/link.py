@@ -21,6 +21,7 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.runtime import wire
 from tvmpipe.runtime.sockets import Sockets
 
@@ -176,4 +177,5 @@ def main(as_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

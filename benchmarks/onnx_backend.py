@@ -23,6 +23,8 @@ from onnx.backend.test.case.node import collect_testcases
 from rich.console import Console
 from rich.table import Table
 
+from tvmpipe.commands.stdout import reserve_stdout
+
 CASE_TIMEOUT_S = 120
 
 
@@ -119,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

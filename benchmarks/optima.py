@@ -22,6 +22,7 @@ from rich.table import Table
 
 from benchmarks.workloads.answer import answer, read
 from tvmpipe.commands.progress import stderr
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.passes.placement.limits import Limits
 
@@ -157,4 +158,5 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

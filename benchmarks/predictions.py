@@ -37,6 +37,7 @@ from benchmarks.kernels import model_file, processor
 from benchmarks.running import Running
 from tvmpipe.build import prepare
 from tvmpipe.commands.progress import stderr
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
 from tvmpipe.passes.price import price_stages
@@ -259,4 +260,5 @@ def main(pairs: int, rounds: int, store: Path, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -163,4 +163,6 @@ def _unfused(module: Any, signature: Any, fused: PrimitiveGraph) -> tuple[Primit
 def _plain(graph: PrimitiveGraph) -> PrimitiveGraph:
     """The graph without anything of TVM in it."""
     primitives = tuple(replace(primitive, call=None) for primitive in graph.primitives)
-    return PrimitiveGraph(primitives, graph.values, dict(graph.model_inputs), dict(graph.model_outputs), {})
+    return PrimitiveGraph(
+        primitives, graph.values, dict(graph.model_inputs), dict(graph.model_outputs), {}, dict(graph.weight_sizes)
+    )

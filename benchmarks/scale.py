@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.checker import check
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.makespan_instance import read
 from tvmpipe.passes.placement.makespan_list import by_rank
@@ -206,4 +207,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -27,6 +27,7 @@ from tvmpipe.commands.agent import emulating
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.run import measure_stream
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Results, worst
 from tvmpipe.reference import Reference
 from tvmpipe.runtime.local import LocalAgent, local_cluster
@@ -117,4 +118,5 @@ def main(model: str, slowdown: float, devices: str, samples: int, as_json: bool)
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -33,6 +33,7 @@ from tests.runtime.cable import Cable, lasting_ports
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.reference import Reference
@@ -199,4 +200,5 @@ def main(pipelines: int, seed: int, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import yaml
+from onnx import TensorProto, helper
 
 from tests.models import branchy
 from tvmpipe.bundle import Bundle
@@ -199,6 +201,22 @@ def test_mistakes_of_the_compiler(tmp_path: Path, branchy_path: Path, cluster_pa
     assert "is no bundle; it is not replaced" in sentence(err)
 
 
+def test_an_open_dimension_is_fixed_by_its_name(tmp_path: Path, cluster_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "length"]) for name in "xwy"]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "sum", values[:2], values[2:])
+    model = tmp_path / "open.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(model))
+    _, err = tvmpipe("show", model, code=1)
+    assert "'x' has open dimensions [batch,length], 'w' has open dimensions [batch,length]" in sentence(err)
+    assert sentence(err).endswith("--dim batch=1 --dim length=1")
+    out, _ = tvmpipe("show", model, "--dim", "batch=2", "--dim", "length=5", "--json")
+    assert [spec["shape"] for spec in json.loads(out)["inputs"]] == [[2, 5], [2, 5]]
+    out, _ = tvmpipe(
+        "plan", model, "--cluster", cluster_path, "--dim", "batch=2", "--shape", "x=2,5", "--shape", "w=2,5"
+    )
+    assert "Plan of open" in out
+
+
 def test_mistakes_are_json_too(tmp_path: Path) -> None:
     out, _ = tvmpipe("show", tmp_path / "none.onnx", "--json", code=1)
     assert json.loads(out)["error"] == "ModelError"
@@ -210,6 +228,8 @@ def test_mistakes_are_json_too(tmp_path: Path) -> None:
         ["compile"],
         ["compile", "m.onnx", "--cluster", "c.toml", "--objective", "speed"],
         ["compile", "m.onnx", "--cluster", "c.toml", "--shape", "x=1,a"],
+        ["show", "m.onnx", "--dim", "batch"],
+        ["show", "m.onnx", "--dim", "batch=0"],
         ["compile", "m.onnx", "--cluster", "c.toml", "--compress", "zip"],
         ["frobnicate"],
         ["run", "b", "--trucker", "x"],

@@ -98,6 +98,7 @@ def bench_model(
     device: str = "native",
     threads: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
     runs: int = 20,
     seconds: float = 0.0,
     against: Against = "onnxruntime",
@@ -108,7 +109,7 @@ def bench_model(
 
     More often where that takes less than `seconds`: on a host that is shared a short look says little.
 
-    `device` is a built-in target that this host can execute, `shapes` fixes inputs that the file leaves open.
+    `device` is a built-in target that this host can execute, `shapes` and `dims` fix what the file leaves open.
     `sample` makes the inputs by name for what the manifest says of them; without it they are seeded random tensors, as
     `tvmpipe.tensors.random_tensor` makes them. Wrong results are reported, not refused.
 
@@ -117,7 +118,7 @@ def bench_model(
     path = Path(model)
     target = _executable_target(device)
     started = time.perf_counter()
-    bundle, costs = _compile(path, target, threads, shapes, progress)
+    bundle, costs = _compile(path, target, threads, shapes, dims, progress)
     compile_s = time.perf_counter() - started
     manifest = bundle.manifest
     (stage,) = manifest.plan.stages
@@ -201,6 +202,7 @@ def _compile(
     target: TargetDescription,
     threads: int,
     shapes: Mapping[str, Sequence[int]] | None,
+    dims: Mapping[str, int] | None,
     progress: Progress | None,
 ) -> tuple[Bundle, dict[str, _Cost]]:
     """A bundle of one stage, as `tvmpipe compile` writes it, and what its functions cost."""
@@ -209,7 +211,7 @@ def _compile(
     from tvmpipe.targets.cluster import Cluster, Device
 
     cluster = Cluster((Device("device", "device", target, threads, None),), {})
-    state = run_passes(prepare(path, cluster, shapes=shapes), COMPILE, progress=progress)
+    state = run_passes(prepare(path, cluster, shapes=shapes, dims=dims), COMPILE, progress=progress)
     assert state.bundle is not None
     assert state.graph is not None
     return state.bundle, {one.function: _Cost(one.operators, one.flops) for one in state.graph.primitives}

@@ -22,6 +22,7 @@ def build(
     cluster: str | Path | Cluster,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
     objective: Objective = "throughput",
     time_limit_s: float = 60.0,
     pins: Mapping[str, str] | None = None,
@@ -42,8 +43,8 @@ def build(
     """Compile an ONNX model for the devices of a cluster.
 
     `model` is a path or an `onnx.ModelProto`, `cluster` a path to `cluster.toml` or a `Cluster`. `shapes` fixes
-    inputs that the file leaves open. `time_limit_s` bounds the search for a placement, not the compilation; the
-    placements for losses together take as long again.
+    inputs that the file leaves open, `dims` its open dimensions, by their names and in all inputs. `time_limit_s`
+    bounds the search for a placement, not the compilation; the placements for losses together take as long again.
     `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow instead
     of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
@@ -67,6 +68,7 @@ def build(
         model,
         cluster,
         shapes=shapes,
+        dims=dims,
         objective=objective,
         time_limit_s=time_limit_s,
         pins=pins,
@@ -96,6 +98,7 @@ def prepare(
     cluster: str | Path | Cluster,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
     objective: Objective = "throughput",
     time_limit_s: float = 60.0,
     pins: Mapping[str, str] | None = None,
@@ -124,7 +127,8 @@ def prepare(
         options=Options(
             objective=objective,
             time_limit_s=time_limit_s,
-            shapes={name: tuple(int(d) for d in dims) for name, dims in (shapes or {}).items()},
+            shapes={name: tuple(int(d) for d in extents) for name, extents in (shapes or {}).items()},
+            dims={name: int(extent) for name, extent in (dims or {}).items()},
             pins=dict(pins or {}),
             plan_file=None if plan is None else Path(plan),
             replicate=replicate,

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tvmpipe.commands.outcome import Outcome
-from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Key, Pin, Shape
+from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Dim, Key, Pin, Shape
 from tvmpipe.commands.progress import stderr
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import InputError, TvmpipeError
 
 
@@ -50,10 +51,16 @@ def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
     sys.exit(code)
 
 
+def _shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    shape = click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
+    dim = click.option("--dim", "dims", type=Dim(), multiple=True, help="Fix an open dimension in all inputs.")
+    return shape(dim(function))
+
+
 def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
+    options: list[Callable[[Any], Any]] = [
         click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
-        click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions."),
+        _shape_options,
         click.option("--objective", type=click.Choice(["throughput", "latency"]), default="throughput"),
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
         click.option("--pin", "pins", type=Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
@@ -93,12 +100,16 @@ def cli(verbose: int) -> None:
 @click.option("--tracker", metavar="HOST:PORT", help="TVM RPC tracker with the devices to tune on.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
-def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, tune: int | None, **options: Any) -> Outcome:
+def compile_(
+    model: Path, output: Path | None, shapes: Any, dims: Any, pins: Any, tune: int | None, **options: Any
+) -> Outcome:
     """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""
     from tvmpipe.commands.compile import compile_model
 
     target = output or Path(f"{model.stem}.tvmpipe")
-    return compile_model(model, output=target, shapes=dict(shapes), pins=dict(pins), tune=tune or 0, **options)
+    return compile_model(
+        model, output=target, shapes=dict(shapes), dims=dict(dims), pins=dict(pins), tune=tune or 0, **options
+    )
 
 
 @cli.command()
@@ -108,33 +119,33 @@ def compile_(model: Path, output: Path | None, shapes: Any, pins: Any, tune: int
 @click.option("--simulate", type=click.IntRange(min=1), metavar="N", help="Send N samples through the plan, on paper.")
 @click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Relative spread of every step of these.")
 @_command
-def plan(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
+def plan(model: Path, shapes: Any, dims: Any, pins: Any, **options: Any) -> Outcome:
     """Say what would go where and what it should cost, without compiling."""
     from tvmpipe.commands.compile import plan_model
 
-    return plan_model(model, shapes=dict(shapes), pins=dict(pins), **options)
+    return plan_model(model, shapes=dict(shapes), dims=dict(dims), pins=dict(pins), **options)
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @_planning_options
 @_command
-def explain(model: Path, shapes: Any, pins: Any, **options: Any) -> Outcome:
+def explain(model: Path, shapes: Any, dims: Any, pins: Any, **options: Any) -> Outcome:
     """Say why the plan is as it is: what bounds it, what is left over, and what would change it."""
     from tvmpipe.commands.explain import explain_model
 
-    return explain_model(model, shapes=dict(shapes), pins=dict(pins), **options)
+    return explain_model(model, shapes=dict(shapes), dims=dict(dims), pins=dict(pins), **options)
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
+@_shape_options
 @_command
-def show(model: Path, shapes: Any) -> Outcome:
+def show(model: Path, shapes: Any, dims: Any) -> Outcome:
     """List the fused primitives of MODEL with their operators, shapes, FLOPs and bytes."""
     from tvmpipe.commands.compile import show_model
 
-    return show_model(model, dict(shapes))
+    return show_model(model, dict(shapes), dict(dims))
 
 
 @cli.command()
@@ -142,23 +153,23 @@ def show(model: Path, shapes: Any) -> Outcome:
 @click.option("--device", default="native", help="Target to compile for, such as x86-64-v3; this host must have it.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Threads of either side.")
 @click.option("--against", type=click.Choice(["onnxruntime", "none"]), default="onnxruntime")
-@click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
+@_shape_options
 @click.option("-i", "--input", "sample", type=click.Path(path_type=Path), help="Inputs (.npz, .npy); default: random.")
 @click.option("--runs", type=click.IntRange(min=1), default=20, help="Timed runs of each, at least.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=5.0, help="Go on for so long, at least.")
 @_command
-def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
+def bench(model: Path, shapes: Any, dims: Any, **options: Any) -> Outcome:
     """Time MODEL on this host against ONNX Runtime, run by run in turns, and each primitive on its own."""
     from tvmpipe.commands.bench import run_bench
 
-    return run_bench(model, shapes=dict(shapes), **options)
+    return run_bench(model, shapes=dict(shapes), dims=dict(dims), **options)
 
 
 @cli.command()
 @click.argument("models", metavar="[MODEL]...", type=click.Path(path_type=Path), nargs=-1)
 @click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices to measure (TOML).")
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
-@click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
+@_shape_options
 @click.option("--store", type=click.Path(path_type=Path), help="Folder to keep measurements in; default: your cache.")
 @click.option("--budget", "budget_s", type=click.FloatRange(min=1), help="Seconds to measure; default: 600, or all.")
 @click.option("--passes", type=click.IntRange(min=1), default=3, help="Measure until two agree, at most so often.")
@@ -167,11 +178,11 @@ def bench(model: Path, shapes: Any, **options: Any) -> Outcome:
 @click.option("--links/--no-links", default=True, help="Measure the links between the devices too.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
-def profile(models: tuple[Path, ...], shapes: Any, **options: Any) -> Outcome:
+def profile(models: tuple[Path, ...], shapes: Any, dims: Any, **options: Any) -> Outcome:
     """Measure links, and what primitives cost on devices: those of each MODEL, or a sample of what models hold."""
     from tvmpipe.commands.profile import run_profile
 
-    return run_profile(models, shapes=dict(shapes), **options)
+    return run_profile(models, shapes=dict(shapes), dims=dict(dims), **options)
 
 
 @cli.command()
@@ -311,6 +322,7 @@ def demo(model: Path | None, samples: int, output: Path) -> Outcome:
 
 def main() -> None:
     """Entry point of the `tvmpipe` script."""
+    reserve_stdout()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:

@@ -92,7 +92,7 @@ def _assign(problem: Problem, groups: list[tuple[int, ...]]) -> list[int]:
                 # What is not kept within the group has to move.
                 apart = share[tensor.producer][k] - share[reader][k]
                 program += done[tensor.producer] + took[reader] + way[number] / unit * apart <= done[reader]
-    program.solve(pulp.HiGHS(msg=False, threads=1, random_seed=1))
+    program.solve(pulp.HiGHS(msg=False, threads=1, random_seed=1, log_to_console=False))
     assigned = []
     for node in nodes:
         mass = [share[node][k].value() or 0.0 for k in ranks]

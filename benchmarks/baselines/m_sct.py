@@ -80,5 +80,5 @@ def favourite_children(problem: Problem) -> dict[int, int]:
                 program += pulp.lpSum(mine) >= len(other) - 1
     for (a, b), seconds in edges.items():
         program += start[a] + times[a] / unit + seconds / unit * cut[a, b] <= start[b]
-    program.solve(pulp.HiGHS(msg=False, threads=1, random_seed=1))
+    program.solve(pulp.HiGHS(msg=False, threads=1, random_seed=1, log_to_console=False))
     return {a: b for a, b in edges if (cut[a, b].value() or 0.0) < 0.5 - 1e-9}

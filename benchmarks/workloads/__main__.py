@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks.workloads.answer import READERS, answer, read
 from tvmpipe.commands.progress import stderr
+from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.passes.placement.limits import Limits, Progress
 from tvmpipe.runtime.trace import write_trace
@@ -106,4 +107,5 @@ def _report(step: Progress) -> None:
 
 
 if __name__ == "__main__":
+    reserve_stdout()
     main()

@@ -21,7 +21,8 @@ from tests.runtime.processes import agent_facts
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.reference import Reference, relative_error
+from tvmpipe.equality import compare
+from tvmpipe.reference import Reference
 from tvmpipe.runtime import wire
 from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.claims import Limits, OpenError
@@ -51,7 +52,7 @@ class Head:
         self.telemetry = Telemetry(manifest)
         self.samples = random_samples(manifest, 4, seed=3)
         reference = Reference(chain().SerializeToString())
-        self._wanted = [reference.run(sample) for sample in self.samples]
+        self._wanted = [reference.expect(sample) for sample in self.samples]
         self._manifest = manifest
         self._sockets = Sockets()
         self._results, results_port = self._sockets.pull("127.0.0.1")
@@ -83,13 +84,14 @@ class Head:
         """A sample through a plan, and whether its result is right."""
         place = self.number % len(self.samples)
         self._feeds.send(self.number, [self.samples[place]], plain=False)
-        assert self._results.poll(PATIENCE_S * 1e3)
+        assert self._results.poll(int(PATIENCE_S * 1e3))
         frames = wire.receive(self._results)
         assert wire.session_of(frames).hex() == opened.session
         batch = wire.unpack(frames, 1 << 20)
         assert batch.number == self.number
         values = {name: np.array(batch.samples[0][value]) for name, value in self._manifest.model_outputs.items()}
-        assert relative_error(values, self._wanted[place]) < 1e-4
+        found = compare(values, self._wanted[place])
+        assert found.equal, found.sentence
         self.number += 1
 
     def close(self) -> None:

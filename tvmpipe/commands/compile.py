@@ -20,6 +20,7 @@ from tvmpipe.units import format_size
 
 if TYPE_CHECKING:
     from tvmpipe.passes.base import CompileState
+    from tvmpipe.passes.primitives import PrimitiveGraph
 
 
 def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, **options: Any) -> Outcome:
@@ -83,13 +84,13 @@ def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[s
     return facts, timeline(run)
 
 
-def show_model(model: Path, shapes: Mapping[str, Sequence[int]]) -> Outcome:
+def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Outcome:
     """The fused primitives of a model, as a table."""
     from tvmpipe.passes.pipeline import FRONT, run_passes
     from tvmpipe.targets.cluster import Cluster
 
     with pass_progress(f"reading {model.name}") as progress:
-        state = run_passes(prepare(model, Cluster((), {}), shapes=shapes), FRONT, progress=progress)
+        state = run_passes(prepare(model, Cluster((), {}), shapes=shapes, dims=dims), FRONT, progress=progress)
     graph, signature = state.graph, state.signature
     assert graph is not None
     assert signature is not None
@@ -121,8 +122,8 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]]) -> Outcome:
             format_size(row["output_bytes"]),  # type: ignore[arg-type]
         )
     flops = sum(primitive.flops for primitive in graph.primitives)
-    weights = sum(primitive.weight_bytes for primitive in graph.primitives)
-    total = Text(f"{len(rows)} primitives, {flops / 1e9:.2f} GFLOP, {format_size(weights)} of weights")
+    weights = graph.all_weight_bytes
+    total = Text(f"{len(rows)} primitives, {flops / 1e9:.2f} GFLOP, {format_size(weights)} of weights{_reads(graph)}")
     facts = {
         "model": signature.name,
         "inputs": [spec.model_dump() for spec in signature.inputs],
@@ -132,6 +133,12 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]]) -> Outcome:
         "primitives": rows,
     }
     return Outcome(facts, Group(table, total))
+
+
+def _reads(graph: PrimitiveGraph) -> str:
+    """How often weights are read, where some are by several primitives."""
+    read = sum(graph.held_weight_bytes([primitive.index]) for primitive in graph.primitives)
+    return "" if read == graph.all_weight_bytes else f", some shared: primitives read {format_size(read)}"
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -27,6 +27,18 @@ class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return name, shape
 
 
+class Dim(click.ParamType):  # type: ignore[type-arg]
+    """The name of an open dimension and its extent."""
+
+    name = "NAME=D"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, separator, extent = str(value).rpartition("=")
+        if not separator or not name or not re.fullmatch(r"0*[1-9][0-9]{0,8}", extent):
+            self.fail(f"{value!r} is not of the form sequence=64, with a number from 1", param, ctx)
+        return name, int(extent)
+
+
 class Pin(click.ParamType):  # type: ignore[type-arg]
     """A pattern of primitives and a device."""
 

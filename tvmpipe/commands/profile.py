@@ -38,6 +38,7 @@ def run_profile(
     *,
     cluster_key: Path | None,
     shapes: Mapping[str, Sequence[int]],
+    dims: Mapping[str, int],
     store: Path | None,
     budget_s: float | None,
     passes: int,
@@ -60,7 +61,7 @@ def run_profile(
             raise ModelError(f"model {model} does not exist")
     with Tracker(tracker):
         pass
-    subjects = distinct(list(_subjects(models, shapes, seed)))
+    subjects = distinct(list(_subjects(models, shapes, dims, seed)))
     if not models and devices.devices:
         first = devices.devices[0]
         order = most_telling_first([subject.work for subject in subjects], first.target, first.threads)
@@ -132,14 +133,16 @@ def _link_table(rows: list[LinkRow]) -> Table:
     return table
 
 
-def _subjects(models: Sequence[Path], shapes: Mapping[str, Sequence[int]], seed: int) -> Iterator[Subject]:
+def _subjects(
+    models: Sequence[Path], shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], seed: int
+) -> Iterator[Subject]:
     sources: list[tuple[str, Any]] = [(path.stem, path) for path in models]
     if not models:
         sources = [(one.name, one.model) for one in islice(experiments(seed), EXPERIMENTS)]
     with pass_progress("reading") as progress:
         for number, (name, source) in enumerate(sources):
             progress(name, number, len(sources), 0.0)
-            yield from subjects_of(source, name, shapes)
+            yield from subjects_of(source, name, shapes, dims)
 
 
 def _targets(cluster: Cluster, store: ProfileStore) -> list[dict[str, object]]:

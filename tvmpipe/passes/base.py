@@ -28,17 +28,18 @@ Objective = Literal["throughput", "latency"]
 class Options:
     """What a user may ask of a compilation.
 
-    Attributes: `shapes` input name -> dimensions, needed only where the file leaves them open; `pins` node name ->
-    device name; `plan_file` an edited plan to follow instead of searching one; `records` a folder of measured
-    schedules to use, `tune` how many schedules of each hot primitive to measure and add to it, on the devices of
-    `tracker`, with `cluster_key` where they ask for one; `replicate` whether devices may take samples in turn;
-    `failover` whether to plan for the loss of each device; `compress` how links that bound the plan may encode;
-    `robust` whether the plan is for costs at the upper ends of their intervals.
+    Attributes: `shapes` input name -> dimensions and `dims` name of an open dimension -> extent, needed only where the
+    file leaves them open; `pins` node name -> device name; `plan_file` an edited plan to follow instead of searching
+    one; `records` a folder of measured schedules to use, `tune` how many schedules of each hot primitive to measure
+    and add to it, on the devices of `tracker`, with `cluster_key` where they ask for one; `replicate` whether devices
+    may take samples in turn; `failover` whether to plan for the loss of each device; `compress` how links that bound
+    the plan may encode; `robust` whether the plan is for costs at the upper ends of their intervals.
     """
 
     objective: Objective = "throughput"
     time_limit_s: float = 60.0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
     pins: Mapping[str, str] = field(default_factory=dict)
     plan_file: Path | None = None
     records: Path | None = None

@@ -93,15 +93,16 @@ def compiled_loads(
 
     `allocated_bytes` are by hosted stage.
     """
-    weights, activations = dict.fromkeys(loads, 0), dict.fromkeys(loads, 0)
+    activations = dict.fromkeys(loads, 0)
+    weights: dict[str, dict[str, int]] = {device: {} for device in loads}  # by name: a device's stages share them
     for stage in stages:
         for device, name in stage.hosted.items():
-            weights[device] += stage.weight_bytes
+            weights[device].update((weight.name, weight.array.nbytes) for weight in stage.weights)
             activations[device] += held_bytes(graph, stage.shape, allocated_bytes[name])
     return {
         device: replace(
             load,
-            weight_bytes=weights[device],
+            weight_bytes=sum(weights[device].values()),
             activation_bytes=activations[device],
             memory_bytes=memory_bytes[device],
         )

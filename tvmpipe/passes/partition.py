@@ -10,7 +10,7 @@ from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.primitives import PrimitiveGraph, map_tensors
 from tvmpipe.passes.stages import StageShape
-from tvmpipe.passes.weights import Weight, WeightPool
+from tvmpipe.passes.weights import Weight
 
 ENTRY = "main"
 
@@ -50,19 +50,18 @@ class Partition:
     def apply(self, state: CompileState) -> CompileState:
         graph: PrimitiveGraph = required(state.graph, "graph")
         plan: Plan = required(state.plan, "plan")
-        pool = WeightPool()
 
         def emit(prefix: str, shapes: Sequence[StageShape]) -> tuple[Stage, ...]:
             return tuple(
-                _emit(graph, state.module, pool, f"{prefix}s{position}", shape) for position, shape in enumerate(shapes)
+                _emit(graph, state.module, f"{prefix}s{position}", shape) for position, shape in enumerate(shapes)
             )
 
         spares = tuple(replace(spare, stages=emit(f"{spare.lost}-", spare.plan.stages)) for spare in state.spares)
         return replace(state, stages=emit("", plan.stages), spares=spares)
 
 
-def _emit(graph: PrimitiveGraph, module: Any, pool: WeightPool, name: str, shape: StageShape) -> Stage:
-    emitter = _Emitter(graph, module, pool)
+def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
+    emitter = _Emitter(graph, module)
     stage_module = emitter.run(sorted((*shape.primitives, *shape.repeated)), shape.inputs, shape.outputs)
     return Stage(name, shape, stage_module, tuple(emitter.weights))
 
@@ -70,10 +69,10 @@ def _emit(graph: PrimitiveGraph, module: Any, pool: WeightPool, name: str, shape
 class _Emitter:
     """Writes calls of primitives into a new module, turning tensor constants into parameters."""
 
-    def __init__(self, graph: PrimitiveGraph, module: Any, pool: WeightPool) -> None:
+    def __init__(self, graph: PrimitiveGraph, module: Any) -> None:
         self.graph = graph
         self.module = module
-        self.pool = pool
+        self.pool = graph.pool
         self.weights: list[Weight] = []
         self.weight_types: list[Any] = []
         self.position_of: dict[str, int] = {}  # name of a weight -> its place among the weights

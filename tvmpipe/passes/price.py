@@ -95,10 +95,8 @@ def price_stages(
                 compute_s=sum(seconds_on[number][device.name] / len(stages[number].devices) for number in mine),
                 receive_bytes=round(received),
                 send_bytes=round(sent),
-                weight_bytes=sum(
-                    graph.primitives[index].weight_bytes
-                    for number in mine
-                    for index in (*stages[number].primitives, *stages[number].repeated)
+                weight_bytes=graph.held_weight_bytes(
+                    index for number in mine for index in (*stages[number].primitives, *stages[number].repeated)
                 ),
                 activation_bytes=sum(activation_bytes(graph, stages[number]) for number in mine),
                 memory_bytes=device.memory_bytes,

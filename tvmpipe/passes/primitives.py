@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
@@ -13,6 +13,7 @@ from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.base import Signature
 from tvmpipe.passes.import_onnx import tensor_spec
 from tvmpipe.passes.kernels.base import useful_flops
+from tvmpipe.passes.weights import WeightPool
 from tvmpipe.tensors import TensorSpec
 
 
@@ -29,10 +30,10 @@ class Value:
 class Primitive:
     """One call of a fused primitive function.
 
-    Attributes: `name` unique in the model and the same for every compilation of it; `function` the TIR
-    function called; `operators` fused into it; `inputs` ids of the values it reads (each once); `outputs` ids
-    of those it makes; `constant` True when it depends on no input, so that any stage may recompute it;
-    `call` the Relax expression.
+    Attributes: `name` unique in the model and the same for every compilation of it; `function` the TIR function
+    called; `operators` fused into it; `inputs` ids of the values it reads (each once); `outputs` ids of those it
+    makes; `weights` names of those it reads, each once, and `weight_bytes` what it reads of them; `constant` True when
+    it depends on no input, so that any stage may recompute it; `call` the Relax expression.
     """
 
     index: int
@@ -47,6 +48,7 @@ class Primitive:
     flops: float
     constant: bool
     call: Any
+    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class PrimitiveGraph:
     """Primitives in the order they run.
 
     `model_inputs` and `model_outputs` map names to value ids; `value_of` maps the Relax variables of `main`
-    to value ids (a tuple-typed variable to one id per field).
+    to value ids (a tuple-typed variable to one id per field). `weight_sizes` are the bytes of weights by name, and
+    `pool` has them: a name says what a weight holds, so that equal ones are one.
     """
 
     primitives: tuple[Primitive, ...]
@@ -62,6 +65,18 @@ class PrimitiveGraph:
     model_inputs: Mapping[str, int]
     model_outputs: Mapping[str, int]
     value_of: Mapping[Any, tuple[int, ...]]
+    weight_sizes: Mapping[str, int] = field(default_factory=dict)
+    pool: WeightPool = field(default_factory=WeightPool, compare=False)
+
+    def held_weight_bytes(self, primitives: Iterable[int]) -> int:
+        """Bytes of the weights that some primitives need on one device, each once."""
+        names = {name for index in primitives for name in self.primitives[index].weights}
+        return sum(self.weight_sizes[name] for name in names)
+
+    @property
+    def all_weight_bytes(self) -> int:
+        """Bytes of the model's weights, each once."""
+        return self.held_weight_bytes(range(len(self.primitives)))
 
     @functools.cached_property
     def readers(self) -> list[list[int]]:
@@ -132,6 +147,8 @@ class _Extractor:
         self.value_of: dict[Any, tuple[int, ...]] = {}
         self.primitives: list[Primitive] = []
         self.flops_of: dict[str, float] = {}
+        self.pool = WeightPool()
+        self.weight_sizes: dict[str, int] = {}
 
     def run(self) -> PrimitiveGraph:
         from tvm import relax
@@ -156,7 +173,15 @@ class _Extractor:
             producer = self.values[value].producer
             if producer is None or self.primitives[producer].constant:
                 raise UnsupportedModelError(f"output {name!r} needs no computation: it is an input or a constant")
-        return PrimitiveGraph(tuple(self.primitives), tuple(self.values), model_inputs, outputs, self.value_of)
+        return PrimitiveGraph(
+            tuple(self.primitives),
+            tuple(self.values),
+            model_inputs,
+            outputs,
+            self.value_of,
+            self.weight_sizes,
+            self.pool,
+        )
 
     def _add_value(self, spec: TensorSpec, producer: int | None) -> int:
         self.values.append(Value(len(self.values), spec, producer))
@@ -196,6 +221,7 @@ class _Extractor:
         specs = [tensor_spec(ty, f"result {i} of {function}") for i, ty in enumerate(types)]
         read: list[int] = []
         weights: list[int] = []
+        names: dict[str, None] = {}
 
         def variable(expr: Any) -> Any:
             read.extend(self.value_of[expr])
@@ -203,6 +229,9 @@ class _Extractor:
 
         def constant(expr: Any) -> Any:
             weights.append(tensor_spec(expr.ty, "a weight").size_bytes)
+            weight = self.pool.find(expr)
+            names[weight.name] = None
+            self.weight_sizes[weight.name] = weight.array.nbytes
             return expr
 
         for argument in call.args:
@@ -225,6 +254,7 @@ class _Extractor:
                 flops=self._flops(function) if is_tir else 0.0,
                 constant=all(p is not None and self.primitives[p].constant for p in producers),
                 call=call,
+                weights=tuple(names),
             )
         )
 

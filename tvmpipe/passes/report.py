@@ -62,7 +62,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "first": graph.primitives[stage.primitives[0]].name,
                 "last": graph.primitives[stage.primitives[-1]].name,
                 "flops": sum(graph.primitives[i].flops for i in stage.primitives),
-                "weight_bytes": sum(graph.primitives[i].weight_bytes for i in stage.primitives),
+                "weight_bytes": graph.held_weight_bytes((*stage.primitives, *stage.repeated)),
                 "activation_bytes": _activation_bytes(state, graph, position),
                 # On the slowest of the devices that take turns.
                 "compute_s": max(stage_seconds(graph, costs, stage, device) for device in stage.devices),

@@ -33,12 +33,17 @@ class Subject:
         return "+".join(self.work.operators)
 
 
-def subjects_of(source: Any, origin: str, shapes: Mapping[str, Sequence[int]] | None = None) -> list[Subject]:
+def subjects_of(
+    source: Any,
+    origin: str,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+) -> list[Subject]:
     """Each distinct primitive of a model (a path or an `onnx.ModelProto`) that runs as compiled code, in order.
 
     Raises ModelError.
     """
-    state = run_passes(prepare(source, Cluster((), {}), shapes=shapes), FRONT)
+    state = run_passes(prepare(source, Cluster((), {}), shapes=shapes, dims=dims), FRONT)
     assert state.graph is not None
     subjects: dict[str, Subject] = {}
     for primitive, work in zip(state.graph.primitives, works_of(state.graph, state.module), strict=True):

@@ -5,22 +5,51 @@ Protobuf cannot serialise more than 2 GiB, and ONNX tools serialise the model at
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 
 import onnx
 from onnx import helper
 
-_LARGE_BYTES = 64 << 10  # weights beyond this take part in no shape computation
+from tvmpipe.passes.onnx_values import reads
+
+LARGE_BYTES = 64 << 10
+"""Weights beyond this take part in no shape computation."""
+
 _WORTHWHILE_BYTES = 256 << 20  # below this, an optimiser had better see the weights: it folds batch norms into them
 
 
 def on_structure(
     model: onnx.ModelProto, transform: Callable[[onnx.ModelProto], onnx.ModelProto], *, always: bool = False
 ) -> onnx.ModelProto:
-    """`transform(model)`, with large weights as inputs while it runs if they are many (or `always`)."""
-    weights = {tensor.name: tensor for tensor in model.graph.initializer if _size(tensor) > _LARGE_BYTES}
-    if not weights or not (always or sum(map(_size, weights.values())) > _WORTHWHILE_BYTES):
+    """`transform(model)`, with large weights as inputs while it runs if they are many (or `always`).
+
+    Those that several nodes read are inputs in any case: an optimiser that writes a weight anew for each node that
+    reads it would make many of one.
+    """
+    weights = large_weights(model)
+    if not always and sum(map(size_bytes, weights.values())) <= _WORTHWHILE_BYTES:
+        readers = Counter(name for node in model.graph.node for name in set(reads(node)))
+        weights = {name: tensor for name, tensor in weights.items() if readers[name] > 1}
+    if not weights:
         return transform(model)
+    declared = {value.name for value in model.graph.input}
+    result = transform(without_weights(model, weights))
+    read = {name for node in result.graph.node for name in reads(node)} | {value.name for value in result.graph.output}
+    kept = [value for value in result.graph.input if value.name not in weights or value.name in declared]
+    del result.graph.input[:]
+    result.graph.input.extend(kept)
+    result.graph.initializer.extend(tensor for name, tensor in weights.items() if name in read)
+    return result
+
+
+def large_weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initializers of more than `LARGE_BYTES`, by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer if size_bytes(tensor) > LARGE_BYTES}
+
+
+def without_weights(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """The model with some of its initializers as inputs."""
     graph = model.graph
     declared = {value.name for value in graph.input}
     stub = onnx.ModelProto()
@@ -33,22 +62,17 @@ def on_structure(
     stub.graph.output.extend(graph.output)
     stub.graph.value_info.extend(graph.value_info)
     stub.graph.sparse_initializer.extend(graph.sparse_initializer)
-    stub.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in weights)
+    stub.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in names)
     stub.graph.input.extend(
-        helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
-        for name, tensor in weights.items()
-        if name not in declared
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        for tensor in graph.initializer
+        if tensor.name in names and tensor.name not in declared
     )
-    result = transform(stub)
-    read = {name for node in result.graph.node for name in node.input}
-    kept = [value for value in result.graph.input if value.name not in weights or value.name in declared]
-    del result.graph.input[:]
-    result.graph.input.extend(kept)
-    result.graph.initializer.extend(tensor for name, tensor in weights.items() if name in read)
-    return result
+    return stub
 
 
-def _size(tensor: onnx.TensorProto) -> int:
+def size_bytes(tensor: onnx.TensorProto) -> int:
+    """Bytes of a tensor's elements, each at least one."""
     elements = 1
     for extent in tensor.dims:
         elements *= extent

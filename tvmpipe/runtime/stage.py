@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from tvmpipe.runtime.weights import load_weights
 class LoadedStage:
     """A stage that is ready to run, for use by one thread at a time.
 
-    Raises MemoryError when the weights exceed `memory_limit_bytes`, before any is loaded, and ValueError when the
+    `weights` are the files that they lie in, or those that are loaded already, by name: stages of one process share
+    them. Raises MemoryError when the weights exceed `memory_limit_bytes`, before any is loaded, and ValueError when the
     files lack one.
     """
 
@@ -26,7 +27,7 @@ class LoadedStage:
         self,
         entry: StageEntry,
         library: Path,
-        weights: Sequence[Path],
+        weights: Sequence[Path] | Mapping[str, Any],
         *,
         memory_limit_bytes: int | None = None,
     ) -> None:
@@ -41,7 +42,9 @@ class LoadedStage:
         # TVM aligns what it allocates to 64 bytes, which compiled code relies on; arrays from elsewhere may not be.
         self._buffers = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype) for t in entry.inputs)
         self._views = tuple(np.from_dlpack(buffer) for buffer in self._buffers)
-        self._weights = (load_weights(weights, entry.weight_names),) if entry.weight_names else ()
+        names = entry.weight_names
+        loaded = tuple(weights[n] for n in names) if isinstance(weights, Mapping) else load_weights(weights, names)
+        self._weights = (loaded,) if names else ()
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Results for inputs in the stage's order.

@@ -60,6 +60,12 @@ def load_weights(files: Sequence[Path], names: Sequence[str]) -> tuple[Any, ...]
     )
 
 
+def stored_bytes(files: Sequence[Path], names: Sequence[str]) -> int:
+    """Bytes of the tensors called `names`, each once, by what the headers of the files say."""
+    found = {name: tensor.nbytes for path in files for name, tensor in _tensors(path).items()}
+    return sum(found.get(name, 0) for name in dict.fromkeys(names))
+
+
 def huge_pages(size: int) -> NDArray[np.uint8]:
     """New memory, where the kernel can in huge pages.
 

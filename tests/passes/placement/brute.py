@@ -27,7 +27,11 @@ def placements(problem: Problem) -> Placements:
     for device in range(devices):
         here = every == device
         working = np.where(here, problem.working_bytes, 0.0).max(axis=1)
-        every = every[(here * problem.weight_bytes).sum(axis=1) + working <= problem.memory_bytes[device]]
+        held = (here * problem.weight_bytes).sum(axis=1)
+        for one in problem.shared:  # each reader has brought it along; one is enough
+            readers = here[:, list(one.nodes)].sum(axis=1)
+            held -= one.size_bytes * np.maximum(readers - 1, 0)
+        every = every[held + working <= problem.memory_bytes[device]]
     return every[~_cyclic(problem, every)] if problem.contiguous else every
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
+from tvmpipe.passes.placement.problem import Problem, Shared, Solution, Tensor
 
 _SLACK = 1e-9
 
@@ -39,6 +39,11 @@ def problems(draw: st.DrawFn, largest: int = 6, devices: int = 3, tight: bool = 
         )
         tensors.append(Tensor(0, (count - 1,), seconds=seconds) if count > 1 else Tensor(0, (), 1.0, True, seconds))
     weights = np.array([float(draw(st.integers(0, 4))) for _ in range(count)])
+    shared = ()
+    if tight and count > 1 and draw(st.booleans()):
+        readers = draw(st.lists(st.integers(0, count - 1), min_size=2, max_size=count, unique=True))
+        shared = (Shared(tuple(sorted(readers)), float(draw(st.integers(1, 4)))),)
+        weights[readers] += shared[0].size_bytes
     memory = np.full(width, math.inf)
     if tight and draw(st.booleans()):
         memory = np.array([float(draw(st.integers(2, 8))) for _ in range(width)])
@@ -60,6 +65,7 @@ def problems(draw: st.DrawFn, largest: int = 6, devices: int = 3, tight: bool = 
         contention=draw(st.sampled_from(["port", "pair"])),
         groups=groups,
         contiguous=tight and draw(st.integers(0, 3)) == 0,
+        shared=shared,
     )
 
 
@@ -96,6 +102,10 @@ def _allowed(problem: Problem, device_of: Sequence[int]) -> bool:
             return False
         held[device] += problem.weight_bytes[node]
         working[device] = max(working[device], problem.working_bytes[node])
+    for one in problem.shared:
+        for device in range(problem.device_count):
+            readers = sum(device_of[node] == device for node in one.nodes)
+            held[device] -= one.size_bytes * max(0, readers - 1)
     fits = all(held[d] + working[d] <= problem.memory_bytes[d] for d in range(problem.device_count))
     return fits and all(len({device_of[node] for node in group}) == 1 for group in problem.groups)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tvmpipe.passes.placement.problem import Contention, Matrix, Model, Problem, Tensor
+from tvmpipe.passes.placement.problem import Contention, Matrix, Model, Problem, Shared, Tensor
 
 MODELS: tuple[Model, ...] = ("overlapped", "summed", "makespan")
 CONTENTIONS: tuple[Contention, ...] = ("pair", "port")
@@ -46,6 +46,12 @@ def _groups(draw: Any, nodes: int) -> tuple[tuple[int, ...], ...]:
     return (tuple(shuffled[:first]), *([tuple(rest)] if len(rest) == 2 and draw(st.booleans()) else []))
 
 
+def _shared(draw: Any, nodes: int) -> tuple[Shared, ...]:
+    """Weights that some nodes have in common, in half of all problems; a node may share several."""
+    chosen = [_chosen(draw, range(nodes)) for _ in range(draw(st.integers(1, 3)) if draw(st.booleans()) else 0)]
+    return tuple(Shared(readers, float(draw(st.integers(1, 4)))) for readers in chosen if len(readers) > 1)
+
+
 def _mostly_large(most: int) -> st.SearchStrategy[int]:
     """From 1 up, and more often near `most`: a problem with one device or one node tells little."""
     return st.sampled_from([size for size in range(1, most + 1) for _ in range(size)])
@@ -75,7 +81,11 @@ def problems(
         allowed = _chosen(draw, range(devices))
         time_s[node, [device for device in range(devices) if device not in allowed]] = np.inf if allowed else 3.0
     weight_bytes, working_bytes = _whole(draw, (nodes,), 0, 4), _whole(draw, (nodes,), 0, 3)
-    enough = int(weight_bytes.sum() + working_bytes.max())
+    shared = _shared(draw, nodes)
+    for one in shared:
+        weight_bytes[list(one.nodes)] += one.size_bytes
+    once = weight_bytes.sum() - sum(one.size_bytes * (len(one.nodes) - 1) for one in shared)
+    enough = int(once + working_bytes.max())
     memory_bytes = np.array(
         [draw(st.sampled_from([np.inf, enough, 3 * enough // 4, enough // 2])) for _ in "x" * devices]
     )
@@ -97,4 +107,5 @@ def problems(
         groups=_groups(draw, nodes),
         taking=_whole(draw, (devices,), 0, 2) / 4 if taken else np.zeros(0),
         contiguous=draw(st.booleans()) if contiguous is None else contiguous,
+        shared=shared,
     )

@@ -15,7 +15,7 @@ from tests.passes.placement.test_period_programs import chain_problem
 from tvmpipe.passes.placement.dominated import without_dominated_splits
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.presolve import grouped_nodes, presolve
-from tvmpipe.passes.placement.problem import Contention, Model, Problem, Tensor
+from tvmpipe.passes.placement.problem import Contention, Model, Problem, Shared, Tensor
 from tvmpipe.passes.placement.solve import solve
 
 
@@ -28,12 +28,16 @@ def light_nodes(draw: st.DrawFn) -> Problem:
     time_s = np.where(light[:, None] & np.isfinite(problem.time_s), 0.0, problem.time_s)
     ends = problem.device_count + 1
     equal_links = draw(st.booleans())
+    full = [tuple(node for node in one.nodes if not empty[node]) for one in problem.shared]
     large = [draw(st.sampled_from([1.0, 1.0, 8.0])) for _ in problem.tensors]
     return replace(
         problem,
         time_s=time_s,
         weight_bytes=np.where(empty, 0.0, problem.weight_bytes),
         working_bytes=np.where(empty, 0.0, problem.working_bytes),
+        shared=tuple(
+            Shared(nodes, one.size_bytes) for nodes, one in zip(full, problem.shared, strict=True) if len(nodes) > 1
+        ),
         tensors=tuple(
             replace(
                 tensor,

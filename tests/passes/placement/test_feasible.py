@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.feasible import first_fit
-from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.passes.placement.problem import Problem, Shared
 
 MIB = 2**20
 
@@ -47,7 +47,12 @@ def problems(draw: st.DrawFn) -> Problem:
     for node, device in draw(st.lists(st.tuples(st.integers(0, nodes - 1), st.integers(0, devices - 1)), max_size=4)):
         problem.time_s[node, device] = np.inf
     group = draw(st.lists(st.integers(0, nodes - 1), unique=True, max_size=3))
-    return replace(problem, groups=(tuple(group),) if len(group) > 1 else ())
+    readers = draw(st.lists(st.integers(0, nodes - 1), unique=True, max_size=4))
+    shared = (Shared(tuple(sorted(readers)), draw(st.integers(1, 6)) * MIB),) if len(readers) > 1 else ()
+    weights = problem.weight_bytes.copy()
+    for one in shared:
+        weights[list(one.nodes)] += one.size_bytes
+    return replace(problem, weight_bytes=weights, shared=shared, groups=(tuple(group),) if len(group) > 1 else ())
 
 
 def fits(problem: Problem, device_of: Sequence[int]) -> bool:
@@ -55,6 +60,8 @@ def fits(problem: Problem, device_of: Sequence[int]) -> bool:
     for device in range(len(problem.devices)):
         inside = [node for node in range(len(device_of)) if device_of[node] == device]
         held = sum(problem.weight_bytes[node] for node in inside)
+        for one in problem.shared:
+            held -= one.size_bytes * max(0, len(set(inside) & set(one.nodes)) - 1)
         held += max((problem.working_bytes[node] for node in inside), default=0)
         if held > problem.memory_bytes[device]:
             return False

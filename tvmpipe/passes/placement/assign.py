@@ -54,7 +54,7 @@ def reassigned(problem: Problem, device_of: Sequence[int]) -> tuple[int, ...]:
     stages = sorted(set(device_of))
     parts = [[node for node, device in enumerate(device_of) if device == stage] for stage in stages]
     seconds: Matrix = np.array([problem.time_s[part].sum(axis=0) for part in parts])
-    need = [float(problem.weight_bytes[part].sum() + problem.working_bytes[part].max()) for part in parts]
+    need = [problem.need_bytes(part) for part in parts]
     seconds = np.where(np.array(need)[:, None] <= problem.memory_bytes, seconds, np.inf)
     for row, stage in enumerate(stages):
         seconds[row, stage] = problem.time_s[parts[row], stage].sum()  # where it is now it may stay

@@ -161,9 +161,12 @@ def _memory_reach(problem: Problem, order: list[int], device: int) -> Places:
     far = np.full(length + 1, length)
     if np.isinf(limit):
         return far
-    weights, working = problem.weight_bytes[order], problem.working_bytes[order]
-    sums = _sums(weights)
-    if not working.any():
+    working = problem.working_bytes[order]
+    sums = _sums(problem.own_bytes[order])
+    shared = [problem.shared_by[node] for node in order]
+    inside = [0] * len(problem.shared)  # nodes of the window that read each of the shared weights
+    together = 0.0  # bytes of those that any node of the window reads
+    if not working.any() and not problem.shared:
         return np.searchsorted(sums, sums + limit * (1 + 1e-12), side="right") - 1
     largest: list[int] = []  # nodes of the window whose working bytes no later node exceeds, largest first
     end = 0
@@ -172,8 +175,12 @@ def _memory_reach(problem: Problem, order: list[int], device: int) -> Places:
             end = begin
         while end < length:
             peak = max(working[largest[0]] if largest else 0.0, working[end])
-            if sums[end + 1] - sums[begin] + peak > limit:
+            more = sum(problem.shared[place].size_bytes for place in shared[end] if not inside[place])
+            if sums[end + 1] - sums[begin] + together + more + peak > limit:
                 break
+            together += more
+            for place in shared[end]:
+                inside[place] += 1
             while largest and working[largest[-1]] <= working[end]:
                 largest.pop()
             largest.append(end)
@@ -181,4 +188,8 @@ def _memory_reach(problem: Problem, order: list[int], device: int) -> Places:
         far[begin] = end
         if largest and largest[0] == begin:
             largest.pop(0)
+        if end > begin:
+            for place in shared[begin]:
+                inside[place] -= 1
+                together -= 0.0 if inside[place] else problem.shared[place].size_bytes
     return far

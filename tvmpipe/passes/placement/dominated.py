@@ -87,7 +87,7 @@ def _may_follow(problem: Problem, node: int, leader: int) -> bool:
     if not np.isfinite(problem.time_s[node][here]).all():
         return False
     adds = problem.weight_bytes[node] > 0 or problem.working_bytes[node] > problem.working_bytes[leader]
-    if adds and (problem.weight_bytes.sum() + problem.working_bytes.max() > problem.memory_bytes[here]).any():
+    if adds and (problem.all_bytes + problem.working_bytes.max() > problem.memory_bytes[here]).any():
         return False
     if math.prod(map(len, _choices(problem, node, leader))) > _MOST_CHOICES:
         return False

@@ -50,7 +50,8 @@ class Costs:
         finite = np.where(np.isfinite(times), times, 0.0)
         compute = sets @ finite
         blocked = sets @ (~np.isfinite(times)).astype(float)
-        weights = sets @ problem.weight_bytes
+        weights = sets @ problem.own_bytes
+        readers = [(sets[:, list(one.nodes)].sum(axis=1), one.size_bytes) for one in problem.shared]
         moves = self._moves(device)
         rows: list[NDArray[np.int64]] = []
         columns: list[NDArray[np.int64]] = []
@@ -67,7 +68,7 @@ class Costs:
             allowed &= blocked[None, later] == blocked[here, None]
             seconds: Matrix = compute[None, later] - compute[here, None]
             allowed &= seconds <= high_s * (1 + 1e-9)
-            allowed &= self._fits(device, weights, here, later)
+            allowed &= self._fits(device, weights, readers, here, later)
             row, column = np.nonzero(allowed)
             if not len(row):
                 continue
@@ -92,12 +93,21 @@ class Costs:
         ends, starts = np.unique(end[order], return_index=True)
         return Pairs(begin[order], cost_s[order], ends, starts)
 
-    def _fits(self, device: int, weights: Vector, here: NDArray[np.int64], later: slice) -> Inside:
-        """Which stages a device's memory holds."""
+    def _fits(
+        self,
+        device: int,
+        weights: Vector,
+        readers: Sequence[tuple[NDArray[np.int64], float]],
+        here: NDArray[np.int64],
+        later: slice,
+    ) -> Inside:
+        """Which stages a device's memory holds; `readers`: of shared weights, how many are in each set, and bytes."""
         limit = float(self.problem.memory_bytes[device])
         held = weights[None, later] - weights[here, None]
         if np.isinf(limit):
             return np.ones(held.shape, bool)
+        for count, size in readers:
+            held += size * (count[None, later] > count[here, None])
         fits: Inside = held <= limit * (1 + 1e-12)
         working = self.problem.working_bytes
         for level in sorted(set(working[working > 0]), reverse=True)[:64]:

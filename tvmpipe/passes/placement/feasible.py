@@ -43,6 +43,7 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
     from tvmpipe.passes.placement.program import solver
 
     blocks = blocks_of(problem)
+    block_of = {node: b for b, block in enumerate(blocks) for node in block}
     program = pulp.LpProblem("fit", pulp.LpMinimize)
     limited = [d for d in range(problem.device_count) if np.isfinite(problem.memory_bytes[d])]
     # In shares of the largest memory: a solver's tolerance is absolute, and some problems count in few large units.
@@ -59,7 +60,13 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
         for b, block in enumerate(blocks):
             if (b, d) in place:
                 program += working >= problem.working_bytes[list(block)].max() / unit * place[b, d]
-                weights.append(problem.weight_bytes[list(block)].sum() / unit * place[b, d])
+                weights.append(problem.own_bytes[list(block)].sum() / unit * place[b, d])
+        for number, one in enumerate(problem.shared):
+            here = pulp.LpVariable(f"shared_{number}_{d}", 0, 1)
+            weights.append(one.size_bytes / unit * here)
+            for b in {block_of[node] for node in one.nodes}:
+                if (b, d) in place:
+                    program += here >= place[b, d]
         program += pulp.lpSum(weights) + working <= problem.memory_bytes[d] / unit + slack[d]
     program.setObjective(pulp.lpSum(slack.values()))
     program.solve(solver(_TIME_LIMIT_S, random_seed=1))
@@ -104,7 +111,7 @@ def _check_alone(problem: Problem, block: Sequence[int], devices: Sequence[int])
                 )
         names = ", ".join(problem.names[node] for node in block)
         raise InfeasibleError(f"{names} must share a device, and no device is allowed for all of them")
-    need = float(problem.weight_bytes[list(block)].sum() + problem.working_bytes[list(block)].max())
+    need = problem.need_bytes(block)
     largest = max(devices, key=lambda d: float(problem.memory_bytes[d]))
     if need > problem.memory_bytes[largest]:
         what = problem.names[block[0]] + (f" and {len(block) - 1} that share its device" if len(block) > 1 else "")
@@ -122,17 +129,21 @@ def _fill(
 ) -> tuple[int, ...] | None:
     """Devices filled one after another in running order, then the largest blocks first; None where neither fits."""
     position = {node: place for place, node in enumerate(problem.order)}
-    size = [float(problem.weight_bytes[list(block)].sum()) for block in blocks]
+    size = [problem.held_bytes(block) for block in blocks]
+    own = [float(problem.own_bytes[list(block)].sum()) for block in blocks]
+    shared = [{place for node in block for place in problem.shared_by[node]} for block in blocks]
     running = sorted(range(len(blocks)), key=lambda b: min(position[node] for node in blocks[b]))
     largest = sorted(range(len(blocks)), key=lambda b: (len(allowed[b]), -size[b]))
     for order, first in ((running, True), (largest, False)):
         room = problem.memory_bytes.copy()
         working = np.zeros(problem.device_count)
+        there: list[set[int]] = [set() for _ in range(problem.device_count)]  # shared weights on each device
         device_of = [0] * problem.node_count
         current = 0
         for b in order:
             most = float(problem.working_bytes[list(blocks[b])].max())
-            fitting = [d for d in allowed[b] if size[b] + max(working[d], most) <= room[d]]
+            more = {d: own[b] + sum(problem.shared[s].size_bytes for s in shared[b] - there[d]) for d in allowed[b]}
+            fitting = [d for d in allowed[b] if more[d] + max(working[d], most) <= room[d]]
             if not fitting:
                 break
             # A device that was left stays left while others do: each return would be a stage more.
@@ -140,7 +151,8 @@ def _fill(
             if not first:
                 here = max(fitting, key=lambda d: float(room[d]))
             current = max(current, here)
-            room[here] -= size[b]
+            room[here] -= more[here]
+            there[here] |= shared[b]
             working[here] = max(working[here], most)
             for node in blocks[b]:
                 device_of[node] = here
@@ -161,7 +173,7 @@ def _shortage(problem: Problem, missing: Any) -> str:
     restricted = not np.isfinite(problem.time_s).all()
     return (
         f"no placement fits{' with these pins' if restricted else ''}: "
-        f"{format_size(int(problem.weight_bytes.sum()))} of weights and at least "
+        f"{format_size(int(problem.all_bytes))} of weights and at least "
         f"{format_size(int(problem.working_bytes.max(initial=0)))} of activations on {held}; "
         f"{sum(sizes.values())} bytes are missing: {where}"
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tvmpipe.passes.base import Objective
 from tvmpipe.passes.cost import CostTable
-from tvmpipe.passes.placement.problem import Problem, Tensor
+from tvmpipe.passes.placement.problem import Problem, Shared, Tensor
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import HEAD, Cluster
 
@@ -48,12 +48,16 @@ def problem_from_graph(
     taking = np.array([costs.entry_s.get(name, (0.0, 0.0))[1] for name in devices])
     if objective == "latency":
         bandwidths = 1 / (1 / bandwidths + np.append(taking, 0.0))
+    readers: dict[str, list[int]] = {}
+    for node, primitive in enumerate(primitives):
+        for name in primitive.weights:
+            readers.setdefault(name, []).append(node)
     memories = [device.memory_bytes for device in cluster.devices]
     return Problem(
         names=tuple(primitive.name for primitive in primitives),
         devices=tuple(devices),
         time_s=times,
-        weight_bytes=np.array([float(p.weight_bytes) for p in primitives]),
+        weight_bytes=np.array([float(graph.held_weight_bytes([p.index])) for p in primitives]),
         working_bytes=np.array([float(p.input_bytes + p.output_bytes) for p in primitives]),
         memory_bytes=np.array([np.inf if memory is None else float(memory) for memory in memories]),
         tensors=tuple(tensors),
@@ -61,5 +65,15 @@ def problem_from_graph(
         latency_s=np.array([[link.latency_s for link in row] for row in links]),
         model="overlapped" if objective == "throughput" else "makespan",
         contention="pair",
+        shared=_shared(graph, readers),
         taking=taking if objective == "throughput" else np.zeros(0),
     )
+
+
+def _shared(graph: PrimitiveGraph, readers: Mapping[str, Sequence[int]]) -> tuple[Shared, ...]:
+    """Weights that several nodes read, those of the same nodes together."""
+    together: dict[tuple[int, ...], int] = {}
+    for name, nodes in readers.items():
+        if len(nodes) > 1:
+            together[tuple(nodes)] = together.get(tuple(nodes), 0) + graph.weight_sizes[name]
+    return tuple(Shared(nodes, float(size)) for nodes, size in together.items())

@@ -40,7 +40,10 @@ class Ledger:
         self.taking = [[problem.taking_s(tensor, d) for d in range(self.count)] for tensor in problem.tensors]
         self.size = [float(t.size_bytes) for t in problem.tensors]
         self.pays = [not problem.is_free(d) for d in range(self.count)] + [False]
-        self.weight = problem.weight_bytes.tolist()
+        self.own = problem.own_bytes.tolist()
+        self.shared_by = problem.shared_by
+        self.shared = [one.size_bytes for one in problem.shared]
+        self.sharing: list[dict[int, int]] = [defaultdict(int) for _ in problem.shared]  # device -> nodes there
         self.working = problem.working_bytes.tolist()
         self.memory = problem.memory_bytes.tolist()
         width = self.count + 1
@@ -57,7 +60,7 @@ class Ledger:
         for node, device in enumerate(self.device_of):
             self.load[device] += self.times[node][device]
             self.on[device].add(node)
-            self.held[device] += self.weight[node]
+            self.held[device] += self._arriving(node, device)
         seconds: dict[int, float] = defaultdict(float)
         carried: dict[tuple[int, int], int] = defaultdict(int)
         for number, tensor in enumerate(self.problem.tensors):
@@ -149,7 +152,27 @@ class Ledger:
         if self.times[node][target] == float("inf"):
             return False
         peak = max(self.peak_bytes(target), self.working[node])
-        return bool(self.held[target] + self.weight[node] + peak <= self.memory[target])
+        more = self.own[node]
+        more += sum(self.shared[place] for place in self.shared_by[node] if not self.sharing[place][target])
+        return bool(self.held[target] + more + peak <= self.memory[target])
+
+    def _arriving(self, node: int, device: int) -> float:
+        """Bytes that a device holds more once it has a node too; shared weights are counted as being there."""
+        more = self.own[node]
+        for place in self.shared_by[node]:
+            here = self.sharing[place]
+            more += 0.0 if here[device] else self.shared[place]
+            here[device] += 1
+        return float(more)
+
+    def _leaving(self, node: int, device: int) -> float:
+        """The opposite."""
+        less = self.own[node]
+        for place in self.shared_by[node]:
+            here = self.sharing[place]
+            here[device] -= 1
+            less += 0.0 if here[device] else self.shared[place]
+        return float(less)
 
     def holds(self, device: int) -> bool:
         """Whether what is on a device fits its memory."""
@@ -176,8 +199,8 @@ class Ledger:
         self.device_of[node] = target
         self.on[origin].remove(node)
         self.on[target].add(node)
-        self.held[origin] -= self.weight[node]
-        self.held[target] += self.weight[node]
+        self.held[origin] -= self._leaving(node, origin)
+        self.held[target] += self._arriving(node, target)
         if self.peak[origin] == self.working[node]:
             self.peak[origin] = None
         peak = self.peak[target]

@@ -105,6 +105,12 @@ def relaxation_s(inst: Instance, limit_s: float) -> float:
                 for (unit, d), x in part.items()
                 if d == device
             ]
+            for place, one in enumerate(inst.problem.shared):
+                here = pulp.LpVariable(f"shared_{place}_{device}", 0, 1)
+                held.append(one.size_bytes / max(memory[device], 1.0) * here)
+                for unit in {inst.unit_of[node] for node in one.nodes}:
+                    if (unit, device) in part:
+                        program += here >= part[unit, device]
             program += pulp.lpSum(held) <= memory[device] / max(memory[device], 1.0)
     program.setObjective(goal)
     program.solve(solver(limit_s))

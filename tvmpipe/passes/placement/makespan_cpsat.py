@@ -248,6 +248,13 @@ class _Model:
                 continue
             # Whole bytes; fractions are rounded so that nothing that fits is lost.
             held = sum(math.floor(weights[n]) * x for (n, d), x in self.place.items() if d == device)
+            for place, one in enumerate(inst.problem.shared):
+                readers = [self.place[node, device] for node in one.nodes if (node, device) in self.place]
+                if readers:
+                    here = self.model.new_bool_var(f"shared{place}_{device}")
+                    for x in readers:
+                        self.model.add_implication(x, here)
+                    held += math.floor(one.size_bytes) * here
             most = self.model.new_int_var(0, math.ceil(room), f"w{device}")
             for (node, d), x in self.place.items():
                 if d == device and working[node] > 0:

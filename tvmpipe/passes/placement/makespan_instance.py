@@ -58,15 +58,15 @@ class Instance:
 
     @cached_property
     def loads(self) -> tuple[list[float], list[float], list[float]]:
-        """Weights and working bytes of every node, memory of every device."""
+        """Weights (those that no other node shares) and working bytes of every node, memory of every device."""
         problem = self.problem
-        return problem.weight_bytes.tolist(), problem.working_bytes.tolist(), problem.memory_bytes.tolist()
+        return problem.own_bytes.tolist(), problem.working_bytes.tolist(), problem.memory_bytes.tolist()
 
     @cached_property
     def limited(self) -> bool:
         """Whether memory can forbid any placement at all."""
-        weights, working, memory = self.loads
-        return sum(weights) + max(working, default=0.0) > min(memory)
+        _, working, memory = self.loads
+        return self.problem.all_bytes + max(working, default=0.0) > min(memory)
 
     @cached_property
     def place(self) -> list[int]:
@@ -132,7 +132,7 @@ def read(problem: Problem) -> Instance:
     allowed = []
     for unit in units:
         inside = list(unit)
-        need = problem.weight_bytes[inside].sum() + problem.working_bytes[inside].max()
+        need = problem.need_bytes(inside)
         allowed.append(
             [
                 d

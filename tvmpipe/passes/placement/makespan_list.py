@@ -55,20 +55,33 @@ class _Room:
         self.inst = inst
         self.held = [0.0] * inst.problem.device_count
         self.working = [0.0] * inst.problem.device_count
+        self.shared: list[set[int]] = [set() for _ in range(inst.problem.device_count)]
 
     def open(self, unit: int) -> list[int]:
         """Devices that have room for a unit."""
         weights, working, memory = self.inst.loads
         inside = self.inst.units[unit]
-        need, most = sum(weights[n] for n in inside), max(working[n] for n in inside)
-        return [d for d in self.inst.allowed[unit] if self.held[d] + need + max(self.working[d], most) <= memory[d]]
+        own, most = sum(weights[n] for n in inside), max(working[n] for n in inside)
+        return [
+            d
+            for d in self.inst.allowed[unit]
+            if self.held[d] + own + self._together(unit, d) + max(self.working[d], most) <= memory[d]
+        ]
+
+    def _together(self, unit: int, device: int) -> float:
+        """Bytes of weights that a unit shares with others and that its device does not hold yet."""
+        problem = self.inst.problem
+        places = {place for node in self.inst.units[unit] for place in problem.shared_by[node]}
+        return sum(problem.shared[place].size_bytes for place in places - self.shared[device])
 
     def take(self, unit: int, device: int) -> None:
         """Gives a unit to a device."""
         weights, working, _ = self.inst.loads
+        self.held[device] += self._together(unit, device)
         for node in self.inst.units[unit]:
             self.held[device] += weights[node]
             self.working[device] = max(self.working[device], working[node])
+            self.shared[device].update(self.inst.problem.shared_by[node])
 
 
 class _Partial:

@@ -244,6 +244,12 @@ class _Program:
                     held.append(weights[node] / scale * x)
                     if working[node] > 0:
                         self.program += most >= working[node] / scale * x
+            for place, one in enumerate(self.inst.problem.shared):
+                here = pulp.LpVariable(f"shared_{place}_{device}", 0, 1)
+                held.append(one.size_bytes / scale * here)
+                for node in one.nodes:
+                    if (node, device) in self.place:
+                        self.program += here >= self.place[node, device]
             self.program += pulp.lpSum(held) + most <= room / scale
 
     def keep(self, device_of: Sequence[int], table: Timetable, free: Collection[int]) -> None:

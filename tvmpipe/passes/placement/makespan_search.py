@@ -177,9 +177,8 @@ class _State:
     def _holds(self, device: int) -> bool:
         if not self.inst.limited:
             return True
-        weights, working, memory = self.inst.loads
         inside = [node for node, here in enumerate(self.device_of) if here == device]
-        return sum(weights[n] for n in inside) + max(working[n] for n in inside) <= memory[device]
+        return self.inst.problem.need_bytes(inside) <= self.inst.loads[2][device]
 
     def _make_room(self, rng: random.Random, full: int, stay: set[int], changed: list[tuple[int, int]]) -> bool:
         """Sends units from a device that holds too much to the one just left, or any; whether all fits then."""

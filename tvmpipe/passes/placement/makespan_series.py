@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tvmpipe.passes.placement.makespan_instance import Instance
-from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.passes.placement.problem import Problem, Shared
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ def part(problem: Problem, piece: Piece, first: bool, last: bool) -> tuple[Probl
             tensors.append(replace(tensor, producer=made, consumers=readers, to_head=result))
             origins.append(index)
     groups = [tuple(number[node] for node in group if node in number) for group in problem.groups]
+    shared = [(tuple(number[node] for node in one.nodes if node in number), one) for one in problem.shared]
     short = replace(
         problem,
         names=tuple(problem.names[node] for node in nodes),
@@ -109,6 +110,7 @@ def part(problem: Problem, piece: Piece, first: bool, last: bool) -> tuple[Probl
         working_bytes=problem.working_bytes[nodes],
         tensors=tuple(tensors),
         groups=tuple(group for group in groups if len(group) > 1),
+        shared=tuple(Shared(nodes, one.size_bytes) for nodes, one in shared if len(nodes) > 1),
     )
     return short, origins
 

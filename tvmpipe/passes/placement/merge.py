@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import networkx as nx
 import numpy as np
 
-from tvmpipe.passes.placement.problem import Problem, Tensor
+from tvmpipe.passes.placement.problem import Problem, Shared, Tensor
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def reduced(
 ) -> Reduced:
     """Nodes that a chain of `joined` pairs connects become one; only the devices in `kept` remain.
 
-    A part takes the sum of its nodes' seconds and weights and the largest of their working bytes, so that period and
-    memory of its placements stay what they were. Parts follow the order of their first nodes.
+    A part takes the sum of its nodes' seconds, their weights (each once) and the largest of their working bytes, so
+    that period and memory of its placements stay what they were. Parts follow the order of their first nodes.
     """
     graph = nx.Graph()
     graph.add_nodes_from(range(problem.node_count))
@@ -84,7 +84,7 @@ def reduced(
             names=tuple(problem.names[part[0]] for part in parts),
             devices=tuple(problem.devices[device] for device in devices),
             time_s=np.array([problem.time_s[list(part)].sum(axis=0)[list(devices)] for part in parts]),
-            weight_bytes=np.array([problem.weight_bytes[list(part)].sum() for part in parts]),
+            weight_bytes=np.array([problem.held_bytes(part) for part in parts]),
             working_bytes=np.array([problem.working_bytes[list(part)].max() for part in parts]),
             memory_bytes=problem.memory_bytes[list(devices)],
             tensors=_tensors(problem, owner, ends),
@@ -93,11 +93,22 @@ def reduced(
             free=free,
             taking=problem.taking[list(devices)] if len(problem.taking) else problem.taking,
             groups=tuple(group for group in sorted(groups) if len(group) > 1),
+            shared=_shared(problem, owner),
         ),
         tuple(parts),
         devices,
         None if leaders is None else frozenset(leaders),
     )
+
+
+def _shared(problem: Problem, owner: dict[int, int]) -> tuple[Shared, ...]:
+    """What several parts hold together; what the same parts do is one."""
+    found: dict[tuple[int, ...], float] = {}
+    for one in problem.shared:
+        parts = tuple(sorted({owner[node] for node in one.nodes}))
+        if len(parts) > 1:
+            found[parts] = found.get(parts, 0.0) + one.size_bytes
+    return tuple(Shared(parts, size) for parts, size in found.items())
 
 
 def _tensors(problem: Problem, owner: dict[int, int], ends: Sequence[int]) -> tuple[Tensor, ...]:

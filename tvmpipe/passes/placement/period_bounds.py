@@ -40,11 +40,11 @@ def period_bound_in_turn(problem: Problem, deadline: Deadline) -> float:
 
     Of the k devices of a group each does every node of the group for one sample in k. Call that share x[n, d] = 1/k,
     and 0 for devices outside the group. Then sum_d x[n, d] = 1; device d spends sum_n x[n, d] t[n, d] on a sample of
-    all, which is at most the period; and d holds all weights of what it has a share in, hence at least
-    sum_n x[n, d] w[n]. So every plan is a solution of the divisible assignment and no better than its best. What
-    "summed" adds to a node wherever it is comes with each share of it as well, and a tensor between the head and
-    shares of devices is divided over their links like one among these devices: only the bound of a single node is
-    gone, for that can be shared. 0 where some node fits no device.
+    all, which is at most the period; and d holds all weights of what it has a share in, hence at least sum_n x[n, d]
+    w[n], of weights that nodes share the largest of their shares. So every plan is a solution of the divisible
+    assignment and no better than its best. What "summed" adds to a node wherever it is comes with each share of it as
+    well, and a tensor between the head and shares of devices is divided over their links like one among these devices:
+    only the bound of a single node is gone, for that can be shared. 0 where some node fits no device.
     """
     # A share of a node takes the memory of all of it.
     heavy = problem.weight_bytes[:, None] + problem.working_bytes[:, None] > problem.memory_bytes[None, :]
@@ -147,9 +147,18 @@ def _assign(problem: Problem, classes: Sequence[Sequence[int]], bound_s: float, 
         row = pulp.LpAffineExpression({**seconds, goal: -float(len(same))})
         model.addConstraint(pulp.LpConstraint(row, pulp.LpConstraintLE, None, 0.0))
         limit = float(problem.memory_bytes[same[0]])
-        if problem.weight_bytes.sum() > limit * len(same):
+        if problem.all_bytes > limit * len(same):
             unit = 1.0 / max(limit, 1.0)
-            row = pulp.LpAffineExpression({share[n, k]: float(problem.weight_bytes[n]) * unit for n in inside})
+            held = {share[n, k]: float(problem.own_bytes[n]) * unit for n in inside}
+            for place, one in enumerate(problem.shared):
+                # The devices of a kind hold it at least as often as the largest share of a node asks for.
+                often = pulp.LpVariable(f"often_{place}_{k}", 0, 1)
+                held[often] = one.size_bytes * unit
+                for n in one.nodes:
+                    if (n, k) in share:
+                        below = pulp.LpAffineExpression({share[n, k]: 1.0, often: -1.0})
+                        model.addConstraint(pulp.LpConstraint(below, pulp.LpConstraintLE, None, 0.0))
+            row = pulp.LpAffineExpression(held)
             model.addConstraint(pulp.LpConstraint(row, pulp.LpConstraintLE, None, limit * unit * len(same)))
     outcome = run(model, deadline.left_s, 0.0)
     if not outcome.solved or not np.isfinite(outcome.bound):

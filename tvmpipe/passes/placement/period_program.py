@@ -118,7 +118,7 @@ class _Program:
 
     def _memory(self) -> None:
         problem = self.problem
-        everything = problem.weight_bytes.sum() + problem.working_bytes.max(initial=0.0)
+        everything = problem.all_bytes + problem.working_bytes.max(initial=0.0)
         for d in self.devices:
             limit = float(problem.memory_bytes[d])
             if everything <= limit:
@@ -129,7 +129,12 @@ class _Program:
             for n in inside:
                 if problem.working_bytes[n] > 0:
                     self.add([(self.x[n, d], float(problem.working_bytes[n]) * unit), (peak, -1.0)], "<=", 0.0)
-            held = [(self.x[n, d], float(problem.weight_bytes[n]) * unit) for n in inside]
+            held = [(self.x[n, d], float(problem.own_bytes[n]) * unit) for n in inside]
+            for place, one in enumerate(problem.shared):
+                here = pulp.LpVariable(f"shared_{place}_{d}", 0, 1)
+                held.append((here, one.size_bytes * unit))
+                for n in one.nodes:
+                    self.add([*self.at(n, d), (here, -1.0)], "<=", 0.0)
             self.add([*held, (peak, 1.0)], "<=", limit * unit)
 
     def _moves(self) -> None:

@@ -46,13 +46,22 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Weights that several nodes read: a device that has any of `nodes` holds these bytes, once."""
+
+    nodes: tuple[int, ...]
+    size_bytes: float
+
+
+@dataclass(frozen=True)
 class Problem:
     """A graph, devices and links, and what is asked of a placement.
 
     Attributes, N nodes and D devices:
         names, devices: what nodes and devices are called.
         time_s: [N, D] seconds of a node on a device; infinite where it must not run.
-        weight_bytes: [N] held for as long as the node's device has it.
+        weight_bytes: [N] held for as long as the node's device has it; what it shares with other nodes is in it.
+        shared: what several nodes hold together; a device holds that once (`held_bytes`).
         working_bytes: [N] held while the node runs; a device holds all its weights and the largest of these.
         memory_bytes: [D] infinite where there is no limit.
         tensors: what passes between nodes; together they make the graph, which has no cycle.
@@ -81,6 +90,7 @@ class Problem:
     groups: tuple[tuple[int, ...], ...] = ()
     taking: Vector = field(default_factory=lambda: np.zeros(0))
     contiguous: bool = False
+    shared: tuple[Shared, ...] = ()
 
     @property
     def node_count(self) -> int:
@@ -154,10 +164,46 @@ class Problem:
             return self.transfer_s(tensor, sender, receiver)
         return float(tensor.size_bytes / self.bandwidth_bps[sender, receiver])
 
+    @cached_property
+    def shared_by(self) -> tuple[tuple[int, ...], ...]:
+        """For each node the places in `shared` of what it shares."""
+        found: list[list[int]] = [[] for _ in self.names]
+        for place, one in enumerate(self.shared):
+            for node in one.nodes:
+                found[node].append(place)
+        return tuple(map(tuple, found))
+
+    @cached_property
+    def own_bytes(self) -> Vector:
+        """[N] weights that no other node shares."""
+        own = self.weight_bytes.copy()
+        for one in self.shared:
+            own[list(one.nodes)] -= one.size_bytes
+        return np.maximum(own, 0.0)
+
+    @cached_property
+    def all_bytes(self) -> float:
+        """The weights of all nodes, each once: what one device holds that has them all."""
+        return self.held_bytes(range(self.node_count))
+
+    def held_bytes(self, nodes: Sequence[int]) -> float:
+        """The weights of some nodes on one device, each once."""
+        inside = list(nodes)
+        if not self.shared:
+            return float(self.weight_bytes[inside].sum())
+        together = {place for node in inside for place in self.shared_by[node]}
+        return float(self.own_bytes[inside].sum()) + sum(self.shared[place].size_bytes for place in sorted(together))
+
+    def need_bytes(self, nodes: Sequence[int]) -> float:
+        """What a device needs for some nodes: their weights, each once, and the largest working bytes."""
+        return self.held_bytes(nodes) + float(self.working_bytes[list(nodes)].max(initial=0.0))
+
     def shortage_bytes(self, device_of: Sequence[int]) -> Vector:
         """[D] bytes by which a placement exceeds each device's memory, 0 where it fits."""
         placed = np.asarray(device_of)
-        held = np.bincount(placed, self.weight_bytes, self.device_count)
+        held = np.bincount(placed, self.own_bytes, self.device_count)
+        for one in self.shared:
+            held[np.unique(placed[list(one.nodes)])] += one.size_bytes
         working = np.zeros(self.device_count)
         np.maximum.at(working, placed, self.working_bytes)
         return np.maximum(0.0, held + working - self.memory_bytes)

@@ -25,7 +25,9 @@ class Outcome:
 def solver(seconds: float, gap: float | None = None, threads: int = 1, **highs: Any) -> Any:
     """HiGHS with further options of its own, or CBC where highspy is not installed. Gap None: the engine's own."""
     if _highs_installed():
-        return pulp.HiGHS(msg=False, timeLimit=max(seconds, 0.05), threads=threads, gapRel=gap, **highs)
+        # Stdout is our caller's: no log, nor that of solvers inside HiGHS, which take over its options.
+        quiet = {"output_flag": False, "log_to_console": False}
+        return pulp.HiGHS(msg=False, timeLimit=max(seconds, 0.05), threads=threads, gapRel=gap, **quiet, **highs)
     # CBC measures the seconds that it computed, unless told otherwise.
     limit_s = max(seconds, 1.0)
     return pulp.PULP_CBC_CMD(msg=False, timeLimit=limit_s, threads=threads, gapRel=gap, timeMode="elapsed")

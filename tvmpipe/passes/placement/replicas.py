@@ -208,7 +208,7 @@ class _Groupings:
             return False
         self.tried.add(groups)
         problem = grouped(self.problem, groups)
-        fits = problem.weight_bytes.sum() <= problem.memory_bytes.sum()
+        fits = problem.all_bytes <= problem.memory_bytes.sum()
         fits = fits and bool(np.isfinite(problem.time_s).any(axis=1).all())  # pins may keep nodes off all groups
         promising = self.solution.figure_s * (1 - _LEAST_GAIN)
         if not fits or period_bound(problem, Deadline(self.deadline.left_s)).bound_s >= promising:

@@ -1,0 +1,16 @@
+"""ONNX Runtime as the judge of what a model computes: on the CPU, quiet, its optimisations off unless asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def session_of(model: bytes, *, optimised: bool = False) -> Any:
+    """An `onnxruntime.InferenceSession`; raises what ONNX Runtime raises for a model that it does not take."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
