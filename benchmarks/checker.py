@@ -156,14 +156,14 @@ def _ends_of(problem: Problem, device_of: Sequence[int], tensor: Tensor) -> tupl
     return sender, sorted(places - {sender})
 
 
-def _bytes_s(problem: Problem, tensor: Tensor, a: int, b: int) -> float:
+def _busy_s(problem: Problem, tensor: Tensor, a: int, b: int) -> float:
+    if tensor.seconds is not None:
+        return float(tensor.seconds[a][b])
     return float(tensor.size_bytes) / float(problem.bandwidth_bps[a][b])
 
 
 def _alone_s(problem: Problem, tensor: Tensor, a: int, b: int) -> float:
-    if tensor.seconds is not None:
-        return float(tensor.seconds[a][b])
-    return _bytes_s(problem, tensor, a, b) + float(problem.latency_s[a][b])
+    return _busy_s(problem, tensor, a, b) + (0.0 if tensor.seconds is not None else float(problem.latency_s[a][b]))
 
 
 def _ways(problem: Problem, device_of: Sequence[int], members: _Members) -> Iterator[tuple[Tensor, int, int, int]]:
@@ -193,21 +193,14 @@ def _period(problem: Problem, device_of: Sequence[int], members: _Members) -> fl
             compute[receiver].append(float(problem.taking[receiver]) * tensor.size_bytes / samples)
     if problem.model == "summed":
         for tensor, sender, receiver, samples in _ways(problem, device_of, members):
-            seconds = _alone_s(problem, tensor, sender, receiver) / samples
+            seconds = _busy_s(problem, tensor, sender, receiver) / samples
             for end in (sender, receiver):
                 if end != head and not (len(problem.free) and problem.free[end]):
                     compute[end].append(seconds)
         return max(map(math.fsum, compute))
     links: dict[tuple[int, int], list[float]] = defaultdict(list)
-    delayed: dict[tuple[int, int], int] = {}
     for tensor, sender, receiver, samples in _ways(problem, device_of, members):
-        if tensor.seconds is not None:
-            links[sender, receiver].append(float(tensor.seconds[sender][receiver]) / samples)
-        else:
-            links[sender, receiver].append(_bytes_s(problem, tensor, sender, receiver) / samples)
-            delayed[sender, receiver] = samples
-    for (a, b), samples in delayed.items():
-        links[a, b].append(float(problem.latency_s[a][b]) / samples)
+        links[sender, receiver].append(_busy_s(problem, tensor, sender, receiver) / samples)
     shared: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for (a, b), seconds_each in links.items():
         for resource in _resources(problem, a, b):

@@ -102,7 +102,8 @@ def sound(simulation: Simulation) -> None:
         assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(sorted(spans)))
     assert all(sorted(did) == sorted(by_sample[sample % simulation.round]) for sample, did in by_sample.items())
     assert len(by_sample) == len(simulation.left_s)
-    assert simulation.end_s == pytest.approx(max(end for spans in by_lane.values() for _, end in spans))
+    # Results may still be on their way when the last lane has done its part.
+    assert simulation.end_s >= max(end for spans in by_lane.values() for _, end in spans) * (1 - 1e-9)
 
 
 def chain(**changes: Any) -> Problem:

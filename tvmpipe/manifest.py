@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tvmpipe.tensors import TensorSpec
 
@@ -114,8 +114,8 @@ class StageEntry(_Frozen):
 class LinkEntry(_Frozen):
     """What travels from one device (or the head) to another for a sample that goes this way, and in which encoding.
 
-    `share` of all samples do, fewer than all only where devices take turns; `predicted_s` is the mean over all.
-    `bandwidth_bps` is the rate that the plan counts on.
+    `share` of all samples do, fewer than all only where devices take turns; `predicted_s` is for how long that keeps
+    the link busy, the mean over all. `bandwidth_bps` and `latency_s` are what the plan counts on.
     """
 
     sender: str
@@ -125,6 +125,7 @@ class LinkEntry(_Frozen):
     share: float = 1.0
     predicted_s: float
     bandwidth_bps: float
+    latency_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Predicted(_Frozen):
@@ -133,16 +134,22 @@ class Predicted(_Frozen):
     period_s: float
     latency_s: float
 
+    def period_with_s(self, inflight: int) -> float:
+        """The period where only so many samples are in the pipeline at once: by Little's law, their latency's share."""
+        return max(self.period_s, self.latency_s / inflight)
+
 
 class PlanEntry(_Frozen):
     """One way to run the model. `lost` is the device it does without; None for the plan to start with.
 
-    Stages stand in an order in which they can run; `inflight` samples at once keep every device busy.
+    Stages stand in an order in which they can run. `inflight` samples at once keep the slowest device or link busy;
+    `on_links` of them only because links have latencies, for which they are on their way and no device has them.
     """
 
     lost: str | None
     predicted: Predicted
     inflight: int
+    on_links: Annotated[int, Field(ge=0)] = 0
     stages: tuple[StageEntry, ...]
     links: tuple[LinkEntry, ...]
 

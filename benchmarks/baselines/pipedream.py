@@ -94,7 +94,6 @@ def _splits(problem: Problem, chain: Layers, *, replicate: bool) -> list[_Split]
     compute = seconds[None, :] - seconds[:, None]
     pairs = [(a, b) for a in workers for b in workers if a != b]
     per_byte = float(np.mean([1 / problem.bandwidth_bps[pair] for pair in pairs])) if pairs else 0.0
-    latency = float(np.mean([problem.latency_s[pair] for pair in pairs])) if pairs else 0.0
     memories = problem.memory_bytes[workers]
     held = chain.weights + chain.working
     splits = []
@@ -103,7 +102,7 @@ def _splits(problem: Problem, chain: Layers, *, replicate: bool) -> list[_Split]
             moved = (chain.received + chain.sent) * per_byte
             stage, boundary = compute + moved, np.zeros(chain.count + 1)
         else:
-            stage, boundary = compute, chain.crossing * per_byte + latency * (chain.crossing > 0)
+            stage, boundary = compute, chain.crossing * per_byte
         stage = np.where(np.tri(chain.count + 1, dtype=bool) | (held > memory), np.inf, stage)
         cuts = _cuts(stage, boundary, len(workers), replicate=replicate)
         if cuts is not None:

@@ -83,8 +83,7 @@ def _stage(problem: Problem, line: Layers, device: int) -> Array:
 
 def _boundary(problem: Problem, line: Layers, sender: int, receiver: int) -> Array:
     """[L + 1] seconds of what crosses each boundary, over one link."""
-    bandwidth, latency = float(problem.bandwidth_bps[sender, receiver]), float(problem.latency_s[sender, receiver])
-    return line.crossing / bandwidth + latency * (line.crossing > 0)
+    return line.crossing / float(problem.bandwidth_bps[sender, receiver])
 
 
 def _another(kind: tuple[int, ...], device: int) -> int:
@@ -108,10 +107,10 @@ def _same(problem: Problem, a: int, b: int) -> bool:
     swapped = list(range(problem.device_count + 1))
     swapped[a], swapped[b] = b, a
     off = ~np.eye(len(swapped), dtype=bool)
-    links = (problem.bandwidth_bps, problem.latency_s)
+    bandwidth = problem.bandwidth_bps
     return bool(
         np.array_equal(problem.time_s[:, a], problem.time_s[:, b])
         and problem.memory_bytes[a] == problem.memory_bytes[b]
         and problem.is_free(a) == problem.is_free(b)
-        and all(np.array_equal(link[off], link[np.ix_(swapped, swapped)][off]) for link in links)
+        and np.array_equal(bandwidth[off], bandwidth[np.ix_(swapped, swapped)][off])
     )

@@ -106,7 +106,7 @@ def test_the_slow_link_of_the_bundle_is_encoded(bundle: Bundle) -> None:
     plan = bundle.manifest.plan
     slow = next(link for link in plan.links if (link.sender, link.receiver) == ("d0", "d1"))
     assert (slow.encoding, slow.size_bytes) == ("int8", 4 * 256)
-    assert plan.predicted.period_s == pytest.approx(1.524e-3)
+    assert plan.predicted.period_s == pytest.approx(1.024e-3)
     assert {link.encoding for link in plan.links} == {"none", "int8"}
 
 

@@ -140,12 +140,13 @@ def test_price_is_what_the_executor_does() -> None:
     assert state.costs is not None
     first, second = state.graph.by_name()
     cut = {first: "d0", second: "d1"}
-    hop = DEFAULT_LATENCY_S + 4 * 64 * 4 / DEFAULT_BANDWIDTH_BPS
+    busy = 4 * 64 * 4 / DEFAULT_BANDWIDTH_BPS
+    hop = busy + DEFAULT_LATENCY_S
     enter_s, byte_s = state.costs.entry_s["d0"]
     assert enter_s > 0 < byte_s
     step = state.costs.latency_s["d0"][0] + enter_s + byte_s * 4 * 64 * 4
     priced = price(state.graph, state.costs, cluster, cut, "throughput")
-    assert priced.period_s == pytest.approx(max(step, hop))
+    assert priced.period_s == pytest.approx(max(step, busy))
     assert priced.latency_s == pytest.approx(2 * step + 3 * hop)
     assert [stage.device for stage in priced.stages] == ["d0", "d1"]
     assert [(link.sender, link.receiver) for link in priced.links] == [(HEAD, "d0"), ("d0", "d1"), ("d1", HEAD)]
@@ -194,7 +195,7 @@ def simulate(
     for (source, origin, place), values in sends.items():
         link = cluster.link(origin, place)
         size = sum(graph.values[value].spec.size_bytes for value in values)
-        took[source, origin, place] = size / link.bandwidth_bps + link.latency_s
+        took[source, origin, place] = size / link.bandwidth_bps
         busy[origin, place] = busy.get((origin, place), 0.0) + took[source, origin, place]
     # Event by event: what has been made where, when; each resource takes its tasks as they become possible.
     at: dict[tuple[int, str], float] = {}
@@ -221,7 +222,8 @@ def simulate(
         else:
             assert isinstance(task, tuple)
             free[task[1:]] = begin + took[task]
-            at.update(((value, task[2]), begin + took[task]) for value in sends[task])
+            late = cluster.link(task[1], task[2]).latency_s  # others may follow meanwhile
+            at.update(((value, task[2]), begin + took[task] + late) for value in sends[task])
     return max(busy.values()), max(at[value, HEAD] for value in graph.model_outputs.values())
 
 

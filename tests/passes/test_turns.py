@@ -32,7 +32,8 @@ from tvmpipe.targets.cluster import HEAD, Cluster, Link, parse_cluster
 
 NETWORK = Link(1e6, 1e-3)
 TENSOR = 4 * 64 * 4  # bytes of what passes between two layers of chain(3, 64)
-HOP = 2.024e-3  # a tensor over NETWORK: 1.024 ms and the latency
+BUSY = 1.024e-3  # what a tensor takes of NETWORK
+HOP = 2.024e-3  # from its sender to its receiver: with the latency
 WEIGHTS = 64 * 64 * 4
 OTHER = "x86-64-v2" if platform.machine() == "x86_64" else "pi4"  # what every such machine runs, besides "native"
 
@@ -61,7 +62,17 @@ def priced(graph: PrimitiveGraph, places: list[str], cluster: Cluster, **millise
 def plan_of(graph: PrimitiveGraph, one: Price) -> Plan:
     placement = {graph.primitives[i].name: stage.device for stage in one.stages for i in stage.primitives}
     return Plan(
-        "throughput", placement, one.stages, one.period_s, one.latency_s, one.loads, one.links, None, "plan file", {}
+        objective="throughput",
+        placement=placement,
+        stages=one.stages,
+        period_s=one.period_s,
+        latency_s=one.latency_s,
+        links_s=one.links_s,
+        loads=one.loads,
+        links=one.links,
+        bound_s=None,
+        origin="plan file",
+        single_device_s={},
     )
 
 
@@ -73,12 +84,12 @@ def test_a_middle_stage_on_two_unequal_devices(layers: PrimitiveGraph) -> None:
     assert busy == pytest.approx({"d0": 2e-3, "d1": 1.5e-3, "d2": 2.5e-3, "d3": 2e-3})
     assert {(link.sender, link.receiver): link.busy_s for link in one.links} == pytest.approx(
         {
-            (HEAD, "d0"): HOP,
-            ("d0", "d1"): HOP / 2,
-            ("d0", "d2"): HOP / 2,
-            ("d1", "d3"): HOP / 2,
-            ("d2", "d3"): 3.048e-3 / 2,
-            ("d3", HEAD): HOP,
+            (HEAD, "d0"): BUSY,
+            ("d0", "d1"): BUSY / 2,
+            ("d0", "d2"): BUSY / 2,
+            ("d1", "d3"): BUSY / 2,
+            ("d2", "d3"): 2 * BUSY / 2,
+            ("d3", HEAD): BUSY,
         }
     )
     assert [link.share for link in one.links] == [1, 0.5, 0.5, 0.5, 0.5, 1]
@@ -94,8 +105,9 @@ def test_a_middle_stage_on_two_unequal_devices(layers: PrimitiveGraph) -> None:
     assert {load.weight_bytes for load in one.loads.values()} == {WEIGHTS}, "each holds the whole stage"
     plan = plan_of(layers, one)
     assert plan.bottleneck == ("d2",)
-    # 18.1 ms at one result every 2.5 ms are 8 samples; of d1 and d2 each has one more on its way in and one out.
-    assert plan.inflight == 8 + 4
+    # 18.1 ms at one result every 2.5 ms are 8 samples, without four latencies 6; of d1 and d2 each has one more on its
+    # way in and one out.
+    assert (plan.in_flight.samples, plan.in_flight.on_links) == (8 + 4, 2)
 
 
 def test_first_and_last_stages_in_turn(layers: PrimitiveGraph) -> None:
@@ -157,7 +169,7 @@ def test_price_of_any_groups_by_following_every_sample_of_a_round() -> None:
                     size = graph.values[value].spec.size_bytes
                     sends[source, sender, receiver] = sends.get((source, sender, receiver), 0) + size
             for (_, sender, receiver), size in sends.items():
-                busy[sender, receiver] += NETWORK.transfer_s(size) / samples
+                busy[sender, receiver] += size / NETWORK.bandwidth_bps / samples
         assert one.period_s == pytest.approx(max(busy.values()))
         told = {name: load.busy_s for name, load in one.loads.items()}
         told |= {(link.sender, link.receiver): link.busy_s for link in one.links}  # type: ignore[misc]

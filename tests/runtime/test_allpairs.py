@@ -24,7 +24,7 @@ EMULATED = ("--bandwidth", "40Mbps", "--latency", "40ms")
 
 def fitted(found: TimedLink) -> Link:
     assert found.times is not None, found.failure
-    return fit_link([found.times.sent, found.times.received])
+    return fit_link(found.times.trips_s, found.times.sent, found.times.received)
 
 
 def test_emulated_links_are_what_they_claim_to_be(tmp_path: Path) -> None:

@@ -13,33 +13,36 @@ from tvmpipe.targets.cluster import DEFAULT_BANDWIDTH_BPS, HEAD, Link, parse_clu
 from tvmpipe.targets.links import LinkRow, LinkStore, fit_link, with_measured_links
 
 DEVICES = '[[device]]\nname = "desk"\nkey = "k1"\n[[device]]\nname = "pi"\nkey = "k2"\n'
-SIZES = (256, 4 << 10, 32 << 10, 256 << 10, 1 << 20)
 
 
-def way(bandwidth_bps: float, trip_s: float, seed: int, *, held: int = 0) -> list[tuple[int, float]]:
-    """Nine messages of each size with 5 % noise; `held` of each nine take a second longer."""
+def stream(bandwidth_bps: float, latency_s: float, seed: int, *, held: int = -1) -> tuple[int, list[float]]:
+    """Sixteen messages that come at a rate once the link is full: the first few at a fourth of it, one 20 ms late."""
     random = np.random.default_rng(seed)
-    return [
-        (size, (trip_s + size / bandwidth_bps) * (1 + abs(random.normal(0, 0.05))) + (number < held))
-        for size in SIZES
-        for number in range(9)
-    ]
+    size_bytes = int(bandwidth_bps / 32)
+    steps = [size_bytes / bandwidth_bps * (4 if n < 4 else 1) * (1 + random.normal(0, 0.05)) for n in range(16)]
+    when = 2 * latency_s + np.cumsum(steps)
+    when[held:] += 20e-3 if held >= 0 else 0.0
+    return size_bytes, when.tolist()
 
 
-@pytest.mark.parametrize("held", [0, 2])
+@pytest.mark.parametrize("held", [-1, 9])
 @pytest.mark.parametrize(("bandwidth_bps", "latency_s"), [(12.5e6, 1e-3), (1e6, 50e-3), (1e9, 0.1e-3)])
 def test_a_link_is_found_in_noise(bandwidth_bps: float, latency_s: float, held: int) -> None:
-    ways = [way(bandwidth_bps, 2 * latency_s, 1, held=held), way(3 * bandwidth_bps, 2 * latency_s, 2, held=held)]
-    link = fit_link(ways)
-    assert link.bandwidth_bps == pytest.approx(bandwidth_bps, rel=0.15), "the slower way counts"
-    assert link.latency_s == pytest.approx(latency_s, rel=0.15)
+    noise = np.random.default_rng(3).normal(1, 0.05, 21)
+    trips = [2 * latency_s * factor for factor in noise] + [1.0]
+    slow = [stream(bandwidth_bps, latency_s, 1, held=held), *(stream(bandwidth_bps, latency_s, n) for n in (2, 3))]
+    fast = [stream(3 * bandwidth_bps, latency_s, 4)]
+    link = fit_link(trips, fast, slow)
+    assert link.bandwidth_bps == pytest.approx(bandwidth_bps, rel=0.05), "the slower way counts, once it is full"
+    assert link.latency_s == pytest.approx(latency_s, rel=0.05)
 
 
 def test_a_link_too_fast_to_tell_is_no_error() -> None:
-    link = fit_link([[(256, 1e-3), (1 << 20, 1e-3)]])
+    link = fit_link([0.0], [(1 << 20, [1e-3, 1e-3])])
     assert link.bandwidth_bps >= 1e9
-    with pytest.raises(ValueError, match="one size"):
-        fit_link([[(256, 1e-3), (256, 2e-3)]])
+    assert link.latency_s > 0
+    with pytest.raises(ValueError, match="one message"):
+        fit_link([1e-3], [(256, [1e-3])])
 
 
 def row(first: str, second: str, bandwidth_bps: float = 1e6, when: str = "2026-01-01T00:00:00Z") -> LinkRow:

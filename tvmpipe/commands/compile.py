@@ -72,10 +72,10 @@ def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[s
     assert state.costs is not None
     assert state.plan is not None
     problem, solution, groups = stage_problem(state.graph, state.costs, state.cluster, state.plan)
-    run = simulate(problem, solution, samples, state.plan.inflight, jitter, groups=groups)
+    run = simulate(problem, solution, samples, state.plan.in_flight.samples, jitter, groups=groups)
     facts = {
         "samples": samples,
-        "inflight": state.plan.inflight,
+        "inflight": state.plan.in_flight.samples,
         "jitter": jitter,
         "period_s": run.period_s,
         "latency_s": run.latency_s,

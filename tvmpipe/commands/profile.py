@@ -116,7 +116,7 @@ def _links(
             if timed.times is None:
                 failures.append(timed.failure)
                 continue
-            link = fit_link([timed.times.sent, timed.times.received])
+            link = fit_link(timed.times.trips_s, timed.times.sent, timed.times.received)
             when = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             rows.append(LinkRow(timed.between, link.bandwidth_bps, link.latency_s, timed.emulated, when))
             store.add(rows[-1:])

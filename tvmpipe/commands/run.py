@@ -139,7 +139,7 @@ def describe_run(pipe: Pipeline) -> dict[str, Any]:
                 }
             )
     return {
-        "predicted_period_s": pipe.manifest.plan.predicted.period_s,
+        "predicted_period_s": pipe.manifest.plan.predicted.period_with_s(pipe.inflight),
         "emulated": list(pipe.emulated),
         "lost": list(pipe.lost),
         "stages": stages,

@@ -23,8 +23,8 @@ class Compress:
     """With `options.compress`, let links that bound the period carry float32 tensors encoded; update `plan`.
 
     The placement stays. Links above every device's compute are taken one after another, slowest first, until a
-    device is the bottleneck or encoding does not help the slowest link: it is encoded already, carries no float32,
-    or spends its time on latency.
+    device is the bottleneck, or links' latencies are, or encoding does not help the slowest link: it is encoded
+    already or carries no float32.
     """
 
     name: str = "compress"
@@ -67,6 +67,7 @@ def compress(
             plan,
             period_s=priced.period_s,
             latency_s=priced.latency_s,
+            links_s=priced.links_s,
             loads=priced.loads,
             links=priced.links,
             bound_s=None,

@@ -16,6 +16,7 @@ from tvmpipe.passes.plan import Plan, resolve_pins
 from tvmpipe.passes.price import Price, price
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.replan import replan
+from tvmpipe.passes.report import show_bottleneck
 from tvmpipe.targets.cluster import Cluster, Device, Link
 from tvmpipe.units import format_duration, format_size
 
@@ -103,8 +104,8 @@ def _why_unused(state: CompileState, plan: Plan, device: Device) -> str:
     figure, tried, names = best
     part = names[0] if len(names) == 1 else f"{len(names)} primitives from {names[0]} on"
     if figure <= plan.chosen_by_s * (1 + _SAME):
-        ends = " -> ".join(plan.bottleneck)
-        return f"it would not help: with {part} on it the plan is as fast, since the bottleneck stays {ends}"
+        stays = show_bottleneck(plan.bottleneck)
+        return f"it would not help: with {part} on it the plan is as fast, since the bottleneck stays {stays}"
     what = "period" if plan.objective == "throughput" else "latency"
     worst = "" if plan.pessimistic is None else " where costs are at the upper ends of their intervals"
     return (

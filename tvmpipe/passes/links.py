@@ -37,7 +37,8 @@ class Message:
 class LinkLoad:
     """What a plan asks of one direction of a link for a sample that goes this way: messages, bytes after encoding.
 
-    `share` of all samples do, fewer than all only between devices that take turns; `busy_s` is the mean over all.
+    `share` of all samples do, fewer than all only between devices that take turns; `busy_s` is the mean over all, of
+    bytes alone: a link's latency delays samples and keeps it from nothing.
     """
 
     sender: str
@@ -83,18 +84,21 @@ def pairs_of(sender: str, receiver: str) -> list[tuple[str, str]]:
     return [(senders[turn % len(senders)], receivers[turn % len(receivers)]) for turn in turns]
 
 
-def message_s(graph: PrimitiveGraph, cluster: Cluster, message: Message, encodings: Encodings) -> float:
-    """Seconds from when a message leaves until all of it has arrived; over the worst link where devices take turns."""
+def message_s(graph: PrimitiveGraph, cluster: Cluster, message: Message, encodings: Encodings) -> tuple[float, float]:
+    """Seconds for which a message keeps its link busy, and the latency after them; of devices in turn the worst."""
     pairs = pairs_of(message.sender, message.receiver)
-    return max(transfer_s(graph, cluster, *pair, message.values, encodings.get(pair, "none")) for pair in pairs)
+    return (
+        max(busy_s(graph, cluster, *pair, message.values, encodings.get(pair, "none")) for pair in pairs),
+        max(cluster.link(*pair).latency_s for pair in pairs),
+    )
 
 
-def transfer_s(
+def busy_s(
     graph: PrimitiveGraph, cluster: Cluster, sender: str, receiver: str, values: Sequence[int], encoding: Encoding
 ) -> float:
-    """Seconds of values that go together from one device to another, encoded as said."""
+    """Seconds for which values that go from one device to another, encoded as said, keep the link busy."""
     size = sum(encoded_bytes(graph.values[value].spec, encoding) for value in values)
-    return cluster.link(sender, receiver).transfer_s(size)
+    return cluster.link(sender, receiver).busy_s(size)
 
 
 def link_loads(
@@ -121,7 +125,7 @@ def link_loads(
                 values=values,
                 messages=len(mine),
                 size_bytes=sum(encoded_bytes(graph.values[value].spec, encoding) for value in values),
-                busy_s=share * sum(transfer_s(graph, cluster, sender, receiver, m.values, encoding) for m in mine),
+                busy_s=share * sum(busy_s(graph, cluster, sender, receiver, m.values, encoding) for m in mine),
                 share=share,
             )
         )

@@ -80,6 +80,7 @@ class Place:
             stages=chosen.price.stages,
             period_s=chosen.price.period_s,
             latency_s=chosen.price.latency_s,
+            links_s=chosen.price.links_s,
             loads=chosen.price.loads,
             links=chosen.price.links,
             bound_s=None if options.robust else bound,

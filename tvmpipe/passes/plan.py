@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,14 +12,16 @@ import yaml
 
 from tvmpipe.errors import PlanError
 from tvmpipe.passes.base import Objective
+from tvmpipe.passes.inflight import InFlight, in_flight
 from tvmpipe.passes.links import LinkLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
-from tvmpipe.passes.stages import StageShape, returns_of
+from tvmpipe.passes.stages import StageShape
 from tvmpipe.passes.turns import conflict, group_name, members_of
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.units import format_size
 
 FORMAT_VERSION = 1
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Plan:
 
     Attributes: `placement` primitive name -> place, which is a device or several (see turns.py); `stages` what this
     makes, in running order; `period_s` seconds between results when the pipeline is full; `latency_s` seconds of one
-    sample alone; `loads` per device that got something; `links` per direction of a link that carries something;
+    sample alone, for `links_s` of which it is on links that are not busy with it; `loads` per device that got
+    something; `links` per direction of a link that carries something;
     `bound_s` no plan of this model is better than this in the objective (None: not known); `origin` "single device",
     "fill by memory", "plan file", "fewer turns" (another plan without a device that took turns), "known" (the plan for
     another cluster), "in turn", or the planner that found it; `single_device_s` the objective on each device alone,
@@ -82,6 +84,7 @@ class Plan:
     stages: tuple[StageShape, ...]
     period_s: float
     latency_s: float
+    links_s: float
     loads: Mapping[str, DeviceLoad]
     links: tuple[LinkLoad, ...]
     bound_s: float | None
@@ -107,25 +110,25 @@ class Plan:
         return sum(load.missing_bytes for load in self.loads.values())
 
     @property
-    def bottleneck(self) -> tuple[str, ...]:
-        """What takes the period: (device,) or (sender, receiver) of a link. A device rather than a link."""
+    def busiest(self) -> tuple[float, tuple[str, ...]]:
+        """Seconds per sample of what is busy the longest, and what that is: (device,) or (sender, receiver) of a link.
+
+        A device rather than a link.
+        """
         busy: list[tuple[float, tuple[str, ...]]] = [(load.busy_s, (name,)) for name, load in self.loads.items()]
         busy += [(link.busy_s, (link.sender, link.receiver)) for link in self.links]
-        return max(busy, key=lambda one: one[0])[1] if busy else ()
+        return max(busy, key=lambda one: one[0], default=(0.0, ()))
 
     @property
-    def inflight(self) -> int:
-        """Samples at once that keep every device busy.
+    def bottleneck(self) -> tuple[str, ...]:
+        """What takes the period, as in `busiest`; empty where that is links' latencies, for want of samples at once."""
+        busy_s, ends = self.busiest
+        return ends if self.period_s <= busy_s * (1 + _SAME) else ()
 
-        At a rate of one per period, latency/period of them are in the pipeline (Little's law); one more is on its
-        way in and one on its way out, so that what is slowest need not wait for the head. Where a sample comes back to
-        a device, it may find it at another stage, and two more wait: of 120 random lines of up to ten stages, 9 of 10
-        then came within 0.5 % of their period and all within 3 %, with two fewer 9 of 10 within 10 %. Of k devices that
-        take turns each has these to itself; a period is only a k-th of what such a device needs.
-        """
-        filling = math.ceil(self.latency_s / self.period_s) if self.period_s > 0 else 0
-        waiting = 4 if returns_of(self.stages) else 2
-        return filling + waiting * max((len(stage.devices) for stage in self.stages), default=1)
+    @property
+    def in_flight(self) -> InFlight:
+        """Samples at once that keep the bottleneck busy, as far as memories hold them."""
+        return in_flight(self.stages, self.loads, self.busiest[0], self.latency_s, self.links_s)
 
     @property
     def gap(self) -> float | None:

@@ -2,7 +2,8 @@
 
 Receiving, computing and sending overlap, as the executor does them. So the period is that of the slowest resource,
 a device (its compute) or one direction of a link (what it carries): the model of Hu et al., "PipeEdge: Pipeline
-parallelism for large-scale model inference on heterogeneous edge devices", DSD 2022.
+parallelism for large-scale model inference on heterogeneous edge devices", DSD 2022. A link's latency keeps nobody busy
+and asks for more samples at once; where there cannot be enough of them (see inflight.py), that is the period.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from tvmpipe.passes.base import Objective
 from tvmpipe.passes.cost import CostTable
+from tvmpipe.passes.inflight import in_flight
 from tvmpipe.passes.links import Encodings, LinkLoad, Message, link_loads, message_s, messages_of
 from tvmpipe.passes.plan import DeviceLoad
 from tvmpipe.passes.primitives import PrimitiveGraph
@@ -22,10 +24,13 @@ from tvmpipe.targets.cluster import HEAD, Cluster
 
 @dataclass(frozen=True)
 class Price:
-    """Seconds between results in a full pipeline, seconds of one sample alone, stages, loads of devices and links."""
+    """Seconds between results in a full pipeline, of one sample alone, and of it on links that are not busy with it;
+    stages, loads of devices and links.
+    """
 
     period_s: float
     latency_s: float
+    links_s: float
     stages: tuple[StageShape, ...]
     loads: Mapping[str, DeviceLoad]
     links: tuple[LinkLoad, ...]
@@ -101,10 +106,14 @@ def price_stages(
                 activation_bytes=sum(activation_bytes(graph, stages[number]) for number in mine),
                 memory_bytes=device.memory_bytes,
             )
-    period = max((*(load.busy_s for load in loads.values()), *(link.busy_s for link in links)), default=0.0)
+    busiest_s = max((*(load.busy_s for load in loads.values()), *(link.busy_s for link in links)), default=0.0)
     seconds = {message: message_s(graph, cluster, message, encodings) for message in messages}
     compute = [max(each.values()) for each in seconds_on]
-    return Price(period, _latency(stages, compute, seconds), tuple(stages), loads, links)
+    latency_s = _latency(stages, compute, seconds)
+    at_once_s = _latency(stages, compute, {message: (busy, 0.0) for message, (busy, _) in seconds.items()})
+    links_s = max(0.0, latency_s - at_once_s)
+    samples = in_flight(stages, loads, busiest_s, latency_s, links_s).samples
+    return Price(max(busiest_s, latency_s / samples), latency_s, links_s, tuple(stages), loads, links)
 
 
 def stage_seconds(graph: PrimitiveGraph, costs: CostTable, stage: StageShape, device: str) -> float:
@@ -115,20 +124,24 @@ def stage_seconds(graph: PrimitiveGraph, costs: CostTable, stage: StageShape, de
     return fixed + per_byte * given + sum(costs.latency_s[device][index] for index in run)
 
 
-def _latency(stages: Sequence[StageShape], compute: Sequence[float], messages: Mapping[Message, float]) -> float:
+def _latency(
+    stages: Sequence[StageShape], compute: Sequence[float], messages: Mapping[Message, tuple[float, float]]
+) -> float:
     """When the last result of one sample is at the head, if each device takes the stage that can start first.
 
-    A stage begins when its device is free and all its inputs have arrived; messages of one link follow each other.
+    A stage begins when its device is free and all its inputs have arrived; messages, each with the seconds for which
+    it keeps its link busy and the latency after them, follow each other on a link.
     """
     there: dict[tuple[int, str], float] = {}  # (value, device) -> when it has arrived
     link_free: dict[tuple[str, str], float] = {}
 
     def send(stage: int | None, when: float) -> None:
-        for message, seconds in messages.items():
+        for message, (busy, latency) in messages.items():
             if message.stage == stage:
                 link = message.sender, message.receiver
-                link_free[link] = max(when, link_free.get(link, 0.0)) + seconds
-                there.update(dict.fromkeys(((value, message.receiver) for value in message.values), link_free[link]))
+                link_free[link] = max(when, link_free.get(link, 0.0)) + busy
+                arrived = link_free[link] + latency
+                there.update(dict.fromkeys(((value, message.receiver) for value in message.values), arrived))
 
     send(None, 0.0)
     free: dict[str, float] = {}

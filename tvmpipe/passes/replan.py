@@ -51,6 +51,7 @@ def _better(state: CompileState, known: Mapping[str, str], origin: str) -> Plan:
         stages=priced.stages,
         period_s=priced.period_s,
         latency_s=priced.latency_s,
+        links_s=priced.links_s,
         loads=priced.loads,
         links=priced.links,
         origin=origin,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -34,7 +35,8 @@ def report(state: CompileState) -> dict[str, Any]:
         "origin": plan.origin,
         "period_s": plan.period_s,
         "latency_s": plan.latency_s,
-        "inflight": plan.inflight,
+        "inflight": plan.in_flight.samples,
+        "on_links": plan.in_flight.on_links,
         "bottleneck": {"ends": list(plan.bottleneck), "seconds": plan.period_s},
         "bound_s": plan.bound_s,
         "gap": plan.gap,
@@ -78,6 +80,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "size_bytes": link.size_bytes,
                 "share": link.share,
                 "seconds": link.busy_s,
+                "latency_s": state.cluster.link(link.sender, link.receiver).latency_s,
             }
             for link in plan.links
         ],
@@ -113,6 +116,11 @@ def render(facts: dict[str, Any]) -> RenderableType:
     """The report as tables for a terminal."""
     period = f"predicted period {format_duration(facts['period_s'])}, latency {format_duration(facts['latency_s'])}"
     lines = [f"{period}; the bottleneck is {_name(facts['bottleneck'])}"]
+    if facts["on_links"]:
+        lines.append(
+            f"{facts['inflight']} samples at once, {facts['on_links']} of them because links have latencies"
+            + ("" if facts["bottleneck"]["ends"] else ", as many as the devices' memories and the head are to hold")
+        )
     single = facts["best_single_device"]
     figure = facts["period_s"] if facts["objective"] == "throughput" else facts["latency_s"]
     if single is None:
@@ -145,7 +153,12 @@ def render(facts: dict[str, Any]) -> RenderableType:
 
 
 def _name(bottleneck: dict[str, Any]) -> str:
-    return " -> ".join(bottleneck["ends"]) or "nothing"
+    return show_bottleneck(bottleneck["ends"])
+
+
+def show_bottleneck(ends: Sequence[str]) -> str:
+    """A plan's bottleneck in words."""
+    return " -> ".join(ends) or "the latency of links"
 
 
 def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
@@ -185,13 +198,14 @@ def _stage_table(facts: dict[str, Any]) -> Table:
 
 
 def _link_table(facts: dict[str, Any]) -> Table:
-    table = _table("Links, per sample", ("from", "to", "encoding"), ("messages", "size", "time"))
+    table = _table("Links, per sample", ("from", "to", "encoding"), ("messages", "size", "busy", "latency"))
     for link in facts["links"]:
         table.add_row(
             *(link[key] for key in ("sender", "receiver", "encoding")),
             f"{round(link['messages'] * link['share'], 2):g}",
             format_size(round(link["size_bytes"] * link["share"])),
             format_duration(link["seconds"]),
+            format_duration(link["latency_s"]),
         )
     return table
 

@@ -86,7 +86,8 @@ class _Writer:
         return PlanEntry(
             lost=lost,
             predicted=Predicted(period_s=plan.period_s, latency_s=plan.latency_s),
-            inflight=plan.inflight,
+            inflight=plan.in_flight.samples,
+            on_links=plan.in_flight.on_links,
             stages=tuple(entry for stage in stages for entry in self._entries(stage)),
             links=tuple(
                 LinkEntry(
@@ -97,6 +98,7 @@ class _Writer:
                     share=link.share,
                     predicted_s=link.busy_s,
                     bandwidth_bps=self.cluster.link(link.sender, link.receiver).bandwidth_bps,
+                    latency_s=self.cluster.link(link.sender, link.receiver).latency_s,
                 )
                 for link in plan.links
             ),

@@ -57,11 +57,12 @@ def connect(
             recover_s,
         )
     plan = bundle.manifest.plan
+    with_devices = max(1, plan.inflight - plan.on_links)  # these have batches; links delay large ones no longer
     if batch is None:
         batch = default_batch(plan.predicted.period_s)
         if inflight is not None:  # so few batches under way must still keep every device busy
-            batch = max(1, min(batch, inflight // plan.inflight))
-    samples = inflight or plan.inflight * batch
+            batch = max(1, min(batch, (inflight - plan.on_links) // with_devices))
+    samples = inflight or with_devices * batch + plan.on_links
     settings = Settings(
         batch=batch,
         max_batches=max(1, math.ceil(samples / batch)),

@@ -39,9 +39,9 @@ class Feeds:
         fed = {device for devices in self._readers.values() for device in devices}
         fed |= {stage.device for stage in opened.plan.stages if not stage.inputs}
         for device in sorted(fed - {HEAD}):
-            rate = links[device].bandwidth_bps if device in links else None
+            rate, latency_s = (links[device].bandwidth_bps, links[device].latency_s) if device in links else (None, 0.0)
             address = parse_address(opened.links[device], "link")
-            outbox, monitor = self._sockets.push(address, queue=0, bandwidth_bps=rate)
+            outbox, monitor = self._sockets.push(address, queue=0, bandwidth_bps=rate, latency_s=latency_s)
             self._outboxes[device] = (outbox, LinkWatch(monitor))
             self._outboxes[device][1].expect()
 

@@ -34,7 +34,12 @@ class HostedSession:
         # Queues have no length of their own: the head lets in no more batches than `max_batches`.
         inbox, _ = sockets.pull(*address, queue=0, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
         pushes = {
-            peer.name: sockets.push(parse_address(peer.address, "link"), queue=0, bandwidth_bps=peer.bandwidth_bps)
+            peer.name: sockets.push(
+                parse_address(peer.address, "link"),
+                queue=0,
+                bandwidth_bps=peer.bandwidth_bps,
+                latency_s=peer.latency_s,
+            )
             for peer in spec.peers
         }
         outboxes = {name: socket for name, (socket, _) in pushes.items()}

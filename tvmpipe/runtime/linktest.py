@@ -24,6 +24,7 @@ _SMALL_MESSAGES = 20
 _LARGE_BYTES = 1 << 20
 _LARGE_MESSAGES = 16
 _TRANSFER_S = 40.0
+_WAYS = ("sent", "received")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def measure_link(agent: AgentControl, key: ClusterKey | None) -> LinkSpeed:
 
 
 def time_head_link(agent: AgentControl, key: ClusterKey | None) -> LinkTimes:
-    """Time tensors of several sizes between this machine and a device. Raises DeviceError."""
+    """Time small messages and streams of tensors between this machine and a device. Raises DeviceError."""
     with _towards(agent, key) as end:
         return end.time_link()
 
@@ -90,8 +91,8 @@ def time_pair(asking: AgentControl, answering: AgentControl) -> LinkTimes:
         found = json.loads(str(call(answering.link_address)))
     if "error" in found:
         raise DeviceError(failures[0] if failures else found["error"])
-    sent, received = ([(int(size), float(seconds)) for size, seconds in found[way]] for way in ("sent", "received"))
-    return LinkTimes(sent, received)
+    sent, received = ([(int(size), list(map(float, arrived))) for size, arrived in found[way]] for way in _WAYS)
+    return LinkTimes(list(map(float, found["trips_s"])), sent, received)
 
 
 def _function(agent: AgentControl, name: str) -> Any:
@@ -105,7 +106,8 @@ def _function(agent: AgentControl, name: str) -> Any:
 def _towards(agent: AgentControl, key: ClusterKey | None) -> Iterator[LinkEnd]:
     """This end of a link to a device that answers. Raises DeviceError saying which way does not work."""
     host = address_towards(agent.session.address.host, agent.session.address.port)
-    with Sockets(key) as sockets:
+    # Nobody would hear of a missed heartbeat, and before its speed is known any link may miss some.
+    with Sockets(key, heartbeat_timeout_ms=None) as sockets:
         inbox, port = sockets.pull(host, max_frame_bytes=LONGEST_MESSAGE_BYTES)
         outbox, monitor = sockets.push(parse_address(agent.link_address, "link"), queue=0)
         here = format_address(host, port)

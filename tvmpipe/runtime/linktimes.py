@@ -1,8 +1,9 @@
 """How long messages take over a stage link: as tensors go, packed, sent to another's link, unpacked there and answered.
 
 Heads and agents use the same code: one asks, the other answers. A question carries a tensor and says how large a
-tensor the answer shall be, so that either way can be timed alone. An emulated link holds messages back as it does
-tensors.
+tensor the answer shall be, so that either way can be timed alone. Small questions one after the other tell the latency.
+What a link carries shows where many messages are on their way, as samples are: one alone waits for the way there and
+back, and TCP does not know yet how much the way holds. An emulated link holds messages back as it does tensors.
 """
 
 from __future__ import annotations
@@ -26,24 +27,32 @@ DIAL_S = 3.0
 LONGEST_S = 90.0
 """More than `time_link` takes."""
 
-_SIZES = (256, 4 << 10, 32 << 10, 256 << 10, 1 << 20)
-_REPEATS = 9
-_SIZE_S = 1.0  # after so long a size has been sent often enough
-_TRIP_S = 3.0  # what is expected to take longer is not sent
+_TRIPS = 21
+_TRIPS_S = 1.0  # after so long there have been enough
+_FIRST_BYTES, _FIRST_MESSAGES = 4 << 10, 4
+_MESSAGES = 16  # enough to tell a stream from its beginning; then messages become larger, and then more
+_LARGEST_BYTES = 1 << 20
+_MOST_BYTES = 64 << 20  # of a stream: they may all lie in the sender's queue
+_STREAM_S = 0.5  # a stream that takes so long tells enough
+_STREAMS = 3
+_SLOW_S = 3.0  # streams that take so long are not repeated
 _WANTED, _PAYLOAD = 0, 1
 _SESSION = b"\0" * wire.TOKEN_BYTES
 _END = b""
 
-Times = list[tuple[int, float]]
-"""Bytes of a tensor, and seconds from before it is packed until the answer is unpacked."""
+Stream = tuple[int, list[float]]
+"""Bytes of each message, and when each was answered, in seconds from before the first was packed."""
 
 
 @dataclass(frozen=True)
 class LinkTimes:
-    """Tensors that were sent, with answers of no size, and tensors that were received for questions of no size."""
+    """Seconds there and back of questions and answers of no size, one at a time; streams of tensors that were sent,
+    with answers of no size, and of tensors that were received for questions of no size.
+    """
 
-    sent: Times
-    received: Times
+    trips_s: list[float]
+    sent: list[Stream]
+    received: list[Stream]
 
 
 class LinkEnd:
@@ -55,6 +64,11 @@ class LinkEnd:
 
     def exchange(self, size: int, reply: int, messages: int, limit_s: float) -> float:
         """Seconds until so many questions of `size` bytes are answered with `reply` bytes each. Raises DeviceError."""
+        return self.stream(size, reply, messages, limit_s)[-1]
+
+    def stream(self, size: int, reply: int, messages: int, limit_s: float) -> list[float]:
+        """The same, asked all at once: when each answer was there."""
+        arrived: list[float] = []
         started = time.perf_counter()
         for _ in range(messages):
             self._send(_packed(size, reply))
@@ -66,7 +80,8 @@ class LinkEnd:
                 wire.unpack(wire.receive(self.inbox), LONGEST_MESSAGE_BYTES)
             except wire.WireError as error:
                 raise DeviceError(f"what came back is no answer: {error}") from None
-        return time.perf_counter() - started
+            arrived.append(time.perf_counter() - started)
+        return arrived
 
     def answer(self, seconds: float, idle_s: float) -> None:
         """Answer questions until the other end is done, `seconds` have passed, or none came for `idle_s`.
@@ -87,25 +102,33 @@ class LinkEnd:
             self._send(_packed(min(max(wanted, 0), LONGEST_MESSAGE_BYTES // 2), 0))
 
     def time_link(self) -> LinkTimes:
-        """Time tensors of several sizes, smallest first, as far as that is done in seconds. Raises DeviceError."""
+        """Time small messages there and back, and streams of tensors each way. Raises DeviceError."""
         self.exchange(0, 0, 1, DIAL_S)
+        trips: list[float] = []
+        while len(trips) < _TRIPS and sum(trips) < _TRIPS_S:
+            trips.append(self.exchange(0, 0, 1, LONGEST_S))
         return LinkTimes(
-            sent=self._times(lambda size: self.exchange(size, 0, 1, LONGEST_S)),
-            received=self._times(lambda size: self.exchange(0, size, 1, LONGEST_S)),
+            trips,
+            sent=_streams(lambda size, messages: self.stream(size, 0, messages, LONGEST_S)),
+            received=_streams(lambda size, messages: self.stream(0, size, messages, LONGEST_S)),
         )
 
-    def _times(self, trip: Callable[[int], float]) -> Times:
-        times: Times = []
-        for place, size in enumerate(_SIZES):
-            taken: list[float] = []
-            if place > 1:  # two sizes are needed to tell what a larger one will take
-                (_, first_s), (last, last_s) = times[0], times[-1]
-                if last_s + (last_s - first_s) * size / last > _TRIP_S:
-                    break
-            while len(taken) < _REPEATS and sum(taken) < _SIZE_S:
-                taken.append(trip(size))
-            times += [(size, seconds) for seconds in taken]
-        return times
+
+def _streams(stream: Callable[[int, int], list[float]]) -> list[Stream]:
+    """Streams of messages, each twice as many bytes as the one before until one takes long; then more like that one.
+
+    `stream` sends so many messages of a size. What came before has warmed the connection up.
+    """
+    size, messages = _FIRST_BYTES, _FIRST_MESSAGES
+    arrived = stream(size, messages)
+    while arrived[-1] - arrived[0] < _STREAM_S and size * messages < _MOST_BYTES:
+        if messages < _MESSAGES or size >= _LARGEST_BYTES:
+            messages *= 2
+        else:
+            size *= 2
+        arrived = stream(size, messages)
+    more = [stream(size, messages) for _ in range(1, _STREAMS if arrived[-1] < _SLOW_S else 1)]
+    return [(size, one) for one in (arrived, *more)]
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class LinkProbes:
     def _link(self, address: str, *, asks: bool) -> Iterator[LinkEnd]:
         options = self._options
         key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
-        with Sockets(key) as sockets:
+        with Sockets(key, heartbeat_timeout_ms=None) as sockets:  # as the end that asks does
             inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
             outbox, _ = sockets.push(parse_address(address, "link"), queue=0)
             with link_end(inbox, outbox, options.emulation, asks=asks) as end:

@@ -19,17 +19,14 @@ from zmq.utils.monitor import parse_monitor_message
 
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.address import format_address, is_loopback, resolve
+from tvmpipe.runtime.buffers import bound_unsent, send_buffer_bytes
 from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper
 from tvmpipe.runtime.keys import ClusterKey
 
 HEARTBEAT_TIMEOUT_MS = 1500
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
-# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire:
-# what takes half a second there (the kernel doubles it). More than the most was not faster on loopback; the least
-# is what Linux allows in any case, enough for links from 20 kB/s up.
-_MOST_BUFFERED_BYTES = 256 << 10
-_LEAST_BUFFERED_BYTES = 4 << 10
-_BUFFERED_S = 0.25
+# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire
+# (see buffers.py).
 _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
 _BACKLOG = 1024
 _HANDSHAKE_MS = 5000
@@ -50,10 +47,14 @@ _EVENTS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class LinkEvent:
-    """What happened to a connection: connected, ready, retrying, disconnected or refused, and to which address."""
+    """What happened to a connection: connected, ready, retrying, disconnected or refused, and to which address.
+
+    `descriptor` is that of the socket of one that has been connected; ZeroMQ may have closed it since.
+    """
 
     kind: str
     address: str
+    descriptor: int = -1
 
 
 class Sockets:
@@ -61,10 +62,10 @@ class Sockets:
 
     With `key` None everything is in the clear, and only on loopback.
 
-    Heartbeats tell a sender within `heartbeat_timeout_ms` and a third that the machine or process it sends to is
-    gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be held back by
-    credits, not by full queues. With None there are no heartbeats; queues may then be bounded, and a machine that
-    is switched off shows after some 25 s.
+    Heartbeats tell a sender within `heartbeat_timeout_ms`, a third of it and a round trip that the machine or process
+    it sends to is gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be
+    held back by credits, not by full queues. With None there are no heartbeats; queues may then be bounded, and a
+    machine that is switched off shows after some 25 s.
     """
 
     def __init__(
@@ -132,22 +133,27 @@ class Sockets:
         return socket, int(endpoint.rstrip("\0").rpartition(":")[2])
 
     def push(
-        self, address: tuple[str, int], *, queue: int = 8, bandwidth_bps: float | None = None
+        self,
+        address: tuple[str, int],
+        *,
+        queue: int = 8,
+        bandwidth_bps: float | None = None,
+        latency_s: float = 0.0,
     ) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         """A PUSH socket that connects to a PULL socket at (host, port), and its monitor.
 
         It connects again whenever the connection is lost; what ZeroMQ had passed to the kernel by then is lost with
-        it. `queue` messages wait before `send` blocks; `bandwidth_bps` is what the link can carry. Returns at once:
-        poll the monitor for what happens to the connection and read it with `read_event`. Raises InputError when the
-        host has no address, or is not loopback and there is no key.
+        it. `queue` messages wait before `send` blocks; `bandwidth_bps` is what the link can carry and `latency_s` how
+        long it takes, one way. Returns at once: poll the monitor for what happens to the connection and read it with
+        `read_event`. Raises InputError when the host has no address, or is not loopback and there is no key.
         """
         socket, endpoint = self._towards(zmq.PUSH, address)
         socket.sndhwm = queue
-        buffered = _MOST_BUFFERED_BYTES if bandwidth_bps is None else int(bandwidth_bps * _BUFFERED_S)
-        socket.sndbuf = min(_MOST_BUFFERED_BYTES, max(_LEAST_BUFFERED_BYTES, buffered))
+        if (buffered := send_buffer_bytes(bandwidth_bps, latency_s)) is not None:
+            socket.sndbuf = buffered
         if self._heartbeat_timeout_ms is not None:
             socket.heartbeat_ivl = max(1, self._heartbeat_timeout_ms // 3)
-            socket.heartbeat_timeout = self._heartbeat_timeout_ms
+            socket.heartbeat_timeout = self._heartbeat_timeout_ms + int(2e3 * latency_s)
         with self._lock:
             self._monitors += 1
             name = f"inproc://tvmpipe-monitor-{self._monitors}"
@@ -231,13 +237,14 @@ def _end_monitoring(socket: zmq.Socket[bytes]) -> None:
 def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
     """The next event of a monitor; blocks until there is one."""
     event = parse_monitor_message(monitor.recv_multipart())
-    return LinkEvent(_EVENTS.get(event["event"], "other"), event["endpoint"].decode(errors="replace"))
+    kind = _EVENTS.get(event["event"], "other")
+    return LinkEvent(kind, event["endpoint"].decode(errors="replace"), event["value"] if kind == "connected" else -1)
 
 
 class LinkWatch:
     """Tells from a PUSH socket's monitor whether the link has broken, or was not made in time.
 
-    `met` says whether it has been there at all.
+    `met` says whether it has been there at all. Bounds what a new connection leaves unsent.
     """
 
     def __init__(self, monitor: zmq.Socket[bytes]) -> None:
@@ -257,7 +264,10 @@ class LinkWatch:
         """
         broken = False
         while self.monitor.poll(0):
-            kind = read_event(self.monitor).kind
+            event = read_event(self.monitor)
+            kind = event.kind
+            if kind == "connected":
+                bound_unsent(event.descriptor)
             broken |= self._ready and kind == "disconnected"
             self._ready = kind == "ready" or (self._ready and kind != "disconnected")
             self.met |= self._ready

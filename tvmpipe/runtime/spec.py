@@ -16,7 +16,7 @@ class _Frozen(BaseModel):
 class Peer(_Frozen):
     """Somebody who is sent tensors, of the batches that are its turn: a device by name, or the head.
 
-    `bandwidth_bps` is what the plan counts on for the link there; None where it knows nothing.
+    `bandwidth_bps` and `latency_s` are what the plan counts on for the link there; None where it knows nothing.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Peer(_Frozen):
     encoding: Encoding
     turn: Turn = Turn()
     bandwidth_bps: float | None = None
+    latency_s: float = 0.0
 
 
 class HostSpec(_Frozen):
@@ -132,6 +133,7 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
                 encoding=links[name].encoding if name in links else "none",
                 turn=turns[name],
                 bandwidth_bps=links[name].bandwidth_bps if name in links else None,
+                latency_s=links[name].latency_s if name in links else 0.0,
             )
             for name in names
         ),

@@ -93,14 +93,15 @@ def simulate(
     devices do: that of the least sample + depth. None, in the models of throughput: as many as keep every lane busy,
     and lanes take operations strictly in the order of sample + turn. So a lane has all the operations of a turn, each
     of another sample, before it at once, and is idle only if it has less to do than the slowest: the period is the
-    planner's after some samples more, once what is not the slowest has fallen into its step.
+    planner's after some samples more, once what is not the slowest has fallen into its step. Latencies keep no lane
+    busy; they only make a sample's way longer, and so the number of samples that it takes.
     `jitter`: every operation takes a lognormal multiple of its time, of mean 1 and this standard deviation.
     `groups`: devices that take samples in turn, which the solution's devices are numbers of (see `round_of`). Turn and
     depth then count rounds. Raises ValueError where there is nothing to simulate.
     """
     rounds = round_of(problem, solution, groups)
     # The turns are how many samples lie behind each other on the way; one more round comes, one leaves.
-    room = (max(one.turn for operations in rounds for one in operations) + 2) * len(rounds)
+    room = min(samples, (max(one.turn for operations in rounds for one in operations) + 2) * len(rounds))
     room = room if inflight is None else inflight
     if samples < 1 or room < 1 or not 0 <= jitter < math.inf:
         raise ValueError("samples and inflight are at least 1, and jitter is not negative")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +14,8 @@ from tvmpipe.passes.placement.problem import Problem, Schedule, Solution, Tensor
 from tvmpipe.targets.cluster import HEAD
 
 Kind = Literal["compute", "send", "receive"]
+ENDLESS = 1 << 30
+"""Turns of no length that a latency takes."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,9 @@ class Operation:
     """Something that takes a sample's time.
 
     Attributes: `name` of a node, or of a tensor and where it goes; `seconds`; `uses` the lanes that it keeps busy at
-    once and what it is to each; `after` operations of the same sample that it waits for; `turn` how often the lane
-    changes on the way to it; `depth` how many devices have computed then (see `simulate` for what these order).
+    once and what it is to each, none for a link's latency; `after` operations of the same sample that it waits for;
+    `turn` how many periods on the way to it begin before it, one for each change of lanes and more for latencies;
+    `depth` how many devices have computed then (see `simulate` for what these order).
     """
 
     name: str
@@ -34,43 +38,65 @@ class Operation:
     @property
     def computes(self) -> bool:
         """Whether it is computing, or taking in what comes, rather than a transfer."""
-        return all(kind == "compute" for _, kind in self.uses)
+        return bool(self.uses) and all(kind == "compute" for _, kind in self.uses)
 
 
 def operations_of(problem: Problem, solution: Solution) -> tuple[Operation, ...]:
-    """The operations of one sample, each after those that it waits for.
+    """The operations of one sample, each after those that it waits for; turns and depths are not counted yet.
 
     "overlapped": nodes take their device, transfers their link. Where ports contend, a transfer takes the sender's
     port and then the receiver's, as through a switch that stores it: the model counts every port by itself. "summed":
     a transfer takes the sending device and then the receiving one, as through the memory of a host (the model of
-    Tarnawski et al.). "makespan": as the schedule says, a transfer takes both of its ports at once; each lane keeps
-    the schedule's order, one sample after the other.
-
+    Tarnawski et al.). In both a link's latency lies between the two ends and keeps nothing busy. "makespan": as the
+    schedule says, a transfer, its latency too, takes both of its ports at once; each lane keeps the schedule's order,
+    one sample after the other.
     """
     if problem.model == "makespan":
         if solution.schedule is None:
             raise ValueError("a makespan is simulated from its schedule, and this solution has none")
         return _sorted(list(_scheduled(problem, solution, solution.schedule)))
-    found = _sorted([(one, 0.0, 0.0) for one in _streamed(problem, solution.device_of)])
+    return _sorted([(one, 0.0, 0.0) for one in _streamed(problem, solution.device_of)])
+
+
+def _counted(operations: Sequence[Operation], round_s: float) -> tuple[Operation, ...]:
+    """Operations with their turns and depths, where a turn of every lane takes so long."""
     done: list[Operation] = []
-    for one in found:
+    for one in operations:
         before = [done[other] for other in one.after]
-        turn = max((other.turn + (other.uses != one.uses) for other in before), default=0)
+        turn = max((other.turn + _turns(other, one, round_s) for other in before), default=0)
         depth = max((other.depth + (other.computes and not one.computes) for other in before), default=0)
         done.append(replace(one, turn=turn, depth=depth))
     return tuple(done)
 
 
+def _turns(before: Operation, one: Operation, round_s: float) -> int:
+    """How many turns later than `before` an operation may begin at the earliest, whatever came when in its turn."""
+    if before.uses:
+        return int(bool(one.uses) and before.uses != one.uses)
+    return 1 + (math.ceil(before.seconds / round_s) if round_s > 0 else ENDLESS)
+
+
+def _round_s(rounds: Sequence[Sequence[Operation]]) -> float:
+    """Seconds that the busiest lane has to do in a round."""
+    busy: dict[str, float] = defaultdict(float)
+    for operations in rounds:
+        for one in operations:
+            for lane, _ in one.uses:
+                busy[lane] += one.seconds
+    return max(busy.values(), default=0.0)
+
+
 def round_of(
     problem: Problem, solution: Solution, groups: Sequence[Sequence[int]] | None = None
 ) -> tuple[tuple[Operation, ...], ...]:
-    """The operations of each sample of a round; then all begins again. One sample where no devices take turns.
+    """The operations of each sample of a round, with turns; then all begins again. One where no devices take turns.
 
     `groups`: devices that take samples in turn; the solution's devices are then numbers of groups. Raises ValueError
     for turns in a problem of one sample, and where a device is in two groups.
     """
     if groups is None:
-        return (operations_of(problem, solution),)
+        alone = operations_of(problem, solution)
+        return (alone if problem.model == "makespan" else _counted(alone, _round_s([alone])),)
     members = [device for group in groups for device in group]
     if len(set(members)) < len(members) or not all(groups):
         raise ValueError("every group has devices, and every device is in one group")
@@ -81,7 +107,9 @@ def round_of(
     for sample in range(samples):
         device_of = tuple(groups[here][sample % len(groups[here])] for here in solution.device_of)
         found.append(operations_of(problem, replace(solution, device_of=device_of)))
-    return tuple(found)
+    if problem.model == "makespan":
+        return tuple(found)
+    return tuple(_counted(operations, _round_s(found)) for operations in found)
 
 
 def _sorted(found: Sequence[tuple[Operation, float, float]]) -> tuple[Operation, ...]:
@@ -142,25 +170,23 @@ def _local(problem: Problem, device_of: Sequence[int]) -> list[list[int]]:
 def _streamed(problem: Problem, device_of: Sequence[int]) -> list[Operation]:
     arrivals = _local(problem, device_of)
     transfers: list[Operation] = []
-    delayed: set[tuple[int, int]] = set()
     for _, tensor, sender, receiver in _moves(problem, device_of):
-        seconds = problem.transfer_s(tensor, sender, receiver)
+        seconds = problem.payload_s(tensor, sender, receiver)
         if problem.model == "summed":
             ends: list[tuple[int, Kind]] = [(sender, "send"), (receiver, "receive")]
             paying = [(end, kind) for end, kind in ends if end != problem.head and not problem.is_free(end)]
             steps = [(problem.devices[end], kind) for end, kind in paying]
         else:
-            if tensor.seconds is None and (sender, receiver) in delayed:
-                seconds = problem.payload_s(tensor, sender, receiver)  # a link's latency counts once for each sample
-            elif tensor.seconds is None:
-                delayed.add((sender, receiver))
             steps = list(_ports(problem, sender, receiver))
-        asked = [(lane, seconds) for lane in steps]
+        asked: list[tuple[tuple[tuple[str, Kind], ...], float]] = [((lane,), seconds) for lane in steps]
+        if (latency_s := float(problem.latency_s[sender, receiver])) > 0:
+            sent = bool(steps) and steps[0][1] == "send"
+            asked.insert(int(sent), ((), latency_s))
         if (taking_s := problem.taking_s(tensor, receiver)) > 0:
-            asked.append(((problem.devices[receiver], "compute"), taking_s))
+            asked.append((((problem.devices[receiver], "compute"),), taking_s))
         after = () if tensor.producer is None else (tensor.producer,)
-        for lane, lane_s in asked:
-            transfers.append(Operation(_title(problem, tensor, receiver), lane_s, (lane,), after))
+        for uses, lane_s in asked:
+            transfers.append(Operation(_title(problem, tensor, receiver), lane_s, uses, after))
             after = (len(device_of) + len(transfers) - 1,)
         for reader in tensor.consumers:
             if device_of[reader] == receiver:

@@ -44,14 +44,17 @@ class Device:
 
 @dataclass(frozen=True)
 class Link:
-    """The path between two machines, in bytes per second and seconds."""
+    """The path between two machines, in bytes per second and seconds.
+
+    Bytes keep it busy; for its latency they are on their way, and others with them.
+    """
 
     bandwidth_bps: float
     latency_s: float
 
-    def transfer_s(self, size_bytes: int) -> float:
-        """Seconds to move `size_bytes` once."""
-        return size_bytes / self.bandwidth_bps + self.latency_s
+    def busy_s(self, size_bytes: int) -> float:
+        """Seconds until the next message can follow one of `size_bytes`, which arrives `latency_s` after them."""
+        return size_bytes / self.bandwidth_bps
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """What links between devices were measured to be: a line in a profile for each time, and a cluster that uses them.
 
-A link is latency and bandwidth: seconds = latency + bytes / bandwidth. The slope is that of Theil and Sen ("A rank-
-invariant method of linear and polynomial regression analysis", 1950; "Estimates of the regression coefficient based on
-Kendall's tau", 1968), the median over all pairs of messages, which a few that were held up do not move. The rest is
-read off the smallest messages, where an error of the slope counts least.
+A link is latency and bandwidth, and each is measured by itself: small messages one after the other, and streams of
+messages of which many are on their way.
 """
 
 from __future__ import annotations
@@ -20,11 +18,10 @@ from tvmpipe.targets.cluster import HEAD, Cluster, Link
 from tvmpipe.units import format_duration
 
 _FORMAT = 1
-_FASTEST_S = 1e-12  # a byte; a link so fast that its slope drowns in noise
 _SHORTEST_S = 1e-7
 
-Times = Sequence[tuple[int, float]]
-"""Bytes of a message, and seconds there and back of it and an empty answer."""
+Streams = Sequence[tuple[int, Sequence[float]]]
+"""Bytes of each message of a stream, and when each was answered, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +43,24 @@ class LinkRow:
         return Link(self.bandwidth_bps, self.latency_s)
 
 
-def fit_link(ways: Iterable[Times]) -> Link:
-    """The link whose `ways` took so long: the slower one's bandwidth, and half the time of an empty message and answer.
+def fit_link(trips_s: Sequence[float], *ways: Streams) -> Link:
+    """The link on which small messages took `trips_s` there and back, and streams went each of some ways.
 
-    Each way needs at least two sizes; else ValueError.
+    The slower way's bandwidth counts: of a way the median of its streams, of a stream what came behind its first
+    quarter, in which TCP may still be finding out how much the way holds. The latency is half a median trip. Raises
+    ValueError where a stream has fewer than two messages.
     """
-    slopes, trips = [], []
-    for times in ways:
-        slope = max(_slope(times), _FASTEST_S)
-        least = min(size for size, _ in times)
-        slopes.append(slope)
-        trips.append(statistics.median(seconds for size, seconds in times if size == least) - slope * least)
-    return Link(1 / max(slopes), max(statistics.median(trips) / 2, _SHORTEST_S))
+    bandwidth_bps = min(statistics.median(map(_rate_bps, streams)) for streams in ways)
+    return Link(bandwidth_bps, max(statistics.median(trips_s) / 2, _SHORTEST_S))
 
 
-def _slope(times: Times) -> float:
-    pairs = itertools.combinations(times, 2)
-    slopes = [(b_s - a_s) / (b - a) for (a, a_s), (b, b_s) in pairs if a != b]
-    if not slopes:
-        raise ValueError("messages of one size say nothing of bandwidth")
-    return statistics.median(slopes)
+def _rate_bps(stream: tuple[int, Sequence[float]]) -> float:
+    size_bytes, arrived = stream
+    if len(arrived) < 2:
+        raise ValueError("one message says nothing of a stream")
+    first = (len(arrived) - 1) // 4
+    seconds = arrived[-1] - arrived[first]
+    return size_bytes * (len(arrived) - 1 - first) / max(seconds, _SHORTEST_S)
 
 
 class LinkStore:

@@ -48,7 +48,7 @@ def _cyclic(problem: Problem, every: Placements) -> NDArray[np.bool_]:
 
 
 def _moves(problem: Problem, tensor: Tensor, a: int, b: int) -> tuple[float, float]:
-    """Seconds of a tensor's bytes, and of the latency that goes with them."""
+    """Seconds of a tensor's bytes, and of the latency that comes with them in a makespan and in no period."""
     if tensor.seconds is not None:
         return float(tensor.seconds[a, b]), 0.0
     return float(tensor.size_bytes / problem.bandwidth_bps[a, b]), float(problem.latency_s[a, b])
@@ -60,22 +60,16 @@ def periods(problem: Problem, every: Placements) -> Vector:
     load = np.zeros((len(every), devices + 1))
     for device in range(devices):
         load[:, device] = np.where(every == device, problem.time_s[:, device], 0.0).sum(axis=1)
-    bytes_s = np.zeros((len(every), devices + 1, devices + 1))
-    delay_s = np.zeros_like(bytes_s)
+    links = np.zeros((len(every), devices + 1, devices + 1))
     for tensor in problem.tensors:
         sender = np.full(len(every), head) if tensor.producer is None else every[:, tensor.producer]
         for a, b in itertools.permutations(range(devices + 1), 2):
             read = (every[:, list(tensor.consumers)] == b).any(axis=1) | (tensor.to_head and b == head)
-            payload, latency = _moves(problem, tensor, a, b)
+            payload, _ = _moves(problem, tensor, a, b)
             goes = (sender == a) & read
             if b != head and len(problem.taking):
                 load[:, b] += goes * tensor.size_bytes * problem.taking[b]
-            bytes_s[:, a, b] += goes * payload
-            if problem.model == "summed":
-                delay_s[:, a, b] += goes * latency
-            else:
-                delay_s[:, a, b] = np.maximum(delay_s[:, a, b], goes * latency)
-    links = bytes_s + delay_s
+            links[:, a, b] += goes * payload
     if problem.model == "summed":
         pays = np.array([not (device < len(problem.free) and problem.free[device]) for device in range(devices)])
         load[:, :devices] += (links.sum(axis=2) + links.sum(axis=1))[:, :devices] * pays

@@ -122,16 +122,13 @@ def test_a_link_of_its_own_may_be_worth_a_way_round() -> None:
     assert parts(three("summed", seconds=1.0, bandwidth_bps=slow)) == ((0,), (1,), (2,))
     two = replace(chain_problem(3, [1.0] * 2, [5.0, 0.0, 5.0]), tensors=three("summed").tensors)
     assert parts(two) == ((0, 1), (2,))  # two devices have no way round
-    late = replace(two, latency_s=np.full((3, 3), 0.5))
-    assert parts(late) == ((0, 1), (2,))  # the link that is used either way has its latency either way
 
 
-def test_a_link_that_is_new_brings_its_latency() -> None:
-    """The one left may still carry something else and keep its own."""
+def test_latencies_keep_no_node_apart() -> None:
     close = (Tensor(0, (1,), 4.0), Tensor(1, (2,), 3.75))
     assert parts(three("overlapped", "port", tensors=close)) == ((0, 1), (2,))
     late = np.full((4, 4), 0.5)
-    assert parts(three("overlapped", "port", tensors=close, latency_s=late)) == ((0,), (1,), (2,))
+    assert parts(three("overlapped", "port", tensors=close, latency_s=late)) == ((0, 1), (2,))
 
 
 def test_pins_memory_and_stages_keep_a_node_where_it_is() -> None:

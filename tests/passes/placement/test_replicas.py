@@ -35,11 +35,12 @@ def test_a_group_is_as_many_times_as_fast_as_its_slowest_member() -> None:
 def test_links_between_groups_carry_what_members_do() -> None:
     problem = replace(chain_problem(2, [1.0] * 5, [1.0]), latency_s=np.full((6, 6), 0.5))
     small = grouped(problem, [(0, 1), (2, 3, 4)])
-    # Of six samples each of the six pairs carries one: 0.25 s of bytes and 0.5 s of latency, a sixth of it a sample.
-    assert loads(small, (0, 1)).links[0, 1] == pytest.approx(0.75 / 6)
+    # Of six samples each of the six pairs carries one: 0.25 s of bytes, a sixth of it a sample, and no latency.
+    assert loads(small, (0, 1)).links[0, 1] == pytest.approx(0.25 / 6)
+    assert small.latency_s[0, 1] == 0.5
     port = grouped(replace(problem, contention="port"), [(0, 1), (2, 3, 4)])
     # A sender carries every second sample, a receiver every third: the sender's port is the busier.
-    assert loads(port, (0, 1)).links[0, 1] == pytest.approx(0.75 / 2)
+    assert loads(port, (0, 1)).links[0, 1] == pytest.approx(0.25 / 2)
 
 
 def test_two_samples_in_turn_by_simulation() -> None:

@@ -22,13 +22,11 @@ def rounded_kinds(problem: Problem, kinds: int) -> Problem:
     order = np.lexsort((problem.memory_bytes, speed))
     time_s, memory_bytes = problem.time_s.copy(), problem.memory_bytes.copy()
     taking = problem.taking.copy()
-    bandwidth_bps, latency_s = problem.bandwidth_bps.copy(), problem.latency_s.copy()
+    bandwidth_bps = problem.bandwidth_bps.copy()
     inner = ~np.eye(problem.device_count, dtype=bool)
     if inner.any():
         bandwidth_bps[:-1, :-1] = bandwidth_bps[:-1, :-1][inner].min()
-        latency_s[:-1, :-1] = latency_s[:-1, :-1][inner].max()
     bandwidth_bps[-1], bandwidth_bps[:, -1] = bandwidth_bps[-1, :-1].min(), bandwidth_bps[:-1, -1].min()
-    latency_s[-1], latency_s[:, -1] = latency_s[-1, :-1].max(), latency_s[:-1, -1].max()
     for same in np.array_split(order, kinds):
         if len(same):
             time_s[:, same] = time_s[:, same].max(axis=1)[:, None]
@@ -40,7 +38,6 @@ def rounded_kinds(problem: Problem, kinds: int) -> Problem:
         time_s=time_s,
         memory_bytes=memory_bytes,
         bandwidth_bps=bandwidth_bps,
-        latency_s=latency_s,
         taking=taking,
         free=np.zeros(0, bool),
     )

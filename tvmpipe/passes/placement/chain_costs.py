@@ -43,13 +43,12 @@ class ChainCosts:
         self.cuts = self._cut_seconds(position)
         self.taken = [self._taking_sums(device, position) for device in self.first]
 
-    def _head_sums(self, device: int, position: dict[int, int]) -> list[tuple[Vector, float]]:
-        """What a stage exchanges with the head: running sums of seconds, and the latency of any, in and out."""
+    def _head_sums(self, device: int, position: dict[int, int]) -> list[Vector]:
+        """What a stage exchanges with the head: running sums of seconds, in and out."""
         problem = self.problem
         sides = []
         for inward in (True, False):
             seconds = np.zeros(self.length)
-            latency = 0.0
             for tensor in problem.tensors:
                 if inward and tensor.producer is None and tensor.consumers:
                     # One that several stages read is counted for the first of them: the bound stays a bound.
@@ -60,9 +59,7 @@ class ChainCosts:
                 else:
                     continue
                 seconds[at] += problem.payload_s(tensor, *ends)
-                if tensor.seconds is None:
-                    latency = float(problem.latency_s[ends])
-            sides.append((_sums(seconds), latency))
+            sides.append(_sums(seconds))
         return sides
 
     def _taking_sums(self, device: int, position: dict[int, int]) -> tuple[Vector, Vector]:
@@ -79,30 +76,28 @@ class ChainCosts:
         problem = self.problem
         crossing = [t for t in problem.tensors if t.producer is not None and t.consumers]
         cuts: dict[tuple[int, int], Vector] = {}
-        known: dict[tuple[float, float], Vector] = {}
+        known: dict[float, Vector] = {}
         sizes = np.zeros(self.length + 1)
-        delayed = np.zeros(self.length + 1, bool)
         fixed = [(position[t.producer] + 1, move_s(problem, t)) for t in crossing if t.seconds is not None]  # type: ignore[index]
         for tensor in crossing:
             assert tensor.producer is not None
             if tensor.seconds is None:
                 sizes[position[tensor.producer] + 1] += tensor.size_bytes
-                delayed[position[tensor.producer] + 1] = True
         for u, v in itertools.product(range(len(self.classes)), repeat=2):
             sender = self.classes[u][0]
             receiver = self.classes[v][0] if u != v else self.classes[v][-1]
             if sender == receiver:
                 continue
-            link = float(problem.bandwidth_bps[sender, receiver]), float(problem.latency_s[sender, receiver])
+            rate = float(problem.bandwidth_bps[sender, receiver])
             if fixed:
-                seconds = sizes / link[0] + delayed * link[1]
+                seconds = sizes / rate
                 for place, matrix in fixed:
                     seconds[place] += matrix[sender, receiver]
                 cuts[u, v] = seconds
                 continue
-            if link not in known:
-                known[link] = sizes / link[0] + delayed * link[1]
-            cuts[u, v] = known[link]
+            if rate not in known:
+                known[rate] = sizes / rate
+            cuts[u, v] = known[rate]
         return cuts
 
     @cached_property
@@ -127,10 +122,9 @@ class ChainCosts:
         summed = self.compute[kind] + given
         within = summed + period_s * (1 + 1e-12) - crossing
         far = np.minimum(far, np.searchsorted(summed, within, side="right") - 1)
-        for sums, latency in self.head[kind]:
-            if sums[-1] > 0 or latency > 0:
-                room = max(0.0, period_s - latency)
-                far = np.minimum(far, np.searchsorted(sums, sums + room * (1 + 1e-12), side="right") - 1)
+        for sums in self.head[kind]:
+            if sums[-1] > 0:
+                far = np.minimum(far, np.searchsorted(sums, sums + period_s * (1 + 1e-12), side="right") - 1)
         return np.maximum(far, np.arange(self.length + 1))
 
     def placement(self, stages: list[tuple[int, int, int]]) -> tuple[int, ...]:

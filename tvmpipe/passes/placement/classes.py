@@ -8,7 +8,10 @@ from tvmpipe.passes.placement.problem import Matrix, Problem
 
 
 def device_classes(problem: Problem) -> tuple[tuple[int, ...], ...]:
-    """The devices, equal ones together: same times, memory and links, up to the two changing places."""
+    """The devices, equal ones together: same times, memory and links, up to the two changing places.
+
+    Links are the same to a period whatever their latencies.
+    """
     classes: list[list[int]] = []
     for device in range(problem.device_count):
         for same in classes:
@@ -27,7 +30,7 @@ def _equal(problem: Problem, a: int, b: int) -> bool:
         return False
     if len(problem.taking) and problem.taking[a] != problem.taking[b]:
         return False
-    matrices = [problem.bandwidth_bps, problem.latency_s]
+    matrices = [problem.bandwidth_bps, *([problem.latency_s] if problem.model == "makespan" else [])]
     matrices += [tensor.seconds for tensor in problem.tensors if tensor.seconds is not None]
     return all(_exchangeable(matrix, a, b) for matrix in matrices)
 
@@ -42,12 +45,9 @@ def _exchangeable(matrix: Matrix, a: int, b: int) -> bool:
 
 
 def uniform_links(problem: Problem) -> bool:
-    """Whether every tensor takes the same time between any two devices (the head's links may differ)."""
+    """Whether every tensor keeps the link between any two devices busy for as long (the head's links may differ)."""
     if any(tensor.seconds is not None for tensor in problem.tensors):
         return False
     inner = ~np.eye(problem.device_count, dtype=bool)
-    for matrix in (problem.bandwidth_bps, problem.latency_s):
-        among = matrix[:-1, :-1][inner]
-        if len(among) and among.min() != among.max():
-            return False
-    return True
+    among = problem.bandwidth_bps[:-1, :-1][inner]
+    return not len(among) or bool(among.min() == among.max())

@@ -4,9 +4,7 @@ A period is a maximum of sums: what each device, link or port spends on nodes an
 its neighbours, and move v to u's device. Only v's seconds and the tensors that v makes or reads change what they
 cost, and what they cost depends on the devices of v and of the other ends of these tensors alone. So if, for every
 choice of those devices, no sum becomes larger, then no placement becomes worse, whatever the rest of it is: v may be
-made one with u. That is looked at choice by choice, with asymmetric links, ports and free devices as they are. (A
-latency that a link counts once is taken as new where only the moved tensors use the link, and as kept where they
-leave it, since other tensors may be there or not.)
+made one with u. That is looked at choice by choice, with asymmetric links, ports and free devices as they are.
 
 The placement stays allowed if v may run wherever u may; if u's device has room for everything or v adds nothing to
 what is held; and with `contiguous` if u is v's only predecessor or its only successor: then each step a -> c between
@@ -126,9 +124,6 @@ def follows(problem: Problem, node: int, leader: int) -> bool:
     moved[:, 0] = where[:, 1]
     with np.errstate(invalid="ignore"):  # inf - inf, where there is no link: never proven
         links = _links(problem, nodes, moved, node) - _links(problem, nodes, where, node)
-        if problem.model != "summed" and problem.latency_s.any():
-            new = _used(problem, nodes, moved, node) & ~_used(problem, nodes, where, node)
-            links += np.where(new, problem.latency_s, 0.0)
         device = _taken(problem, nodes, moved, node) - _taken(problem, nodes, where, node)
         return bool((_sums(problem, node, where, device, links) <= _ROUNDING * _largest(problem, node)).all())
 
@@ -182,24 +177,12 @@ def _taken(
 def _links(
     problem: Problem, nodes: Sequence[int], where: np.ndarray[tuple[int, int], np.dtype[np.int64]], node: int
 ) -> Matrix:
-    """[M, D + 1, D + 1] seconds that the node's tensors take of each link, without latencies that links count once."""
+    """[M, D + 1, D + 1] seconds that the node's tensors take of each link."""
     found = np.zeros((len(where), problem.head + 1, problem.head + 1))
     for tensor in _tensors(problem, node):
         sender, receives = _receives(problem, nodes, where, tensor)
-        seconds = move_s(problem, tensor, latency=problem.model == "summed")
+        seconds = move_s(problem, tensor)
         found[np.arange(len(where)), sender] += np.where(receives, seconds[sender], 0.0)
-    return found
-
-
-def _used(
-    problem: Problem, nodes: Sequence[int], where: np.ndarray[tuple[int, int], np.dtype[np.int64]], node: int
-) -> np.ndarray[tuple[int, int, int], np.dtype[np.bool_]]:
-    """[M, D + 1, D + 1] whether the node's tensors use a link whose latency counts once."""
-    found = np.zeros((len(where), problem.head + 1, problem.head + 1), bool)
-    for tensor in _tensors(problem, node):
-        if tensor.seconds is None:
-            sender, receives = _receives(problem, nodes, where, tensor)
-            found[np.arange(len(where)), sender] |= receives
     return found
 
 

@@ -130,12 +130,12 @@ class Costs:
             if problem.model == "overlapped" and problem.contention == "pair" and not self.crowded:
                 share = 1.0 / len(others)  # transfers may come over as many links as there are other devices
             pick = np.max if self.crowded else np.min
-            inner = [move_s(problem, t, latency=summed) for t in self.inner]
+            inner = [move_s(problem, t) for t in self.inner]
             received = self._received(self.inner, [share * float(pick(m[others, device])) for m in inner])
             sent = self._sent(self.inner, [share * float(pick(m[device, others])) for m in inner])
-        given_s = [float(move_s(problem, t, latency=summed)[head, device]) for t in self.given]
+        given_s = [float(move_s(problem, t)[head, device]) for t in self.given]
         given = self._received(self.given, given_s)
-        result_s = [float(move_s(problem, t, latency=summed)[device, head]) for t in self.results]
+        result_s = [float(move_s(problem, t)[device, head]) for t in self.results]
         made = np.array([self.sets[:, t.producer] for t in self.results], float).reshape(-1, len(self.sets)).T
         results = [(1.0 - made, made * np.array(result_s))] if result_s else []
         if summed:

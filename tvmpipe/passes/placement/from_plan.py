@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvmpipe.passes.cost import CostTable
-from tvmpipe.passes.links import Message, messages_of, pairs_of, transfer_s
+from tvmpipe.passes.links import Message, busy_s, messages_of, pairs_of
 from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
 from tvmpipe.passes.plan import Plan
 from tvmpipe.passes.price import stage_seconds
@@ -34,7 +34,7 @@ def stage_problem(
         for pair in pairs_of(message.sender, message.receiver):
             sender, receiver = (number[end] for end in pair)
             encoding = encodings.get(pair, "none")
-            seconds[sender, receiver] = transfer_s(graph, cluster, *pair, message.values, encoding)
+            seconds[sender, receiver] = busy_s(graph, cluster, *pair, message.values, encoding)
         readers = _readers(plan, message)
         tensors.append(Tensor(message.stage, readers, to_head=message.receiver == HEAD, seconds=seconds))
     for made, stage in enumerate(plan.stages):
@@ -54,7 +54,7 @@ def stage_problem(
         memory_bytes=np.full(count, np.inf),
         tensors=tuple(tensors),
         bandwidth_bps=np.full((count + 1, count + 1), np.inf),
-        latency_s=np.zeros((count + 1, count + 1)),
+        latency_s=np.array([[cluster.link(a, b).latency_s for b in number] for a in number]),
         model="overlapped",
     )
     placed = tuple(places.index(stage.device) for stage in plan.stages)

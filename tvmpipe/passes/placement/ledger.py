@@ -11,12 +11,11 @@ from tvmpipe.passes.placement.problem import Problem
 
 @dataclass(frozen=True)
 class Change:
-    """What moving a node does: seconds added to resources, latencies that come or go with a link's first tensor."""
+    """What moving a node does: seconds added to resources."""
 
     node: int
     target: int
     seconds: dict[int, float]
-    carried: dict[tuple[int, int], int]
 
 
 class Ledger:
@@ -35,7 +34,6 @@ class Ledger:
         self.by_link = problem.contention == "pair"
         self.times = problem.time_s.tolist()
         self.pace = (1.0 / problem.bandwidth_bps).tolist()
-        self.latency = problem.latency_s.tolist()
         self.given = [None if t.seconds is None else t.seconds.tolist() for t in problem.tensors]
         self.taking = [[problem.taking_s(tensor, d) for d in range(self.count)] for tensor in problem.tensors]
         self.size = [float(t.size_bytes) for t in problem.tensors]
@@ -49,7 +47,6 @@ class Ledger:
         width = self.count + 1
         links = 0 if self.summed else width * width if self.by_link else 2 * width
         self.load = [0.0] * (self.count + links)
-        self.carriers: dict[tuple[int, int], int] = defaultdict(int)
         self.readers: list[dict[int, int]] = [defaultdict(int) for _ in problem.tensors]
         self.on: list[set[int]] = [set() for _ in range(self.count)]
         self.held = [0.0] * self.count
@@ -62,34 +59,22 @@ class Ledger:
             self.on[device].add(node)
             self.held[device] += self._arriving(node, device)
         seconds: dict[int, float] = defaultdict(float)
-        carried: dict[tuple[int, int], int] = defaultdict(int)
         for number, tensor in enumerate(self.problem.tensors):
             sender = self.head if tensor.producer is None else self.device_of[tensor.producer]
             for reader in tensor.consumers:
                 self.readers[number][self.device_of[reader]] += 1
             for receiver in self._receivers(number):
                 if receiver != sender:
-                    self._move(number, sender, receiver, 1, seconds, carried)
-        self._delay(carried, seconds)
+                    self._move(number, sender, receiver, 1, seconds)
         for resource, more in seconds.items():
             self.load[resource] += more
-        for link, more_tensors in carried.items():
-            self.carriers[link] += more_tensors
 
     def _receivers(self, number: int) -> Iterator[int]:
         yield from (device for device, readers in self.readers[number].items() if readers)
         if self.problem.tensors[number].to_head:
             yield self.head
 
-    def _move(
-        self,
-        number: int,
-        sender: int,
-        receiver: int,
-        sign: int,
-        seconds: dict[int, float],
-        carried: dict[tuple[int, int], int],
-    ) -> None:
+    def _move(self, number: int, sender: int, receiver: int, sign: int, seconds: dict[int, float]) -> None:
         table = self.given[number]
         if table is not None:
             cost = table[sender][receiver] if max(sender, receiver) < len(table) else 0.0
@@ -98,16 +83,12 @@ class Ledger:
         if receiver != self.head:
             seconds[receiver] += sign * self.taking[number][receiver]
         if self.summed:
-            if table is None:
-                cost += self.latency[sender][receiver]
             for end in (sender, receiver):
                 if self.pays[end]:
                     seconds[end] += sign * cost
             return
         for resource in self._resources(sender, receiver):
             seconds[resource] += sign * cost
-        if table is None:
-            carried[sender, receiver] += sign
 
     def _resources(self, sender: int, receiver: int) -> tuple[int, ...]:
         width = self.count + 1
@@ -115,19 +96,10 @@ class Ledger:
             return (self.count + sender * width + receiver,)
         return self.count + sender, self.count + width + receiver
 
-    def _delay(self, carried: dict[tuple[int, int], int], seconds: dict[int, float]) -> None:
-        for (sender, receiver), more in carried.items():
-            before = self.carriers[sender, receiver]
-            change = (before + more > 0) - (before > 0)
-            if change:
-                for resource in self._resources(sender, receiver):
-                    seconds[resource] += change * self.latency[sender][receiver]
-
     def change(self, node: int, target: int) -> Change:
         """What moving a node to a device would do."""
         origin = self.device_of[node]
         seconds: dict[int, float] = defaultdict(float)
-        carried: dict[tuple[int, int], int] = defaultdict(int)
         seconds[origin] -= self.times[node][origin]
         seconds[target] += self.times[node][target]
         tensors = self.problem.tensors
@@ -135,17 +107,16 @@ class Ledger:
             producer = tensors[number].producer
             sender = self.head if producer is None else self.device_of[producer]
             if origin != sender and self.readers[number][origin] == 1:
-                self._move(number, sender, origin, -1, seconds, carried)
+                self._move(number, sender, origin, -1, seconds)
             if target != sender and self.readers[number][target] == 0:
-                self._move(number, sender, target, 1, seconds, carried)
+                self._move(number, sender, target, 1, seconds)
         for number in self.problem.outputs[node]:
             for receiver in self._receivers(number):
                 if receiver != origin:
-                    self._move(number, origin, receiver, -1, seconds, carried)
+                    self._move(number, origin, receiver, -1, seconds)
                 if receiver != target:
-                    self._move(number, target, receiver, 1, seconds, carried)
-        self._delay(carried, seconds)
-        return Change(node, target, seconds, carried)
+                    self._move(number, target, receiver, 1, seconds)
+        return Change(node, target, seconds)
 
     def fits(self, node: int, target: int) -> bool:
         """Whether a device may run a node and has the memory for it next to what it holds."""
@@ -191,8 +162,6 @@ class Ledger:
         origin = self.device_of[node]
         for resource, more in change.seconds.items():
             self.load[resource] += more
-        for link, tensors in change.carried.items():
-            self.carriers[link] += tensors
         for number in self.problem.inputs[node]:
             self.readers[number][origin] -= 1
             self.readers[number][target] += 1

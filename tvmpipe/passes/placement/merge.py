@@ -113,7 +113,7 @@ def _shared(problem: Problem, owner: dict[int, int]) -> tuple[Shared, ...]:
 
 def _tensors(problem: Problem, owner: dict[int, int], ends: Sequence[int]) -> tuple[Tensor, ...]:
     """Tensors between parts; those with the same ends become one where the model cannot tell the difference."""
-    additive = problem.model == "overlapped" or (problem.model == "summed" and not problem.latency_s.any())
+    additive = problem.model != "makespan"
     found: dict[tuple[object, ...], Tensor] = {}
     for number, tensor in enumerate(problem.tensors):
         producer = None if tensor.producer is None else owner[tensor.producer]

@@ -24,25 +24,19 @@ def crossings(problem: Problem, device_of: Sequence[int]) -> Iterator[tuple[int,
 def loads(problem: Problem, device_of: Sequence[int]) -> Loads:
     """Seconds per sample on every device and link, and the period that these make.
 
-    "overlapped": a link, or with `contention` "port" a port, takes its bytes and one latency if it carries anything.
-    A device's compute includes taking in what it receives.
+    "overlapped": a link, or with `contention` "port" a port, takes its bytes. A device's compute includes taking in
+    what it receives.
     "summed": transfers count on both ends, the sender paying once for each receiver; the head's ends are free.
+    Latencies keep nobody busy.
     """
     placed = np.asarray(device_of)
     compute = np.zeros(problem.device_count)
     np.add.at(compute, placed, problem.time_s[np.arange(problem.node_count), placed])
     links: dict[tuple[int, int], float] = defaultdict(float)
-    delayed: set[tuple[int, int]] = set()
     for number, sender, receiver in crossings(problem, device_of):
         tensor = problem.tensors[number]
         if receiver != problem.head:
             compute[receiver] += problem.taking_s(tensor, receiver)
-        if problem.model == "summed":
-            links[sender, receiver] += problem.transfer_s(tensor, sender, receiver)
-            continue
-        if tensor.seconds is None and (sender, receiver) not in delayed:
-            delayed.add((sender, receiver))
-            links[sender, receiver] += float(problem.latency_s[sender, receiver])
         links[sender, receiver] += problem.payload_s(tensor, sender, receiver)
     device = compute.copy()
     if problem.model == "summed":

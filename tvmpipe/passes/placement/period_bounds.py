@@ -96,7 +96,7 @@ def _head_s(problem: Problem) -> float:
         total_s, sizes = 0.0, 0.0
         for tensor in problem.tensors:
             if sends == (tensor.producer is None) and (tensor.consumers if sends else tensor.to_head):
-                seconds = move_s(problem, tensor, latency=False)
+                seconds = move_s(problem, tensor)
                 total_s += float((seconds[-1, :-1] if sends else seconds[:-1, -1]).min())
                 sizes += tensor.size_bytes if tensor.seconds is None else 0.0
         rates = problem.bandwidth_bps[-1, :-1] if sends else problem.bandwidth_bps[:-1, -1]

@@ -76,7 +76,6 @@ class _Program:
         self.goal = pulp.LpVariable("goal", low_s * self.scale, upper)
         self.model.setObjective(self.goal)
         self.loads: dict[tuple[str, int, int], list[_Term]] = defaultdict(list)
-        self.delays: dict[tuple[int, int], Any] = {}
         self.x = {
             (n, d): pulp.LpVariable(f"x_{n}_{d}", 0, 1, pulp.LpInteger)
             for n in range(problem.node_count)
@@ -139,11 +138,10 @@ class _Program:
 
     def _moves(self) -> None:
         problem = self.problem
-        latencies = problem.model == "overlapped" and bool(problem.latency_s[:-1, :-1].any())
         pairs = problem.model == "overlapped" and problem.contention == "pair"
-        counted = uniform_links(problem) and not latencies and not pairs and not problem.taking.any()
+        counted = uniform_links(problem) and not pairs and not problem.taking.any()
         for number, tensor in enumerate(problem.tensors):
-            seconds = move_s(problem, tensor, latency=problem.model == "summed") * self.scale
+            seconds = move_s(problem, tensor) * self.scale
             if tensor.producer is None:
                 self._from_head(number, seconds)
                 continue
@@ -175,17 +173,8 @@ class _Program:
                 if end != problem.head and not problem.is_free(end):
                     self.loads["device", end, end].append((variable, seconds))
             return
-        names = self._resources(sender, receiver)
-        for name in names:
+        for name in self._resources(sender, receiver):
             self.loads[name].append((variable, seconds))
-        latency = float(problem.latency_s[sender, receiver]) * self.scale
-        if latency > 0 and problem.tensors[number].seconds is None:
-            if (sender, receiver) not in self.delays:
-                used = pulp.LpVariable(f"used_{sender}_{receiver}", 0, 1)
-                self.delays[sender, receiver] = used
-                for name in names:
-                    self.loads[name].append((used, latency))
-            self.add([(variable, 1.0), (self.delays[sender, receiver], -1.0)], "<=", 0.0)
 
     def _resources(self, sender: int, receiver: int) -> list[tuple[str, int, int]]:
         if self.problem.contention == "pair":

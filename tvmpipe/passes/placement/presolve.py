@@ -76,11 +76,10 @@ def least_move_s(problem: Problem, tensor: Tensor) -> float:
     return float(seconds[inner].min())
 
 
-def move_s(problem: Problem, tensor: Tensor, *, latency: bool = True) -> Matrix:
-    """[D + 1, D + 1] seconds of a tensor between each two devices, or to and from the head."""
+def move_s(problem: Problem, tensor: Tensor) -> Matrix:
+    """[D + 1, D + 1] seconds for which a tensor keeps each link busy, between two devices or to and from the head."""
     if tensor.seconds is not None:
         if len(tensor.seconds) == problem.device_count + 1:
             return tensor.seconds
         return np.pad(tensor.seconds, ((0, 1), (0, 1)))
-    seconds = tensor.size_bytes / problem.bandwidth_bps
-    return seconds + problem.latency_s if latency else seconds
+    return tensor.size_bytes / problem.bandwidth_bps

@@ -10,6 +10,10 @@ Three cost models, each from a paper, that must not be mixed:
 - "makespan" (Zhang et al., Moirai, 2023): the time of one sample alone. A device runs one node at a time; a transfer
   takes the ports that `contention` says, one at a time each.
 
+A link's latency keeps nobody busy: the next tensor follows while one is still on its way. So it has no part in a
+period, in which it only asks for more samples at once. In a makespan, where a tensor's reader waits for it, it is a
+part of the transfer; Moirai's transfers, latency and bytes, keep their ports for all of it.
+
 Times are seconds, sizes bytes, rates bytes per second. Nodes and devices are numbers from 0; the head, which feeds
 inputs and takes results, is the device after the last one wherever a matrix has a place for it.
 """
@@ -35,7 +39,8 @@ Matrix = NDArray[np.float64]
 class Tensor:
     """What `producer` (None: the head) makes and `consumers` read; `to_head`: it is also a result.
 
-    `seconds[a, b]`, where given, is how long it takes from device a to b; else size and link say so.
+    `seconds[a, b]`, where given, is how long it takes from device a to b; else size and link say so. In the models of
+    throughput that is how long it keeps busy what carries it; the link's latency comes after it.
     """
 
     producer: int | None
@@ -66,6 +71,7 @@ class Problem:
         memory_bytes: [D] infinite where there is no limit.
         tensors: what passes between nodes; together they make the graph, which has no cycle.
         bandwidth_bps, latency_s: [D + 1, D + 1] links, row to column, the head last; the diagonals mean nothing.
+            In the models of throughput a latency only says when tensors arrive.
         model: how the figure to minimise is made; `contention`: whether each ordered pair of devices has a link of
             its own ("pair"), or all transfers of a device share its send port and its receive port ("port").
         free: [D] True for a device whose transfers take no time ("summed" only: the host of its accelerators).
@@ -151,7 +157,7 @@ class Problem:
         return float(tensor.size_bytes * self.taking[receiver])
 
     def transfer_s(self, tensor: Tensor, sender: int, receiver: int) -> float:
-        """Seconds to move a tensor alone between two devices (or the head): its bytes and one latency."""
+        """Seconds of a tensor alone between two devices (or the head) in a makespan: its bytes and the latency."""
         if sender == receiver:
             return 0.0
         if tensor.seconds is not None:
@@ -159,7 +165,7 @@ class Problem:
         return float(tensor.size_bytes / self.bandwidth_bps[sender, receiver] + self.latency_s[sender, receiver])
 
     def payload_s(self, tensor: Tensor, sender: int, receiver: int) -> float:
-        """The same without the latency."""
+        """Seconds for which a tensor keeps a link between two devices (or the head) busy: its bytes."""
         if tensor.seconds is not None or sender == receiver:
             return self.transfer_s(tensor, sender, receiver)
         return float(tensor.size_bytes / self.bandwidth_bps[sender, receiver])

@@ -48,7 +48,7 @@ def grouped(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
         memory_bytes=np.array([problem.memory_bytes[group].min() for group in members]),
         tensors=tuple(_between(tensor, ends, shares) for tensor in problem.tensors),
         bandwidth_bps=_over(problem.bandwidth_bps, ends, np.min) * shares,
-        latency_s=_over(problem.latency_s, ends, np.max) / shares,
+        latency_s=_over(problem.latency_s, ends, np.max),
         taking=_taking(problem, members),
         free=np.array([all(problem.is_free(device) for device in group) for group in members], bool),
     )
@@ -93,18 +93,14 @@ def period_in_turn(problem: Problem, groups: Groups, device_of: Sequence[int]) -
         members = list(groups[here])
         device[members] += problem.time_s[node, members] / len(members)
     links: dict[tuple[int, int], float] = {}
-    delayed: set[tuple[int, int]] = set()
     ends = [*groups, (problem.head,)]
     for number, sender, receiver in crossings(replace(problem, devices=("",) * len(groups)), device_of):
         tensor, senders, receivers = problem.tensors[number], ends[sender], ends[receiver]
         rounds = math.lcm(len(senders), len(receivers))
         for turn in range(rounds):
             a, b = senders[turn % len(senders)], receivers[turn % len(receivers)]
-            once = problem.model != "summed" and (a, b) in delayed
-            seconds = (problem.payload_s if once else problem.transfer_s)(tensor, a, b) / rounds
+            seconds = problem.payload_s(tensor, a, b) / rounds
             links[a, b] = links.get((a, b), 0.0) + seconds
-            if tensor.seconds is None:
-                delayed.add((a, b))
             if b != problem.head:
                 device[b] += problem.taking_s(tensor, b) / rounds
             if problem.model == "summed":

@@ -272,7 +272,7 @@ def _many_kinds(problem: Problem) -> bool:
 def program_size(problem: Problem) -> int:
     """About how many variables the mixed-integer program has."""
     devices = problem.device_count
-    paired = problem.model == "overlapped" and (problem.contention == "pair" or bool(problem.latency_s.any()))
+    paired = problem.model == "overlapped" and problem.contention == "pair"
     per_tensor = devices * devices if paired or not uniform_links(problem) else 2 * devices
     return problem.node_count * devices + len(problem.tensors) * per_tensor
 
