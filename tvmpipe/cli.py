@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.logging import RichHandler
 
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Key, Pin, Shape
 from tvmpipe.commands.progress import stderr
+from tvmpipe.console import PlainConsole
 from tvmpipe.errors import InputError, TvmpipeError
+from tvmpipe.text import clean
 
 
 def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
@@ -36,7 +37,7 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
         if outcome is not None and as_json:
             click.echo(json.dumps(outcome.facts, indent=2))
         elif outcome is not None:
-            Console(width=None if sys.stdout.isatty() else 160).print(outcome.view)
+            PlainConsole(width=None if sys.stdout.isatty() else 160).print(outcome.view)
         if outcome is not None and outcome.exit_code:
             sys.exit(outcome.exit_code)
 
@@ -46,7 +47,7 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
 def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"error": type(error).__name__, "message": message}))
-    click.echo(f"tvmpipe: error: {message}", err=True)
+    click.echo(f"tvmpipe: error: {clean(message)}", err=True)
     sys.exit(code)
 
 

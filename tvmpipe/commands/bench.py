@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from tvmpipe.bench import BenchResult, PrimitiveTime, bench_model
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress
+from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import DeviceError
 from tvmpipe.reference import TOLERANCE
 from tvmpipe.units import format_duration
@@ -38,7 +37,7 @@ def run_bench(model: Path, **options: Any) -> Outcome:
 
 def render(result: BenchResult) -> Group:
     """The primitives as a table, the whole below it."""
-    table = Table(title=f"Primitives of {result.model} on {result.device}, {_threads(result)}")
+    table = PlainTable(title=f"Primitives of {result.model} on {result.device}, {_threads(result)}")
     for column in ("primitive", "operators", "tensors", "calls", "each", "total", "share", "GFLOP/s", "of peak"):
         table.add_column(column, justify="left" if column in ("primitive", "operators", "tensors") else "right")
     total_s = sum(primitive.total_s for primitive in result.primitives)
@@ -59,7 +58,7 @@ def render(result: BenchResult) -> Group:
             f"(middle half of {result.runs} pairs {low:.3f} to {high:.3f}): {factor:.2f}x {comparison}; "
             f"relative error {result.relative_error:.1e}"
         )
-    return Group(table, *(Text(line) for line in lines))
+    return Group(table, *(plain(line) for line in lines))
 
 
 def _cells(primitive: PrimitiveTime, total_s: float) -> tuple[str, ...]:

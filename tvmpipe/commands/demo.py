@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx
 from rich.console import Group
-from rich.text import Text
 
 from tvmpipe.build import build
 from tvmpipe.bundle import Bundle, check_target
@@ -18,6 +17,7 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, stderr
 from tvmpipe.commands.run import describe_run, measure_stream, render_run
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.console import plain
 from tvmpipe.errors import DeviceError, InputError
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.targets.cluster import parse_cluster
@@ -114,7 +114,7 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
         f"{facts['speedup']:.2f}x measured, {facts['predicted_speedup']:.2f}x predicted",
         f"sent {format_size(facts['sent_bytes'])} of libraries and weights; wrote {bundle_path} and {cluster_path}",
     ]
-    return Outcome({**facts, "plan": plan}, Group(render(plan), render_run(facts), *(Text(line) for line in lines)))
+    return Outcome({**facts, "plan": plan}, Group(render(plan), render_run(facts), *(plain(line) for line in lines)))
 
 
 def _write_model(path: Path) -> None:

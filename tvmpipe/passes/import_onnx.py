@@ -23,6 +23,7 @@ from tvmpipe.passes.base import CompileState, Signature
 from tvmpipe.passes.importable import DTYPES, check_operators, label
 from tvmpipe.passes.weightless import on_structure
 from tvmpipe.tensors import TensorSpec
+from tvmpipe.text import clean
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def _read(source: Any) -> tuple[onnx.ModelProto, str, str]:
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
         digest = hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest()
-        return copy, source.graph.name or "model", digest
+        return copy, clean(source.graph.name) or "model", digest
     path = Path(source)
     if not path.is_file():
         raise ModelError(f"model file {path} does not exist")
@@ -69,7 +70,7 @@ def _read(source: Any) -> tuple[onnx.ModelProto, str, str]:
         raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"the external weights of {path} cannot be read: {_first_line(error)}") from None
-    return model, path.stem, digest
+    return model, clean(path.stem), digest
 
 
 def _checked(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -40,6 +40,7 @@ from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.probes import LinkProbes
 from tvmpipe.runtime.process import compute_environment, die_with_parent
 from tvmpipe.runtime.store import Store
+from tvmpipe.text import clean
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, in
 
 
 def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
-    sys.stderr.write(f"tvmpipe agent: RPC server thread failed: {failure.exc_value}\n")
+    sys.stderr.write(f"tvmpipe agent: RPC server thread failed: {clean(failure.exc_value)}\n")
     os._exit(1)
 
 

@@ -26,6 +26,7 @@ from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.spec import HostSpec
 from tvmpipe.runtime.store import Store
+from tvmpipe.text import PlainFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,9 @@ class HostOptions(BaseModel):
 def main() -> None:
     """Read openings until the input ends."""
     die_with_parent()
-    logging.basicConfig(level=logging.WARNING, format="tvmpipe host: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter("tvmpipe host: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     options = HostOptions.model_validate_json(sys.argv[1])
     # Whatever else writes to the output must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
