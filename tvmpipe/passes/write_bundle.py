@@ -152,7 +152,7 @@ class _Writer:
 
 
 def _entry(root: Path, file: Path) -> FileEntry:
-    return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file))
+    return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file), size_bytes=file.stat().st_size)
 
 
 def _manifest(root: Path, state: CompileState, signature: Signature, plans: tuple[PlanEntry, ...]) -> Manifest:
