@@ -248,6 +248,9 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
 @click.option("--memory", "memory_bytes", type=SIZE, help="Memory to offer, such as 512MiB; default: all.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder for libraries and weights that were sent.")
+@click.option(
+    "--store-limit", "store_limit_bytes", type=SIZE, help="Keep no more than this there; what is used least goes first."
+)
 @click.option("--link-port", type=click.IntRange(1, 65535), default=9200, help="First port to try for tensors.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where others reach the link port, if it is elsewhere.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")

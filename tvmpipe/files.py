@@ -18,6 +18,15 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder written to the disk, so that a file that was renamed there is there after a crash."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def check_writable(path: Path, what: str) -> None:
     """Refuse before long work what could not be written after it. Raises InputError."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):

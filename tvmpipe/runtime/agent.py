@@ -40,6 +40,7 @@ from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.probes import LinkProbes
 from tvmpipe.runtime.process import compute_environment, die_with_parent
 from tvmpipe.runtime.store import Store
+from tvmpipe.runtime.store_functions import store_functions
 from tvmpipe.text import clean
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class AgentOptions:
     threads: int | None = None
     memory_bytes: int | None = None
     store: Path | None = None
+    store_limit_bytes: int | None = None
     cluster_key: Path | None = None
     emulation: Emulation = field(default_factory=Emulation)
     metrics_port: int | None = None
@@ -123,6 +125,7 @@ def serve(options: AgentOptions) -> None:
             address=options.host,
             port=link_port,
             store=root.absolute(),
+            store_limit_bytes=options.store_limit_bytes,
             memory_bytes=memory_bytes,
             cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
             emulation=options.emulation,
@@ -221,7 +224,9 @@ def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, in
     guard_handshakes()
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
-    register_functions(Store(host.store), KeeperClient(keeper_address(folder)), LinkProbes(host))
+    register_functions(
+        Store(host.store, host.store_limit_bytes), KeeperClient(keeper_address(folder)), LinkProbes(host)
+    )
 
 
 def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
@@ -235,9 +240,7 @@ def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> 
 
     for name, function in {
         "keeper": keeper.ask,
-        "store_has": lambda sha256, suffix: int(store.has(sha256, suffix)),
-        "store_append": lambda sha256, suffix, chunk: store.append(sha256, suffix, bytes(chunk)),
-        "store_commit": store.commit,
+        **store_functions(store),
         "dial_back": link.dial_back,
         "echo": link.echo,
         "time_link": link.time_link,

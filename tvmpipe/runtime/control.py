@@ -14,6 +14,7 @@ from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.spec import HostSpec
+from tvmpipe.runtime.store import Wanted, files_of
 from tvmpipe.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -75,16 +76,16 @@ class AgentControl:
 
     def send(self, bundle: Bundle, stages: Iterable[StageEntry]) -> int:
         """Send the libraries and weights that the device's store lacks. Returns the bytes sent."""
-        sent = 0
-        files: dict[tuple[str, str], FileEntry] = {}
-        for stage in stages:
-            files[stage.library.sha256, ".so"] = stage.library
-            files |= {(file.sha256, ".safetensors"): file for file in stage.weight_files}
-        for (_, suffix), file in files.items():
-            size = bundle.path_of(file).stat().st_size
-            with self.session.guard(f"sending {file.path}", more_s=size / SLOWEST_UPLOAD_BPS):
-                sent += self._send(bundle, file, suffix)
-        return sent
+        files = {wanted: entry for stage in stages for wanted, entry in files_of(stage).items()}
+        prepare = self._function("tvmpipe.store_prepare")
+        with self.session.guard("looking at what it has"):
+            answer = json.loads(str(prepare(json.dumps([one._asdict() for one in files]))))
+        self._refuse_on(answer.get("error"), "the stages' files")
+        missing = [Wanted(**one) for one in answer["missing"]]
+        for one in missing:
+            with self.session.guard(f"sending {files[one].path}", more_s=one.size_bytes / SLOWEST_UPLOAD_BPS):
+                self._send(bundle, files[one], one)
+        return sum(one.size_bytes for one in missing)
 
     def open(self, claim: Claim, spec: HostSpec, ready: Callable[[], bool], deadline: float) -> None:
         """Have the stages hosted; returns once they are loaded and `ready` says that they are heard of."""
@@ -116,17 +117,16 @@ class AgentControl:
         with self.session.guard("giving it back"):
             _ask(self._keeper, {"do": "release", "claim": claim.model_dump()})
 
-    def _send(self, bundle: Bundle, file: FileEntry, suffix: str) -> int:
-        has, append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("has", "append", "commit"))
-        if has(file.sha256, suffix):
-            return 0
-        sent = 0
+    def _send(self, bundle: Bundle, file: FileEntry, one: Wanted) -> None:
+        append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("append", "commit"))
         with bundle.path_of(file).open("rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
-                append(file.sha256, suffix, bytearray(chunk))
-                sent += len(chunk)
-        commit(file.sha256, suffix)
-        return sent
+                self._refuse_on(str(append(one.sha256, one.suffix, bytearray(chunk))), file.path)
+        self._refuse_on(str(commit(one.sha256, one.suffix)), file.path)
+
+    def _refuse_on(self, error: str | None, what: str) -> None:
+        if error:
+            raise DeviceError(f"device {self.session.device.name} cannot take {what}: {error}")
 
     def _function(self, name: str) -> Any:
         function = self.session.function(name)

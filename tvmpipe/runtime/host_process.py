@@ -39,6 +39,7 @@ class HostOptions(BaseModel):
     address: str
     port: int
     store: Path
+    store_limit_bytes: int | None = None
     memory_bytes: int
     cluster_key: Path | None
     emulation: Emulation
@@ -66,6 +67,7 @@ class _HostProcess:
         self._writing = threading.Lock()
         self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hosted: HostedSession | None = None
+        self._store = Store(options.store)
 
     def listen(self) -> None:
         """Take commands; a new one ends what is being served, `close` the process as well."""
@@ -87,7 +89,8 @@ class _HostProcess:
             command = self._commands.get()
             session = command["open"]["session"]
             try:
-                self._serve(HostSpec.model_validate(command["open"]))
+                with self._store:
+                    self._serve(HostSpec.model_validate(command["open"]))
             except (TvmpipeError, ValidationError, OSError, MemoryError, ValueError, RuntimeError) as error:
                 self._say("failed", session, str(error) or type(error).__name__)
 
@@ -108,7 +111,7 @@ class _HostProcess:
 
         self._say("loading", spec.session)
         tvm_ffi.get_global_func("runtime.config_threadpool")(1, spec.threads)
-        runner = LoadedStages(spec.stages, Store(self._options.store), self._options.memory_bytes)
+        runner = LoadedStages(spec.stages, self._store, self._options.memory_bytes)
         key = self._options.cluster_key
         with Sockets(None if key is None else ClusterKey.load(key)) as sockets:
             address = (self._options.address, self._options.port)

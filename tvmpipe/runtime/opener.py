@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tvmpipe.errors import DeviceError, DeviceHeldError, TvmpipeError
+from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceLostError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
 from tvmpipe.runtime.address import address_towards, format_address, is_loopback, parse_address
 from tvmpipe.runtime.control import AgentControl
@@ -23,7 +23,7 @@ from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.rpc_session import RpcSession, open_session
 from tvmpipe.runtime.sockets import Sockets
-from tvmpipe.runtime.spec import Opening, host_spec
+from tvmpipe.runtime.spec import HostSpec, Opening, host_spec
 from tvmpipe.runtime.stock_server import RemoteStages, StockServer
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.runtime.watchdog import Watchdog
@@ -216,9 +216,24 @@ class Opener:
             self._host_here(spec, reached)
             return
         reached.agent.check(spec.stages)
-        self._count(reached.agent.send(self.bundle, [*spec.stages, *self._spare(device.name)]))
+        files = [*spec.stages, *self._spare(device.name)]
+        self._count(reached.agent.send(self.bundle, files))
+        try:
+            self._load(reached.agent, spec)
+        except DeviceLostError:
+            raise
+        except DeviceError:
+            # What it finds damaged it removes from its store; then there is something to send again.
+            sent_bytes = reached.agent.send(self.bundle, files)
+            if not sent_bytes:
+                raise
+            logger.warning("device %s lacked files, or had damaged ones; they were sent again", device.name)
+            self._count(sent_bytes)
+            self._load(reached.agent, spec)
+
+    def _load(self, agent: AgentControl, spec: HostSpec) -> None:
         deadline = time.monotonic() + self.limits.connect_s + sum(s.weight_bytes for s in spec.stages) / _LOAD_BPS
-        reached.agent.open(self._claim, spec, lambda: self.heard(session, device.name), deadline)
+        agent.open(self._claim, spec, lambda: self.heard(spec.session, spec.device), deadline)
 
     def _spare(self, device: str) -> Iterable[StageEntry]:
         """With failover, what the device would need for any other plan is brought now, while there is time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ class LoadedStage:
     """A stage that is ready to run, for use by one thread at a time.
 
     Raises MemoryError when the weights exceed `memory_limit_bytes`, before any is loaded, and ValueError when the
-    files lack one.
+    files lack one, or one of them has not the hash that `sha256` says.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class LoadedStage:
         weights: Sequence[Path],
         *,
         memory_limit_bytes: int | None = None,
+        sha256: Mapping[Path, str] | None = None,
     ) -> None:
         if memory_limit_bytes is not None and entry.weight_bytes > memory_limit_bytes:
             raise MemoryError(
@@ -41,7 +42,7 @@ class LoadedStage:
         # TVM aligns what it allocates to 64 bytes, which compiled code relies on; arrays from elsewhere may not be.
         self._buffers = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype) for t in entry.inputs)
         self._views = tuple(np.from_dlpack(buffer) for buffer in self._buffers)
-        self._weights = (load_weights(weights, entry.weight_names),) if entry.weight_names else ()
+        self._weights = (load_weights(weights, entry.weight_names, sha256),) if entry.weight_names else ()
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Results for inputs in the stage's order.
