@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from tvmpipe.archive import Members, tar_members
 from tvmpipe.consistency import inconsistency
 from tvmpipe.errors import BundleError
+from tvmpipe.files import TemporaryFolder
 from tvmpipe.manifest import FORMAT_VERSION, FileEntry, Manifest
 from tvmpipe.text import clean
 
@@ -177,9 +178,10 @@ def _load_tar(path: Path) -> Bundle:
         unlisted = sorted(members.keys() - _HEADS.keys() - {entry.path for entry in manifest.files})
         if unlisted:
             raise BundleError(f"{path} holds {clean(unlisted[0])[:_SHOWN]}, which its manifest does not list")
-        owned = tempfile.TemporaryDirectory(prefix="tvmpipe-")
-        root = Path(owned.name)
+        owned = TemporaryFolder("tvmpipe-")
+        root = Path(owned.name) / "bundle"
         try:
+            root.mkdir()
             for name, content in zip(_HEADS, contents, strict=True):
                 (root / name).write_bytes(content or b"")
             for entry in manifest.files:
@@ -187,7 +189,7 @@ def _load_tar(path: Path) -> Bundle:
         except BaseException as error:
             owned.cleanup()
             if isinstance(error, OSError):
-                raise BundleError(f"{path} cannot be unpacked in {root.parent}: {error.strerror or error}") from None
+                raise BundleError(f"{path} cannot be unpacked in {owned.name}: {error.strerror or error}") from None
             raise
         return Bundle(root, manifest, owned)
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tvmpipe.errors import InputError
+from tvmpipe.files import TemporaryFolder
 from tvmpipe.runtime.address import is_loopback, parse_address
 from tvmpipe.runtime.advertise import advertise
 from tvmpipe.runtime.emulation import Emulation
@@ -107,7 +108,7 @@ def serve(options: AgentOptions) -> None:
     ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
     with (
         hold_port(options.host, ports) as link_port,
-        tempfile.TemporaryDirectory() as folder,
+        TemporaryFolder("tvmpipe-agent-") as folder,
         _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
     ):
         facts = {
@@ -188,10 +189,11 @@ def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextMana
     if options.metrics_port is None:
         return contextlib.nullcontext()
     try:
-        from tvmpipe.runtime.metrics import MetricsServer
+        from tvmpipe.runtime.metrics import MetricsServer, TrackerLook
     except ModuleNotFoundError as error:
         raise InputError(f"--metrics-port needs the package {error.name!r}; install tvmpipe[metrics]") from None
-    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')))
+    look = TrackerLook(options.tracker, options.key)
+    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')), look)
 
 
 def _shown_host(host: str) -> str | None:
@@ -222,6 +224,7 @@ def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, in
         advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)
     guard_handshakes()
+    tempfile.tempdir = str(folder)  # where each session makes one that it leaves when it is killed
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
     register_functions(
