@@ -11,24 +11,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
 import tarfile
 import tempfile
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from tvmpipe.archive import Members, tar_members
+from tvmpipe.consistency import inconsistency
 from tvmpipe.errors import BundleError
-from tvmpipe.files import hash_file
+from tvmpipe.files import TemporaryFolder
 from tvmpipe.manifest import FORMAT_VERSION, FileEntry, Manifest
+from tvmpipe.text import clean
 
 if TYPE_CHECKING:
     from tvmpipe.runtime.pipeline import Pipeline
 
 MANIFEST = "manifest.json"
+SEAL = f"{MANIFEST}.sha256"
+LARGEST_MANIFEST_BYTES = 64 << 20
+_SEAL_BYTES = 256
+_HEADS = {MANIFEST: LARGEST_MANIFEST_BYTES, SEAL: _SEAL_BYTES}  # and how large they may be
+_PIECE_BYTES = 1 << 20
+_SHOWN = 200  # characters of what is wrong
 
 
 class Bundle:
@@ -54,11 +66,7 @@ class Bundle:
             raise BundleError(f"{target} cannot be written: {error.strerror}") from None
         fresh, replaced = staging / "bundle", staging / "replaced"
         try:
-            if target.suffix == ".tar":
-                _write_tar(self.root, fresh)
-            else:
-                shutil.copytree(self.root, fresh)
-                fresh.chmod(0o755)
+            (_write_tar if target.suffix == ".tar" else _write_folder)(self, fresh)
             if target.is_dir():
                 os.rename(target, replaced)
             os.replace(fresh, target)
@@ -126,6 +134,13 @@ class Bundle:
 
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise BundleError where `Bundle.save` would: before an expensive compilation, say."""
+    try:
+        _check_target(target, overwrite=overwrite)
+    except OSError as error:
+        raise BundleError(f"{target} cannot be written: {error.strerror or error}") from None
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
     above = next(parent for parent in target.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise BundleError(f"{target} cannot be written: {above} is no folder that may be written to")
@@ -142,87 +157,208 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def load(path: str | Path) -> Bundle:
-    """Open a bundle and check every hash in it. Raises BundleError naming the file that is wrong."""
+    """Open a bundle and check every hash in it. Raises BundleError naming what is wrong.
+
+    Of a `.tar` no more is extracted than the manifest lists, and nothing unless that is what the archive holds.
+    """
     path = Path(path)
-    owned = None
-    root = path
-    if path.is_file():
-        owned = tempfile.TemporaryDirectory(prefix="tvmpipe-")
-        root = Path(owned.name)
+    try:
+        if path.is_file():
+            return _load_tar(path)
+        if not path.is_dir():
+            raise BundleError(f"bundle {path} does not exist")
+        manifest = _manifest(path, _read(path / MANIFEST, LARGEST_MANIFEST_BYTES), _read(path / SEAL, _SEAL_BYTES))
+        for entry in manifest.files:
+            _check(path, path, entry)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
+    return Bundle(path, manifest)
+
+
+def _load_tar(path: Path) -> Bundle:
+    with path.open("rb") as stream, tar_members(stream, path) as members:
+        contents = [_member(members, path, name, most) for name, most in _HEADS.items()]
+        manifest = _manifest(path, *contents)
+        unlisted = sorted(members.keys() - _HEADS.keys() - {entry.path for entry in manifest.files})
+        if unlisted:
+            raise BundleError(f"{path} holds {clean(unlisted[0])[:_SHOWN]}, which its manifest does not list")
+        owned = TemporaryFolder("tvmpipe-")
+        root = Path(owned.name) / "bundle"
         try:
-            with tarfile.open(path, "r:") as archive:
-                _extract(archive, path, root)
-        except (tarfile.TarError, OSError) as error:
-            raise BundleError(f"{path} is not a bundle: {error}") from None
-    elif not path.is_dir():
-        raise BundleError(f"bundle {path} does not exist")
-    manifest_path = root / MANIFEST
-    if not manifest_path.is_file():
+            root.mkdir()
+            for name, content in zip(_HEADS, contents, strict=True):
+                (root / name).write_bytes(content or b"")
+            for entry in manifest.files:
+                _extract(members, path, root, entry)
+        except BaseException as error:
+            owned.cleanup()
+            if isinstance(error, OSError):
+                raise BundleError(f"{path} cannot be unpacked in {owned.name}: {error.strerror or error}") from None
+            raise
+        return Bundle(root, manifest, owned)
+
+
+def _member(members: Members, path: Path, name: str, most: int) -> bytes | None:
+    """A small file of an archive; None when it is not there."""
+    if name not in members:
+        return None
+    size_bytes, pieces = members[name]
+    if size_bytes > most:
+        raise BundleError(f"{name} of {path} is damaged: it has more than {most} bytes")
+    return b"".join(pieces())
+
+
+def _extract(members: Members, path: Path, root: Path, entry: FileEntry) -> None:
+    if entry.path not in members:
+        raise BundleError(f"{path} lacks {entry.path}")
+    size_bytes, pieces = members[entry.path]
+    if size_bytes != entry.size_bytes:
+        raise BundleError(_changed(path, entry, f"it has {size_bytes} bytes, not {entry.size_bytes}"))
+    target = root / entry.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with target.open("xb") as written:
+        for piece in pieces():
+            digest.update(piece)
+            written.write(piece)
+    if digest.hexdigest() != entry.sha256:
+        raise BundleError(_changed(path, entry))
+
+
+def _read(path: Path, most: int) -> bytes | None:
+    """A small file of a bundle; None when it is not there."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise BundleError(f"{path.name} of {path.parent} is damaged: it has more than {most} bytes")
+    return content
+
+
+def _manifest(path: Path, content: bytes | None, seal: bytes | None) -> Manifest:
+    """The manifest of the bundle at `path`, consistent and as it was written. Raises BundleError."""
+    if content is None:
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
-    content = manifest_path.read_bytes()
     version = _format_of(content)
     if version not in (None, FORMAT_VERSION):
         raise BundleError(f"{path} has bundle format {version}; this version reads {FORMAT_VERSION}")
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{MANIFEST} of {path} is damaged at {where or 'its start'}: {first['msg']}") from None
-    _verify(root, path, manifest)
-    return Bundle(root, manifest, owned)
-
-
-def _extract(archive: tarfile.TarFile, path: Path, root: Path) -> None:
-    """The files of the archive at `path`, none of them outside `root`. Raises BundleError where it holds anything else.
-
-    `extractall` cannot be told to before Python 3.11.4, which Debian 12 has not.
-    """
-    for member in archive:
-        name = PurePosixPath(member.name)
-        file = archive.extractfile(member) if member.isfile() else None
-        if name.is_absolute() or ".." in name.parts or (file is None and not member.isdir()):
-            raise BundleError(f"{path} is not a bundle: it may not hold {member.name}")
-        if file is not None:
-            target = root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with file, target.open("wb") as written:
-                shutil.copyfileobj(file, written, 1 << 20)
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = clean(".".join(str(part) for part in first["loc"]))[:_SHOWN]
+        what = clean(first["msg"])[:_SHOWN]
+        raise BundleError(f"{MANIFEST} of {path} is damaged at {where or 'its start'}: {what}") from None
+    fault = inconsistency(manifest)
+    if fault is not None:
+        raise BundleError(f"{MANIFEST} of {path} is damaged: it {fault}")
+    if seal is None or seal.strip() != hashlib.sha256(content).hexdigest().encode():
+        raise BundleError(f"{MANIFEST} of {path} was changed: its sha256 is not the recorded one")
+    return manifest
 
 
 def _format_of(content: bytes) -> int | None:
     """The format that a manifest says it has; other formats have other fields. None when it is no manifest."""
     try:
         version = json.loads(content)["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return version if isinstance(version, int) else None
 
 
-def _verify(root: Path, shown: Path, manifest: Manifest) -> None:
-    listed = {entry.path for entry in manifest.files}
-    if not manifest.plans:
-        raise BundleError(f"{MANIFEST} of {shown} is damaged: it has no plan")
-    for stage in (stage for plan in manifest.plans for stage in plan.stages):
-        for entry in (stage.library, *stage.weight_files):
-            if entry.path not in listed:
-                raise BundleError(f"{shown} uses {entry.path}, which its manifest does not list")
-    seal = root / f"{MANIFEST}.sha256"
-    if not seal.is_file() or seal.read_text().strip() != hash_file(root / MANIFEST):
-        raise BundleError(f"{MANIFEST} of {shown} was changed: its sha256 is not the recorded one")
-    for entry in manifest.files:
-        file = root / entry.path
-        if not file.is_file():
-            raise BundleError(f"{shown} lacks {entry.path}")
-        if hash_file(file) != entry.sha256:
-            raise BundleError(f"{entry.path} of {shown} was changed: its sha256 is not the recorded one")
+def _check(root: Path, shown: Path, entry: FileEntry) -> None:
+    """Raise BundleError unless the file that a manifest lists is there as it was written."""
+    for _ in _pieces(root, shown, entry):
+        pass
 
 
-def _write_tar(root: Path, target: Path) -> None:
+def _pieces(root: Path, shown: Path, entry: FileEntry) -> Iterator[bytes]:
+    """The bytes of a file of a bundle, checked while they are read. Raises BundleError at its end, if not before.
+
+    A symbolic link is no file of a bundle: what it points to may be anything of this machine.
+    """
+    linked = next((part for part in _below(root, entry.path) if part.is_symlink()), None)
+    if linked is not None:
+        raise BundleError(f"{entry.path} of {shown} is behind a symbolic link, {linked.name}; a bundle has none")
+    file = root / entry.path
+    if not file.is_file():
+        raise BundleError(f"{shown} lacks {entry.path}")
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        size_bytes = os.fstat(stream.fileno()).st_size
+        if size_bytes != entry.size_bytes:
+            raise BundleError(_changed(shown, entry, f"it has {size_bytes} bytes, not {entry.size_bytes}"))
+        while piece := stream.read(_PIECE_BYTES):
+            digest.update(piece)
+            yield piece
+    if digest.hexdigest() != entry.sha256:
+        raise BundleError(_changed(shown, entry))
+
+
+def _below(root: Path, path: str) -> Iterator[Path]:
+    """Each folder on the way from `root` to a file, and the file."""
+    for name in path.split("/"):
+        root = root / name
+        yield root
+
+
+def _changed(shown: Path, entry: FileEntry, how: str = "its sha256 is not the recorded one") -> str:
+    return f"{entry.path} of {shown} was changed: {how}"
+
+
+def _write_files(bundle: Bundle, write: Callable[[str, int, Iterable[bytes]], None]) -> None:
+    """Have `write` write each file by name, size and content: what the manifest lists, as it was checked."""
+    heads = {name: _read(bundle.root / name, most) or b"" for name, most in _HEADS.items()}
+    names = sorted([*heads, *(entry.path for entry in bundle.manifest.files)])
+    entries = {entry.path: entry for entry in bundle.manifest.files}
+    for name in names:
+        if name in heads:
+            write(name, len(heads[name]), [heads[name]])
+        else:
+            write(name, entries[name].size_bytes, _pieces(bundle.root, bundle.root, entries[name]))
+
+
+def _write_folder(bundle: Bundle, target: Path) -> None:
+    """The bundle as a folder, whose files anybody may read whom the process's umask lets."""
+    target.mkdir()
+
+    def write(name: str, _: int, pieces: Iterable[bytes]) -> None:
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as written:
+            written.writelines(pieces)
+
+    _write_files(bundle, write)
+
+
+def _write_tar(bundle: Bundle, target: Path) -> None:
     """A tar with nothing in it that depends on when and by whom it was made."""
     with tarfile.open(target, "w:", format=tarfile.PAX_FORMAT) as archive:
-        for file in sorted(path for path in root.rglob("*") if path.is_file()):
-            info = tarfile.TarInfo(file.relative_to(root).as_posix())
-            info.size, info.mode = file.stat().st_size, 0o644
-            with file.open("rb") as stream:
+
+        def write(name: str, size_bytes: int, pieces: Iterable[bytes]) -> None:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = size_bytes, 0o644
+            with io.BufferedReader(_Pieces(pieces), _PIECE_BYTES) as stream:
                 archive.addfile(info, stream)
+                stream.read()  # the hash is looked at when there is no more
+
+        _write_files(bundle, write)
+
+
+class _Pieces(io.RawIOBase):
+    """An iterator of bytes as a stream."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = next(self._pieces, b"")
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count

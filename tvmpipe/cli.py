@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.logging import RichHandler
 
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Dim, Key, Pin, Shape
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
+from tvmpipe.console import PlainConsole
 from tvmpipe.errors import InputError, TvmpipeError
+from tvmpipe.text import clean
 
 
 def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
@@ -37,7 +38,7 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
         if outcome is not None and as_json:
             click.echo(json.dumps(outcome.facts, indent=2))
         elif outcome is not None:
-            Console(width=None if sys.stdout.isatty() else 160).print(outcome.view)
+            PlainConsole(width=None if sys.stdout.isatty() else 160).print(outcome.view)
         if outcome is not None and outcome.exit_code:
             sys.exit(outcome.exit_code)
 
@@ -47,7 +48,7 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
 def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"error": type(error).__name__, "message": message}))
-    click.echo(f"tvmpipe: error: {message}", err=True)
+    click.echo(f"tvmpipe: error: {clean(message)}", err=True)
     sys.exit(code)
 
 
@@ -279,6 +280,9 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
 @click.option("--memory", "memory_bytes", type=SIZE, help="Memory to offer, such as 512MiB; default: all.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder for libraries and weights that were sent.")
+@click.option(
+    "--store-limit", "store_limit_bytes", type=SIZE, help="Keep no more than this there; what is used least goes first."
+)
 @click.option("--link-port", type=click.IntRange(1, 65535), default=9200, help="First port to try for tensors.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where others reach the link port, if it is elsewhere.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")

@@ -1,12 +1,19 @@
-"""Hashes of files, and whether one can be written."""
+"""Hashes of files, whether one can be written, and folders that go with the process."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
 from tvmpipe.errors import InputError
+
+_LOCK = "lock"
 
 
 def hash_file(path: Path) -> str:
@@ -16,6 +23,44 @@ def hash_file(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder written to the disk, so that a file that was renamed there is there after a crash."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class TemporaryFolder(tempfile.TemporaryDirectory[str]):
+    """A folder for as long as the object lives, of which nothing is left for good even when the process is killed.
+
+    Its owner holds a lock on a file in it. Whoever makes the next one removes those of the same user whose lock nobody
+    holds, and whose names begin in the same way.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        _remove_abandoned(prefix)
+        super().__init__(prefix=prefix)
+        descriptor = os.open(Path(self.name) / _LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        weakref.finalize(self, os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _remove_abandoned(prefix: str) -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        # Errors: somebody has it, it is another user's, or another process was faster.
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid != os.geteuid():
+                continue
+            descriptor = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(descriptor)
 
 
 def check_writable(path: Path, what: str) -> None:

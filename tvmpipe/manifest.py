@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
+
+_DEEPEST = 8
+_LONGEST_NAME_BYTES = 200
 
 HEAD = "head"
 """The process that submits samples, as an end of a link."""
@@ -18,41 +21,56 @@ Encoding = Literal["none", "fp16", "int8"]
 """How float32 tensors travel over a link: as they are, as halves, or as bytes over the tensor's range."""
 
 
+_Name = Annotated[str, Field(min_length=1, max_length=65536)]
+_Word = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.,+=-]*$")]  # of which names of files are made
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
+_Value = Annotated[int, Field(ge=0, lt=1 << 32)]  # as on the stage link
+_Seconds = Annotated[float, Field(ge=0)]
+
+
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FileEntry(_Frozen):
-    """A file of the bundle: path relative to its root, sha256 of its bytes."""
+    """A file of the bundle: path relative to its root, sha256 and number of its bytes.
 
-    path: str
-    sha256: str
+    A path is one or more names with "/" between them, in the one way that it can be written.
+    """
+
+    path: Annotated[str, Field(max_length=1000)]
+    sha256: _Sha256
+    size_bytes: _Bytes
 
     @field_validator("path")
     @classmethod
     def _stay_inside(cls, path: str) -> str:
-        if path.startswith("/") or "\\" in path or ".." in path.split("/"):
+        names = path.split("/")
+        if "\\" in path or not path.isprintable() or any(name in ("", ".", "..") for name in names):
             raise ValueError("paths in a bundle must stay inside it")
+        if len(names) > _DEEPEST or any(len(name.encode()) > _LONGEST_NAME_BYTES for name in names):
+            raise ValueError(f"a path has at most {_DEEPEST} names of {_LONGEST_NAME_BYTES} bytes")
         return path
 
 
 class DeviceEntry(_Frozen):
     """A device the bundle needs: requested from the tracker by `key`."""
 
-    name: str
-    key: str
-    target: str
-    triple: str
-    cpu: str
-    threads: int
-    memory_bytes: int | None
+    name: _Name
+    key: _Name
+    target: _Word
+    triple: _Word
+    cpu: _Word
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    memory_bytes: _Bytes | None
 
 
 class ModelEntry(_Frozen):
     """The model as its users see it."""
 
     name: str
-    sha256: str
+    sha256: _Sha256
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -60,7 +78,7 @@ class ModelEntry(_Frozen):
 class StageTensor(_Frozen):
     """A tensor that enters or leaves a stage: `value` is its id in the whole model."""
 
-    value: int
+    value: _Value
     spec: TensorSpec
 
 
@@ -68,7 +86,7 @@ class Turn(_Frozen):
     """Which batches a device computes where several take them in turn: those whose number is `place` modulo `of`."""
 
     place: int = 0
-    of: int = 1
+    of: Annotated[int, Field(le=4096)] = 1
 
     @model_validator(mode="after")
     def _check(self) -> Turn:
@@ -93,17 +111,17 @@ class StageEntry(_Frozen):
     (stages of several plans share files). A stage without any has no such parameter.
     """
 
-    name: str
-    device: str
+    name: _Name
+    device: _Name
     turn: Turn = Turn()
     library: FileEntry
     weight_files: tuple[FileEntry, ...]
-    weight_names: tuple[str, ...]
-    weight_bytes: int
-    activation_bytes: int
+    weight_names: tuple[_Name, ...]
+    weight_bytes: _Bytes
+    activation_bytes: _Bytes
     inputs: tuple[StageTensor, ...]
     outputs: tuple[StageTensor, ...]
-    predicted_compute_s: float
+    predicted_compute_s: _Seconds
 
     @property
     def memory_bytes(self) -> int:
@@ -118,21 +136,21 @@ class LinkEntry(_Frozen):
     the link busy, the mean over all. `bandwidth_bps` and `latency_s` are what the plan counts on.
     """
 
-    sender: str
-    receiver: str
+    sender: _Name
+    receiver: _Name
     encoding: Encoding
-    size_bytes: int
-    share: float = 1.0
-    predicted_s: float
-    bandwidth_bps: float
-    latency_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    size_bytes: _Bytes
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    predicted_s: _Seconds
+    bandwidth_bps: Annotated[float, Field(gt=0)]
+    latency_s: _Seconds
 
 
 class Predicted(_Frozen):
     """What the plan should cost, in seconds."""
 
-    period_s: float
-    latency_s: float
+    period_s: _Seconds
+    latency_s: _Seconds
 
     def period_with_s(self, inflight: int) -> float:
         """The period where only so many samples are in the pipeline at once: by Little's law, their latency's share."""
@@ -146,10 +164,10 @@ class PlanEntry(_Frozen):
     `on_links` of them only because links have latencies, for which they are on their way and no device has them.
     """
 
-    lost: str | None
+    lost: _Name | None
     predicted: Predicted
-    inflight: int
-    on_links: Annotated[int, Field(ge=0)] = 0
+    inflight: Annotated[int, Field(ge=1, le=1 << 20)]
+    on_links: Annotated[int, Field(ge=0, le=1 << 20)] = 0
     stages: tuple[StageEntry, ...]
     links: tuple[LinkEntry, ...]
 
@@ -176,7 +194,7 @@ class CodeEntry(_Frozen):
     """
 
     schedule: str
-    calls: dict[str, dict[str, int]]
+    calls: dict[str, dict[str, Annotated[int, Field(ge=1)]]]
 
 
 class Manifest(_Frozen):
@@ -190,8 +208,8 @@ class Manifest(_Frozen):
     model: ModelEntry
     objective: str
     devices: tuple[DeviceEntry, ...]
-    model_inputs: dict[str, int]
-    model_outputs: dict[str, int]
+    model_inputs: dict[str, _Value]
+    model_outputs: dict[str, _Value]
     plans: tuple[PlanEntry, ...]
     code: CodeEntry | None = None
     files: tuple[FileEntry, ...]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_MOST_DIMS = 16  # as on the stage link
+_MOST_BYTES = 1 << 48
 
 
 class TensorSpec(BaseModel):
@@ -19,9 +22,26 @@ class TensorSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=_MOST_BYTES)], ...], Field(max_length=_MOST_DIMS)]
     dtype: str
     below: int | None = Field(default=None, ge=1)
+
+    @field_validator("dtype")
+    @classmethod
+    def _is_a_number(cls, dtype: str) -> str:
+        try:
+            found = np.dtype(dtype)
+        except (TypeError, ValueError, SyntaxError):
+            found = None
+        if found is None or found.kind not in "biuf" or found.name != dtype:
+            raise ValueError(f"{dtype[:40]!r} is no type of numbers or booleans")
+        return dtype
+
+    @model_validator(mode="after")
+    def _fits_somewhere(self) -> TensorSpec:
+        if self.size_bytes > _MOST_BYTES:
+            raise ValueError("the tensor is larger than any memory")
+        return self
 
     @property
     def size_bytes(self) -> int:

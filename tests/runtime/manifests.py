@@ -20,7 +20,7 @@ from tvmpipe.manifest import (
 )
 from tvmpipe.tensors import TensorSpec
 
-FILE = FileEntry(path="stages/none.so", sha256="0" * 64)
+FILE = FileEntry(path="stages/none.so", sha256="0" * 64, size_bytes=0)
 SHAPE = (2, 3)
 
 

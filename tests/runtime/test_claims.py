@@ -156,7 +156,8 @@ def test_what_is_kept_while_a_head_waits_outlasts_a_lease(agents: LocalCluster) 
         while time.monotonic() < until:
             for key in ("alpha", "beta"):
                 assert agent_facts(agents, key)["held_by"] == "waiting"
-            holder.claims.claim([entry("gamma")], Attempt(), kept := {})
+            kept: dict[str, Reached] = {}
+            holder.claims.claim([entry("gamma")], Attempt(), kept)
             kept["gamma"].session.close()
             time.sleep(0.5)
     thread.join(PATIENCE_S)

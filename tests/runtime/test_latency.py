@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 from tests.models import chain
 from tvmpipe.build import build
 from tvmpipe.commands.run import measure_stream
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.runtime.local import LocalAgent, local_cluster
+from tvmpipe.runtime.pipeline import Pipeline
 from tvmpipe.targets.cluster import parse_cluster
 
 LATENCY_S = 20e-3
@@ -31,6 +33,10 @@ latency = "20ms"
 """
 
 
+def measure(pipe: Pipeline, samples: list[Any]) -> dict[str, Any]:
+    return measure_stream(pipe, samples, len(samples), "running", lambda _: None)
+
+
 def test_a_plan_over_far_links_has_its_period(tmp_path: Path) -> None:
     """The head's own messages are not delayed; the devices' are, and theirs are two of each sample's three ways."""
     pins = {"000*": "near", "001*": "far"}
@@ -46,11 +52,11 @@ def test_a_plan_over_far_links_has_its_period(tmp_path: Path) -> None:
         with bundle.connect(cluster.tracker) as pipe:
             assert pipe.inflight >= plan.inflight
             pipe.warm_up()
-            alone = [measure_stream(pipe, samples[:1], "alone")[1]["seconds"] for _ in range(3)]
-            _, full = measure_stream(pipe, samples, "running")
+            alone = [measure(pipe, samples[:1])["seconds"] for _ in range(3)]
+            full = measure(pipe, samples)
         with bundle.connect(cluster.tracker, inflight=4, batch=1) as pipe:
             pipe.warm_up()
-            _, few = measure_stream(pipe, samples[:100], "running")
+            few = measure(pipe, samples[:100])
     assert plan.predicted.latency_s * 0.9 < statistics.median(alone) < 3 * plan.predicted.latency_s
     assert plan.predicted.period_s / 3 < full["period_s"] < 3 * plan.predicted.period_s
     expected_s = plan.predicted.period_with_s(4)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from tvmpipe.errors import InputError
+from tvmpipe.files import TemporaryFolder
 from tvmpipe.runtime.agent import AgentOptions, serve
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.pace import PaceLoop
@@ -28,7 +28,7 @@ def serve_agent(
     """
     if like is not None and slowdown == 1:
         raise InputError("--like says what --slowdown is relative to; give both")
-    with tempfile.TemporaryDirectory(prefix="tvmpipe-agent-") as folder:
+    with TemporaryFolder("tvmpipe-agent-") as folder:
         loop = None if like is None else pace_loop(like, profiles, Path(folder))
         serve(AgentOptions(emulation=Emulation(slowdown, bandwidth_bps, latency_s, loop), **options))
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from tvmpipe.bench import BenchResult, PrimitiveTime, bench_model
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, warn
 from tvmpipe.commands.samples import as_sample, read_arrays
+from tvmpipe.console import PlainTable, plain
 from tvmpipe.manifest import Manifest
 from tvmpipe.units import format_duration
 
@@ -44,7 +43,7 @@ def run_bench(model: Path, sample: Path | None = None, **options: Any) -> Outcom
 
 def render(result: BenchResult) -> Group:
     """The primitives as a table, the whole below it."""
-    table = Table(title=f"Primitives of {result.model} on {result.device}, {_threads(result)}")
+    table = PlainTable(title=f"Primitives of {result.model} on {result.device}, {_threads(result)}")
     for column in ("primitive", "operators", "tensors", "calls", "each", "total", "share", "GFLOP/s", "of peak"):
         table.add_column(column, justify="left" if column in ("primitive", "operators", "tensors") else "right")
     total_s = sum(primitive.total_s for primitive in result.primitives)
@@ -66,7 +65,7 @@ def render(result: BenchResult) -> Group:
         )
     if result.comparison is not None:
         lines.append(result.comparison.sentence)
-    return Group(table, *(Text(line) for line in lines))
+    return Group(table, *(plain(line) for line in lines))
 
 
 def _cells(primitive: PrimitiveTime, total_s: float) -> tuple[str, ...]:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from tvmpipe.build import build, prepare
 from tvmpipe.bundle import check_target
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress
+from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError
 from tvmpipe.units import format_size
 
@@ -32,7 +31,7 @@ def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, 
         bundle = build(model, cluster, progress=progress, **options)
     bundle.save(output, overwrite=overwrite)
     facts = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
-    return Outcome({"bundle": str(output), **facts}, Group(render(facts), Text(f"wrote {output}")))
+    return Outcome({"bundle": str(output), **facts}, Group(render(facts), plain(f"wrote {output}")))
 
 
 def plan_model(
@@ -107,7 +106,7 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[s
         }
         for primitive in graph.by_name().values()
     ]
-    table = Table(title=f"Primitives of {signature.name}")
+    table = PlainTable(title=f"Primitives of {signature.name}")
     for column in ("primitive", "operators", "in", "out", "MFLOP", "weights", "bytes in", "bytes out"):
         table.add_column(column, justify="left" if column in ("primitive", "operators", "in", "out") else "right")
     for row in rows:
@@ -123,7 +122,7 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[s
         )
     flops = sum(primitive.flops for primitive in graph.primitives)
     weights = graph.all_weight_bytes
-    total = Text(f"{len(rows)} primitives, {flops / 1e9:.2f} GFLOP, {format_size(weights)} of weights{_reads(graph)}")
+    total = plain(f"{len(rows)} primitives, {flops / 1e9:.2f} GFLOP, {format_size(weights)} of weights{_reads(graph)}")
     facts = {
         "model": signature.name,
         "inputs": [spec.model_dump() for spec in signature.inputs],

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from numpy.typing import NDArray
 from rich.console import Group
-from rich.text import Text
 
 from tvmpipe.build import build
 from tvmpipe.bundle import Bundle, check_target
@@ -19,6 +18,7 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, stderr, warn
 from tvmpipe.commands.run import describe_run, measure_stream, render_run
 from tvmpipe.commands.samples import random_samples
+from tvmpipe.console import plain
 from tvmpipe.equality import Comparison, Results, compare, worst
 from tvmpipe.errors import DeviceError, InputError
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
@@ -118,7 +118,7 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
         f"{facts['speedup']:.2f}x measured, {facts['predicted_speedup']:.2f}x predicted",
         f"sent {format_size(facts['sent_bytes'])} of libraries and weights; wrote {bundle_path} and {cluster_path}",
     ]
-    view = Group(render(plan), render_run(facts), *(Text(line) for line in lines))
+    view = Group(render(plan), render_run(facts), *(plain(line) for line in lines))
     return Outcome({**facts, "plan": plan}, view, DeviceError.exit_code if comparison.verdict == "different" else 0)
 
 

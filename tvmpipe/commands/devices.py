@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from tvmpipe.commands.outcome import Outcome
+from tvmpipe.console import PlainTable, plain
 from tvmpipe.runtime.tracker import Tracker
 
 
@@ -15,7 +13,7 @@ def list_devices(tracker: str) -> Outcome:
     """What the tracker knows: keys, how many devices each has, how many are free."""
     with Tracker(tracker) as client:
         keys = client.status()
-    table = Table(title=f"Devices at {tracker}")
+    table = PlainTable(title=f"Devices at {tracker}")
     for column in ("key", "devices", "free", "waiting requests", "addresses"):
         table.add_column(column, justify="left" if column in ("key", "addresses") else "right")
     for key in keys:
@@ -24,5 +22,5 @@ def list_devices(tracker: str) -> Outcome:
         {"key": k.key, "total": k.total, "free": k.free, "pending": k.pending, "addresses": list(k.addresses)}
         for k in keys
     ]
-    view: Any = table if keys else Text(f"no device is registered at {tracker}")
+    view: Any = table if keys else plain(f"no device is registered at {tracker}")
     return Outcome(facts, view)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from tvmpipe.build import prepare
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress
+from tvmpipe.console import PlainTable, plain
 from tvmpipe.units import format_duration, format_size
 
 
@@ -32,7 +31,7 @@ def explain_model(model: Path, cluster: Path, time_limit_s: float, **options: An
 
 
 def _render(facts: dict[str, Any]) -> list[RenderableType]:
-    used = Table(title="What is left over, per sample")
+    used = PlainTable(title="What is left over, per sample")
     for column in ("device or link", "busy", "free", "free memory"):
         used.add_column(column, justify="left" if column == "device or link" else "right")
     for device in facts["devices"]:
@@ -45,7 +44,7 @@ def _render(facts: dict[str, Any]) -> list[RenderableType]:
         used.add_row(ends, format_duration(link["busy_s"]), format_duration(link["spare_s"]), "")
     robust = facts["chosen_by_s"] != facts["figure_s"]
     worst = ", where costs are at the upper ends of their intervals" * robust
-    changes = Table(title=f"What would change its {format_duration(facts['chosen_by_s'])}{worst}")
+    changes = PlainTable(title=f"What would change its {format_duration(facts['chosen_by_s'])}{worst}")
     for column in ("change", "latency" if facts["objective"] == "latency" else "period", "faster by"):
         changes.add_column(column, justify="left" if column == "change" else "right")
     for change in facts["what_if"]:
@@ -58,11 +57,11 @@ def _render(facts: dict[str, Any]) -> list[RenderableType]:
     if facts["balance"] is not None:
         lines.insert(0, f"balance (mean over most busy device): {facts['balance']:.2f}")
     lines += [_most_wrong(device) for device in facts["measured"] if device["most_wrong"]]
-    return [*tables, *(Text(line) for line in lines)]
+    return [*tables, *(plain(line) for line in lines)]
 
 
-def _compared(devices: list[dict[str, Any]]) -> Table:
-    table = Table(title="Predicted, as if nobody had measured, beside measured")
+def _compared(devices: list[dict[str, Any]]) -> PlainTable:
+    table = PlainTable(title="Predicted, as if nobody had measured, beside measured")
     for column in ("device or stage", "what", "predicted", "measured", "off by", "of a primitive"):
         table.add_column(column, justify="left" if column in ("device or stage", "what") else "right")
     for device in devices:

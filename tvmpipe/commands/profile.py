@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, work_progress
+from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, ModelError
 from tvmpipe.passes.profile import profile
 from tvmpipe.passes.subjects import Subject, distinct, subjects_of
@@ -101,7 +100,7 @@ def run_profile(
         *(f"failed: {failure}" for failure in facts["failures"]),
     ]
     tables = [_table(targets), *([_link_table(rows)] if rows else [])]
-    return Outcome(facts, Group(*tables, *(Text(line) for line in lines)))
+    return Outcome(facts, Group(*tables, *(plain(line) for line in lines)))
 
 
 def _links(
@@ -123,8 +122,8 @@ def _links(
     return rows, failures
 
 
-def _link_table(rows: list[LinkRow]) -> Table:
-    table = Table(title="Links")
+def _link_table(rows: list[LinkRow]) -> PlainTable:
+    table = PlainTable(title="Links")
     for column in ("between", "and", "MB/s", "latency"):
         table.add_column(column, justify="right" if column in ("MB/s", "latency") else "left")
     for row in rows:
@@ -162,8 +161,8 @@ def _targets(cluster: Cluster, store: ProfileStore) -> list[dict[str, object]]:
     return list(found.values())
 
 
-def _table(targets: list[dict[str, object]]) -> Table:
-    table = Table(title="Measurements")
+def _table(targets: list[dict[str, object]]) -> PlainTable:
+    table = PlainTable(title="Measurements")
     for column in ("target", "threads", "measurements", "busy", "GFLOP/s", "GB/s"):
         table.add_column(column, justify="left" if column == "target" else "right")
     for one in targets:

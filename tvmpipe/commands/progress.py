@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,13 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tvmpipe.console import PlainConsole
 from tvmpipe.units import format_duration
 
 Item = TypeVar("Item")
 
 _LINE_S = 20.0  # between lines where there is no terminal
 
-stderr = Console(stderr=True, highlight=False)
+stderr = PlainConsole(stderr=True)
 
 
 def warn(sentence: str) -> None:
@@ -89,7 +89,7 @@ def work_progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
 def _bar(*more: ProgressColumn) -> Progress:
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from tvmpipe.bundle import load
 from tvmpipe.commands.learn import check_learnable, learn_stages, render_learned
@@ -19,6 +17,7 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import count_progress, stderr
 from tvmpipe.commands.results import ResultWriter, check_output
 from tvmpipe.commands.samples import Samples
+from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, TvmpipeError
 from tvmpipe.files import check_writable
 from tvmpipe.runtime.pipeline import Pipeline
@@ -148,7 +147,7 @@ def describe_run(pipe: Pipeline) -> dict[str, Any]:
 
 def render_run(facts: dict[str, Any]) -> Group:
     """A run as a table for a terminal."""
-    table = Table(title=f"{facts['samples']} samples in {format_duration(facts['seconds'])}")
+    table = PlainTable(title=f"{facts['samples']} samples in {format_duration(facts['seconds'])}")
     for column in ("stage", "device", "samples", "receive", "compute", "send", "predicted compute"):
         table.add_column(column, justify="left" if column in ("stage", "device") else "right")
     for stage in facts["stages"]:
@@ -177,4 +176,4 @@ def render_run(facts: dict[str, Any]) -> Group:
         lines.append(f"wrote {facts['trace']}; open it at ui.perfetto.dev")
     if "output" in facts:
         lines.append(f"wrote {facts['output']}")
-    return Group(table, *(Text(line) for line in lines))
+    return Group(table, *(plain(line) for line in lines))

@@ -9,10 +9,9 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from tvmpipe.commands.outcome import Outcome
+from tvmpipe.console import PlainConsole, PlainTable, plain
 from tvmpipe.errors import TrackerError
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.survey import DeviceReport, Survey
@@ -33,7 +32,7 @@ def watch(tracker: str, cluster_key: Path | None) -> None:
     """A table on the terminal, until interrupted."""
     with (
         Survey(tracker, _load(cluster_key)) as survey,
-        Live(Text(f"asking {tracker}"), auto_refresh=False) as live,
+        Live(plain(f"asking {tracker}"), console=PlainConsole(), auto_refresh=False) as live,
         contextlib.suppress(KeyboardInterrupt),
     ):
         while True:
@@ -46,7 +45,7 @@ def _look(survey: Survey, tracker: str) -> RenderableType:
     try:
         return _table(tracker, survey.look())
     except TrackerError as error:
-        return Text(str(error))  # it may come back
+        return plain(error)  # it may come back
 
 
 def _load(cluster_key: Path | None) -> ClusterKey | None:
@@ -82,12 +81,12 @@ def _facts(report: DeviceReport) -> dict[str, Any]:
 
 def _table(tracker: str, reports: list[DeviceReport]) -> RenderableType:
     if not reports:
-        return Text(f"no device is registered at {tracker}")
-    table = Table(title=f"Devices at {tracker}")
+        return plain(f"no device is registered at {tracker}")
+    table = PlainTable(title=f"Devices at {tracker}")
     for column in ("key", "address", "is", "held by", "stages", "samples/s", "busy with", "memory"):
         table.add_column(column, justify="right" if column == "samples/s" else "left")
     for report in reports:
-        table.add_row(*(Text(cell) for cell in _row(_facts(report))))
+        table.add_row(*_row(_facts(report)))
     return table
 
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Group, RenderableType
 
+from tvmpipe.console import PlainConsole, PlainTable, plain
 from tvmpipe.passes.base import CompileState, Signature, required
 from tvmpipe.passes.cost import CostTable
 from tvmpipe.passes.memory import held_bytes
@@ -149,7 +148,7 @@ def render(facts: dict[str, Any]) -> RenderableType:
     tables = [_device_table(facts), _stage_table(facts), _link_table(facts)]
     if facts["spares"]:
         tables.append(_spare_table(facts))
-    return Group(*tables, *(Text(line) for line in lines))
+    return Group(*tables, *(plain(line) for line in lines))
 
 
 def _name(bottleneck: dict[str, Any]) -> str:
@@ -161,8 +160,8 @@ def show_bottleneck(ends: Sequence[str]) -> str:
     return " -> ".join(ends) or "the latency of links"
 
 
-def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    table = Table(title=title)
+def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> PlainTable:
+    table = PlainTable(title=title)
     for column in left:
         table.add_column(column)
     for column in right:
@@ -170,7 +169,7 @@ def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
     return table
 
 
-def _device_table(facts: dict[str, Any]) -> Table:
+def _device_table(facts: dict[str, Any]) -> PlainTable:
     columns = ("threads", "compute", "receives", "sends", "weights", "activations", "memory")
     table = _table(f"Plan of {facts['model']} for {facts['objective']}", ("device", "target"), columns)
     for device in facts["devices"]:
@@ -185,11 +184,11 @@ def _device_table(facts: dict[str, Any]) -> Table:
     return table
 
 
-def _stage_table(facts: dict[str, Any]) -> Table:
+def _stage_table(facts: dict[str, Any]) -> PlainTable:
     table = _table("Stages", ("stage", "device", "first", "last"), ("primitives", "GFLOP", "compute"))
     for stage in facts["stages"]:
         table.add_row(
-            *(Text(stage[key]) for key in ("name", "device", "first", "last")),
+            *(stage[key] for key in ("name", "device", "first", "last")),
             str(stage["primitives"]),
             f"{stage['flops'] / 1e9:.3f}",
             format_duration(stage["compute_s"]),
@@ -197,7 +196,7 @@ def _stage_table(facts: dict[str, Any]) -> Table:
     return table
 
 
-def _link_table(facts: dict[str, Any]) -> Table:
+def _link_table(facts: dict[str, Any]) -> PlainTable:
     table = _table("Links, per sample", ("from", "to", "encoding"), ("messages", "size", "busy", "latency"))
     for link in facts["links"]:
         table.add_row(
@@ -210,12 +209,12 @@ def _link_table(facts: dict[str, Any]) -> Table:
     return table
 
 
-def _spare_table(facts: dict[str, Any]) -> Table:
+def _spare_table(facts: dict[str, Any]) -> PlainTable:
     table = _table("If a device is lost", ("lost", "stages on", "bottleneck"), ("period", "latency"))
     for spare in facts["spares"]:
         table.add_row(
             spare["lost"],
-            Text(" ".join(spare["stages"])),
+            " ".join(spare["stages"]),
             _name(spare["bottleneck"]),
             format_duration(spare["period_s"]),
             format_duration(spare["latency_s"]),
@@ -225,6 +224,6 @@ def _spare_table(facts: dict[str, Any]) -> Table:
 
 def render_html(facts: dict[str, Any]) -> str:
     """The report as a page of its own, with no scripts and nothing to download."""
-    console = Console(record=True, width=140, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = PlainConsole(record=True, width=140, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(render(facts))
     return console.export_html(inline_styles=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from tvmpipe.bundle import MANIFEST, Bundle
-from tvmpipe.files import hash_file
+from tvmpipe.files import TemporaryFolder, hash_file
 from tvmpipe.manifest import (
     FORMAT_VERSION,
     CodeEntry,
@@ -49,8 +48,9 @@ class WriteBundle:
     def apply(self, state: CompileState) -> CompileState:
         plan: Plan = required(state.plan, "plan")
         signature: Signature = required(state.signature, "signature")
-        owned = tempfile.TemporaryDirectory(prefix="tvmpipe-")
-        root = Path(owned.name)
+        owned = TemporaryFolder("tvmpipe-")
+        root = Path(owned.name) / "bundle"
+        root.mkdir()
         (root / "stages").mkdir()
         (root / "weights").mkdir()
         writer = _Writer(root, state)
@@ -154,7 +154,7 @@ class _Writer:
 
 
 def _entry(root: Path, file: Path) -> FileEntry:
-    return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file))
+    return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file), size_bytes=file.stat().st_size)
 
 
 def _manifest(root: Path, state: CompileState, signature: Signature, plans: tuple[PlanEntry, ...]) -> Manifest:

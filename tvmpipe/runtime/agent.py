@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tvmpipe.errors import InputError
+from tvmpipe.files import TemporaryFolder
 from tvmpipe.runtime.address import is_loopback, parse_address
 from tvmpipe.runtime.advertise import advertise
 from tvmpipe.runtime.emulation import Emulation
@@ -40,7 +41,9 @@ from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.probes import LinkProbes
 from tvmpipe.runtime.process import compute_environment, die_with_parent
 from tvmpipe.runtime.store import Store
+from tvmpipe.runtime.store_functions import store_functions
 from tvmpipe.runtime.tracker import hasten_registration
+from tvmpipe.text import clean
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class AgentOptions:
     threads: int | None = None
     memory_bytes: int | None = None
     store: Path | None = None
+    store_limit_bytes: int | None = None
     cluster_key: Path | None = None
     emulation: Emulation = field(default_factory=Emulation)
     metrics_port: int | None = None
@@ -106,7 +110,7 @@ def serve(options: AgentOptions) -> None:
     with (
         hold_port(options.host, ports) as link_port,
         _second_port(options, link_port) as beside_port,
-        tempfile.TemporaryDirectory() as folder,
+        TemporaryFolder("tvmpipe-agent-") as folder,
         _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
     ):
         facts = {
@@ -123,6 +127,7 @@ def serve(options: AgentOptions) -> None:
             address=options.host,
             port=link_port,
             store=root.absolute(),
+            store_limit_bytes=options.store_limit_bytes,
             memory_bytes=memory_bytes,
             cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
             emulation=options.emulation,
@@ -196,10 +201,11 @@ def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextMana
     if options.metrics_port is None:
         return contextlib.nullcontext()
     try:
-        from tvmpipe.runtime.metrics import MetricsServer
+        from tvmpipe.runtime.metrics import MetricsServer, TrackerLook
     except ModuleNotFoundError as error:
         raise InputError(f"--metrics-port needs the package {error.name!r}; install tvmpipe[metrics]") from None
-    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')))
+    look = TrackerLook(options.tracker, options.key)
+    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')), look)
 
 
 def _shown_host(host: str) -> str | None:
@@ -231,13 +237,16 @@ def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, in
         advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)
     guard_handshakes()
+    tempfile.tempdir = str(folder)  # where each session makes one that it leaves when it is killed
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
-    register_functions(Store(host.store), KeeperClient(keeper_address(folder)), LinkProbes(host))
+    register_functions(
+        Store(host.store, host.store_limit_bytes), KeeperClient(keeper_address(folder)), LinkProbes(host)
+    )
 
 
 def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
-    sys.stderr.write(f"tvmpipe agent: RPC server thread failed: {failure.exc_value}\n")
+    sys.stderr.write(f"tvmpipe agent: RPC server thread failed: {clean(failure.exc_value)}\n")
     os._exit(1)
 
 
@@ -247,9 +256,7 @@ def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> 
 
     for name, function in {
         "keeper": keeper.ask,
-        "store_has": lambda sha256, suffix: int(store.has(sha256, suffix)),
-        "store_append": lambda sha256, suffix, chunk: store.append(sha256, suffix, bytes(chunk)),
-        "store_commit": store.commit,
+        **store_functions(store),
         "dial_back": link.dial_back,
         "echo": link.echo,
         "time_link": link.time_link,

@@ -15,6 +15,7 @@ from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.spec import HostSpec
+from tvmpipe.runtime.store import Wanted, files_of
 from tvmpipe.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -112,16 +113,16 @@ class AgentControl:
 
         `alive` is called again and again meanwhile, with the seconds that the next step may take.
         """
-        sent = 0
-        files: dict[tuple[str, str], FileEntry] = {}
-        for stage in stages:
-            files[stage.library.sha256, ".so"] = stage.library
-            files |= {(file.sha256, ".safetensors"): file for file in stage.weight_files}
-        for (_, suffix), file in files.items():
-            size = bundle.path_of(file).stat().st_size
-            with self.session.guard(f"sending {file.path}", more_s=size / SLOWEST_UPLOAD_BPS):
-                sent += self._send(bundle, file, suffix, alive)
-        return sent
+        files = {wanted: entry for stage in stages for wanted, entry in files_of(stage).items()}
+        prepare = self._function("tvmpipe.store_prepare")
+        with self.session.guard("looking at what it has"):
+            answer = json.loads(str(prepare(json.dumps([one._asdict() for one in files]))))
+        self._refuse_on(answer.get("error"), "the stages' files")
+        missing = [Wanted(**one) for one in answer["missing"]]
+        for one in missing:
+            with self.session.guard(f"sending {files[one].path}", more_s=one.size_bytes / SLOWEST_UPLOAD_BPS):
+                self._send(bundle, files[one], one, alive)
+        return sum(one.size_bytes for one in missing)
 
     def open(
         self,
@@ -209,25 +210,25 @@ class AgentControl:
         with self.session.guard("giving it back"):
             _ask(self.session, {"do": "release", "claim": claim.model_dump()})
 
-    def _send(self, bundle: Bundle, file: FileEntry, suffix: str, alive: Callable[[float], None]) -> int:
-        has, append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("has", "append", "commit"))
-        if has(file.sha256, suffix):
-            return 0
-        sent, size = 0, _FIRST_CHUNK_BYTES
+    def _send(self, bundle: Bundle, file: FileEntry, one: Wanted, alive: Callable[[float], None]) -> None:
+        append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("append", "commit"))
+        size = _FIRST_CHUNK_BYTES
         with bundle.path_of(file).open("rb") as stream:
             while chunk := stream.read(size):
                 alive(0.0)
                 began = time.monotonic()
-                append(file.sha256, suffix, bytearray(chunk))
-                sent += len(chunk)
+                self._refuse_on(str(append(one.sha256, one.suffix, bytearray(chunk))), file.path)
                 took_s = time.monotonic() - began
                 if took_s < _CHUNK_S / 2:
                     size = min(_MOST_CHUNK_BYTES, 2 * size)
                 elif took_s > _CHUNK_S:
                     size = max(_FIRST_CHUNK_BYTES // 16, size // 2)
-        alive(sent / _LOAD_BPS)  # while it reads the file to check it, it answers nothing
-        commit(file.sha256, suffix)
-        return sent
+        alive(one.size_bytes / _LOAD_BPS)  # while it syncs and checks the file, it answers nothing
+        self._refuse_on(str(commit(one.sha256, one.suffix)), file.path)
+
+    def _refuse_on(self, error: str | None, what: str) -> None:
+        if error:
+            raise DeviceError(f"device {self.session.device.name} cannot take {what}: {error}")
 
     def _function(self, name: str) -> Any:
         function = self.session.function(name)

@@ -28,6 +28,7 @@ from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.spec import HostSpec
 from tvmpipe.runtime.store import Store
+from tvmpipe.text import PlainFormatter
 
 if TYPE_CHECKING:
     from tvmpipe.runtime.load import LoadedStages
@@ -43,6 +44,7 @@ class HostOptions(BaseModel):
     address: str
     port: int
     store: Path
+    store_limit_bytes: int | None = None
     memory_bytes: int
     cluster_key: Path | None
     emulation: Emulation
@@ -51,7 +53,9 @@ class HostOptions(BaseModel):
 def main() -> None:
     """Read openings until the input ends."""
     die_with_parent()
-    logging.basicConfig(level=logging.WARNING, format="tvmpipe host: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter("tvmpipe host: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     options = HostOptions.model_validate_json(sys.argv[1])
     # Whatever else writes to the output must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -69,6 +73,7 @@ class _HostProcess:
         self._writing = threading.Lock()
         self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hosted: HostedSession | None = None
+        self._store = Store(options.store)
         self._loaded: tuple[tuple[StageEntry, ...], LoadedStages] | None = None
 
     def tell_up(self, phase: str) -> None:
@@ -102,7 +107,8 @@ class _HostProcess:
                 continue  # nobody waits for that any more
             session = command["open"]["session"]
             try:
-                self._serve(HostSpec.model_validate(command["open"]))
+                with self._store:
+                    self._serve(HostSpec.model_validate(command["open"]))
             except (TvmpipeError, ValidationError, OSError, MemoryError, ValueError, RuntimeError) as error:
                 self._loaded = None
                 self._say("failed", session, str(error) or type(error).__name__)
@@ -148,7 +154,7 @@ class _HostProcess:
 
         if self._loaded is None or self._loaded[0] != spec.stages:
             self._loaded = None  # its memory first
-            stages = LoadedStages(spec.stages, Store(self._options.store), self._options.memory_bytes)
+            stages = LoadedStages(spec.stages, self._store, self._options.memory_bytes)
             self._loaded = spec.stages, stages
         return self._loaded[1]
 

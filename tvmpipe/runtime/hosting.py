@@ -11,7 +11,16 @@ from tvmpipe.runtime.host import Runner, StageFailure, StageHost
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.spec import HostSpec
 
+_SPARE_MESSAGES = 1000
 _OVERHEAD_BYTES = 65536  # what a message has besides tensors: header and table
+
+
+def queue_length(max_batches: int, messages: int) -> int:
+    """How many messages may wait: more than one sender can have under way, which is `messages` of each batch.
+
+    Twice that many, as those of an earlier opening may still come.
+    """
+    return _SPARE_MESSAGES + 2 * max_batches * messages
 
 
 class HostedSession:
@@ -31,8 +40,9 @@ class HostedSession:
         emulation: Emulation,
         report: Callable[[Status], None] | None = None,
     ) -> None:
-        # Queues have no length of their own: the head lets in no more batches than `max_batches`.
-        inbox, _ = sockets.pull(*address, queue=0, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
+        # The head lets in no more batches than `max_batches`, so that who fills a queue is nobody of this pipeline.
+        queue = queue_length(spec.max_batches, sum(len(stage.inputs) for stage in spec.stages))
+        inbox, _ = sockets.pull(*address, queue=queue, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
         pushes = {
             peer.name: sockets.push(
                 parse_address(peer.address, "link"),

@@ -5,12 +5,15 @@ Needs the package prometheus_client, which only agents with `--metrics-port` imp
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import io
 import itertools
 import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,8 +27,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from tvmpipe.errors import InputError
+from tvmpipe.errors import InputError, TrackerError
 from tvmpipe.runtime.counts import BUCKETS_S, StageCount
+from tvmpipe.runtime.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ Ask = Callable[[], dict[str, Any]]
 
 _MOST_CONNECTIONS = 16
 _PATIENCE_S = 5.0
+_TRACKER_S = 1.5
+_LOOK_AGAIN_S = 1.0
 _LABELS = ("stage", "device")
 
 
@@ -95,8 +101,37 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, float(value))
 
 
-def health(ask: Ask) -> tuple[int, dict[str, Any]]:
-    """An HTTP status and what `/healthz` answers: 200 while heads can be served, else 503 with a `reason`."""
+class TrackerLook:
+    """Whether heads find this agent: what keeps them from it, or None. Callers within a second share one look."""
+
+    def __init__(self, tracker: str, key: str) -> None:
+        self._tracker = tracker
+        self._key = key
+        self._lock = threading.Lock()
+        self._due = 0.0
+        self._fault: str | None = None
+
+    def __call__(self) -> str | None:
+        with self._lock:
+            if time.monotonic() >= self._due:
+                self._fault = self._look()
+                self._due = time.monotonic() + _LOOK_AGAIN_S
+            return self._fault
+
+    def _look(self) -> str | None:
+        try:
+            with Tracker(self._tracker, timeout_s=_TRACKER_S) as tracker:
+                known = any(status.key == self._key and status.total for status in tracker.status())
+        except TrackerError as error:
+            return str(error)
+        return None if known else f"no agent with key {self._key!r} is registered at {self._tracker}"
+
+
+def health(ask: Ask, unfound: Callable[[], str | None]) -> tuple[int, dict[str, Any]]:
+    """An HTTP status and what `/healthz` answers: 200 while heads can find it and be served, else 503 with a `reason`.
+
+    `unfound` says what keeps heads from finding it, or None.
+    """
     try:
         info = ask()
     except OSError:
@@ -105,21 +140,27 @@ def health(ask: Ask) -> tuple[int, dict[str, Any]]:
         return 503, {"status": "failed", "reason": "the RPC server has ended and is being started again"}
     if info["host"] == "failed":
         return 503, {"status": "failed", "reason": f"the stages have failed: {info['host_message']}"}
+    reason = unfound()
+    if reason is not None:
+        return 503, {"status": "failed", "reason": reason}
     return 200, {"status": "ok", "held": info["held_by"] is not None, "host": info["host"]}
 
 
 class MetricsServer:
     """Answers GET of /metrics and /healthz in threads of its own until closed; a context manager.
 
-    At most 16 connections are served at once and each must say something within 5 s. Raises InputError when nothing
+    At most 16 connections are served at once, and each must have asked within 5 s. Who comes when all are taken has
+    the place of whoever has been longest without asking. `unfound` is as in `health`. Raises InputError when nothing
     can listen there.
     """
 
-    def __init__(self, host: str, port: int, ask: Ask) -> None:
+    def __init__(self, host: str, port: int, ask: Ask, unfound: Callable[[], str | None]) -> None:
         registry = CollectorRegistry()
         registry.register(AgentCollector(ask))
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        handler = type("Handler", (_Handler,), {"ask": staticmethod(ask), "registry": registry})
+        handler = type(
+            "Handler", (_Handler,), {"ask": staticmethod(ask), "unfound": staticmethod(unfound), "registry": registry}
+        )
         try:
             self._server = type("Server", (_Server,), {"address_family": family})((host, port), handler)
         except OSError as error:
@@ -142,12 +183,29 @@ class MetricsServer:
 
 class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, *arguments: Any) -> None:
-        self._free = threading.Semaphore(_MOST_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._asked: dict[socket.socket, bool] = {}  # of each connection, oldest first
         super().__init__(*arguments)
 
+    def asked(self, connection: socket.socket) -> None:
+        """Somebody has said what he wants, and is not hung up on before he has it."""
+        with self._lock:
+            if connection in self._asked:
+                self._asked[connection] = True
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Threads are bounded: whoever comes when all are taken is turned away, and can come again."""
-        if self._free.acquire(blocking=False):
+        """Threads are bounded: when all are taken, whoever has been longest without asking is hung up on."""
+        with self._lock:
+            if len(self._asked) >= _MOST_CONNECTIONS:
+                slow = next((one for one, asked in self._asked.items() if not asked), None)
+                if slow is not None:
+                    del self._asked[slow]
+                    with contextlib.suppress(OSError):  # it has gone by itself
+                        slow.shutdown(socket.SHUT_RDWR)
+            taken = len(self._asked) < _MOST_CONNECTIONS
+            if taken:
+                self._asked[request] = False
+        if taken:
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -156,20 +214,47 @@ class _Server(http.server.ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            with self._lock:
+                self._asked.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.debug("a request for metrics from %s failed", client_address, exc_info=True)
 
 
+class _Timed(io.RawIOBase):
+    """What comes over a connection until a deadline (monotonic seconds), however slowly. Raises TimeoutError then."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left_s)
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     ask: Ask
+    unfound: Callable[[], str | None]
     registry: CollectorRegistry
     timeout = _PATIENCE_S
     server_version = "tvmpipe"
     sys_version = ""
 
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = io.BufferedReader(_Timed(self.connection, time.monotonic() + _PATIENCE_S))
+
     def do_GET(self) -> None:
+        assert isinstance(self.server, _Server)
+        self.server.asked(self.connection)
+        self.connection.settimeout(_PATIENCE_S)
         path = self.path.partition("?")[0]
         if path == "/metrics":
             try:
@@ -177,7 +262,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             except OSError as error:
                 self._answer(503, "text/plain; charset=utf-8", f"{error}\n".encode())
         elif path == "/healthz":
-            status, facts = health(self.ask)
+            status, facts = health(self.ask, self.unfound)
             self._answer(status, "application/json", json.dumps(facts).encode())
         else:
             self._answer(404, "text/plain; charset=utf-8", b"there is /metrics and /healthz\n")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tvmpipe.errors import DeviceError
+from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
 from tvmpipe.runtime.address import address_towards, format_address, is_loopback, parse_address
 from tvmpipe.runtime.claims import Attempt, Claims, Limits, OpenError, Reached, for_each
@@ -234,18 +234,33 @@ class Opener:
             attempt.check()
             reached.renew(self._claims.mine, more_s)
 
-        with attempt.waits_on(reached.session):
-            self._count(agent.send(self.bundle, [*spec.stages, *self._spare(device.name)], alive))
-            port = parse_address(links[device.name], "link")[1] if agent.facts["link_address"] is None else None
+        def load() -> None:
+            own = agent.facts["link_address"] is None
             agent.open(
                 self._claims.mine,
                 spec,
-                agent.facts["link_port"] if port is None else port,
+                parse_address(links[device.name], "link")[1] if own else agent.facts["link_port"],
                 lambda: self.heard(session, device.name),
                 self.limits.patience,
                 attempt.pause,
                 beside=beside,
             )
+
+        files = [*spec.stages, *self._spare(device.name)]
+        with attempt.waits_on(reached.session):
+            self._count(agent.send(self.bundle, files, alive))
+            try:
+                load()
+            except (DeviceLostError, NoRoom):
+                raise
+            except DeviceError:
+                # What it finds damaged it removes from its store; then there is something to send again.
+                sent_bytes = agent.send(self.bundle, files, alive)
+                if not sent_bytes:
+                    raise
+                logger.warning("device %s lacked files, or had damaged ones; they were sent again", device.name)
+                self._count(sent_bytes)
+                load()
 
     def _undo(self, reached: Mapping[str, Reached], session: str, *, beside: bool) -> None:
         """After a failed opening: what was prepared ends; without failover nobody needs the devices any more."""

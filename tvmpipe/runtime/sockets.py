@@ -91,9 +91,11 @@ class Sockets:
     def pull(
         self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
     ) -> tuple[zmq.Socket[bytes], int]:
-        """A PULL socket; parameters and errors as for `router`. With heartbeats `queue` must be 0."""
-        if queue and self._heartbeat_timeout_ms is not None:
-            raise ValueError("a bounded queue stops heartbeats when it is full, which ends the connection")
+        """A PULL socket; parameters and errors as for `router`.
+
+        With heartbeats `queue` must be more than any peer of ours may have sent that is not yet taken in, or 0: a full
+        queue stops heartbeats, which ends the connection. Then only those are held back that are no peers of ours.
+        """
         return self._listen(zmq.PULL, host, port, queue, max_frame_bytes)
 
     def router(

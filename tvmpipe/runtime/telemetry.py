@@ -19,6 +19,7 @@ class Telemetry:
 
     def __init__(self, manifest: Manifest) -> None:
         self._condition = threading.Condition()
+        self._devices = {device.name for device in manifest.devices}
         self._names = {stage.name for plan in manifest.plans for stage in plan.stages}
         self._ended: dict[str, StageCount] = {}
         self._current: dict[str, tuple[str, StageCount]] = {}
@@ -29,7 +30,12 @@ class Telemetry:
         self._spans: list[tuple[str, Span]] = []
 
     def take(self, status: Status, *, current: bool) -> None:
-        """A device has said how it is; before its opening is `current`, only that it was heard counts."""
+        """A device has said how it is; before its opening is `current`, only that it was heard counts.
+
+        Whoever is none of the bundle's devices is not remembered.
+        """
+        if status.device not in self._devices:
+            return
         counts = {name: StageCount.from_list(values) for name, values in status.counts.items() if name in self._names}
         with self._condition:
             self._heard.pop((status.session, status.device), None)

@@ -82,11 +82,12 @@ class Tracker:
         except TimeoutError:
             raise TrackerError(f"the tracker at {self.address} did not answer within {self._timeout_s:g} s") from None
         servers: dict[str, list[str]] = {}
-        for entry in summary["server_info"]:
-            host, port = entry["addr"]
-            key = entry["key"].partition(":")[2]
-            servers.setdefault(key, []).append(f"{host or ''}:{port}")
-        queues = summary["queue_info"]
+        try:
+            for key, address in filter(None, map(_registered, summary["server_info"])):
+                servers.setdefault(key, []).append(address)
+            queues = dict(summary["queue_info"])
+        except (KeyError, TypeError, ValueError):
+            raise TrackerError(f"what the tracker at {self.address} says of its devices cannot be read") from None
         return [
             KeyStatus(
                 key,
@@ -108,13 +109,16 @@ class Tracker:
                 f"no device with key {key!r} is registered at {self.address}; registered keys: {registered}"
             )
         try:
-            host, port, match_key = self._ask([base.TrackerCode.REQUEST, key, "", 1], timeout_s)
+            granted = self._ask([base.TrackerCode.REQUEST, key, "", 1], timeout_s)
         except TimeoutError:
             total = known[key].total
             raise DeviceUnavailableError(
                 f"all {total} devices with key {key!r} at {self.address} stayed busy for {timeout_s:g} s"
             ) from None
-        return DeviceAddress(host, int(port), match_key)
+        host, port, match_key = granted if isinstance(granted, list) and len(granted) == 3 else (None, None, None)
+        if not (isinstance(host, str) and isinstance(port, int) and isinstance(match_key, str)):
+            raise DeviceUnavailableError(f"a device with key {key!r} registered at {self.address} without an address")
+        return DeviceAddress(host, port, match_key)
 
     def _ask(self, message: list[Any], timeout_s: float) -> Any:
         self._socket.settimeout(timeout_s)
@@ -147,6 +151,16 @@ def receive_message(connection: socket.socket) -> Any:
 def hasten_registration() -> None:
     """From now on this process, an RPC server's, talks to its tracker without those waits."""
     base.sendjson, base.recvjson = send_message, receive_message
+
+
+def _registered(entry: Any) -> tuple[str, str] | None:
+    """Key and address of a server; None for what says neither: anybody can register anything."""
+    if not isinstance(entry, dict):
+        return None
+    kind, address = entry.get("key"), entry.get("addr")
+    if not isinstance(kind, str) or not isinstance(address, list) or len(address) != 2:
+        return None
+    return kind.partition(":")[2], f"{address[0] or ''}:{address[1]}"
 
 
 def wait_for_keys(address: str, keys: list[str], timeout_s: float) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import itertools
 import json
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import tvm
 from numpy.typing import DTypeLike, NDArray
 
 _ALIGNED = 64  # bytes; compiled code relies on it
+_PIECE_BYTES = 1 << 20  # which is hashed before it leaves the caches
 _LENGTH_BYTES = 8  # of the header's length, which a safetensors file begins with
 _NOTES = "__metadata__"  # a header's entry that is no tensor
 _TYPES: dict[str, DTypeLike] = {
@@ -40,12 +43,15 @@ class _Stored:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def load_weights(files: Sequence[Path], names: Sequence[str]) -> tuple[Any, ...]:
+def load_weights(
+    files: Sequence[Path], names: Sequence[str], sha256: Mapping[Path, str] | None = None
+) -> tuple[Any, ...]:
     """The tensors called `names`, each from the one of the safetensors files that has it, in one piece of memory.
 
     That piece is all the memory it takes: safetensors' own reader maps the file, which counts as the process's memory
-    as far as it was read, and copies; while it loaded, a stage took 10 to 15 MB more than is planned. Raises
-    ValueError when the files lack a tensor, or one of them is cut off or something else.
+    as far as it was read, and copies; while it loaded, a stage took 10 to 15 MB more than is planned. Files that
+    `sha256` has a hash for are hashed while they are read, so that they come from the disk once.
+    Raises ValueError when the files lack a tensor, or one of them is cut off, something else, or of another hash.
     """
     found = {name: tensor for path in files for name, tensor in _tensors(path).items()}
     missing = next((name for name in names if name not in found), None)
@@ -54,9 +60,13 @@ def load_weights(files: Sequence[Path], names: Sequence[str]) -> tuple[Any, ...]
     stored = [found[name] for name in names]
     starts = [0, *itertools.accumulate(-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in stored)]
     memory = huge_pages(starts[-1])
+    places = [memory[start : start + tensor.nbytes] for tensor, start in zip(stored, starts, strict=False)]
+    for path in files:
+        parts = [(tensor.start, place) for tensor, place in zip(stored, places, strict=True) if tensor.path == path]
+        _read(path, sorted(parts, key=lambda part: part[0]), (sha256 or {}).get(path))
     return tuple(
-        tvm.runtime.from_dlpack(_read(tensor, memory[start : start + tensor.nbytes]))
-        for tensor, start in zip(stored, starts, strict=False)
+        tvm.runtime.from_dlpack(place.view(tensor.dtype).reshape(tensor.shape))
+        for tensor, place in zip(stored, places, strict=True)
     )
 
 
@@ -106,11 +116,36 @@ def _tensors(path: Path) -> dict[str, _Stored]:
     }
 
 
-def _read(tensor: _Stored, into: NDArray[np.uint8]) -> NDArray[Any]:
-    """A tensor in the memory `into`, which is its size."""
-    with tensor.path.open("rb") as file:
-        file.seek(tensor.start)
-        read = file.readinto(into.data)
-    if read != tensor.nbytes:
-        raise ValueError(f"{tensor.path.name} ends {tensor.nbytes - read} bytes before one of its tensors")
-    return into.view(tensor.dtype).reshape(tensor.shape)
+def _read(path: Path, parts: Sequence[tuple[int, NDArray[np.uint8]]], sha256: str | None) -> None:
+    """Parts of a file, by their start and in order of it, into the memory given; of the whole the hash is compared."""
+    digest = None if sha256 is None else hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        at = 0
+        for start, place in parts:
+            if digest is None:
+                file.seek(start)
+            else:
+                _hash(file, digest, start - at)
+            left = place.data
+            while left:
+                count = file.readinto(left[:_PIECE_BYTES])
+                if not count:
+                    raise ValueError(f"{path.name} ends {len(left)} bytes before one of its tensors")
+                if digest is not None:
+                    digest.update(left[:count])
+                left = left[count:]
+            at = start + place.nbytes
+        if digest is not None:
+            _hash(file, digest, None)
+    if digest is not None and digest.hexdigest() != sha256:
+        raise ValueError(f"{path.name} has another sha256 than it should have")
+
+
+def _hash(file: io.FileIO, digest: hashlib._Hash, size: int | None) -> None:
+    """Hash the next bytes of a file, all that are left with None."""
+    while size is None or size > 0:
+        piece = file.read(_PIECE_BYTES if size is None else min(size, _PIECE_BYTES))
+        if not piece:
+            return
+        digest.update(piece)
+        size = None if size is None else size - len(piece)

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
+from tvmpipe.console import PlainTable
 from tvmpipe.simulate.engine import Simulation, Span
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 
 
-def timeline(simulation: Simulation, width: int = 96, begin_s: float = 0.0, end_s: float | None = None) -> Table:
+def timeline(simulation: Simulation, width: int = 96, begin_s: float = 0.0, end_s: float | None = None) -> PlainTable:
     """A line for each lane: the last digit of the sample that has most of each column, a dot where it is idle."""
     end = simulation.end_s if end_s is None else end_s
     title = (
         f"{len(simulation.left_s)} samples, {begin_s:.6g} to {end:.6g} s: period {simulation.period_s:.6g} s, "
         f"latency {simulation.latency_s:.6g} s"
     )
-    table = Table("lane", "", "busy", title=title)
+    table = PlainTable("lane", "", "busy", title=title)
     by_lane: dict[str, list[Span]] = {lane: [] for lane in simulation.lanes}
     for span in simulation.spans:
         by_lane[span.lane].append(span)
