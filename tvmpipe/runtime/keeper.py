@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.lifetime import Lifetime
+from tvmpipe.runtime.process import describe_exit
 from tvmpipe.runtime.spec import HostSpec
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class _Host:
                 if answer["session"] == self.state["session"] and answer["state"] in wanted:
                     self.state = answer
         code = self._process.wait()
-        message = f"the stage host ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+        message = f"the stage host ended ({describe_exit(code)})"
         if self.state["state"] not in ("failed", "expired"):
             self.state = {**self.state, "state": "failed", "message": message}
 

@@ -31,7 +31,8 @@ _REPEATS = 9
 _SIZE_S = 1.0  # after so long a size has been sent often enough
 _TRIP_S = 3.0  # what is expected to take longer is not sent
 _WANTED, _PAYLOAD = 0, 1
-_SESSION = b"\0" * wire.TOKEN_BYTES
+# What messages carry in place of a session: whoever gets its own question back is connected to itself.
+_QUESTION, _ANSWER = (bytes([kind]) * wire.TOKEN_BYTES for kind in range(2))
 _END = b""
 
 Times = list[tuple[int, float]]
@@ -57,13 +58,14 @@ class LinkEnd:
         """Seconds until so many questions of `size` bytes are answered with `reply` bytes each. Raises DeviceError."""
         started = time.perf_counter()
         for _ in range(messages):
-            self._send(_packed(size, reply))
+            self._send(_packed(_QUESTION, size, reply))
         for done in range(messages):
             left = limit_s - (time.perf_counter() - started)
             if left <= 0 or not self.inbox.poll(int(left * 1e3)):
                 raise DeviceError(f"of {messages} messages of {size} bytes {done} came back within {limit_s:g} s")
             try:
-                wire.unpack(wire.receive(self.inbox), LONGEST_MESSAGE_BYTES)
+                if wire.unpack(wire.receive(self.inbox), LONGEST_MESSAGE_BYTES).session != _ANSWER:
+                    raise DeviceError("it is connected to itself: what it sends comes back to it")
             except wire.WireError as error:
                 raise DeviceError(f"what came back is no answer: {error}") from None
         return time.perf_counter() - started
@@ -84,7 +86,7 @@ class LinkEnd:
             if _WANTED not in sample or sample[_WANTED].size != 1:
                 raise wire.WireError("a question that does not say what it asks for")
             wanted = int(sample[_WANTED].reshape(-1)[0])
-            self._send(_packed(min(max(wanted, 0), LONGEST_MESSAGE_BYTES // 2), 0))
+            self._send(_packed(_ANSWER, min(max(wanted, 0), LONGEST_MESSAGE_BYTES // 2), 0))
 
     def time_link(self) -> LinkTimes:
         """Time tensors of several sizes, smallest first, as far as that is done in seconds. Raises DeviceError."""
@@ -128,6 +130,6 @@ def link_end(inbox: Any, outbox: Any, emulation: Emulation | None = None, *, ask
             outbox.send(_END)
 
 
-def _packed(size: int, reply: int) -> list[Any]:
+def _packed(kind: bytes, size: int, reply: int) -> list[Any]:
     values: wire.Values = {_WANTED: np.array([reply], dtype=np.int64), _PAYLOAD: np.zeros(size // 4, dtype=np.float32)}
-    return wire.pack(wire.Batch(_SESSION, 0, (values,)))
+    return wire.pack(wire.Batch(kind, 0, (values,)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
 import os
 import secrets
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
-from tvmpipe.runtime.address import address_towards, format_address, is_loopback, parse_address
+from tvmpipe.runtime.address import address_towards, format_address, is_loopback, own_addresses, parse_address, resolve
 from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
+from tvmpipe.runtime.process import user_name
 from tvmpipe.runtime.rpc_session import RpcSession, open_session
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.spec import Opening, host_spec
@@ -115,6 +115,7 @@ class Opener:
             _for_each(devices, lambda device: reached.__setitem__(device.name, self._reach(device)))
             session = secrets.token_hex(8)
             links = {name: one.link for name, one in reached.items()}
+            _check_links(plan, {name: one.link for name, one in reached.items() if one.agent is not None})
             _for_each(devices, lambda device: self._host(plan, device, reached[device.name], session, links))
         finally:
             for one in reached.values():
@@ -185,11 +186,6 @@ class Opener:
                 port = self._stock_ports.enter_context(hold_port("127.0.0.1", _STOCK_PORTS))
                 host = "127.0.0.1" if self.key is None else _here(session)
                 return _Reached(session, None, format_address(host, port))
-            if self.key is None and not is_loopback(session.address.host):
-                raise DeviceError(
-                    f"device {device.name} is at {session.address.host}, off loopback, where tensors travel only with "
-                    "a cluster key; give the one that its agent has"
-                )
             agent.reserve(self._claim)
             self.agents[device.name] = agent.facts
             return _Reached(session, agent, agent.link_address)
@@ -279,10 +275,27 @@ def _for_each(devices: Iterable[DeviceEntry], work: Callable[[DeviceEntry], None
         raise error
 
 
+def _check_links(plan: PlanEntry, links: Mapping[str, str]) -> None:
+    """Raises OpenError when a device would be sent to at a loopback address by one on another machine."""
+    hosts = {name: resolve(parse_address(link, "link")[0]) for name, link in links.items()}
+    if len({is_loopback(host) for host in hosts.values()}) < 2:
+        return
+    here = own_addresses()
+    for link in plan.links:
+        there, receiver = hosts.get(link.sender), hosts.get(link.receiver)
+        if there is None or receiver is None or not is_loopback(receiver) or is_loopback(there) or there in here:
+            continue
+        cause = DeviceError(
+            f"device {link.receiver} is at {receiver}, which to device {link.sender} at {there} is itself: start the "
+            f"agent of {link.receiver} with --host 0.0.0.0 or with the address that the others have for its machine"
+        )
+        raise OpenError(link.receiver, cause)
+
+
 def _here(session: RpcSession) -> str:
     """This machine's address as the device reaches it."""
     return address_towards(session.address.host, session.address.port)
 
 
 def _owner() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})"
+    return f"{user_name()}@{socket.gethostname()} (process {os.getpid()})"

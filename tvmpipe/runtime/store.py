@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 
 from tvmpipe.files import hash_file
+from tvmpipe.runtime.process import cache_folder
 
 
 def default_store() -> Path:
     """Where an agent keeps files unless told otherwise."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "tvmpipe" / "store"
+    return cache_folder() / "tvmpipe" / "store"
 
 
 class Store:
