@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,6 +40,7 @@ from tvmpipe.runtime.probes import LinkProbes
 from tvmpipe.runtime.process import compute_environment, describe_exit, die_with_parent
 from tvmpipe.runtime.store import Store
 from tvmpipe.runtime.tracker import await_trackers
+from tvmpipe.runtime.versions import own_versions
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +114,7 @@ def serve(options: AgentOptions) -> None:
         _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
     ):
         facts = {
-            "tvmpipe": version("tvmpipe"),
-            "apache-tvm": version("apache-tvm"),
+            **own_versions(),
             "machine": platform.machine(),
             "threads": threads,
             "memory_bytes": memory_bytes,

@@ -14,6 +14,7 @@ from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.spec import HostSpec
+from tvmpipe.runtime.versions import difference, work_together
 from tvmpipe.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class AgentControl:
             )
 
     def reserve(self, claim: Claim) -> None:
-        """Get the device for this head. Raises DeviceHeldError naming who has it."""
+        """Get the device for this head. Raises DeviceHeldError naming who has it, DeviceError for other versions."""
+        if not work_together(self.facts):
+            raise DeviceError(f"device {self.session.device.name} cannot be used: {difference(self.facts)}")
         with self.session.guard("asking for it"):
             answer = _ask(self._keeper, {"do": "reserve", "claim": claim.model_dump()})
         if "held_by" in answer:

@@ -68,6 +68,7 @@ class _Host:
         self.reused = False
         self._status: tuple[Status, float] | None = None
         self._told = time.monotonic()
+        self._ended = False
         self._listener = threading.Thread(target=self._listen, name="tvmpipe-host-answers", daemon=True)
         self._listener.start()
 
@@ -102,6 +103,7 @@ class _Host:
 
     def end(self) -> None:
         """End it, and wait until what it had done is known, if it can say so."""
+        self._ended = True
         if self.state["state"] == "ready":
             assert self._process.stdin is not None
             # Errors: it has ended by itself, or does not answer.
@@ -129,6 +131,8 @@ class _Host:
                     self.state = answer
         code = self._process.wait()
         message = f"the stage host ended ({describe_exit(code)})"
+        if not self._ended:
+            logger.warning("%s", message)
         if self.state["state"] not in ("failed", "expired"):
             self.state = {**self.state, "state": "failed", "message": message}
 
