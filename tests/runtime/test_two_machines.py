@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tvmpipe
 from tests.runtime.machines import Machine, needs_namespaces, two_machines
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S
 from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.keys import ClusterKey
 
@@ -31,8 +32,17 @@ with bundle.connect(tracker, cluster_key=key, connect_timeout_s=30) as pipe:
 print(json.dumps([relative_error(r, reference.run(s)) for r, s in zip(results, samples, strict=True)]))
 """
 
+_REGISTERED = """
+import json, sys
+from tvmpipe.runtime.tracker import Tracker, wait_for_keys
+address, patience_s, *names = sys.argv[1:]
+wait_for_keys(address, names, float(patience_s))
+with Tracker(address) as tracker:
+    print(json.dumps({status.key: status.addresses[0] for status in tracker.status()}))
+"""
 
-def samples_of(bundle: Bundle) -> list[dict[str, object]]:
+
+def samples_of(bundle: Bundle) -> list[Any]:
     from tvmpipe.commands.samples import random_samples
 
     return list(random_samples(bundle.manifest, 8, seed=3))
@@ -63,18 +73,12 @@ def started(machine: Machine, name: str, tracker: str, key: Path, folder: Path, 
     machine.start("-m", "tvmpipe", "agent", *arguments, "--store", str(folder / name), log=folder / f"{name}.log")
 
 
-def registered(machine: Machine, tracker: str, names: set[str]) -> dict[str, str]:
+def registered(machine: Machine, tracker: str, names: list[str]) -> dict[str, str]:
     """Where the devices are, once all are there."""
-    found: dict[str, str] = {}
-
-    def complete() -> bool:
-        listed = machine.run("-m", "tvmpipe", "devices", "--tracker", tracker, "--json")
-        if listed.returncode == 0:
-            found.update({each["key"]: each["addresses"][0] for each in json.loads(listed.stdout) if each["free"]})
-        return found.keys() >= names
-
-    wait_until(complete)
-    return found
+    found = machine.run("-c", _REGISTERED, tracker, str(PATIENCE_S), *names)
+    assert found.returncode == 0, found.stderr
+    addresses: dict[str, str] = json.loads(found.stdout)
+    return addresses
 
 
 @pytest.fixture(params=["IPv4, its own name is on loopback", "IPv6 alone"])
@@ -89,7 +93,7 @@ def cluster(request: pytest.FixtureRequest, key: Path, tmp_path: Path) -> Iterat
         here.start("-c", code, log=tmp_path / "tracker.log")
         started(here, "alpha", inside, key, tmp_path)
         started(there, "beta", outside, key, tmp_path)
-        where = registered(here, inside, {"alpha", "beta"})
+        where = registered(here, inside, ["alpha", "beta"])
         assert where["alpha"].rpartition(":")[0].strip("[]") == here.address
         assert where["beta"].rpartition(":")[0].strip("[]") == there.address
         yield here, inside, tmp_path

@@ -131,17 +131,19 @@ class Sockets:
             socket.curve_secretkey = self._key.curve_secret
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
         self._doorkeeper.watch(socket)
+        failure: OSError | zmq.ZMQError | None = None
         try:
             for _ in range(1 if port is not None else _PORTS_TRIED):
                 chosen = port if port is not None else _free_port(hosts[0])
                 socket.zap_domain = listening_domain(chosen) if self._key is None else ZAP_DOMAIN
-                taken = _bind(socket, hosts, chosen)
-                if taken is None:
+                failure = _bind(socket, hosts, chosen)
+                if failure is None:
                     return socket, chosen
-        except OSError as error:  # zmq.ZMQError is one
-            taken = error
+        except (OSError, zmq.ZMQError) as error:
+            failure = error
         socket.close()
-        reason = "the port is taken" if taken.errno == errno.EADDRINUSE else taken.strerror
+        assert failure is not None
+        reason = "the port is taken" if failure.errno == errno.EADDRINUSE else failure.strerror
         raise InputError(f"cannot listen on {names[0]}:{'*' if port is None else port}: {reason}") from None
 
     def push(
