@@ -57,9 +57,9 @@ def test_every_device_and_every_pair(agents: LocalCluster) -> None:
 
 def test_a_device_whose_address_leads_to_another(tmp_path: Path) -> None:
     """Each is well for itself, and a plan over both would stand still."""
-    (port,) = lasting_ports(1)
+    port, own = lasting_ports(2)
     beta = LocalAgent("beta", options=("--link-port", str(port)))
-    gamma = LocalAgent("gamma", options=("--advertise", f"127.0.0.1:{port}"))
+    gamma = LocalAgent("gamma", options=("--link-port", str(own), "--advertise", f"127.0.0.1:{port}"))
     with local_cluster([beta, gamma], store=tmp_path) as cluster:
         steps = list(diagnose(cluster.tracker, None, None))
     (pair,) = (step for step in steps if step.device == "beta - gamma")

@@ -105,9 +105,9 @@ def test_a_link_port_that_was_taken_while_nobody_used_it(chain_bundle: Bundle, t
 
 
 def test_a_device_that_is_told_to_send_to_itself(chain_bundle: Bundle, tmp_path: Path) -> None:
-    (port,) = lasting_ports(1)
+    port, own = lasting_ports(2)
     beta = LocalAgent("beta", options=("--link-port", str(port)))
-    gamma = LocalAgent("gamma", options=("--advertise", f"127.0.0.1:{port}"))
+    gamma = LocalAgent("gamma", options=("--link-port", str(own), "--advertise", f"127.0.0.1:{port}"))
     sentence = f"device gamma is said to be at 127.0.0.1:{port}, which to beta is itself"
     with (
         local_cluster([LocalAgent("alpha"), beta, gamma], store=tmp_path) as cluster,
@@ -119,10 +119,10 @@ def test_a_device_that_is_told_to_send_to_itself(chain_bundle: Bundle, tmp_path:
 
 def test_a_device_that_gets_its_own_messages_back(chain_bundle: Bundle, tmp_path: Path) -> None:
     """Over an address that does not look like its own: a forwarded port."""
-    (port,) = lasting_ports(1)
+    port, own = lasting_ports(2)
     cable = Cable(port)
     beta = LocalAgent("beta", options=("--link-port", str(port)))
-    gamma = LocalAgent("gamma", options=("--advertise", f"127.0.0.1:{cable.port}"))
+    gamma = LocalAgent("gamma", options=("--link-port", str(own), "--advertise", f"127.0.0.1:{cable.port}"))
     with (
         local_cluster([LocalAgent("alpha"), beta, gamma], store=tmp_path) as cluster,
         no_hang(),

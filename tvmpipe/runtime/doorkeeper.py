@@ -20,7 +20,7 @@ from zmq.utils.monitor import parse_monitor_message
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.runtime.address import format_address, parse_address
 from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.owner import StrangerError, check_connections
+from tvmpipe.runtime.owner import GoneError, StrangerError, check_connections
 from tvmpipe.runtime.refusals import Refusals
 
 logger = logging.getLogger(__name__)
@@ -176,7 +176,8 @@ def _check(domain: str, notice: Callable[[StrangerError], None]) -> None:
                 return check_connections(remote=parse_address(domain.removeprefix(_TO), "peer"))
             return check_connections(local_port=int(domain.removeprefix(_FROM)))
         except StrangerError as error:
-            notice(error)
+            if not isinstance(error, GoneError):
+                notice(error)
             if look == _LOOKS or domain.startswith(_TO):
                 raise
             time.sleep(_LOOK_AGAIN_S)

@@ -18,7 +18,7 @@ from typing import Any
 
 from tvm.rpc import base
 
-from tvmpipe.runtime.owner import StrangerError, check_peer
+from tvmpipe.runtime.owner import GoneError, StrangerError, check_peer
 from tvmpipe.runtime.refusals import Refusals
 from tvmpipe.runtime.relay import tune
 
@@ -49,6 +49,8 @@ def guard_handshakes(timeout_s: float = _HANDSHAKE_S, secret: bytes = b"") -> No
         try:
             check_peer(connection)
             return _screen(connection, time.monotonic() + timeout_s, secret), address
+        except GoneError as error:
+            logger.debug("no handshake came: %s", error)
         except StrangerError as error:
             refusals.note(str(address[0]), str(error))
         except (OSError, UnicodeDecodeError) as error:

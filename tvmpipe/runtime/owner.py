@@ -30,7 +30,11 @@ _LOOK_AGAIN_S = 0.01
 
 
 class StrangerError(DeviceError):
-    """The other end belongs to another user of this machine, or nobody can say to whom."""
+    """The other end belongs to another user of this machine."""
+
+
+class GoneError(StrangerError):
+    """No process holds the other end any more, so that nobody can say whose it was."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def check_peer(connection: socket.socket) -> None:
     try:
         here, there = _ends(connection)
     except OSError:
-        raise StrangerError("the peer was gone before it could be told whose it was") from None
+        raise GoneError("the peer was gone before it could be told whose it was") from None
     if ipaddress.ip_address(there[0]).is_loopback:
         require_owners()
         _check(here, there)
@@ -84,7 +88,7 @@ def check_peer(connection: socket.socket) -> None:
 
 def check_connections(*, local_port: int | None = None, remote: Address | None = None) -> None:
     """Make sure that every connection of this process that came in at a port, or that goes to an address, leads to
-    a process of this user; those that do not are ended. Raises StrangerError for the first of them, DeviceError where
+    a process of this user; those that do not are ended. Raises StrangerError for the first of them, GoneError where
     there is none at all.
 
     For connections that a library holds, which does not say which is which.
@@ -105,7 +109,7 @@ def check_connections(*, local_port: int | None = None, remote: Address | None =
     if refused is not None:
         raise refused
     if not found:
-        raise DeviceError("the connection has ended")
+        raise GoneError("the connection has ended")
 
 
 def _check(here: Address, there: Address) -> None:
@@ -119,7 +123,7 @@ def _check(here: Address, there: Address) -> None:
                 if entry.uid != os.geteuid():
                     raise StrangerError(_of_another(f"the process at {format_address(*there)}", entry.uid))
                 return
-    raise StrangerError(f"no process at {format_address(*there)} holds the other end of the connection")
+    raise GoneError(f"no process at {format_address(*there)} holds the other end of the connection")
 
 
 def _of_another(what: str, uid: int) -> str:
@@ -145,11 +149,13 @@ def _own_connections() -> Iterator[socket.socket]:
 
 
 def _table() -> Iterator[_Entry]:
+    """What listens, and what is connected. The rest, most of it connections that have ended, is not even read."""
     for path in _TABLES:
         with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6 has one table
             for line in path.read_text().splitlines()[1:]:
                 _, local, remote, state, _, _, _, uid, _, inode, *_ = line.split()
-                yield _Entry(_address(local), _address(remote), int(state, 16), int(uid), int(inode))
+                if int(state, 16) in (_ESTABLISHED, _LISTEN):
+                    yield _Entry(_address(local), _address(remote), int(state, 16), int(uid), int(inode))
 
 
 def _address(text: str) -> Address:

@@ -15,7 +15,7 @@ from tvmpipe.errors import DeviceError, DeviceLostError, InputError, TvmpipeErro
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.address import format_address, is_loopback, resolve
 from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.owner import StrangerError, check_connections, check_listener, owners_known
+from tvmpipe.runtime.owner import GoneError, StrangerError, check_connections, check_listener, owners_known
 from tvmpipe.runtime.tracker import DeviceAddress, Tracker
 from tvmpipe.runtime.tunnel import Tunnel, shared_tunnels
 from tvmpipe.runtime.watchdog import Expired, Watchdog, close_connections
@@ -67,6 +67,11 @@ class RpcSession:
                 self.remote = _connect(via, timeout_s)
             if checked:
                 check_connections(remote=self._peer)
+        except GoneError as error:
+            self.close()
+            raise DeviceLostError(
+                f"device {device.name} failed while connecting: {error}", device=device.name
+            ) from None
         except StrangerError as error:
             self.close()
             raise StrangerError(f"device {device.name} is not spoken to: {error}") from None
