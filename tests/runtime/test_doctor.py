@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.runtime.cable import lasting_ports
 from tests.runtime.fakes import mute, registered, unused_port
 from tests.runtime.stock import stock_server
 from tests.waiting import no_hang, wait_until
@@ -53,19 +51,6 @@ def test_every_device_and_every_pair(agents: LocalCluster) -> None:
     pairs = {step.device: step.result for step in steps if step.name == PAIR_STEP}
     assert pairs == dict.fromkeys(("alpha - beta", "alpha - gamma", "beta - gamma"), "ok")
     assert {step.device for step in steps} - pairs.keys() == {"", "alpha", "beta", "gamma"}
-
-
-def test_a_device_whose_address_leads_to_another(tmp_path: Path) -> None:
-    """Each is well for itself, and a plan over both would stand still."""
-    port, own = lasting_ports(2)
-    beta = LocalAgent("beta", options=("--link-port", str(port)))
-    gamma = LocalAgent("gamma", options=("--link-port", str(own), "--advertise", f"127.0.0.1:{port}"))
-    with local_cluster([beta, gamma], store=tmp_path) as cluster:
-        steps = list(diagnose(cluster.tracker, None, None))
-    (pair,) = (step for step in steps if step.device == "beta - gamma")
-    assert pair.result == "failed"
-    assert f"127.0.0.1:{port} leads to this device itself" in pair.message
-    assert pair.remedy
 
 
 def test_an_unknown_key(agents: LocalCluster) -> None:

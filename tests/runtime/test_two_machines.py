@@ -68,6 +68,19 @@ def key(tmp_path: Path) -> Path:
     return tmp_path / "key"
 
 
+def tracked(machine: Machine, host: str, folder: Path) -> None:
+    """A tracker there."""
+    code = f"from tvm.rpc import tracker; tracker.PopenTrackerServerState({host!r}, 9190, 9191, True)"
+    machine.start("-c", code, log=folder / "tracker.log")
+
+
+def doctor(machine: Machine, tracker: str, key: Path) -> list[dict[str, str]]:
+    """What it finds there."""
+    done = machine.run("-m", "tvmpipe", "doctor", "--tracker", tracker, "--cluster-key", str(key), "--json")
+    steps: list[dict[str, str]] = json.loads(done.stdout)
+    return steps
+
+
 def started(machine: Machine, name: str, tracker: str, key: Path, folder: Path, host: str = "0.0.0.0") -> None:
     arguments = ["--tracker", tracker, "--key", name, "--host", host, "--cluster-key", str(key), "--threads", "1"]
     machine.start("-m", "tvmpipe", "agent", *arguments, "--store", str(folder / name), log=folder / f"{name}.log")
@@ -89,8 +102,7 @@ def cluster(request: pytest.FixtureRequest, key: Path, tmp_path: Path) -> Iterat
     with two_machines(*addresses) as (here, there):
         everywhere, outside = ("::", f"[{here.address}]:9190") if six else ("0.0.0.0", f"{here.address}:9190")
         inside = "[::1]:9190" if six else "127.0.1.1:9190"
-        code = f"from tvm.rpc import tracker; tracker.PopenTrackerServerState({everywhere!r}, 9190, 9191, True)"
-        here.start("-c", code, log=tmp_path / "tracker.log")
+        tracked(here, everywhere, tmp_path)
         started(here, "alpha", inside, key, tmp_path)
         started(there, "beta", outside, key, tmp_path)
         where = registered(here, inside, ["alpha", "beta"])
@@ -104,10 +116,25 @@ def test_run_and_doctor(cluster: tuple[Machine, str, Path], key: Path, bundle_pa
     ran = here.run("-c", _RUN, str(bundle_path), tracker, str(key))
     assert ran.returncode == 0, ran.stderr
     assert max(json.loads(ran.stdout)) < 1e-4
-    examined = here.run("-m", "tvmpipe", "doctor", "--tracker", tracker, "--cluster-key", str(key), "--json")
-    steps = json.loads(examined.stdout)
+    steps = doctor(here, tracker, key)
     assert {step["result"] for step in steps} == {"ok"}, [step for step in steps if step["result"] != "ok"]
     assert [step["device"] for step in steps if step["name"] == "pair"] == ["alpha - beta"]
+
+
+def test_a_device_on_loopback_beside_one_elsewhere(key: Path, tmp_path: Path, bundle_path: Path) -> None:
+    """The head reaches both, and they would not reach each other."""
+    with two_machines("10.77.0.1/24", "10.77.0.2/24") as (here, there):
+        tracked(here, "0.0.0.0", tmp_path)
+        started(here, "alpha", "127.0.0.1:9190", key, tmp_path, "127.0.0.1")
+        started(there, "beta", f"{here.address}:9190", key, tmp_path)
+        where = registered(here, "127.0.0.1:9190", ["alpha", "beta"])
+        assert where["alpha"].startswith("127.0.0.1:")
+        ran = here.run("-c", _RUN, str(bundle_path), "127.0.0.1:9190", str(key))
+        assert "alpha is at 127.0.0.1, which to device beta at 10.77.0.2 is itself: start the agent of" in ran.stderr
+        steps = doctor(here, "127.0.0.1:9190", key)
+    (failed,) = (step for step in steps if step["result"] == "failed")
+    assert (failed["device"], failed["name"]) == ("alpha - beta", "pair")
+    assert failed["remedy"].startswith("alpha is at 127.0.0.1, which to the other is itself")
 
 
 def test_an_agent_that_nobody_would_find(key: Path, tmp_path: Path) -> None:
