@@ -9,26 +9,27 @@ from collections.abc import Iterator
 
 from tvm.rpc import base
 
-from tvmpipe.runtime.address import parse_address
+from tvmpipe.runtime.address import format_address, parse_address
 from tvmpipe.runtime.tracker import Tracker
 
 
 @contextlib.contextmanager
-def registered(tracker: str, key: str, port: int) -> Iterator[None]:
-    """A device under `key` that claims to listen on 127.0.0.1:`port`."""
+def registered(tracker: str, key: str, port: int, host: str = "127.0.0.1") -> Iterator[None]:
+    """A device under `key` that claims to listen on `host`:`port`."""
     with socket.create_connection(parse_address(tracker)) as connection:
         connection.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
         base.recvall(connection, 4)
         for message in (
-            [base.TrackerCode.UPDATE_INFO, {"key": f"server:{key}", "addr": ["127.0.0.1", port]}],
-            [base.TrackerCode.PUT, key, [port, f"{key}:0.5"], "127.0.0.1"],
+            [base.TrackerCode.UPDATE_INFO, {"key": f"server:{key}", "addr": [host, port]}],
+            [base.TrackerCode.PUT, key, [port, f"{key}:0.5"], host],
         ):
             base.sendjson(connection, message)
             base.recvjson(connection)
         yield
     while True:  # the tracker takes a moment to notice
         with Tracker(tracker) as client:
-            if not any(f"127.0.0.1:{port}" in status.addresses for status in client.status()):
+            found = [status for status in client.status() if status.key == key]
+            if not any(format_address(host, port) in status.addresses for status in found):
                 return
 
 

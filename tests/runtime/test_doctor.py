@@ -11,9 +11,9 @@ import pytest
 from tests.runtime.fakes import mute, registered, unused_port
 from tests.runtime.stock import stock_server
 from tests.waiting import no_hang, wait_until
-from tvmpipe.runtime import diagnosis
+from tvmpipe.runtime import diagnosis, versions
 from tvmpipe.runtime.control import AgentControl
-from tvmpipe.runtime.diagnosis import DEVICE_STEPS, TRACKER_STEPS, Step, diagnose
+from tvmpipe.runtime.diagnosis import DEVICE_STEPS, PAIR_STEP, TRACKER_STEPS, Step, diagnose
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
@@ -46,9 +46,11 @@ def test_all_is_well(agents: LocalCluster) -> None:
     assert "as here" in found["versions"].message
 
 
-def test_every_device(agents: LocalCluster) -> None:
-    devices = {step.device for step in diagnose(agents.tracker, None, None)}
-    assert devices == {"", "alpha", "beta", "gamma"}
+def test_every_device_and_every_pair(agents: LocalCluster) -> None:
+    steps = list(diagnose(agents.tracker, None, None))
+    pairs = {step.device: step.result for step in steps if step.name == PAIR_STEP}
+    assert pairs == dict.fromkeys(("alpha - beta", "alpha - gamma", "beta - gamma"), "ok")
+    assert {step.device for step in steps} - pairs.keys() == {"", "alpha", "beta", "gamma"}
 
 
 def test_an_unknown_key(agents: LocalCluster) -> None:
@@ -130,11 +132,20 @@ def test_a_device_that_is_held(agents: LocalCluster) -> None:
     assert (found["dial back"].result, found["link"].result) == ("ok", "skipped")
 
 
-def test_another_version_is_a_warning(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "version", lambda name: "99.0")
+def test_another_version_fails_as_it_would_for_a_head(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "version", lambda name: "99.0")
+    step = failure(steps_of(agents.tracker, "alpha"))
+    assert step.name == "versions"
+    assert "pip install tvmpipe==99.0 apache-tvm==99.0" in step.remedy
+
+
+def test_another_patch_of_tvm_is_a_warning(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = versions.own_versions()
+    series = ".".join(ours["apache-tvm"].split(".")[:2])
+    monkeypatch.setattr(versions, "version", {**ours, "apache-tvm": f"{series}.99"}.__getitem__)
     found = steps_of(agents.tracker, "alpha")
     assert found["versions"].result == "warning"
-    assert "pip install tvmpipe==99.0 apache-tvm==99.0" in found["versions"].remedy
+    assert f"apache-tvm=={series}.99" in found["versions"].remedy
     assert found["link"].result == "ok"
 
 

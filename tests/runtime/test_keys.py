@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import socket
 import ssl
@@ -70,15 +69,25 @@ def test_missing_file(tmp_path: Path) -> None:
         ClusterKey.load(tmp_path)
 
 
-def test_a_file_that_others_may_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o602])
+def test_a_file_that_others_may_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key"
+    ClusterKey.generate(path)
+    path.chmod(mode)
+    sentence = rf"cluster key .* is open to other users \(mode {mode:04o}\), .*: `chmod 600 {path}`"
+    with pytest.raises(InputError, match=sentence):
+        ClusterKey.load(path)
+    path.chmod(0o400)
+    ClusterKey.load(path)
+
+
+def test_an_agent_refuses_such_a_file(tmp_path: Path) -> None:
     ClusterKey.generate(tmp_path / "key")
-    ClusterKey.load(tmp_path / "key")
-    assert not caplog.records
-    (tmp_path / "key").chmod(0o640)
-    with caplog.at_level(logging.WARNING):
-        ClusterKey.load(tmp_path / "key")
-    assert len(caplog.records) == 1
-    assert "can be read by other users" in caplog.text
+    (tmp_path / "key").chmod(0o644)
+    arguments = ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--cluster-key", str(tmp_path / "key")]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 1
+    assert "is open to other users (mode 0644)" in result.stderr
 
 
 def test_what_is_derived() -> None:

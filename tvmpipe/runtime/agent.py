@@ -14,8 +14,8 @@ import json
 import logging
 import os
 import platform
+import secrets
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -23,26 +23,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tvmpipe.errors import InputError
+from tvmpipe.errors import InputError, TrackerError
 from tvmpipe.files import TemporaryFolder
-from tvmpipe.runtime.address import is_loopback, parse_address
-from tvmpipe.runtime.advertise import advertise
+from tvmpipe.runtime.address import is_loopback, listen, listening_host, parse_address
+from tvmpipe.runtime.advertise import advertise, check_registration
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.gateway import Gateway
-from tvmpipe.runtime.handshake import guard_handshakes
+from tvmpipe.runtime.handshake import SECRET_BYTES, guard_handshakes
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.keeper import Keeper, KeeperClient, keeper_address
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
 from tvmpipe.runtime.probes import LinkProbes
-from tvmpipe.runtime.process import compute_environment, die_with_parent
+from tvmpipe.runtime.process import compute_environment, describe_exit, die_with_parent
 from tvmpipe.runtime.store import Store
 from tvmpipe.runtime.store_functions import store_functions
-from tvmpipe.runtime.tracker import hasten_registration
+from tvmpipe.runtime.tracker import await_trackers, hasten_registration
+from tvmpipe.runtime.versions import own_versions
 from tvmpipe.text import clean
 
 logger = logging.getLogger(__name__)
@@ -94,28 +94,32 @@ def serve(options: AgentOptions) -> None:
             f"off loopback ({options.host}) an agent needs --cluster-key FILE, the same on every machine; "
             "`tvmpipe key FILE` makes one"
         )
+    host = listening_host(options.host)
+    with contextlib.suppress(TrackerError):  # a name that cannot be resolved yet, perhaps; the server waits for it
+        check_registration(host, options.tracker, keyed=key is not None)
     threads = options.threads or psutil.cpu_count(logical=False) or 1
     os.environ.update(compute_environment(threads))
     root = options.store or default_store()
     try:
         store = Store(root)
         store.clean()
+        with tempfile.TemporaryFile(dir=root):
+            pass
     except OSError as error:
-        raise InputError(f"store {root} cannot be used: {error.strerror}") from None
-    _check_address(options)
+        raise InputError(f"store {root} cannot be written: {error.strerror or error}; give --store FOLDER") from None
+    _check_address(host, options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     memory_bytes = psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes
     # Whoever advertises a port has arranged for that one to be reached.
     ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
     with (
-        hold_port(options.host, ports) as link_port,
-        _second_port(options, link_port) as beside_port,
+        hold_port(host, ports) as link_port,
+        _second_port(options, host, link_port) as beside_port,
         TemporaryFolder("tvmpipe-agent-") as folder,
         _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
     ):
         facts = {
-            "tvmpipe": version("tvmpipe"),
-            "apache-tvm": version("apache-tvm"),
+            **own_versions(),
             "machine": platform.machine(),
             "threads": threads,
             "memory_bytes": memory_bytes,
@@ -123,8 +127,8 @@ def serve(options: AgentOptions) -> None:
             "link_address": options.advertise,
             "emulated": options.emulation.facts() if options.emulation.active else None,
         }
-        host = HostOptions(
-            address=options.host,
+        hosting = HostOptions(
+            address=host,
             port=link_port,
             store=root.absolute(),
             store_limit_bytes=options.store_limit_bytes,
@@ -132,14 +136,14 @@ def serve(options: AgentOptions) -> None:
             cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
             emulation=options.emulation,
         )
-        keeper = Keeper(facts, host, keeper_address(Path(folder)), beside_port)
+        keeper = Keeper(facts, hosting, keeper_address(Path(folder)), beside_port)
         gateway = None
         if key is not None:
-            gateway = Gateway(options.host, options.port, options.port_end, None, key)
+            gateway = Gateway(host, options.port, options.port_end, None, key)
             gateway.start()
-        shown = None if gateway is None else (_shown_host(options.host), gateway.port)
+        shown = None if gateway is None else (host, gateway.port)
         try:
-            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, host, Path(folder), shown))
+            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, hosting, Path(folder), shown))
         finally:
             keeper.close()
             if gateway is not None:
@@ -147,29 +151,32 @@ def serve(options: AgentOptions) -> None:
 
 
 def _keep_serving(
-    options: AgentOptions, keeper: Keeper, gateway: Gateway | None, prepare: Callable[[], None]
+    options: AgentOptions, keeper: Keeper, gateway: Gateway | None, prepare: Callable[[bytes], None]
 ) -> NoReturn:
     """Run the RPC server in its process and the keeper in this one, for ever.
 
-    Behind a gateway the server listens on loopback; without one there is nothing but loopback to listen on.
+    Behind a gateway the server listens on loopback, and takes only who begins with a secret of this start; without one
+    there is nothing but loopback to listen on.
     """
     from tvm import rpc
 
     first, end = (options.port, options.port_end) if gateway is None else (_HIDDEN_PORT, _HIDDEN_PORT + 1000)
     wait_s = 0.5
+    host = listening_host(options.host) if gateway is None else "127.0.0.1"
     while True:
+        secret = b"" if gateway is None else secrets.token_bytes(SECRET_BYTES)
         server = rpc.Server(
-            options.host if gateway is None else "127.0.0.1",
+            host,
             first,
             end,
             key=options.key,
             tracker_addr=parse_address(options.tracker),
-            custom_addr=_shown_host(options.host),
+            custom_addr=host,
             silent=True,
-            server_init_callback=prepare,
+            server_init_callback=functools.partial(prepare, secret),
         )
         if gateway is not None:
-            gateway.point_to(("127.0.0.1", server.port))
+            gateway.point_to((host, server.port), secret)
         logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
         started = time.monotonic()
         keeper.server_up = True
@@ -177,22 +184,25 @@ def _keep_serving(
         try:
             while server.proc._proc.poll() is None:
                 keeper.serve(0.2)
+            ended = describe_exit(server.proc._proc.poll())
         finally:
             keeper.server_up = False
+            if gateway is not None:
+                gateway.point_to(None)
             server.terminate()
         wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
-        logger.warning("the RPC server ended; starting it again in %g s", wait_s)
+        logger.warning("the RPC server ended (%s); starting it again in %g s", ended, wait_s)
         keeper.serve(wait_s)
 
 
 @contextlib.contextmanager
-def _second_port(options: AgentOptions, first: int) -> Iterator[int | None]:
+def _second_port(options: AgentOptions, host: str, first: int) -> Iterator[int | None]:
     """Where a plan may get ready beside the one that runs; None where others reach one port only, or none is free."""
     with contextlib.ExitStack() as stack:
         port = None
         if options.advertise is None:
             with contextlib.suppress(InputError):
-                port = stack.enter_context(hold_port(options.host, range(first + 1, min(first + 201, 65536))))
+                port = stack.enter_context(hold_port(host, range(first + 1, min(first + 201, 65536))))
         yield port
 
 
@@ -208,35 +218,29 @@ def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextMana
     return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')), look)
 
 
-def _shown_host(host: str) -> str | None:
-    """What a tracker is told; None for the address that it sees the registration come from."""
-    return None if host in ("0.0.0.0", "::") else host
-
-
-def _check_address(options: AgentOptions) -> None:
+def _check_address(host: str, options: AgentOptions) -> None:
     """Find out before the server does, which reports it with a traceback of its own."""
     for port in range(options.port, options.port_end):
-        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((options.host, port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    continue
-                raise InputError(f"cannot listen on {options.host}: {error.strerror}") from None
-            return
+        try:
+            listen(host, port).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise InputError(f"cannot listen on {options.host}: {error.strerror}") from None
+        return
     raise InputError(f"no port from {options.port} to {options.port_end - 1} is free on {options.host}")
 
 
-def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str | None, int] | None) -> None:
+def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str, int] | None, secret: bytes) -> None:
     """Runs in the server's process before it listens; its sessions are forked from it."""
     die_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="tvmpipe agent: %(message)s", stream=sys.stderr)
     hasten_registration()
+    await_trackers()
     if shown is not None:
         advertise(*shown)
     os.register_at_fork(after_in_child=die_with_parent)
-    guard_handshakes()
+    guard_handshakes(secret=secret)
     tempfile.tempdir = str(folder)  # where each session makes one that it leaves when it is killed
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
@@ -260,5 +264,6 @@ def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> 
         "dial_back": link.dial_back,
         "echo": link.echo,
         "time_link": link.time_link,
+        "try_link": link.try_link,
     }.items():
         tvm_ffi.register_global_func(f"tvmpipe.{name}", function, override=True)

@@ -16,6 +16,7 @@ from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.spec import HostSpec
 from tvmpipe.runtime.store import Wanted, files_of
+from tvmpipe.runtime.versions import difference, work_together
 from tvmpipe.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -97,7 +98,12 @@ class AgentControl:
             )
 
     def reserve(self, claim: Claim, more_s: float = 0.0) -> None:
-        """Get the device for this head, or keep it, for a lease and `more_s`. Raises DeviceHeldError: who has it."""
+        """Get the device for this head, or keep it, for a lease and `more_s`.
+
+        Raises DeviceHeldError saying who has it, DeviceError for other versions.
+        """
+        if not work_together(self.facts):
+            raise DeviceError(f"device {self.session.device.name} cannot be used: {difference(self.facts)}")
         with self.session.guard("asking for it"):
             answer = _ask(self.session, {"do": "reserve", "claim": claim.model_dump(), "more_s": more_s})
         if "held_by" in answer:

@@ -6,22 +6,24 @@ which one it is: TVM's server takes a bare connection for a lost tracker and reg
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Literal, NoReturn
 
 from tvmpipe.errors import DeviceLostError, DeviceUnavailableError, InputError, TrackerError, TvmpipeError
 from tvmpipe.runtime.address import format_address, is_loopback, parse_address, resolve
 from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.linktest import dial_back, measure_link
-from tvmpipe.runtime.rpc_session import RpcSession
+from tvmpipe.runtime.linktest import dial_back, measure_link, try_pair
+from tvmpipe.runtime.rpc_session import RpcSession, open_session
 from tvmpipe.runtime.survey import stand_in
 from tvmpipe.runtime.tracker import DeviceAddress, Tracker
 from tvmpipe.runtime.tunnel import NotAGatewayError, UnreachableError, WrongKeyError
+from tvmpipe.runtime.versions import NAMES, difference, work_together
 from tvmpipe.runtime.watchdog import Watchdog
 from tvmpipe.units import format_duration, format_size
 
@@ -30,6 +32,8 @@ Result = Literal["ok", "warning", "failed", "skipped"]
 TRACKER_STEPS = ("tracker address", "tracker connection", "tracker handshake", "keys")
 _REACHING = ("registration", "address", "connection", "tls", "rpc")
 DEVICE_STEPS = (*_REACHING, "agent", "versions", "machine", "holder", "dial back", "link")
+PAIR_STEP = "pair"
+PAIRED_AFTER = DEVICE_STEPS[-1]
 _WAIT_S = 5.0
 _FREE_S = 10.0  # a device that was given out and not used registers anew after 8 s
 _SLOW_LINK_BPS = 1e6
@@ -85,7 +89,11 @@ class _Visit:
 def diagnose(
     tracker: str, key: str | None, cluster_key: ClusterKey | None, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Step]:
-    """Try every step for the devices under `key`, or under every key of the tracker; `say` is told what is tried."""
+    """Try every step for the devices under `key`, or under every key of the tracker; `say` is told what is tried.
+
+    Then, as a plan may have any of them send to any other, each pair of those that can be used: one step each, whose
+    `device` names both.
+    """
     course = _Course("")
     say(f"tracker {tracker}")
     try:
@@ -95,13 +103,18 @@ def diagnose(
     yield from _complete(course, TRACKER_STEPS)
     watchdog = Watchdog()
     try:
+        usable: list[tuple[str, str]] = []
         for name, total in keys.items():
             seen: set[str] = set()
             # The tracker gives out devices of one key in turn, unless others ask as well.
             for number in range(1, total + 1):
                 label = name if total == 1 else f"{name} {number}"
                 say(f"device {label}")
-                yield from _device(tracker, name, label, cluster_key, watchdog, seen)
+                steps = list(_device(tracker, name, label, cluster_key, watchdog, seen))
+                yield from steps
+                if steps[-1].name == PAIRED_AFTER and steps[-1].result in ("ok", "warning"):
+                    usable.append((label, name))
+        yield from _pairs(tracker, usable, cluster_key, watchdog, say)
     finally:
         watchdog.stop()
 
@@ -120,7 +133,7 @@ def _tracker(address: str, key: str | None, course: _Course) -> dict[str, int]:
     host, port = parse_address(address)
     numeric = _resolve(course, "tracker address", host)
     course.ok("tracker address", f"{host} is {numeric}" if host != numeric else numeric)
-    _dial(course, "tracker connection", numeric, port, f"`python -m tvm.exec.rpc_tracker --port {port}` starts one")
+    _dial(course, "tracker connection", host, port, f"`python -m tvm.exec.rpc_tracker --port {port}` starts one")
     course.ok("tracker connection", f"something listens at {address}")
     try:
         with Tracker(address, timeout_s=_WAIT_S) as tracker:
@@ -255,15 +268,15 @@ def _examine(session: RpcSession, cluster_key: ClusterKey | None, course: _Cours
 
 
 def _versions(facts: dict[str, Any], course: _Course) -> None:
-    names = ("tvmpipe", "apache-tvm")
-    theirs, ours = ({name: of(name) for name in names} for of in (facts.__getitem__, version))
-    text = ", ".join(f"{name} {theirs[name]}" for name in names)
-    if theirs == ours:
-        course.ok("versions", f"{text}, as here")
+    found = difference(facts)
+    if found is None:
+        course.ok("versions", ", ".join(f"{name} {facts[name]}" for name in NAMES) + ", as here")
         return
-    here = ", ".join(f"{name} {ours[name]}" for name in names)
-    wanted = " ".join(f"{name}=={ours[name]}" for name in names)
-    course.warn("versions", f"{text} there, {here} here", f"`pip install {wanted}` on the device")
+    message, _, remedy = found.partition(": ")
+    if work_together(facts):
+        course.warn("versions", message, remedy)
+    else:
+        course.fail("versions", message, remedy)
 
 
 def _link(agent: AgentControl, cluster_key: ClusterKey | None, course: _Course) -> None:
@@ -280,6 +293,49 @@ def _link(agent: AgentControl, cluster_key: ClusterKey | None, course: _Course) 
         course.warn("link", text, "say so in the cluster file's [[link]], and expect plans that send little")
     else:
         course.ok("link", text)
+
+
+def _pairs(
+    address: str,
+    usable: list[tuple[str, str]],
+    cluster_key: ClusterKey | None,
+    watchdog: Watchdog,
+    say: Callable[[str], None],
+) -> Iterator[Step]:
+    """Have each pair of devices, of which label and key are given, send to each other."""
+    agents: dict[str, AgentControl] = {}
+    with contextlib.ExitStack() as stack:
+        for label, key in usable if len(usable) > 1 else ():
+            try:
+                tracker = stack.enter_context(Tracker(address, timeout_s=_WAIT_S))
+                session = open_session(tracker, stand_in(key), watchdog, time.monotonic() + _FREE_S, cluster_key)
+                stack.callback(session.close)
+                agent = AgentControl.of(session)
+            except TvmpipeError as error:
+                remedy = "run this again: somebody else uses the device, or its agent has ended"
+                yield Step(label, PAIR_STEP, "failed", f"it cannot be reached any more: {error}", remedy)
+            else:
+                if agent is not None and agent.facts["held_by"] is None:
+                    agents[label] = agent
+        for (first, asking), (second, answering) in itertools.combinations(agents.items(), 2):
+            name = f"{first} - {second}"
+            say(f"the way from {first} to {second} and back")
+            try:
+                seconds = try_pair(asking, answering)
+            except TvmpipeError as error:
+                yield Step(name, PAIR_STEP, "failed", str(error), _pair_remedy({first: asking, second: answering}))
+            else:
+                yield Step(name, PAIR_STEP, "ok", f"they send to each other, in {format_duration(seconds)}")
+
+
+def _pair_remedy(agents: dict[str, AgentControl]) -> str:
+    links = {label: parse_address(agent.link_address, "link") for label, agent in agents.items()}
+    inside = [label for label, (host, _) in links.items() if is_loopback(host)]
+    if len(inside) == 1:
+        host = links[inside[0]][0]
+        return f"{inside[0]} is at {host}, which to the other is itself: start its agent with --host 0.0.0.0"
+    ways = " and ".join(f"{port} of {label}" for label, (_, port) in links.items())
+    return f"let TCP port {ways} through the firewalls between them"
 
 
 def _resolve(course: _Course, name: str, host: str) -> str:

@@ -1,7 +1,8 @@
 """What an agent shows to other machines: a port behind which its TVM RPC server lies, for holders of the cluster key.
 
 TVM RPC executes what it is sent, so its server listens on loopback alone. The gateway accepts connections from
-elsewhere, has each prove within five seconds that it holds the key (mutual TLS 1.3), and only then connects it.
+elsewhere, has each prove within five seconds that it holds the key (mutual TLS 1.3), and only then connects it. The
+server takes nobody else: the gateway begins with a secret that it shares with the server alone.
 
 It works in threads of the agent's own process. That process must not itself be a client of the server behind it: TVM's
 client holds Python's global lock while it frees a remote object.
@@ -9,6 +10,7 @@ client holds Python's global lock while it frees a remote object.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
@@ -17,7 +19,9 @@ import threading
 import time
 
 from tvmpipe.errors import InputError
+from tvmpipe.runtime.address import listen, numeric
 from tvmpipe.runtime.keys import ALPN, ClusterKey
+from tvmpipe.runtime.owner import StrangerError, check_listener
 from tvmpipe.runtime.refusals import Refusals
 from tvmpipe.runtime.relay import READY, hang_up, relay, tune
 
@@ -34,7 +38,8 @@ class Gateway:
     """Listens on the first free port of [port, port_end) of `host`, and forwards to `target`, a (host, port).
 
     The port is known, and taken, once this is made; `start` begins to accept. While `target` is None, connections
-    wait for it for a handshake's time. Raises InputError when nothing can listen there.
+    wait for it for a handshake's time. `secret` is what the target wants to hear first. Raises InputError when nothing
+    can listen there.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Gateway:
         target: tuple[str, int] | None,
         key: ClusterKey,
         *,
+        secret: bytes = b"",
         handshake_s: float = _HANDSHAKE_S,
     ) -> None:
         self._handshake_s = handshake_s
@@ -52,6 +58,7 @@ class Gateway:
         self._refusals = Refusals(logger, f"gateway on {host}")
         self._changed = threading.Condition()
         self._target = target
+        self._secret = secret
         self._stopped = False
         # Those that have not proved the key yet, oldest first, and those that have.
         self._strangers: dict[threading.Thread, socket.socket] = {}
@@ -64,10 +71,10 @@ class Gateway:
         """Begin to accept connections."""
         self._thread.start()
 
-    def point_to(self, target: tuple[str, int] | None) -> None:
+    def point_to(self, target: tuple[str, int] | None, secret: bytes = b"") -> None:
         """Forward new connections to another (host, port): a server that was started again has another."""
         with self._changed:
-            self._target = target
+            self._target, self._secret = target, secret
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -99,7 +106,7 @@ class Gateway:
                     logger.debug("gateway could not accept a connection: %s", error)
                     time.sleep(0.05)
                 continue
-            host = str(peer[0])
+            host = numeric(str(peer[0]))
             thread = threading.Thread(
                 target=self._receive, args=(connection, host), name="tvmpipe-gateway-peer", daemon=True
             )
@@ -153,33 +160,31 @@ class Gateway:
     def _forward(self, tls: ssl.SSLSocket, thread: threading.Thread) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._target is not None or self._stopped, self._handshake_s)
-            target = self._target
-        try:
-            if target is None:
-                raise ConnectionError("it has not started yet")
-            plain = socket.create_connection(target, timeout=self._handshake_s)
-        except OSError as error:
-            logger.warning("gateway cannot reach the RPC server behind it: %s", error)
-            return
-        with plain:
+            target, secret = self._target, self._secret
+        with contextlib.ExitStack() as stack:
+            try:
+                if target is None:
+                    raise ConnectionError("it has not started yet")
+                plain = stack.enter_context(socket.create_connection(target, timeout=self._handshake_s))
+                check_listener(target)  # whoever takes the port of a server that has ended must not be taken for it
+                tune(plain)
+                plain.sendall(secret)
+            except (OSError, StrangerError) as error:
+                logger.warning("gateway cannot reach the RPC server behind it: %s", error)
+                return
             with self._changed:
                 self._guests[thread] = (tls, plain)
             if self._stopped:
                 return
-            tune(plain)
             tls.sendall(READY)
             relay(tls, plain)
 
 
 def _listen(host: str, port: int, port_end: int) -> socket.socket:
     """A listening socket on the first free port."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError:
-        raise InputError(f"{host!r} is a name that cannot be resolved here") from None
     for candidate in range(port, port_end):
         try:
-            return socket.create_server((str(address[0]), candidate), family=family, backlog=_BACKLOG)
+            return listen(host, candidate, backlog=_BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise InputError(f"cannot listen on {host}: {error.strerror}") from None

@@ -1,11 +1,15 @@
-"""Keeps peers that say something else from TVM's RPC server, whose listening thread would end or wait for ever.
+"""Keeps other users of the machine, and peers that say something else, from TVM's RPC server.
+
+TVM's server executes what it is sent, and the key that it asks for is given to anybody by the tracker. So before it
+sees a byte, whose the connection is decides; and behind a gateway also a secret, which the gateway alone knows.
 
 TVM reads the handshake (magic, length, key) from whoever connects, without a deadline and without checking it: a
-key that is not text ends the thread, and one that does not come keeps everybody else out.
+key that is not text ends its listening thread, and one that does not come keeps everybody else out.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import socket
 import struct
@@ -14,9 +18,14 @@ from typing import Any
 
 from tvm.rpc import base
 
+from tvmpipe.runtime.owner import GoneError, StrangerError, check_peer
+from tvmpipe.runtime.refusals import Refusals
 from tvmpipe.runtime.relay import tune
 
 logger = logging.getLogger(__name__)
+
+SECRET_BYTES = 32
+"""Of what a gateway sends first, to the server behind it alone."""
 
 _HANDSHAKE_S = 5.0
 _BACKLOG = 128
@@ -24,18 +33,29 @@ _LONGEST_KEY = 1024
 _HEADER = struct.Struct("<ii")
 
 
-def guard_handshakes(timeout_s: float = _HANDSHAKE_S) -> None:
-    """From now on listening sockets of this process hand out only connections whose handshake has arrived.
+def guard_handshakes(timeout_s: float = _HANDSHAKE_S, secret: bytes = b"") -> None:
+    """From now on listening sockets of this process hand out only connections of this user's processes, whose
+    handshake has arrived after `secret`.
 
     For the process of an RPC server, before it listens. In place of any other, TVM gets one that begins with a wrong
     magic, which it closes. Accepted connections have keep-alive and no Nagle delay.
     """
     accept = socket.socket.accept
     listen = socket.socket.listen
+    refusals = Refusals(logger, "RPC server")
 
     def guarded(listener: socket.socket) -> tuple[socket.socket, Any]:
         connection, address = accept(listener)
-        return _screen(connection, time.monotonic() + timeout_s), address
+        try:
+            check_peer(connection)
+            return _screen(connection, time.monotonic() + timeout_s, secret), address
+        except GoneError as error:
+            logger.debug("no handshake came: %s", error)
+        except StrangerError as error:
+            refusals.note(str(address[0]), str(error))
+        except (OSError, UnicodeDecodeError) as error:
+            logger.debug("no handshake came: %s", error)
+        return _Screened(connection, bytes(4)), address
 
     socket.socket.accept = guarded  # type: ignore[method-assign,assignment]
     # TVM asks for a queue of one: whoever connects next to two others waits a second before the system tries again.
@@ -57,19 +77,19 @@ class _Screened(socket.socket):
         return data
 
 
-def _screen(connection: socket.socket, deadline: float) -> _Screened:
-    """Read a handshake, or put a wrong magic in place of whatever else came."""
-    try:
-        tune(connection)
-        header = _read(connection, _HEADER.size, deadline)
-        magic, length = _HEADER.unpack(header)
-        if magic == base.RPC_MAGIC and 0 < length <= _LONGEST_KEY:
-            key = _read(connection, length, deadline)
-            if key.decode().split():
-                return _Screened(connection, header + key)
-    except (OSError, UnicodeDecodeError) as error:
-        logger.debug("no handshake came: %s", error)
-    return _Screened(connection, bytes(4))
+def _screen(connection: socket.socket, deadline: float, secret: bytes) -> _Screened:
+    """Read a handshake. Raises OSError or UnicodeDecodeError for whatever else came."""
+    tune(connection)
+    if secret and not hmac.compare_digest(_read(connection, len(secret), deadline), secret):
+        raise ConnectionError("it did not come through the gateway")
+    header = _read(connection, _HEADER.size, deadline)
+    magic, length = _HEADER.unpack(header)
+    if magic != base.RPC_MAGIC or not 0 < length <= _LONGEST_KEY:
+        raise ConnectionError("it does not speak TVM RPC")
+    key = _read(connection, length, deadline)
+    if not key.decode().split():
+        raise ConnectionError("its key is empty")
+    return _Screened(connection, header + key)
 
 
 def _read(connection: socket.socket, count: int, deadline: float) -> bytes:

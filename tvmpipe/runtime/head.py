@@ -29,7 +29,7 @@ from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.machine import LINGER_S, Machine, Settings
 from tvmpipe.runtime.opener import NoRoomError, Opened, Opener, OpenError
 from tvmpipe.runtime.sample import Result
-from tvmpipe.runtime.sockets import Sockets
+from tvmpipe.runtime.sockets import Sockets, head_hosts
 from tvmpipe.runtime.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Head:
         self._limit_bytes = sum(spec.size_bytes for spec in manifest.model.outputs)
         self._sockets = Sockets(key)
         self._feeds = Feeds(manifest, self._sockets)
-        where = "127.0.0.1" if key is None else "0.0.0.0"
+        where = head_hosts(key)
         frame_bytes = max((spec.size_bytes for spec in manifest.model.outputs), default=0)
         self._results, results_port = self._sockets.pull(where, queue=0, max_frame_bytes=frame_bytes + 65536)
         self._statuses, status_port = self._sockets.router(where, max_frame_bytes=16 << 20)
@@ -364,7 +364,7 @@ class Head:
         self._handle(events.Seen(epoch, status.device, status.busy, now, computed))
         if status.failure is not None:
             stage, batch, message = status.failure
-            text = f"device {status.device} failed running stage {stage}: {message}"
+            text = f"device {status.device} failed{f' running stage {stage}' if stage else ''}: {message}"
             self._handle(events.DeviceLost(epoch, status.device, text, now, stage or None, batch))
         for peer in status.cut:
             culprit = status.device if peer == HEAD else peer

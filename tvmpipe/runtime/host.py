@@ -55,11 +55,14 @@ class Busy:
 
 @dataclass(frozen=True)
 class StageFailure:
-    """A stage that the device can no longer run."""
+    """A stage that the device can no longer run; without a name, what keeps the device from its work."""
 
     stage: str
     batch: int
     message: str
+
+    def __str__(self) -> str:
+        return f"stage {self.stage}: {self.message}" if self.stage else self.message
 
 
 class StageHost:
@@ -100,6 +103,7 @@ class StageHost:
         self._session = bytes.fromhex(spec.session)
         turns = {peer.name: peer.turn for peer in spec.peers}
         self._router = Router(spec.stages, spec.routes, spec.max_batches, spec.turn, turns)
+        self._made = {tensor.value for stage in spec.stages for tensor in stage.outputs}
         tensors = [tensor for stage in spec.stages for tensor in (*stage.inputs, *stage.outputs)]
         self._specs = {tensor.value: (tensor.spec.shape, np.dtype(tensor.spec.dtype)) for tensor in tensors}
         self._reader = {t.value: stage.name for stage in reversed(spec.stages) for t in stage.inputs}
@@ -151,6 +155,11 @@ class StageHost:
         if known is not None and len(known) != len(batch.samples):
             return self._refuse("another number of samples than came before")
         tasks = self._router.arrive(batch.number, batch.samples[0].keys())
+        if tasks is None and batch.samples[0].keys() <= self._made:
+            names = ", ".join(f"{peer.name} at {peer.address}" for peer in self.spec.peers)
+            text = f"what it sends comes back to it: one of the addresses of {names} leads to {self.spec.device} itself"
+            self.failure = StageFailure("", batch.number, text)
+            return None
         if tasks is None:
             return self._refuse("values that nothing here waits for")
         if batch.plain:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.lifetime import Lifetime
+from tvmpipe.runtime.process import describe_exit
 from tvmpipe.runtime.spec import HostSpec
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,9 @@ class HostHandle:
         with self._lock:
             self._ended = True
             if self.state not in ("failed", "expired"):
-                self._advance({**self._state, "state": "failed", "message": f"the stage host {_ending(code)}"})
+                self._advance(
+                    {**self._state, "state": "failed", "message": f"the stage host ended ({describe_exit(code)})"}
+                )
         self._commands.put(None)
 
     def _hear(self, answer: dict[str, Any]) -> None:
@@ -204,15 +206,3 @@ class HostHandle:
         now = time.monotonic()
         self._took[self.state] = self._took.get(self.state, 0.0) + now - self._since
         self._state, self._since = state, now
-
-
-def _ending(code: int) -> str:
-    """What a process's exit status says."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        name = f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        name = f"signal {-code}"
-    hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
-    return f"was ended by {name}{hint}"

@@ -144,7 +144,7 @@ class _HostProcess:
             self._hosted = None
         if failure is not None:
             self._loaded = None
-            self._say("failed", spec.session, f"stage {failure.stage}: {failure.message}")
+            self._say("failed", spec.session, str(failure))
         else:
             self._say("expired" if hosted.lease_ended else "idle", spec.session)
 

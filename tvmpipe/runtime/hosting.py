@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tvmpipe.runtime.address import parse_address
+from tvmpipe.errors import DeviceError
+from tvmpipe.runtime.address import leads_back, parse_address
 from tvmpipe.runtime.beat import Beat, Clock, Status
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.host import Runner, StageFailure, StageHost
@@ -28,7 +29,7 @@ class HostedSession:
 
     `report` is called in another thread about once a second, and at the end, with what has been done so far.
 
-    Raises InputError when the address is taken.
+    Raises InputError when the address is taken, DeviceError when a peer's address leads here.
     """
 
     def __init__(
@@ -40,6 +41,12 @@ class HostedSession:
         emulation: Emulation,
         report: Callable[[Status], None] | None = None,
     ) -> None:
+        for peer in spec.peers:
+            if leads_back(parse_address(peer.address, "link"), address):
+                raise DeviceError(
+                    f"device {peer.name} is said to be at {peer.address}, which to {spec.device} is itself: start "
+                    f"the agent of {peer.name} with --host and an address of its machine that the others reach"
+                )
         # The head lets in no more batches than `max_batches`, so that who fills a queue is nobody of this pipeline.
         queue = queue_length(spec.max_batches, sum(len(stage.inputs) for stage in spec.stages))
         inbox, _ = sockets.pull(*address, queue=queue, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)

@@ -11,10 +11,10 @@ import base64
 import binascii
 import contextlib
 import datetime
-import logging
 import os
 import secrets
 import ssl
+import stat
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,8 +29,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from zmq.utils import z85
 
 from tvmpipe.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 ALPN = "tvmpipe-rpc-1"  # what both ends of a tunnel must name in the TLS handshake
 
@@ -80,7 +78,7 @@ class ClusterKey:
 
     @classmethod
     def load(cls, path: Path) -> ClusterKey:
-        """Read a key file. Warns when others may read it. Raises InputError when it is missing or malformed."""
+        """Read a key file. Raises InputError when it is missing or malformed, or when others may read or change it."""
         try:
             with path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
@@ -99,7 +97,10 @@ class ClusterKey:
                 f"{path} is not a cluster key: it must be one line, `{_HEADER}` and {_SECRET_BYTES} bytes in base64"
             )
         if mode & 0o077:
-            logger.warning("cluster key %s can be read by other users; `chmod 600` it", path)
+            raise InputError(
+                f"cluster key {path} is open to other users (mode {stat.S_IMODE(mode):04o}), who may have read it: "
+                f"`chmod 600 {path}`, and make another key if somebody else uses this machine"
+            )
         return cls(secret)
 
     @cached_property

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.errors import DeviceError
-from tvmpipe.runtime.address import address_towards, format_address, parse_address
+from tvmpipe.runtime.address import address_towards, family_of, format_address, parse_address
 from tvmpipe.runtime.control import AgentControl
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.linktimes import DIAL_S, LONGEST_MESSAGE_BYTES, LONGEST_S, LinkEnd, LinkTimes, link_end
-from tvmpipe.runtime.sockets import Sockets, read_event
+from tvmpipe.runtime.sockets import Sockets, head_hosts, read_event
 
 _SMALL_BYTES = 4096
 _SMALL_MESSAGES = 20
@@ -43,8 +43,7 @@ def dial_back(agent: AgentControl) -> float:
         raise DeviceError("the agent cannot dial back; it is of another version")
     host = address_towards(session.address.host, session.address.port)
     nonce = secrets.token_hex(16)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listener:
+    with socket.create_server((host, 0), family=family_of(host)) as listener:
         threading.Thread(target=_answer, args=(listener, nonce.encode()), daemon=True).start()
         address = format_address(host, listener.getsockname()[1])
         with session.guard("dialling back", more_s=DIAL_S):
@@ -81,18 +80,32 @@ def time_head_link(agent: AgentControl, key: ClusterKey | None) -> LinkTimes:
         return end.time_link()
 
 
+def try_pair(asking: AgentControl, answering: AgentControl) -> float:
+    """Have one device send to another and that answer, as stages would. Returns seconds there and back.
+
+    Raises DeviceError saying what keeps them from it.
+    """
+    return float(_ask_pair(asking, answering, "try_link")["seconds"])
+
+
 def time_pair(asking: AgentControl, answering: AgentControl) -> LinkTimes:
     """Have one device time tensors to another and back, without this machine in between. Raises DeviceError."""
-    call = _function(asking, "time_link")
+    found = _ask_pair(asking, answering, "time_link")
+    sent, received = ([(int(size), list(map(float, arrived))) for size, arrived in found[way]] for way in _WAYS)
+    return LinkTimes(list(map(float, found["trips_s"])), sent, received)
+
+
+def _ask_pair(asking: AgentControl, answering: AgentControl, name: str) -> dict[str, Any]:
+    """What a probe of one agent says of its link to another, which answers meanwhile. Raises DeviceError."""
+    call = _function(asking, name)
     with (
         _answering(answering, asking.link_address) as failures,
         asking.session.guard("measuring its link", more_s=LONGEST_S),
     ):
-        found = json.loads(str(call(answering.link_address)))
+        found: dict[str, Any] = json.loads(str(call(answering.link_address)))
     if "error" in found:
         raise DeviceError(failures[0] if failures else found["error"])
-    sent, received = ([(int(size), list(map(float, arrived))) for size, arrived in found[way]] for way in _WAYS)
-    return LinkTimes(list(map(float, found["trips_s"])), sent, received)
+    return found
 
 
 def _function(agent: AgentControl, name: str) -> Any:
@@ -108,7 +121,8 @@ def _towards(agent: AgentControl, key: ClusterKey | None) -> Iterator[LinkEnd]:
     host = address_towards(agent.session.address.host, agent.session.address.port)
     # Nobody would hear of a missed heartbeat, and before its speed is known any link may miss some.
     with Sockets(key, heartbeat_timeout_ms=None) as sockets:
-        inbox, port = sockets.pull(host, max_frame_bytes=LONGEST_MESSAGE_BYTES)
+        # As a head listens, so that what works here works there.
+        inbox, port = sockets.pull(head_hosts(key), max_frame_bytes=LONGEST_MESSAGE_BYTES)
         outbox, monitor = sockets.push(parse_address(agent.link_address, "link"), queue=0)
         here = format_address(host, port)
         with _answering(agent, here) as failures, link_end(inbox, outbox, asks=True) as end:

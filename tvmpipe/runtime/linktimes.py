@@ -37,7 +37,8 @@ _STREAM_S = 0.5  # a stream that takes so long tells enough
 _STREAMS = 3
 _SLOW_S = 3.0  # streams that take so long are not repeated
 _WANTED, _PAYLOAD = 0, 1
-_SESSION = b"\0" * wire.TOKEN_BYTES
+# What messages carry in place of a session: whoever gets its own question back is connected to itself.
+_QUESTION, _ANSWER = (bytes([kind]) * wire.TOKEN_BYTES for kind in range(2))
 _END = b""
 
 Stream = tuple[int, list[float]]
@@ -71,13 +72,14 @@ class LinkEnd:
         arrived: list[float] = []
         started = time.perf_counter()
         for _ in range(messages):
-            self._send(_packed(size, reply))
+            self._send(_packed(_QUESTION, size, reply))
         for done in range(messages):
             left = limit_s - (time.perf_counter() - started)
             if left <= 0 or not self.inbox.poll(int(left * 1e3)):
                 raise DeviceError(f"of {messages} messages of {size} bytes {done} came back within {limit_s:g} s")
             try:
-                wire.unpack(wire.receive(self.inbox), LONGEST_MESSAGE_BYTES)
+                if wire.unpack(wire.receive(self.inbox), LONGEST_MESSAGE_BYTES).session != _ANSWER:
+                    raise DeviceError("it is connected to itself: what it sends comes back to it")
             except wire.WireError as error:
                 raise DeviceError(f"what came back is no answer: {error}") from None
             arrived.append(time.perf_counter() - started)
@@ -99,7 +101,7 @@ class LinkEnd:
             if _WANTED not in sample or sample[_WANTED].size != 1:
                 raise wire.WireError("a question that does not say what it asks for")
             wanted = int(sample[_WANTED].reshape(-1)[0])
-            self._send(_packed(min(max(wanted, 0), LONGEST_MESSAGE_BYTES // 2), 0))
+            self._send(_packed(_ANSWER, min(max(wanted, 0), LONGEST_MESSAGE_BYTES // 2), 0))
 
     def time_link(self) -> LinkTimes:
         """Time small messages there and back, and streams of tensors each way. Raises DeviceError."""
@@ -151,6 +153,6 @@ def link_end(inbox: Any, outbox: Any, emulation: Emulation | None = None, *, ask
             outbox.send(_END)
 
 
-def _packed(size: int, reply: int) -> list[Any]:
+def _packed(kind: bytes, size: int, reply: int) -> list[Any]:
     values: wire.Values = {_WANTED: np.array([reply], dtype=np.int64), _PAYLOAD: np.zeros(size // 4, dtype=np.float32)}
-    return wire.pack(wire.Batch(_SESSION, 0, (values,)))
+    return wire.pack(wire.Batch(kind, 0, (values,)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
 import os
 import secrets
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
-from tvmpipe.runtime.address import address_towards, format_address, is_loopback, parse_address
+from tvmpipe.runtime.address import address_towards, format_address, is_loopback, own_addresses, parse_address, resolve
 from tvmpipe.runtime.claims import Attempt, Claims, Limits, OpenError, Reached, for_each
 from tvmpipe.runtime.control import AgentControl, NoRoom
 from tvmpipe.runtime.keeper import LEASE_S, Claim
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.ports import hold_port
+from tvmpipe.runtime.process import user_name
 from tvmpipe.runtime.rpc_session import RpcSession
 from tvmpipe.runtime.sockets import Sockets
 from tvmpipe.runtime.spec import HostSpec, Opening, host_spec
@@ -151,6 +151,7 @@ class Opener:
         try:
             self._claims.claim(devices, attempt, reached)
             links = {device.name: self._link(device, reached[device.name], beside=beside) for device in devices}
+            _check_links(plan, {name: link for name, link in links.items() if reached[name].agent is not None})
             for_each(
                 devices,
                 lambda device: self._host(plan, device, reached[device.name], session, links, attempt, beside=beside),
@@ -184,14 +185,6 @@ class Opener:
             port = self._stock_ports.enter_context(hold_port("127.0.0.1", _STOCK_PORTS))
             host = "127.0.0.1" if self.key is None else _here(reached.session)
             return format_address(host, port)
-        if self.key is None and not is_loopback(reached.session.address.host):
-            raise OpenError(
-                device.name,
-                DeviceError(
-                    f"device {device.name} is at {reached.session.address.host}, off loopback, where tensors travel "
-                    "only with a cluster key; give the one that its agent has"
-                ),
-            )
         self.agents[device.name] = reached.agent.facts
         serves = reached.agent.facts["host"] in ("waiting", "loading", "ready")
         if not beside or not serves:
@@ -374,10 +367,27 @@ def _check_reachable(links: Mapping[str, str]) -> None:
             raise NoRoomError(device, why) from None
 
 
+def _check_links(plan: PlanEntry, links: Mapping[str, str]) -> None:
+    """Raises OpenError when a device would be sent to at a loopback address by one on another machine."""
+    hosts = {name: resolve(parse_address(link, "link")[0]) for name, link in links.items()}
+    if len({is_loopback(host) for host in hosts.values()}) < 2:
+        return
+    here = own_addresses()
+    for link in plan.links:
+        there, receiver = hosts.get(link.sender), hosts.get(link.receiver)
+        if there is None or receiver is None or not is_loopback(receiver) or is_loopback(there) or there in here:
+            continue
+        cause = DeviceError(
+            f"device {link.receiver} is at {receiver}, which to device {link.sender} at {there} is itself: start the "
+            f"agent of {link.receiver} with --host 0.0.0.0 or with the address that the others have for its machine"
+        )
+        raise OpenError(link.receiver, cause)
+
+
 def _here(session: RpcSession) -> str:
     """This machine's address as the device reaches it."""
     return address_towards(session.address.host, session.address.port)
 
 
 def _owner() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})"
+    return f"{user_name()}@{socket.gethostname()} (process {os.getpid()})"

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 from tvmpipe.errors import InputError
+from tvmpipe.runtime.address import listen
 
 
 @contextlib.contextmanager
@@ -32,8 +33,4 @@ def hold_port(host: str, ports: range) -> Iterator[int]:
 
 def _listen_once(host: str, port: int) -> None:
     """Raises OSError when something else listens there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        probe.listen()
+    listen(host, port).close()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from tvmpipe.errors import DeviceError, InputError
-from tvmpipe.runtime.address import is_loopback, parse_address
+from tvmpipe.runtime.address import is_loopback, leads_back, parse_address
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.linktimes import DIAL_S, LONGEST_MESSAGE_BYTES, LinkEnd, link_end
@@ -55,6 +55,14 @@ class LinkProbes:
             return json.dumps({"error": str(error)})
         return json.dumps({})
 
+    def try_link(self, address: str) -> str:
+        """Send to another agent's stage link at HOST:PORT, which answers. Returns JSON: `seconds`, or `error`."""
+        try:
+            with self._link(address, asks=True) as end:
+                return json.dumps({"seconds": end.exchange(0, 0, 1, DIAL_S)})
+        except (InputError, DeviceError) as error:
+            return json.dumps({"error": str(error)})
+
     def time_link(self, address: str) -> str:
         """Time the way to another agent's stage link at HOST:PORT, which answers. Returns JSON: times, or `error`."""
         try:
@@ -66,9 +74,12 @@ class LinkProbes:
     @contextmanager
     def _link(self, address: str, *, asks: bool) -> Iterator[LinkEnd]:
         options = self._options
+        peer = parse_address(address, "link")
+        if leads_back(peer, (options.address, options.port)):
+            raise InputError(f"{address} leads to this device itself")
         key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
         with Sockets(key, heartbeat_timeout_ms=None) as sockets:  # as the end that asks does
             inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
-            outbox, _ = sockets.push(parse_address(address, "link"), queue=0)
+            outbox, _ = sockets.push(peer, queue=0)
             with link_end(inbox, outbox, options.emulation, asks=asks) as end:
                 yield end

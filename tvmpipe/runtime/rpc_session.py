@@ -11,10 +11,11 @@ from typing import Any
 
 from tvm import rpc
 
-from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, InputError
+from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, InputError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
-from tvmpipe.runtime.address import resolve
+from tvmpipe.runtime.address import format_address, is_loopback, resolve
 from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.owner import GoneError, StrangerError, check_connections, check_listener, owners_known
 from tvmpipe.runtime.tracker import DeviceAddress, Tracker
 from tvmpipe.runtime.tunnel import Tunnel, shared_tunnels
 from tvmpipe.runtime.watchdog import Expired, Watchdog, close_connections
@@ -25,9 +26,11 @@ SLOWEST_UPLOAD_BPS = 1e6  # a device that takes files more slowly than this coun
 class RpcSession:
     """A connection to a device, for use by one thread at a time. With a cluster key it goes through a TLS tunnel.
 
-    A call may take `timeout_s`, which may be changed.
+    Without one it goes to loopback only, and there to a server of the same user only. A call may take `timeout_s`,
+    which may be changed.
 
-    Raises DeviceLostError, from `guard` too, once the device stops answering; the session is then dead.
+    Raises DeviceError when it may not go there, StrangerError when the server is another user's, and DeviceLostError,
+    from `guard` too, once the device stops answering; the session is then dead.
     """
 
     def __init__(
@@ -45,15 +48,35 @@ class RpcSession:
         self._watchdog = watchdog
         self._tunnel: Tunnel | None = None
         self._functions: dict[str, Any] = {}
+        self.remote: Any = None
         via = self.address
+        if key is None and not is_loopback(self.address.host):
+            raise DeviceError(
+                f"device {device.name} is at {self.address.host}, off loopback, where code and tensors travel only "
+                "with a cluster key; give the one that its agent has"
+            )
         if key is not None:
             self._tunnel = shared_tunnels(key).open((via.host, via.port), timeout_s)
             via = DeviceAddress(*self._tunnel.address, via.match_key)
         self._peer = (via.host, via.port)
+        # A tunnel ends in a process of ours; one that has ended may leave its port to somebody else.
+        checked = key is None or owners_known()
         try:
-            with self.guard(f"connecting to {self.address.host}:{self.address.port}"):
+            if checked:
+                check_listener(self._peer)
+            with self.guard(f"connecting to {format_address(self.address.host, self.address.port)}"):
                 self.remote = _connect(via, timeout_s)
-        except DeviceError:
+            if checked:
+                check_connections(remote=self._peer)
+        except GoneError as error:
+            self.close()
+            raise DeviceLostError(
+                f"device {device.name} failed while connecting: {error}", device=device.name
+            ) from None
+        except StrangerError as error:
+            self.close()
+            raise StrangerError(f"device {device.name} is not spoken to: {error}") from None
+        except TvmpipeError:
             self.close()
             raise
 
@@ -100,8 +123,8 @@ class RpcSession:
         else:
             return
         raise DeviceLostError(
-            f"device {self.device.name} (key {self.device.key}, {self.address.host}:{self.address.port}) failed "
-            f"while {doing}: {reason}",
+            f"device {self.device.name} (key {self.device.key}, "
+            f"{format_address(self.address.host, self.address.port)}) failed while {doing}: {reason}",
             device=self.device.name,
             stage=stage,
             sample=sample,

@@ -1,14 +1,16 @@
 """ZeroMQ sockets for the stage links, in the clear on loopback and under CURVE with a cluster key.
 
-With a key every connection is encrypted and both ends prove that they hold it (CurveZMQ, RFC 26): a client that
-does not know the cluster's public key cannot even begin a handshake, and one that merely knows it is turned away
-by the ZAP handler (RFC 27). Without a handler nobody is let in.
+Without a key both ends of a connection must be processes of the same user (see `owner`): the doorkeeper asks the
+system before anything is sent or taken in. With one every connection is encrypted and both ends prove that they hold
+it (CurveZMQ, RFC 26): a client that does not know the cluster's public key cannot even begin a handshake, and one that
+merely knows it is turned away by the ZAP handler (RFC 27). Without a handler nobody is let in, either way.
 """
 
 from __future__ import annotations
 
 import errno
 import math
+import socket as system
 import threading
 import time
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from tvmpipe.errors import InputError
-from tvmpipe.runtime.address import format_address, is_loopback, resolve
+from tvmpipe.runtime.address import family_of, format_address, is_loopback, listening_host, resolve
 from tvmpipe.runtime.buffers import bound_unsent, send_buffer_bytes
-from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper
+from tvmpipe.runtime.doorkeeper import ZAP_DOMAIN, Doorkeeper, connecting_domain, listening_domain
 from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.owner import require_owners
 
 HEARTBEAT_TIMEOUT_MS = 1500
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
@@ -33,6 +36,8 @@ _HANDSHAKE_MS = 5000
 LINK_S = 8.0  # a link to a process that listens is made within this; the machines may be busy
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 1000
+_PORTS_TRIED = 16
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV)
 
 _EVENTS: dict[int, str] = {
     zmq.Event.CONNECTED: "connected",
@@ -57,10 +62,15 @@ class LinkEvent:
     descriptor: int = -1
 
 
+def head_hosts(key: ClusterKey | None) -> tuple[str, ...]:
+    """Where a head listens, so that devices reach it whether they speak IPv4 or IPv6."""
+    return ("127.0.0.1", "::1") if key is None else ("::",)
+
+
 class Sockets:
     """Makes sockets and closes them again; a context manager. Each socket is for one thread at a time.
 
-    With `key` None everything is in the clear, and only on loopback.
+    With `key` None everything is in the clear, and only on loopback between processes of one user.
 
     Heartbeats tell a sender within `heartbeat_timeout_ms`, a third of it and a round trip that the machine or process
     it sends to is gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be
@@ -89,7 +99,7 @@ class Sockets:
         self.close()
 
     def pull(
-        self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
+        self, host: str | tuple[str, ...], port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
     ) -> tuple[zmq.Socket[bytes], int]:
         """A PULL socket; parameters and errors as for `router`.
 
@@ -99,40 +109,51 @@ class Sockets:
         return self._listen(zmq.PULL, host, port, queue, max_frame_bytes)
 
     def router(
-        self, host: str, port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
+        self, host: str | tuple[str, ...], port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
     ) -> tuple[zmq.Socket[bytes], int]:
         """A ROUTER socket that listens on `host`, on any free port when `port` is None. Returns it and the port.
 
-        A frame above `max_frame_bytes` ends the connection that it came over. `queue` messages per peer wait in the
-        socket before that peer must, 0 for any number. Raises InputError when nothing may or can listen there.
+        Of several hosts it listens on the same port of each; the machine may lack all but the first. A frame above
+        `max_frame_bytes` ends the connection that it came over. `queue` messages per peer wait in the socket before
+        that peer must, 0 for any number. Raises InputError when nothing may or can listen there.
         """
         return self._listen(zmq.ROUTER, host, port, queue, max_frame_bytes)
 
     def _listen(
-        self, kind: int, host: str, port: int | None, queue: int, max_frame_bytes: int
+        self, kind: int, host: str | tuple[str, ...], port: int | None, queue: int, max_frame_bytes: int
     ) -> tuple[zmq.Socket[bytes], int]:
-        numeric = resolve(host)
-        if self._key is None and not is_loopback(numeric):
-            raise InputError(f"listening on {host} needs a cluster key: without one anybody there could send tensors")
-        socket = self._socket(kind, numeric)
+        names = (host,) if isinstance(host, str) else host
+        hosts = [listening_host(name) for name in names]
+        if self._key is None:
+            if not all(is_loopback(each) for each in hosts):
+                raise InputError(
+                    f"listening on {names[0]} needs a cluster key: without one anybody there could send tensors"
+                )
+            require_owners()
+        socket = self._socket(kind)
         socket.rcvhwm = queue
         socket.maxmsgsize = max_frame_bytes
         socket.backlog = _BACKLOG
         if self._key is not None:
             socket.curve_server = True
             socket.curve_secretkey = self._key.curve_secret
-            socket.zap_domain = ZAP_DOMAIN
-            socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
+        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
         self._doorkeeper.watch(socket)
         self._note_watched(socket, None)
+        failure: OSError | zmq.ZMQError | None = None
         try:
-            socket.bind(f"tcp://{format_address(numeric, port or 0)}")
-        except zmq.ZMQError as error:
-            socket.close()
-            reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
-            raise InputError(f"cannot listen on {host}:{'*' if port is None else port}: {reason}") from None
-        endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        return socket, int(endpoint.rstrip("\0").rpartition(":")[2])
+            for _ in range(1 if port is not None else _PORTS_TRIED):
+                chosen = port if port is not None else _free_port(hosts[0])
+                socket.zap_domain = listening_domain(chosen) if self._key is None else ZAP_DOMAIN
+                failure = _bind(socket, hosts, chosen)
+                if failure is None:
+                    return socket, chosen
+        except (OSError, zmq.ZMQError) as error:
+            failure = error
+        socket.close()
+        assert failure is not None
+        reason = "the port is taken" if failure.errno == errno.EADDRINUSE else failure.strerror
+        raise InputError(f"cannot listen on {names[0]}:{'*' if port is None else port}: {reason}") from None
 
     def push(
         self,
@@ -202,19 +223,26 @@ class Sockets:
     def _towards(self, kind: int, address: tuple[str, int]) -> tuple[zmq.Socket[bytes], str]:
         """A socket that may connect to an address, and the address as ZeroMQ writes it."""
         host, port = resolve(address[0]), address[1]
-        if self._key is None and not is_loopback(host):
-            raise InputError(f"sending to {address[0]} needs a cluster key: without one anybody could read the tensors")
-        socket = self._socket(kind, host)
-        if self._key is not None:
+        if self._key is None:
+            if not is_loopback(host):
+                raise InputError(
+                    f"sending to {address[0]} needs a cluster key: without one anybody could read the tensors"
+                )
+            require_owners()
+        socket = self._socket(kind)
+        socket.ipv6 = ":" in host
+        if self._key is None:
+            socket.zap_domain = connecting_domain(host, port)
+            socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        else:
             socket.curve_serverkey = self._key.curve_public
             socket.curve_publickey = self._key.curve_public
             socket.curve_secretkey = self._key.curve_secret
         return socket, f"tcp://{format_address(host, port)}"
 
-    def _socket(self, kind: int, host: str) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.linger = 0
-        socket.ipv6 = ":" in host
         socket.handshake_ivl = _HANDSHAKE_MS
         socket.reconnect_ivl = _RECONNECT_MS
         socket.reconnect_ivl_max = _RECONNECT_MAX_MS
@@ -224,6 +252,37 @@ class Sockets:
         socket.tcp_keepalive_intvl = 5
         socket.tcp_keepalive_cnt = 3
         return socket
+
+
+def _free_port(host: str) -> int:
+    """A port that nothing listens on just now. The system chooses it, as for outgoing connections."""
+    with system.socket(family_of(host)) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _bind(socket: zmq.Socket[bytes], hosts: list[str], port: int) -> zmq.ZMQError | None:
+    """Listen at a port of every host. Returns the error, and listens nowhere, when it is taken.
+
+    Raises zmq.ZMQError when the first host is no address of this machine, or for other reasons.
+    """
+    bound: list[str] = []
+    for host in hosts:
+        endpoint = f"tcp://{format_address(host, port)}"
+        socket.ipv6 = ":" in host
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            if error.errno == errno.EADDRINUSE:
+                for each in bound:
+                    socket.unbind(each)
+                return error
+            if not bound or error.errno not in _NO_SUCH_ADDRESS:
+                raise
+        else:
+            bound.append(endpoint)
+    return None
 
 
 def _end_monitoring(socket: zmq.Socket[bytes]) -> None:

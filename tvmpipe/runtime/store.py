@@ -23,6 +23,7 @@ from typing import BinaryIO, NamedTuple
 
 from tvmpipe.files import hash_file, sync_folder
 from tvmpipe.manifest import FileEntry, StageEntry
+from tvmpipe.runtime.process import cache_folder
 from tvmpipe.units import format_size
 
 _FILE = re.compile(r"[0-9a-f]{64}\.[a-z]+")
@@ -33,8 +34,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def default_store() -> Path:
     """Where an agent keeps files unless told otherwise."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "tvmpipe" / "store"
+    return cache_folder() / "tvmpipe" / "store"
 
 
 class Wanted(NamedTuple):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 import struct
 import time
@@ -17,7 +18,12 @@ from typing import Any
 from tvm.rpc import base
 
 from tvmpipe.errors import DeviceUnavailableError, TrackerError
-from tvmpipe.runtime.address import parse_address
+from tvmpipe.runtime.address import format_address, parse_address
+from tvmpipe.runtime.relay import tune
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,10 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the tracker."""
         self._socket.close()
 
     def interrupt(self) -> None:
@@ -160,7 +170,35 @@ def _registered(entry: Any) -> tuple[str, str] | None:
     kind, address = entry.get("key"), entry.get("addr")
     if not isinstance(kind, str) or not isinstance(address, list) or len(address) != 2:
         return None
-    return kind.partition(":")[2], f"{address[0] or ''}:{address[1]}"
+    return kind.partition(":")[2], format_address(str(address[0] or ""), address[1])
+
+
+def await_trackers() -> None:
+    """From now on an RPC server of this process waits for its tracker for ever, and says once that it does.
+
+    TVM's own gives up after a minute, and tries without a pause where the tracker's name cannot be resolved.
+    """
+    base.connect_with_retry = lambda address, *_: connect_patiently(format_address(*address))
+
+
+def connect_patiently(address: str, again_s: float = 2.0) -> socket.socket:
+    """A connection to a tracker, as soon as there is one. Says once for each reason why it waits."""
+    told = ""
+    while True:
+        try:
+            Tracker(address).close()
+            connection = socket.create_connection(parse_address(address), timeout=_CONNECT_S)
+        except (TrackerError, OSError) as error:
+            if str(error) != told:
+                logger.warning("%s; waiting for it", error)
+                told = str(error)
+            time.sleep(again_s)
+            continue
+        connection.settimeout(None)
+        tune(connection)
+        if told:
+            logger.warning("the tracker at %s answers now", address)
+        return connection
 
 
 def wait_for_keys(address: str, keys: list[str], timeout_s: float) -> None:

@@ -16,6 +16,7 @@ import sys
 import threading
 
 from tvmpipe.errors import DeviceError
+from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.relay import hang_up
 
@@ -84,7 +85,7 @@ class Tunnels:
         The tunnel then waits `timeout_s` for its one connection, which must come from this process. Raises
         UnreachableError, NotAGatewayError or WrongKeyError within about `timeout_s`.
         """
-        where = f"{address[0]}:{address[1]}"
+        where = format_address(*address)
         control, other = socket.socketpair()
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(control.close)

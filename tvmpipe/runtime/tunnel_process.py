@@ -20,6 +20,7 @@ import time
 import psutil
 
 from tvmpipe.errors import DeviceError
+from tvmpipe.runtime.address import format_address
 from tvmpipe.runtime.keys import ALPN, ClusterKey
 from tvmpipe.runtime.relay import READY, hang_up, relay, tune
 from tvmpipe.runtime.tunnel import NotAGatewayError, UnreachableError, WrongKeyError
@@ -52,7 +53,7 @@ def main(descriptor: int, parent: int) -> None:
 
 def connect(address: tuple[str, int], context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket:
     """A connection to a gateway that has proved to hold the key, and whose RPC server is there."""
-    where = f"{address[0]}:{address[1]}"
+    where = format_address(*address)
     deadline = time.monotonic() + timeout_s
     with contextlib.ExitStack() as cleanup:
         try:

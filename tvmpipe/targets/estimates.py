@@ -17,7 +17,6 @@ architecture says anything of another.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -175,12 +174,14 @@ class LearnedCost:
 
     def _keep(self, key: str, model: TargetModel) -> None:
         if self._cache is not None:
-            # Whoever cannot keep them fits them again.
-            with contextlib.suppress(OSError):
+            try:
                 self._cache.mkdir(parents=True, exist_ok=True)
                 partial = self._cache / f"{key}.{os.getpid()}.part"
                 partial.write_text(model.to_json(), encoding="utf-8")
                 partial.replace(self._cache / f"{key}.model.json")
+            except OSError as error:
+                reason = error.strerror or error
+                logger.warning("%s cannot be written (%s): costs are learned anew each time", self._cache, reason)
 
 
 def default_cost(folder: Path | None = None) -> LearnedCost:

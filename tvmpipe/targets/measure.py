@@ -12,10 +12,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tvmpipe.errors import DeviceUnavailableError, TvmpipeError
-from tvmpipe.runtime.address import resolve
 from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.rpc_session import RpcSession
+from tvmpipe.runtime.survey import stand_in
 from tvmpipe.runtime.tracker import Tracker
-from tvmpipe.runtime.tunnel import shared_tunnels
+from tvmpipe.runtime.watchdog import Watchdog
 from tvmpipe.targets.cluster import Device
 
 _PATIENCE_S = 30.0  # for a device that is busy
@@ -90,21 +91,16 @@ class RemoteTimer:
 @contextmanager
 def remote_timer(tracker: str, device: Device, cluster_key: ClusterKey | None = None) -> Iterator[RemoteTimer]:
     """A session on `device` for as long as the context lasts. Raises DeviceUnavailableError when there is none."""
-    from tvm import rpc
-    from tvm.error import RPCError
-
     with ExitStack() as stack:
+        watchdog = Watchdog()
+        stack.callback(watchdog.stop)
         try:
             with Tracker(tracker) as connection:
                 address = connection.request(device.key, _PATIENCE_S)
-            host, port = address.host, address.port
-            if cluster_key is not None:
-                tunnel = shared_tunnels(cluster_key).open((resolve(host), port), _PATIENCE_S)
-                host, port = stack.enter_context(tunnel).address
-            session = rpc.connect(host, port, address.match_key)
-        except (TvmpipeError, RPCError, RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[-1]
+            session = RpcSession(stand_in(device.key), address, watchdog, _PATIENCE_S, cluster_key)
+        except TvmpipeError as error:
             raise DeviceUnavailableError(
-                f"device {device.name} (key {device.key}) cannot be reached: {reason}"
+                f"device {device.name} (key {device.key}) cannot be reached: {error}"
             ) from None
-        yield RemoteTimer(session)
+        stack.callback(session.close)
+        yield RemoteTimer(session.remote)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+from tvmpipe.runtime.process import cache_folder
 from tvmpipe.targets import lines, stage_times
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.stage_times import StageTime
@@ -104,8 +104,7 @@ def store_key(target: Processor, threads: int) -> str:
 
 def default_store() -> Path:
     """Where measurements are kept unless told otherwise."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "tvmpipe" / "profiles"
+    return cache_folder() / "tvmpipe" / "profiles"
 
 
 def shipped() -> list[Path]:

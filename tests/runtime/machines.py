@@ -1,0 +1,73 @@
+"""Two machines on a cable: network namespaces, which only root can make."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import PATIENCE_S
+
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0
+    or shutil.which("ip") is None
+    or subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode != 0,
+    reason="only root can make network namespaces, and not everywhere",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A namespace, and its address on the cable."""
+
+    name: str
+    address: str
+
+    def start(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+        """Python with these arguments as a process there."""
+        with log.open("ab") as out:
+            return subprocess.Popen(self._command(arguments), stdout=out, stderr=out)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same until it ends."""
+        return subprocess.run(
+            self._command(arguments), capture_output=True, text=True, timeout=3 * PATIENCE_S, check=False
+        )
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        return ["ip", "netns", "exec", self.name, sys.executable, *arguments]
+
+
+@contextlib.contextmanager
+def two_machines(first: str, second: str) -> Iterator[tuple[Machine, Machine]]:
+    """Machines with these addresses, such as 10.77.0.1/24; they have no other but loopback's."""
+    names = [f"tvmpipe-{os.getpid()}-{place}" for place in "ab"]
+    try:
+        for name in names:
+            _ip("netns", "add", name)
+        _ip("-n", names[0], "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for name, address in zip(names, (first, second), strict=True):
+            _ip("-n", name, "addr", "add", address, "dev", "cable", *(["nodad"] if ":" in address else []))
+            for device in ("lo", "cable"):
+                _ip("-n", name, "link", "set", device, "up")
+        yield Machine(names[0], first.partition("/")[0]), Machine(names[1], second.partition("/")[0])
+    finally:
+        for name in names:
+            for pid in subprocess.run(
+                ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
+            ).stdout.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), 9)
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
