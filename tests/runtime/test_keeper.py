@@ -138,7 +138,7 @@ def test_a_host_that_ends_while_it_is_told_what_to_do_is_one_failed_opening(devi
     with python_is(tmp_path / "python", "sleep 0.3; exit 3"):
         assert device.open(spec(1, names=20_000)) == {}
         failed = device.wait_for(spec(1), "failed")
-    assert failed["message"] == "the stage host ended with exit code 3"
+    assert failed["message"] == "the stage host ended (exit code 3)"
     assert device.thread.is_alive()
     assert device.open(spec(2)) == {}
     device.wait_for(spec(2), "ready")
@@ -162,9 +162,7 @@ def test_a_host_that_was_killed_is_replaced_or_says_by_what(device: Device) -> N
         assert device.open(spec(number)) == {}
         state = device.wait_for(spec(number), "ready", "failed")
         if state["state"] == "failed":
-            assert state["message"] == (
-                "the stage host was ended by signal 9 (SIGKILL), as the system does when memory runs out"
-            )
+            assert state["message"].startswith("the stage host ended (killed by SIGKILL, as Linux does ")
             device.open(spec(number))
             device.wait_for(spec(number), "ready")
 
