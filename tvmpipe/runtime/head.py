@@ -25,9 +25,11 @@ from tvmpipe.runtime.beat import Status
 from tvmpipe.runtime.counts import StageCount
 from tvmpipe.runtime.events import Event, Failure
 from tvmpipe.runtime.feeds import Feeds
+from tvmpipe.runtime.hosting import queue_length
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.runtime.machine import LINGER_S, Machine, Settings
 from tvmpipe.runtime.opener import NoRoomError, Opened, Opener, OpenError
+from tvmpipe.runtime.refusals import Refusals
 from tvmpipe.runtime.sample import Result
 from tvmpipe.runtime.sockets import Sockets, head_hosts
 from tvmpipe.runtime.telemetry import Telemetry
@@ -35,9 +37,11 @@ from tvmpipe.runtime.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.05
+_LATEST_TICK_S = 0.5
 _PROBE_S = 0.5
 _MESSAGES_A_TURN = 256
 _JOIN_S = 5.0
+_STATUSES = 16  # of one device that wait to be heard
 _GONE = "broke or could not be made"
 
 
@@ -92,11 +96,13 @@ class Head:
         # Another request with more than the results would be none of ours.
         self._limit_bytes = sum(spec.size_bytes for spec in manifest.model.outputs)
         self._sockets = Sockets(key)
+        self._refusals = Refusals(logger, "the head")
         self._feeds = Feeds(manifest, self._sockets)
         where = head_hosts(key)
         frame_bytes = max((spec.size_bytes for spec in manifest.model.outputs), default=0)
-        self._results, results_port = self._sockets.pull(where, queue=0, max_frame_bytes=frame_bytes + 65536)
-        self._statuses, status_port = self._sockets.router(where, max_frame_bytes=16 << 20)
+        queue = queue_length(settings.max_batches, len(manifest.model.outputs))
+        self._results, results_port = self._sockets.pull(where, queue=queue, max_frame_bytes=frame_bytes + 65536)
+        self._statuses, status_port = self._sockets.router(where, queue=_STATUSES, max_frame_bytes=16 << 20)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._awake = False
@@ -165,7 +171,9 @@ class Head:
                 self._take_statuses()
                 self._take_events()
                 now = time.monotonic()
-                if not more and (now - last_tick > _TICK_S or self._machine.lingers):
+                # While more has come in than was heard, nobody is silent; but whoever sends without end stops no clock.
+                due_s = _LATEST_TICK_S if more else 0.0 if self._machine.lingers else _TICK_S
+                if now - last_tick > due_s:
                     self._watch_links()
                     self._handle(events.Tick(now))
                     self._callbacks.tick()
@@ -326,7 +334,7 @@ class Head:
             if not all(fault.stage in self._device_of for fault in batch.faults.values()):
                 raise wire.WireError("a fault of no stage")
         except wire.WireError as error:
-            logger.warning("a result was refused: %s", error)
+            self._refusals.note("a sender", "its result is none", error)
             return
         for have, new in zip(known, batch.samples, strict=True):
             have.update(new)
@@ -336,7 +344,7 @@ class Head:
             self._arrived.pop(batch.number, None)  # where its last sample failed, no answer has done this
 
     def _take_statuses(self) -> None:
-        while True:
+        for _ in range(_MESSAGES_A_TURN):  # whoever sends without end is read no faster than this
             try:
                 identity, message = self._statuses.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -347,7 +355,7 @@ class Head:
                 status = Status.model_validate_json(message)
                 self._take_status(identity, status)
             except (ValidationError, ValueError, TypeError) as error:
-                logger.warning("a status was refused: %s", str(error).splitlines()[0])
+                self._refusals.note("a sender", "its status is none", error)
 
     def _take_status(self, identity: bytes, status: Status) -> None:
         now = time.monotonic()

@@ -135,6 +135,7 @@ class Machine:
         self._batches: dict[int, _Batch] = {}
         self._next_batch = 0
         self._progress = _Progress(manifest.plan)
+        self._heard_s = 0.0  # when values of a batch last came in
         self._seen: dict[str, float] = {}
         self._back: dict[str, float] = {}
         self._epochs = 0
@@ -227,6 +228,7 @@ class Machine:
         batch = self._batches.get(event.batch)
         if event.epoch != self.epoch or batch is None:
             return []
+        self._heard_s = event.now_s
         batch.there.update(event.values)
         batch.faults |= {place: (device, stage, message) for place, device, stage, message in event.faults}
         if not batch.there >= self._results:
@@ -384,17 +386,28 @@ class Machine:
                 return self._device_lost(
                     DeviceLost(self.epoch, device, f"nothing was heard of it for {silent_s:.1f} s", event.now_s)
                 )
-        patience_s = self.settings.timeout_s * (self._stages[self.plan] + self.settings.max_batches)
-        for number, batch in self._batches.items():
-            if event.now_s - batch.fed_s > patience_s:
-                device = self._progress.holds(number, batch)
-                why = f"the results of a batch did not arrive within {patience_s:g} s"
-                return self._hangs(DeviceLost(self.epoch, device, why, event.now_s, None, number))
+        late = self._late(event.now_s)
+        if late is not None:
+            return self._hangs(late)
         better = self.plan and self._prepared is None and not set(self._devices[0]) & self.lost.keys()
         if better and all(event.now_s - since > self._probation_s(name) for name, since in self._back.items()):
             self._prepared = _Prepared(self._new_epoch(), 0)
             return [Prepare(self._prepared.epoch, 0), *self._feed(event.now_s)]
         return self._feed(event.now_s)
+
+    def _late(self, now_s: float) -> DeviceLost | None:
+        """The loss of the device that holds a batch for longer than all stages together may take.
+
+        A batch may have to wait for all others. But where none comes out at all, the first should long have done so.
+        """
+        stages = self._stages[self.plan]
+        silence_s, patience_s = (self.settings.timeout_s * (stages + n) for n in (1, self.settings.max_batches))
+        for place, (number, batch) in enumerate(self._batches.items()):
+            silent = place == 0 and now_s - max(batch.fed_s, self._heard_s) > silence_s
+            if silent or now_s - batch.fed_s > patience_s:
+                why = f"the results of a batch did not arrive within {silence_s if silent else patience_s:g} s"
+                return DeviceLost(self.epoch, self._progress.holds(number, batch), why, now_s, None, number)
+        return None
 
     def _probation_s(self, device: str) -> float:
         """How long a device must have been back: longer for one that was lost again and again."""
