@@ -83,7 +83,7 @@ class Head:
         """A sample through a plan, and whether its result is right."""
         place = self.number % len(self.samples)
         self._feeds.send(self.number, [self.samples[place]], plain=False)
-        assert self._results.poll(PATIENCE_S * 1e3)
+        assert self._results.poll(int(PATIENCE_S * 1e3))
         frames = wire.receive(self._results)
         assert wire.session_of(frames).hex() == opened.session
         batch = wire.unpack(frames, 1 << 20)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.manifests import stage
 from tests.waiting import PATIENCE_S, wait_until
+from tvmpipe.manifest import StageEntry, Turn
 from tvmpipe.runtime import keeper as keeping
 from tvmpipe.runtime.emulation import Emulation
 from tvmpipe.runtime.host_process import HostOptions
@@ -97,7 +98,7 @@ def device(tmp_path: Path) -> Iterator[Device]:
 
 def spec(number: int, *, weight_bytes: int = 0, names: int = 0, lease_s: float = 600.0) -> HostSpec:
     """An opening without stages, whose head is nobody; with `names` or `weight_bytes`, of a stage that is not there."""
-    stages = ()
+    stages: tuple[StageEntry, ...] = ()
     if names or weight_bytes:
         one = stage("s0", "beta", [0], [1])
         stages = (
@@ -110,7 +111,7 @@ def spec(number: int, *, weight_bytes: int = 0, names: int = 0, lease_s: float =
         device="beta",
         owner="us",
         threads=1,
-        turn={"place": 0, "of": 1},
+        turn=Turn(),
         stages=stages,
         depths={one.name: 0 for one in stages},
         routes={},
@@ -213,8 +214,8 @@ def test_those_that_wait_ask_no_more_often_however_many_they_are(waiting: int, g
     """The question of each takes the one session that the holder needs too."""
     keeper = object.__new__(Keeper)
     keeper._waiting = {}
-    for head in range(gone):
-        keeper._wait(f"gone {head}", 0.0)
+    for number in range(gone):
+        keeper._wait(f"gone {number}", 0.0)
     due = {f"head {number}": 100.0 for number in range(waiting)}
     asked = 0
     now = 100.0

@@ -198,9 +198,8 @@ def test_health_of_a_host_that_has_failed(metered: Metered, solo_bundle: Bundle)
         assert metered.health()[1] == {"status": "ok", "held": True, "host": "ready"}
         stage_host(metered.agent()).kill()
         wait_until(lambda: metered.health()[0] == 503)
-        assert metered.health()[1]["reason"] == (
-            "the stages have failed: the stage host was ended by signal 9 (SIGKILL), as the system does when memory runs out"
-        )
+        reason = "the stage host was ended by signal 9 (SIGKILL), as the system does when memory runs out"
+        assert metered.health()[1]["reason"] == f"the stages have failed: {reason}"
     wait_until(lambda: metered.health()[0] == 200)
     assert total(metered.samples(), "tvmpipe_sessions_total") == before + 1
 
