@@ -42,7 +42,7 @@ _STATES = {
 @dataclass(frozen=True)
 class Patience:
     """How long a device may take until its stages are ready: `start_s` to start its host and import TVM, and as much
-    again, besides the time to read the weights, to load; `connect_s` to be heard of here and reach its peers."""
+    again, besides the time to read the weights, to load; `connect_s` to be heard of here."""
 
     start_s: float
     connect_s: float
@@ -143,8 +143,8 @@ class AgentControl:
     ) -> None:
         """Have the stages hosted at a link port; returns once they are loaded and `ready` says that they are heard of.
 
-        With `beside` what the device serves goes on, and the stages must reach their peers as well. `pause` waits for
-        some seconds; what it raises ends this. Raises NoRoom when the device cannot host both.
+        With `beside` what the device serves goes on. `pause` waits for some seconds; what it raises ends this. Raises
+        NoRoom when the device cannot host both.
         """
         device = self.session.device
         request = {"do": "prepare" if beside else "open", "claim": claim.model_dump(), "port": port}
@@ -163,23 +163,38 @@ class AgentControl:
             if state["state"] in ("failed", "expired", "idle"):
                 why = state["message"] or "what it hosted was ended"
                 raise DeviceError(f"device {device.name} cannot host its stages: {why}")
-            linked = not beside or state["unlinked"] == []
-            if state["state"] == "ready" and ready() and linked:
+            if state["state"] == "ready" and ready():
                 return
-            self._check_patience(spec, state, patience, heard=ready())
+            self._check_patience(spec, state, patience)
             pause(poll_s)
             poll_s = min(_LONGEST_POLL_S, 1.1 * poll_s)  # each question costs a small device something
 
-    def _check_patience(self, spec: HostSpec, state: dict[str, Any], patience: Patience, *, heard: bool) -> None:
+    def wait_until_linked(self, claim: Claim, session: str, limit_s: float, pause: Callable[[float], None]) -> None:
+        """Return once stages that were opened beside others have reached all their peers. Raises NoRoom."""
+        device = self.session.device
+        deadline = time.monotonic() + limit_s
+        while True:
+            with self.session.guard("connecting its stages"):
+                state = _ask(self.session, {"do": "state", "claim": claim.model_dump(), "session": session})
+            if state["state"] != "ready":
+                raise DeviceError(
+                    f"device {device.name} cannot host its stages: {state['message'] or 'they were ended'}"
+                )
+            unlinked: list[str] | None = state["unlinked"]
+            if unlinked == []:
+                return
+            if time.monotonic() > deadline:
+                peers = ", ".join(unlinked or ["its peers"])
+                raise NoRoom(f"device {device.name} does not reach {peers} at the ports beside those in use")
+            pause(_POLL_S)
+
+    def _check_patience(self, spec: HostSpec, state: dict[str, Any], patience: Patience) -> None:
         """Raise DeviceError, saying what was waited for, when the device has taken longer than it may."""
         took: dict[str, float] = state["took"]
         device = self.session.device
         if state["state"] == "ready":
             if took["ready"] <= patience.connect_s:
                 return
-            if heard:
-                peers = ", ".join(state["unlinked"] or ["its peers"])
-                raise NoRoom(f"device {device.name} has loaded its stages, but does not reach {peers} beside what runs")
             raise DeviceError(
                 f"device {device.name} has loaded its stages but cannot reach this head at "
                 f"{spec.status_address}; `tvmpipe doctor` tells more"

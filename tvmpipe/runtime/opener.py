@@ -36,6 +36,7 @@ __all__ = ["LEASE_S", "Limits", "NoRoomError", "OpenError", "Opened", "Opener"]
 _STOCK_PORTS = range(9400, 9600)
 _CLOSE_S = 10.0  # what may be under way is waited for so long
 _INTERRUPT_S = 0.5  # after which calls that still wait are ended
+_UNDO_S = 2.0  # for an agent to be told that an opening failed
 _PREPARED_S = 5.0  # for an agent to take part in a change over
 
 
@@ -159,6 +160,9 @@ class Opener:
             )
             if beside:
                 _check_reachable(links)
+                for_each(
+                    devices, lambda device: self._wait_until_linked(reached[device.name], session, attempt), attempt
+                )
         except BaseException as error:
             self._forget(session)
             attempt.give_up("another device failed")
@@ -255,6 +259,11 @@ class Opener:
                 self._count(sent_bytes)
                 load()
 
+    def _wait_until_linked(self, reached: Reached, session: str, attempt: Attempt) -> None:
+        assert reached.agent is not None
+        with attempt.waits_on(reached.session):
+            reached.agent.wait_until_linked(self._claims.mine, session, self.limits.connect_s, attempt.pause)
+
     def _undo(self, reached: Mapping[str, Reached], session: str, *, beside: bool) -> None:
         """After a failed opening: what was prepared ends; without failover nobody needs the devices any more."""
 
@@ -262,7 +271,7 @@ class Opener:
             agent = reached[device.name].agent
             if agent is None:
                 return
-            agent.session.timeout_s = _PREPARED_S
+            agent.session.timeout_s = _UNDO_S
             with contextlib.suppress(DeviceError):  # it is gone
                 if beside:
                     agent.discard(self._claims.mine, session)
