@@ -39,11 +39,11 @@ def problems(draw: st.DrawFn, largest: int = 6, devices: int = 3, tight: bool = 
         )
         tensors.append(Tensor(0, (count - 1,), seconds=seconds) if count > 1 else Tensor(0, (), 1.0, True, seconds))
     weights = np.array([float(draw(st.integers(0, 4))) for _ in range(count)])
-    shared = ()
+    shared: tuple[Shared, ...] = ()
     if tight and count > 1 and draw(st.booleans()):
-        readers = draw(st.lists(st.integers(0, count - 1), min_size=2, max_size=count, unique=True))
-        shared = (Shared(tuple(sorted(readers)), float(draw(st.integers(1, 4)))),)
-        weights[readers] += shared[0].size_bytes
+        sharing = draw(st.lists(st.integers(0, count - 1), min_size=2, max_size=count, unique=True))
+        shared = (Shared(tuple(sorted(sharing)), float(draw(st.integers(1, 4)))),)
+        weights[np.array(sharing)] += shared[0].size_bytes
     memory = np.full(width, math.inf)
     if tight and draw(st.booleans()):
         memory = np.array([float(draw(st.integers(2, 8))) for _ in range(width)])
