@@ -53,7 +53,8 @@ def speed_groups(problem: Problem) -> list[tuple[int, ...]]:
     slowest = min(speed[device] for device in kept)
     groups: dict[int, list[int]] = {}
     for device in kept:
-        groups.setdefault(int(math.log(speed[device] / slowest, factor) + 1e-9), []).append(device)
+        ratio = speed[device] / slowest if slowest > 0 else 1.0
+        groups.setdefault(int(math.log(ratio, factor) + 1e-9), []).append(device)
     return [tuple(groups[level]) for level in sorted(groups)]
 
 

@@ -67,11 +67,13 @@ def problems(
     max_devices: int = 3,
     contiguous: bool | None = None,
     head: bool = True,
+    sharing: bool = True,
 ) -> Problem:
     """A problem with up to so many nodes and devices, with or without a placement that fits.
 
     Pins are nodes that only one device may run. What the problem type gives no meaning, such as the diagonals of
-    links, has numbers that show when somebody reads them. `head`: whether tensors may come from and go to it.
+    links, has numbers that show when somebody reads them. `head`: whether tensors may come from and go to it;
+    `sharing`: whether nodes may share weights.
     """
     nodes = draw(_mostly_large(max_nodes))
     devices = draw(_mostly_large(max_devices))
@@ -81,7 +83,7 @@ def problems(
         allowed = _chosen(draw, range(devices))
         time_s[node, [device for device in range(devices) if device not in allowed]] = np.inf if allowed else 3.0
     weight_bytes, working_bytes = _whole(draw, (nodes,), 0, 4), _whole(draw, (nodes,), 0, 3)
-    shared = _shared(draw, nodes)
+    shared = _shared(draw, nodes) if sharing else ()
     for one in shared:
         weight_bytes[list(one.nodes)] += one.size_bytes
     once = weight_bytes.sum() - sum(one.size_bytes * (len(one.nodes) - 1) for one in shared)
