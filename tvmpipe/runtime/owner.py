@@ -87,7 +87,7 @@ def check_peer(connection: socket.socket) -> None:
 
 
 def check_connections(*, local_port: int | None = None, remote: Address | None = None) -> None:
-    """Make sure that every connection of this process that came in at a port, or that goes to an address, leads to
+    """Make sure that every connection of this process that came in at a port of loopback, or goes to an address, is to
     a process of this user; those that do not are ended. Raises StrangerError for the first of them, GoneError where
     there is none at all.
 
@@ -99,7 +99,7 @@ def check_connections(*, local_port: int | None = None, remote: Address | None =
     for connection in _own_connections():
         with contextlib.suppress(OSError):  # not connected, or closed in the meantime
             here, there = _ends(connection)
-            if here[1] == local_port or there == remote:
+            if (here[1] == local_port and ipaddress.ip_address(here[0]).is_loopback) or there == remote:
                 found = True
                 try:
                     _check(here, there)
