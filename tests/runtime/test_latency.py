@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 from tests.models import chain
+from tests.waiting import PATIENCE_S
 from tvmpipe.build import build
 from tvmpipe.commands.run import measure_stream
 from tvmpipe.commands.samples import random_samples
@@ -43,12 +44,12 @@ def test_a_plan_over_far_links_has_its_period(tmp_path: Path) -> None:
     options = ("--bandwidth", "4MB/s", "--latency", "20ms")
     samples = random_samples(bundle.manifest, 20, seed=1) * 30
     with local_cluster([LocalAgent(name, options=options) for name in plan.devices], store=tmp_path) as cluster:
-        with bundle.connect(cluster.tracker) as pipe:
+        with bundle.connect(cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
             assert pipe.inflight >= plan.inflight
             pipe.warm_up()
             alone = [measure_stream(pipe, samples[:1], "alone")[1]["seconds"] for _ in range(3)]
             _, full = measure_stream(pipe, samples, "running")
-        with bundle.connect(cluster.tracker, inflight=4, batch=1) as pipe:
+        with bundle.connect(cluster.tracker, inflight=4, batch=1, connect_timeout_s=PATIENCE_S) as pipe:
             pipe.warm_up()
             _, few = measure_stream(pipe, samples[:100], "running")
     assert plan.predicted.latency_s * 0.9 < statistics.median(alone) < 3 * plan.predicted.latency_s
