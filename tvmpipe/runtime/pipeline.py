@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, StageError
 from tvmpipe.runtime.callbacks import CallbackRunner, ResultFuture, check_process
 from tvmpipe.runtime.counts import StageCount
@@ -191,7 +192,8 @@ class Pipeline:
         Where devices take turns, the sample goes all the ways that there are.
         """
         exact = self._submit(sample, True, None, copy=False, plain=True).result()
-        return max(_difference(exact, self.run(sample)) for _ in range(self.manifest.plan.round))
+        rounds = range(self.manifest.plan.round)
+        return max(compare(self.run(sample), Expected(exact)).relative for _ in rounds)
 
     def close(self) -> None:
         """Give the devices back. Samples still in flight fail. In a forked process this does nothing."""
@@ -280,15 +282,3 @@ class Pipeline:
             self.close()
             assert failure is not None
             raise cause or self._error(failure)
-
-
-def _difference(exact: Result, other: Result) -> float:
-    """The largest difference of a number, relative to its tensor's largest; of others, how many are not equal."""
-    worst = 0.0
-    for name, want in exact.items():
-        if want.size and np.issubdtype(want.dtype, np.floating):
-            scale = float(np.abs(want).max()) or 1.0
-            worst = max(worst, float(np.abs(want - other[name]).max()) / scale)
-        elif not np.array_equal(want, other[name]):
-            worst = max(worst, float(np.mean(want != other[name])))
-    return worst
