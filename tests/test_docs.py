@@ -68,6 +68,14 @@ def test_the_commands_in_the_documents_exist() -> None:
                 assert used <= options_of(command), command
 
 
+def test_the_tests_in_the_documents_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", (DOCS / "faults.md").read_text())
+    assert len(named) > 60
+    for file, test in named:
+        source = (DOCS.parent / "tests" / file).read_text()
+        assert f"def {test or 'test_'}" in source, f"{file}::{test}"
+
+
 def test_the_metrics_in_the_documents_are_those_there_are() -> None:
     from tvmpipe.runtime.metrics import AgentCollector
 
