@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from tvmpipe.equality import Expected, compare, largest_difference
 from tvmpipe.passes.onnxruntime_session import session_of
 from tvmpipe.passes.weightless import large_weights, without_weights
 from tvmpipe.tensors import TensorSpec
@@ -19,9 +20,6 @@ from tvmpipe.tensors import TensorSpec
 Array = NDArray[Any]
 
 _SAMPLES = 2
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # of the largest value, and of one
-_HALF_RELATIVE = 1e-2
-_FLOORS = 4  # so many times what ONNX Runtime's own optimisations change is right too
 _HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 _CHOICES = 2  # integers are below this: valid as indices of almost any table
 
@@ -77,24 +75,27 @@ class Original:
             raise CannotCompareError("the results do not depend on the inputs that were tried")
 
     def difference(self, changed: onnx.ModelProto) -> str | None:
-        """How a rewritten model's results differ from this one's, in a few words; None where they are the same."""
+        """How a rewritten model's results differ from this one's, in a sentence; None where they are the same."""
         other = runnable(changed)
-        for sample, expected in zip(self._samples, self._answers, strict=True):
+        for sample, answer in zip(self._samples, self._answers, strict=True):
             try:
-                found = other.run(sample)
+                results = dict(zip(self._names, other.run(sample), strict=True))
             except Exception as error:  # noqa: BLE001  # its exceptions have no common base
                 return f"ONNX Runtime does not run it any more: {_last_line(error)}"
-            floor: list[Array] | None = None
-            for place, (name, want, have) in enumerate(zip(self._names, expected, found, strict=True)):
-                if _close(want, have, 0.0, self._model.half):
-                    continue
-                if _comparable(want, have):
-                    floor = floor or self._model.run(sample, optimised=True)
-                    noise = _distance(want, floor[place])
-                    if np.isfinite(noise) and _close(want, have, _FLOORS * noise, self._model.half):
-                        continue
-                return _told(name, want, have)
+            expected = Expected(dict(zip(self._names, answer, strict=True)), half=self._model.half)
+            found = compare(results, expected)
+            if found.verdict == "different" and np.isfinite(found.difference):
+                found = compare(results, replace(expected, floor=self._floor(sample, expected)))
+            if found.verdict == "different":
+                return found.sentence
         return None
+
+    def _floor(self, sample: Mapping[str, Array], expected: Expected) -> dict[str, float]:
+        """How far ONNX Runtime's own optimisations move each output."""
+        moved = dict(zip(self._names, self._model.run(sample, optimised=True), strict=True))
+        pairs = ((name, moved[name], want) for name, want in expected.outputs.items() if want.dtype.kind == "f")
+        floors = {name: largest_difference(have, want) for name, have, want in pairs if have.shape == want.shape}
+        return {name: floor for name, floor in floors.items() if np.isfinite(floor)}
 
 
 def _sample(inputs: Sequence[TensorSpec], seed: int) -> dict[str, Array]:
@@ -113,37 +114,6 @@ def _sample(inputs: Sequence[TensorSpec], seed: int) -> dict[str, Array]:
 
 def _equal(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
-
-
-def _comparable(want: Array, have: Array) -> bool:
-    return want.shape == have.shape and want.dtype == have.dtype and want.dtype.kind == "f"
-
-
-def _distance(want: Array, have: Array) -> float:
-    """The largest difference where both are finite; infinite where one is not and the other differs from it."""
-    if want.shape != have.shape:
-        return float("inf")
-    a, b = want.astype(np.float64), have.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        apart = np.where(same, 0.0, np.abs(a - b))
-    return float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max(initial=0.0))
-
-
-def _close(want: Array, have: Array, floor: float, half: bool) -> bool:
-    if not _comparable(want, have):
-        return want.dtype == have.dtype and _equal(want, have)
-    largest = float(np.abs(np.where(np.isfinite(want), want, 0).astype(np.float64)).max(initial=0.0))
-    allowed = _HALF_RELATIVE * largest if half else _RELATIVE * largest + _ABSOLUTE
-    return _distance(want, have) <= max(allowed, floor)
-
-
-def _told(name: str, want: Array, have: Array) -> str:
-    if want.shape != have.shape:
-        return f"output {name!r} has shape {list(have.shape)} for {list(want.shape)}"
-    if not _comparable(want, have):
-        return f"output {name!r} is another one"
-    return f"output {name!r} differs by {_distance(want, have):.2g}"
 
 
 def _last_line(error: BaseException) -> str:
