@@ -103,7 +103,7 @@ class Bundle:
         and `start_timeout_s` how long one may start Python and import TVM, and as long again load its stages.
         With `failover` the loss of a device moves the work to those that are left, where the bundle has a plan for
         that; otherwise, and without `failover`, the device is waited for. Nothing may run for `recover_s` at most, by
-        default 60 s with failover and 5 s without; 0 without failover makes every loss final.
+        default 60 s with failover and 10 s without; 0 without failover makes every loss final.
         `cluster_key` is the file that the agents have too, needed off loopback. `trace` has devices note what they
         do when; `event_log` is a file for what the executor decided on, from which a run can be replayed.
 

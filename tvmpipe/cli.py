@@ -202,7 +202,7 @@ def profile(models: tuple[Path, ...], shapes: Any, dims: Any, **options: Any) ->
     "--recover",
     "recover_s",
     type=click.FloatRange(min=0),
-    help="Seconds to wait for a lost device that is needed; default: 60 with --failover, 5 without.",
+    help="Seconds to wait for a lost device that is needed; default: 60 with --failover, 10 without.",
 )
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use."

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import tvmpipe
 from tests.conftest import THREE
 from tests.models import chain
 from tests.runtime.cable import Cable, lasting_ports
+from tests.runtime.processes import stage_host
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
@@ -95,6 +97,19 @@ def test_killed_and_hanging_devices_are_done_without_and_used_again(spare_bundle
         }
         assert checked.run(pipe) == 400
     assert checked.slowest_s < PATIENCE_S
+
+
+def test_why_a_host_ended_is_told(spare_bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """From here a link breaks; its agent knows that the system may have ended the host for want of memory."""
+    checked = Checked(spare_bundle, 200)
+    with (
+        local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster,
+        spare_bundle.connect(cluster.tracker, recover_s=PATIENCE_S) as pipe,
+    ):
+        agent = psutil.Process(cluster.process("beta").pid)
+        checked.at = {50: lambda: stage_host(agent).kill()}
+        assert checked.run(pipe) == 200, "without failover it is waited for"
+    assert "device beta: the stage host ended (killed by SIGKILL, as Linux does to a process when memory" in caplog.text
 
 
 def test_a_cut_link_is_done_without(spare_bundle: Bundle, cabled: tuple[LocalCluster, Cable]) -> None:

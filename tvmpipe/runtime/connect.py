@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECOVER_S = 60.0  # with failover: how long nothing may run before the pipeline fails
-PATIENCE_S = 5.0  # without: longer than a wireless link is away now and then
+PATIENCE_S = 10.0  # without: a wireless link that drops, or a stage host that starts again
 _MESSAGE_S = 60e-6  # what receiving a batch, handing it on and sending it costs a host (`benchmarks.executor`)
 _MESSAGE_SHARE = 0.04  # of a period
 _LARGEST_BATCH = 16
