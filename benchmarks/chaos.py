@@ -1,22 +1,25 @@
 """Agents are killed, stopped and cut off while samples stream; every answer is checked.
 
-    python -m benchmarks.chaos [--samples 1000] [--every 100] [--seed 0] [--without-failover]
+    python -m benchmarks.chaos [--samples 1000] [--every 100] [--seed 0] [--times 1] [--load 0] [--without-failover]
 
 Every `--every` samples a random agent is killed with SIGKILL, stopped with SIGSTOP, or has its stage link cut, and
 comes back a little later. With failover every sample must be answered, once, in order, and as ONNX Runtime answers it.
-Without it, a stream must end with an error that names sample and device, after which the devices are connected anew.
+Without it, and without patience, a stream must end with an error that names sample and device, after which the devices
+are connected anew.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.reference import Reference
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.pipeline import Pipeline
+from tvmpipe.runtime.process import die_with_parent
 from tvmpipe.seeded import light_model
 
 KEYS = ("alpha", "beta", "gamma", "delta")
@@ -143,7 +147,7 @@ def connect_again(bundle: Bundle, tracker: str, log: Path | None) -> Pipeline:
     deadline = time.monotonic() + 60
     while True:
         try:
-            return bundle.connect(tracker, wait_s=30, connect_timeout_s=30, event_log=log)
+            return bundle.connect(tracker, wait_s=30, connect_timeout_s=30, recover_s=0, event_log=log)
         except DeviceError:
             if time.monotonic() > deadline:
                 raise
@@ -193,15 +197,22 @@ def without_failover(
     return {"answered": answered, "named_errors": failed, "relative_error": worst, "by_device": dict(named)}
 
 
-@click.command()
-@click.option("--samples", default=1000)
-@click.option("--every", default=100)
-@click.option("--seed", default=0)
-@click.option("--without-failover", "bare", is_flag=True)
-@click.option("--log", type=click.Path(path_type=Path), help="Where to write the executor's events.")
-@click.option("--json", "as_json", is_flag=True)
-def main(samples: int, every: int, seed: int, bare: bool, log: Path | None, as_json: bool) -> None:
-    """Run it and print what was done and what was answered."""
+@contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """So many processes beside us that want a core each."""
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=die_with_parent) for _ in range(count)
+    ]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def run_once(samples: int, every: int, seed: int, bare: bool, log: Path | None) -> dict[str, Any]:
+    """One run on agents of its own: what was answered and what was done to whom."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bundle = chaos_bundle(folder)
@@ -219,16 +230,56 @@ def main(samples: int, every: int, seed: int, bare: bool, log: Path | None, as_j
         started = time.monotonic()
         work = without_failover if bare else with_failover
         facts = work(bundle, cluster.tracker, gremlin, samples, every, pool, wanted, log)
-        facts |= {"samples": samples, "seconds": time.monotonic() - started, "harms": dict(gremlin.done)}
+        return {"seed": seed, "samples": samples, **facts, "seconds": time.monotonic() - started, **gremlin.done}
+
+
+@click.command()
+@click.option("--samples", default=1000)
+@click.option("--every", default=100)
+@click.option("--seed", default=0, help="Of the first run.")
+@click.option("--times", default=1, help="Runs, each with agents of its own and the next seed.")
+@click.option("--load", default=0, help="Busy loops that run beside.")
+@click.option("--without-failover", "bare", is_flag=True)
+@click.option("--log", type=click.Path(path_type=Path), help="Where to write the executor's events.")
+@click.option("--record", type=click.Path(path_type=Path), help="A file to add a line for each run to.")
+@click.option("--json", "as_json", is_flag=True)
+def main(
+    samples: int,
+    every: int,
+    seed: int,
+    times: int,
+    load: int,
+    bare: bool,
+    log: Path | None,
+    record: Path | None,
+    as_json: bool,
+) -> None:
+    """Run it and print what was done and what was answered."""
+    runs = []
+    with busy_loops(load):
+        for number in range(times):
+            facts = run_once(samples, every, seed + number, bare, log)
+            facts = {**facts, "failover": not bare, "busy_loops": load}
+            runs.append(facts)
+            if record is not None:
+                with record.open("a") as file:
+                    file.write("  ".join(f"{name} {_shown(value)}" for name, value in facts.items()) + "\n")
     if as_json:
-        click.echo(json.dumps(facts))
+        click.echo(json.dumps(runs))
         return
-    table = Table(title=f"{samples} samples {'without' if bare else 'with'} failover")
-    table.add_column("what")
-    table.add_column("figure", justify="right")
-    for name, value in facts.items():
-        table.add_row(name, f"{value:.2g}" if isinstance(value, float) else str(value))
-    Console(width=100).print(table)
+    for facts in runs:
+        table = Table(title=f"{samples} samples {'without' if bare else 'with'} failover")
+        table.add_column("what")
+        table.add_column("figure", justify="right")
+        for name, value in facts.items():
+            table.add_row(name, _shown(value))
+        Console(width=100).print(table)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
 if __name__ == "__main__":
