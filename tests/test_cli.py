@@ -286,7 +286,7 @@ def test_mistakes_of_an_agent(tmp_path: Path) -> None:
         assert message in sentence(err)
 
     (tmp_path / "file").touch()
-    fails("cannot be used", "--store", tmp_path / "file")
+    fails("cannot be written", "--store", tmp_path / "file")
     tvmpipe("key", tmp_path / "key")
     elsewhere = ("--host", "203.0.113.1", "--store", tmp_path / "s")
     fails("off loopback (203.0.113.1) an agent needs --cluster-key FILE", *elsewhere)

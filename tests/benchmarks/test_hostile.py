@@ -24,7 +24,7 @@ def test_mutations_end_in_success_or_a_sentence(check: Check) -> None:
 
 
 def test_harm_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sandbox, "LONGEST_S", 0.5)
+    monkeypatch.setattr(sandbox, "LONGEST_S", 5.0)
     kept = []
 
     def act(number: int) -> None:

@@ -198,7 +198,7 @@ def test_losing_an_agent_in_the_middle_of_a_stream(chain_bundle: Bundle, tmp_pat
 
 def test_agent_serves_again_after_its_stage_host_crashed(chain_bundle: Bundle, tmp_path: Path) -> None:
     with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster:
-        with chain_bundle.connect(cluster.tracker) as pipe:
+        with chain_bundle.connect(cluster.tracker, recover_s=0) as pipe:
             stage_host(psutil.Process(cluster.process("beta").pid)).kill()
             with pytest.raises(DeviceLostError):
                 for _ in range(100):

@@ -24,7 +24,7 @@ from tvmpipe.runtime.address import format_address, numeric
 Address = tuple[str, int]
 
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_ESTABLISHED, _LISTEN = 0x01, 0x0A
+_ESTABLISHED, _CLOSE_WAIT, _LISTEN = 0x01, 0x08, 0x0A
 _LOOKS = 3  # the tables are read while they change, so that an entry may be passed over
 _LOOK_AGAIN_S = 0.01
 
@@ -77,10 +77,14 @@ def check_listener(address: Address) -> None:
 
 def check_peer(connection: socket.socket) -> None:
     """Make sure that the other end of a connection is this user's, where it is on loopback. Raises StrangerError."""
+    gone = GoneError("the peer was gone before it could be told whose it was")
     try:
         here, there = _ends(connection)
+        state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     except OSError:
-        raise GoneError("the peer was gone before it could be told whose it was") from None
+        raise gone from None
+    if state == _CLOSE_WAIT:
+        raise gone  # at once: to look for it in the tables takes long when many do so
     if ipaddress.ip_address(there[0]).is_loopback:
         require_owners()
         _check(here, there)
