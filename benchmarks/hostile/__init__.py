@@ -1,5 +1,6 @@
 """What a hostile neighbour could try, and what comes of it: `python -m benchmarks.hostile`.
 
-Each file here but `sandbox`, `sample` and `row` is a kind of door; `__main__` lists them. A door yields rows of
-attempts, each of which must end in success or in one sentence of tvmpipe's own errors.
+`manifests` and `tars` try mutated files; each attempt must end in success or in one sentence of tvmpipe's own errors.
+`users` and `neighbours` try what really runs, from another user's processes and from another machine; what is
+expected of each door stands in its list, and whoever may come in must still get in.
 """

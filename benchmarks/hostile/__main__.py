@@ -2,8 +2,10 @@
 
     python -m benchmarks.hostile [--mutations 10000] [--seed 0] [--only NAME] [--json]
 
-Each attempt must end in success or in one sentence of tvmpipe's own errors, within ten seconds, 256 MiB of memory and,
-of archives, their own size on the disk; anything else is a fault, and the exit code is 1.
+Each mutated file must end in success or in one sentence of tvmpipe's own errors, within ten seconds, 256 MiB of memory
+and, of archives, their own size on the disk. Each stranger must be kept out as its line says. Anything else is a fault,
+and the exit code is 1. Strangers need root, and those of another machine network namespaces; where they cannot be had,
+their lines say so.
 """
 
 from __future__ import annotations
@@ -15,12 +17,18 @@ import sys
 
 import click
 
-from benchmarks.hostile import manifests, tars
-from benchmarks.hostile.row import Check, Options, Row
+from benchmarks.hostile import manifests, neighbours, tars, users
+from benchmarks.hostile.row import Check, Intrusion, Options, Row
 from tvmpipe.console import PlainConsole, PlainTable, plain
 from tvmpipe.units import format_duration, format_size
 
-CHECKS: dict[str, Check] = {"manifests": manifests.check, "tars": tars.check}
+CHECKS: dict[str, Check] = {
+    "manifests": manifests.check,
+    "tars": tars.check,
+    "users": users.check,
+    "neighbours": neighbours.check,
+}
+_WHO = {"users": "Another user of the machine", "neighbours": "Another machine of the network"}
 _SHOWN = 10  # faults of a door
 
 
@@ -34,11 +42,16 @@ def main(mutations: int, first: int, seed: int, only: tuple[str, ...], as_json: 
     """Print a line for each door; exit code 1 when an attempt was a fault."""
     logging.basicConfig(format="%(message)s")
     options = Options(mutations, first, seed)
-    rows = [row for name, check in CHECKS.items() if not only or name in only for row in check(options)]
+    found = {name: list(check(options)) for name, check in CHECKS.items() if not only or name in only}
+    rows = [row for each in found.values() for row in each]
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     else:
-        _print(rows)
+        if files := [row for row in rows if isinstance(row, Row)]:
+            _print(files)
+        for name, each in found.items():
+            if tried := [row for row in each if isinstance(row, Intrusion)]:
+                _print_intrusions(_WHO[name], tried)
     sys.exit(1 if any(row.faults for row in rows) else 0)
 
 
@@ -59,6 +72,15 @@ def _print(rows: list[Row]) -> None:
     for row in rows:
         for fault in row.faults[:_SHOWN]:
             console.print(plain(f"{row.door}: {fault}"))
+
+
+def _print_intrusions(who: str, intrusions: list[Intrusion]) -> None:
+    table = PlainTable(title=f"{who}, and what came of it", show_lines=True)
+    for column in ("door", "tried", "expected", "result", "happened"):
+        table.add_column(column)
+    for one in intrusions:
+        table.add_row(one.door, one.tried, one.expected, one.result, one.happened)
+    PlainConsole(width=120).print(table)
 
 
 if __name__ == "__main__":

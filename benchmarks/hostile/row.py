@@ -1,4 +1,4 @@
-"""A line of the table: what was tried at one door, and what came of it."""
+"""Lines of the tables: what was tried at one door, and what came of it."""
 
 from __future__ import annotations
 
@@ -34,5 +34,22 @@ class Row:
     most_memory_bytes: int | None = None
 
 
-Check = Callable[[Options], Iterator[Row]]
-"""One door, or several of a kind. A check that cannot run here yields nothing and logs why."""
+@dataclass(frozen=True)
+class Intrusion:
+    """One attempt of a stranger. `result` is "ok" when what was `expected` happened, "FAULT" when something else did,
+    and "not tried" where it cannot be tried here, for the reason in `happened`."""
+
+    door: str
+    tried: str
+    expected: str
+    happened: str
+    result: str
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """As a row's."""
+        return [self.happened] if self.result == "FAULT" else []
+
+
+Check = Callable[[Options], Iterator[Row | Intrusion]]
+"""One door, or several of a kind."""

@@ -15,12 +15,15 @@ import pytest
 
 from tests.waiting import PATIENCE_S
 
-needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0
-    or shutil.which("ip") is None
-    or subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode != 0,
-    reason="only root can make network namespaces, and not everywhere",
+_POSSIBLE = (
+    os.geteuid() == 0
+    and shutil.which("ip") is not None
+    and subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
 )
+NO_NAMESPACES = "" if _POSSIBLE else "only root can make network namespaces, and not everywhere"
+"""Why none can be made here; empty when they can."""
+
+needs_namespaces = pytest.mark.skipif(bool(NO_NAMESPACES), reason=NO_NAMESPACES)
 
 
 @dataclass(frozen=True)

@@ -43,3 +43,21 @@ def agent_facts(cluster: LocalCluster, key: str) -> dict[str, Any]:
             session.close()
     finally:
         watchdog.stop()
+
+
+def rpc_port(cluster: LocalCluster, name: str) -> int:
+    """Where TVM's own server of an agent listens: not in the agent's main process, which has the gateway."""
+    agent = psutil.Process(cluster.process(name).pid)
+    (port,) = (
+        connection.laddr.port
+        for process in agent.children(recursive=True)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    )
+    return int(port)
+
+
+def listening(process: int) -> list[int]:
+    """The TCP ports that a process listens on."""
+    connections = psutil.Process(process).net_connections("tcp")
+    return [one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +15,21 @@ import pytest
 from tests.waiting import PATIENCE_S
 
 OTHER_UID = 65534
+_MAGIC = 0xFF271  # of TVM RPC
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user")
+NO_OTHER_USER = "" if os.geteuid() == 0 else "only root can start a process as another user"
+"""Why none can be started here; empty when one can."""
+
+needs_root = pytest.mark.skipif(bool(NO_OTHER_USER), reason=NO_OTHER_USER)
+
+SHAKE = "from tests.runtime.strangers import shake"
+
+PUSH = """
+import zmq
+context = zmq.Context()
+push = context.socket(zmq.PUSH)
+push.linger = 0
+"""
 
 # Python reads nothing of its own any more once it is somebody else.
 _BECOME = f"import encodings.idna, os, socket; os.setgroups([]); os.setgid({OTHER_UID}); os.setuid({OTHER_UID})\n"
@@ -43,6 +58,18 @@ def running_as_other(code: str, imports: str = "") -> Iterator[subprocess.Popen[
     finally:
         process.kill()
         process.wait(PATIENCE_S)
+
+
+def shake(port: int, key: str, host: str = "127.0.0.1") -> str:
+    """Begin as TVM's client does: "let in" when its server would execute what follows, else "turned away"."""
+    with socket.create_connection((host, port), timeout=PATIENCE_S) as connection:
+        said = f"client:{key}".encode()
+        try:
+            connection.sendall(struct.pack("<ii", _MAGIC, len(said)) + said)
+            answer = connection.recv(4)
+        except ConnectionError:
+            answer = b""
+    return "let in" if answer == struct.pack("<i", _MAGIC) else "turned away"
 
 
 def line_of(process: subprocess.Popen[str]) -> str:

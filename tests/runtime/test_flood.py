@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import zmq
 
-from tests.runtime.test_fuzz_ports import listening
+from tests.runtime.processes import listening
 from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.runtime.sockets import Sockets

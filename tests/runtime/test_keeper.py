@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.manifests import stage
 from tests.waiting import PATIENCE_S, wait_until
+from tvmpipe.errors import InputError
 from tvmpipe.manifest import StageEntry, Turn
 from tvmpipe.runtime import keeper as keeping
 from tvmpipe.runtime.emulation import Emulation
@@ -270,3 +272,30 @@ def test_a_device_without_a_head_ends_what_it_hosts(device: Device) -> None:
     device.wait_for(spec(1), "ready", "failed")
     wait_until(lambda: device.info()["held_by"] is None)
     assert device.info()["host"] is None
+
+
+def test_a_temporary_folder_too_deep_for_a_socket_is_one_sentence(tmp_path: Path) -> None:
+    """The system takes 107 bytes; what they are worth in characters depends on the name."""
+    room = 107 - len(os.fsencode(tmp_path / "keeper"))
+    assert keeper_address(tmp_path / ("d" * (room - 1))).endswith("/keeper")
+    for name in ("d" * room, "\u00e9" * (room // 2 + 1)):
+        with pytest.raises(InputError, match="allows 107; set TMPDIR to a shorter folder"):
+            keeper_address(tmp_path / name)
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "tvmpipe", "agent", "--tracker", "127.0.0.1:1", "--key", "a"),
+            *("--store", str(tmp_path / "store")),
+        ],
+        env={**os.environ, "TMPDIR": str(deep)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert str(deep) in line
+    assert "set TMPDIR to a shorter folder" in line
+    assert not list(deep.iterdir()), "nothing is left"

@@ -14,8 +14,9 @@ import pytest
 from tvm.rpc import base
 
 from tests.runtime.fakes import registered
+from tests.runtime.processes import rpc_port
 from tests.runtime.rpc_server import guarded_server, use
-from tests.runtime.strangers import OTHER_UID, line_of, needs_root, run_as_other, running_as_other
+from tests.runtime.strangers import OTHER_UID, PUSH, SHAKE, line_of, needs_root, run_as_other, running_as_other
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError
@@ -28,26 +29,6 @@ from tvmpipe.runtime.sockets import Sockets, head_hosts, read_event
 from tvmpipe.runtime.survey import stand_in
 from tvmpipe.runtime.tracker import Tracker
 from tvmpipe.runtime.watchdog import Watchdog
-
-# What TVM's client says first, and what its server answers to whoever it will execute things for.
-SHAKE = """
-import socket, struct
-def shake(port, key):
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as c:
-        said = f"client:{key}".encode()
-        c.sendall(struct.pack("<ii", 0xFF271, len(said)) + said)
-        try:
-            answer = c.recv(4)
-        except ConnectionError:
-            answer = b""
-        return "let in" if answer == struct.pack("<i", 0xFF271) else "turned away"
-"""
-
-PUSH = """
-context = zmq.Context()
-push = context.socket(zmq.PUSH)
-push.linger = 0
-"""
 
 
 @contextlib.contextmanager
@@ -146,18 +127,6 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluste
         yield cluster, key
 
 
-def rpc_port(cluster: LocalCluster, name: str) -> int:
-    """Where TVM's own server of an agent listens: not in the agent's main process, which has the gateway."""
-    agent = psutil.Process(cluster.process(name).pid)
-    (port,) = (
-        connection.laddr.port
-        for process in agent.children(recursive=True)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    )
-    return int(port)
-
-
 @needs_root
 @pytest.mark.parametrize("name", ["keyed", "bare"])
 def test_a_match_key_opens_nothing_to_another_user(both: tuple[LocalCluster, ClusterKey], name: str) -> None:
@@ -201,7 +170,7 @@ def test_a_stage_link_takes_in_nothing_of_another_user(kind: str, caplog: pytest
     with Sockets() as there, Sockets() as here:
         inbox, port = there.pull(head_hosts(None)) if kind == "pull" else there.router(head_hosts(None))
         code = f"push.connect('tcp://127.0.0.1:{port}'); push.send(b'injected'); print('sent', flush=True); input()"
-        imports = "import zmq" + (PUSH if kind == "pull" else PUSH.replace("zmq.PUSH", "zmq.DEALER"))
+        imports = PUSH if kind == "pull" else PUSH.replace("zmq.PUSH", "zmq.DEALER")
         with running_as_other(code, imports) as process:
             assert line_of(process) == "sent"
             wait_until(lambda: caplog.records)

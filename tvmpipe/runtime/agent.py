@@ -78,8 +78,8 @@ class AgentOptions:
 def serve(options: AgentOptions) -> None:
     """Serve until interrupted. Starts the RPC server again whenever it ends.
 
-    Raises InputError when the store cannot be written, nothing can listen on the address, a cluster key is needed, or
-    prometheus_client is missing for metrics.
+    Raises InputError when the store cannot be written, nothing can listen on the address, a cluster key is needed,
+    TMPDIR is too long for a socket's path, or prometheus_client is missing for metrics.
     """
     import psutil
 

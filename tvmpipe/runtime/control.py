@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
 from tvmpipe.manifest import FileEntry, StageEntry
 from tvmpipe.runtime.address import format_address
+from tvmpipe.runtime.facts import checked_facts
 from tvmpipe.runtime.keeper import Claim
 from tvmpipe.runtime.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.spec import HostSpec
@@ -64,11 +65,18 @@ class AgentControl:
 
     @classmethod
     def of(cls, session: RpcSession) -> AgentControl | None:
-        """The agent that answers; None for a stock RPC server."""
+        """The agent that answers; None for a stock RPC server. Its `facts` are as `checked_facts` returns them."""
         with session.guard("asking what it is"):
             if session.function("tvmpipe.keeper") is None:
                 return None
-            return cls(session, _ask(session, {"do": "info"}))
+            told = _ask(session, {"do": "info"})
+        try:
+            return cls(session, checked_facts(told))
+        except ValueError as error:
+            raise DeviceError(
+                f"device {session.device.name} says of itself what no agent of this version does ({error}): "
+                "it is of another version or no tvmpipe agent"
+            ) from None
 
     @property
     def link_address(self) -> str:
@@ -262,8 +270,13 @@ def _ask(session: RpcSession, request: dict[str, Any]) -> dict[str, Any]:
     keeper = session.function("tvmpipe.keeper")
     if keeper is None:
         raise DeviceError(f"the session with device {session.device.name} was closed")
-    answer: dict[str, Any] = json.loads(str(keeper(json.dumps(request))))
+    answer: Any = json.loads(str(keeper(json.dumps(request))))
     del keeper
+    if not isinstance(answer, dict):
+        raise DeviceError(
+            f"device {session.device.name} answers with what is no JSON object: "
+            "it is of another version or no tvmpipe agent"
+        )
     if "error" in answer:
         raise DeviceError(f"the agent refused: {answer['error']}")
     return answer

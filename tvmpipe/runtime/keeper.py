@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import psutil
 import zmq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tvmpipe.errors import InputError
 from tvmpipe.runtime.host_handle import HostHandle
 from tvmpipe.runtime.host_process import HostOptions
 from tvmpipe.runtime.lifetime import Lifetime
@@ -316,5 +318,12 @@ class KeeperClient:
 
 
 def keeper_address(folder: Path) -> str:
-    """Where a keeper listens; only this user can reach the folder."""
-    return f"ipc://{folder / 'keeper'}"
+    """Where a keeper listens; only this user can reach the folder. Raises InputError when its path is too long."""
+    path = folder / "keeper"
+    size = len(os.fsencode(path))
+    if size > zmq.IPC_PATH_MAX_LEN:
+        raise InputError(
+            f"the path of an agent's socket, {path}, has {size} bytes, and the system allows {zmq.IPC_PATH_MAX_LEN}; "
+            "set TMPDIR to a shorter folder"
+        )
+    return f"ipc://{path}"
