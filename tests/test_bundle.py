@@ -19,9 +19,11 @@ from typing import Any
 import pytest
 
 import tvmpipe
+from tests.runtime import manifests
 from tvmpipe.bundle import Bundle
+from tvmpipe.consistency import inconsistency
 from tvmpipe.errors import BundleError
-from tvmpipe.manifest import FORMAT_VERSION
+from tvmpipe.manifest import FORMAT_VERSION, StageEntry
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -338,7 +340,12 @@ def test_each_reference_is_looked_up(tmp_path: Path, chain_bundle: Bundle) -> No
         ("has no tensor for the input 'x'", lambda m: m.update(model_inputs={})),
         ("elsewhere it is", lambda m: plan(m)["stages"][1]["inputs"][0]["spec"].update(shape=[4, 257])),
         ("there are two stages 's0'", lambda m: plan(m)["stages"][1].update(name="s0")),
-        ("nobody to make tensor", lambda m: plan(m)["stages"][0].update(turn={"place": 0, "of": 2})),
+        (
+            "made twice for the same batch",
+            lambda m: plan(m)["stages"][2]["outputs"].append(plan(m)["stages"][0]["outputs"][0]),
+        ),
+        ("makes for its batches", lambda m: plan(m)["stages"][0].update(turn={"place": 0, "of": 2})),
+        ("nobody to make tensor", lambda m: plan(m)["stages"][2].update(turn={"place": 0, "of": 2})),
         (
             "uses 'stages/no.so', which it does not list",
             lambda m: plan(m)["stages"][0]["library"].update(path="stages/no.so"),
@@ -370,3 +377,18 @@ def test_each_reference_is_looked_up(tmp_path: Path, chain_bundle: Bundle) -> No
             tvmpipe.load(path)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_is_there_for_the_batches_that_read_it() -> None:
+    """One of two that take turns reads what the other makes, of the other's batches."""
+    first, second = manifests.in_turn("s0", "ab", [0], [1])
+
+    def found(*stages: StageEntry) -> str | None:
+        made = manifests.manifest([manifests.plan(stages)], {"x": 0}, {"y": 1})
+        return inconsistency(made.model_copy(update={"files": (manifests.FILE,)}))
+
+    assert found(first, second) is None
+    crossed = second.model_copy(update={"inputs": first.outputs})
+    assert found(first, crossed) == (
+        "in plan 0 stage 's0@b' reads tensor 1, which nothing before it makes for its batches"
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from typing import TypeVar
 
-from tvmpipe.manifest import HEAD, FileEntry, Manifest, PlanEntry, StageEntry
+from tvmpipe.manifest import HEAD, FileEntry, Manifest, PlanEntry, StageEntry, Turn
 from tvmpipe.tensors import TensorSpec
 
 _Thing = TypeVar("_Thing", bound=Hashable)
@@ -113,6 +114,9 @@ def _plan(manifest: Manifest, plan: PlanEntry, devices: set[str], specs: dict[in
     for value, made in makers.items():
         if made and not _complete(made):
             yield f"some batches have nobody to make tensor {value}"
+        given = value in manifest.model_inputs.values()
+        if (made and given) or any(one.turn.meets(other.turn) for one, other in itertools.combinations(made, 2)):
+            yield f"tensor {value} is made twice for the same batch"
     turns = {(stage.device, stage.turn.place, stage.turn.of) for stage in plan.stages}
     for name in _repeated(device for device, _, _ in turns):
         yield f"the stages of {_show(name)} have different turns"
@@ -136,6 +140,10 @@ def _stage(
     for tensor in stage.inputs:
         if tensor.value not in makers:
             yield f"reads tensor {tensor.value}, which nothing before it makes"
+            continue
+        made = makers[tensor.value]
+        if made and not any(one.turn in (Turn(), stage.turn) for one in made) and not _complete(made):
+            yield f"reads tensor {tensor.value}, which nothing before it makes for its batches"
     for tensor in (*stage.inputs, *stage.outputs):
         spec = known.setdefault(tensor.value, tensor.spec)
         if (spec.shape, spec.dtype) != (tensor.spec.shape, tensor.spec.dtype):
