@@ -212,8 +212,23 @@ def test_openings_that_never_get_done_come_to_an_end(failover: bool) -> None:
         )
 
 
-def test_a_batch_that_was_there_at_every_loss_is_given_up() -> None:
+def test_openings_in_which_nothing_comes_out_come_to_an_end() -> None:
+    """All devices answer, but one link is cut."""
     machine = running(recover_s=5.0)
+    machine.handle(events.Submitted(0, 0.0))
+    now = 0.0
+    while machine.phase != "failed":
+        assert now < 11.0
+        machine.handle(events.DeviceLost(machine.epoch, "b", "the link from a to b could not be made", now))
+        machine.handle(events.Returned("b", now))
+        opened(machine, now + 1.0)
+        now += 2.5
+    assert machine.failure is not None
+    assert machine.failure.message == "the link from a to b could not be made; nothing could run again within 5 s"
+
+
+def test_a_batch_that_was_there_at_every_loss_is_given_up() -> None:
+    machine = running(recover_s=15.0)
     machine.handle(events.Submitted(0, 0.0))
     losses, now = 0, 0.0
     failed: list[Instruction] = []
@@ -298,10 +313,11 @@ def test_two_losses_wait_for_a_return_and_then_give_up() -> None:
     assert machine.handle(events.DeviceLost(2, "b", "gone too", 0.1)) == [events.Probe(("a", "b"))]
     assert machine.phase == "waiting"
     assert machine.handle(events.Tick(5.0)) == []
-    returned = machine.handle(events.Returned("b", 5.0))
+    returned = machine.handle(events.Returned("b", 4.5))
     assert returned == [events.Probe(("a",)), events.Open(4, 1)]
-    machine.handle(events.DeviceLost(4, "c", "gone as well", 5.1))
-    (failed,) = machine.handle(events.Tick(10.2))
+    machine.handle(events.DeviceLost(4, "c", "gone as well", 4.9))
+    assert machine.handle(events.Tick(5.0)) == []
+    (failed,) = machine.handle(events.Tick(5.1))
     assert isinstance(failed, events.Fail)
     assert failed.failure.device == "a"
 

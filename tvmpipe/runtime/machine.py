@@ -141,7 +141,7 @@ class Machine:
         self._epochs = 0
         self._prepared: _Prepared | None = None
         self._ran = False
-        self._trouble: tuple[float, Failure] | None = None  # since when nothing runs, and why
+        self._trouble: tuple[float, Failure] | None = None  # since when nothing comes out, and why
 
     @property
     def under_way(self) -> int:
@@ -229,6 +229,7 @@ class Machine:
         if event.epoch != self.epoch or batch is None:
             return []
         self._heard_s = event.now_s
+        self._trouble = None
         batch.there.update(event.values)
         batch.faults |= {place: (device, stage, message) for place, device, stage, message in event.faults}
         if not batch.there >= self._results:
@@ -256,7 +257,9 @@ class Machine:
     def _opened(self, event: Opened) -> list[Instruction]:
         if event.epoch != self.epoch or self.phase != "opening":
             return []
-        self.phase, self._ran, self._trouble = "running", True, None
+        self.phase, self._ran = "running", True
+        if not self._batches:
+            self._trouble = None  # else that it runs is shown by the first that comes out
         self._begin(event.now_s)
         instructions: list[Instruction] = []
         for number, batch in self._batches.items():
@@ -317,7 +320,19 @@ class Machine:
         self._count_loss(event.device, event.now_s)
         self._back.pop(event.device, None)
         self._trouble = self._trouble or (event.now_s, failure)
+        if self._out_of_patience(event.now_s):
+            return self._despair()
         return [*self._give_up(failure), *self._choose(), Probe(tuple(sorted(self.lost)))]
+
+    def _out_of_patience(self, now_s: float) -> bool:
+        return self._trouble is not None and now_s - self._trouble[0] > self.settings.recover_s
+
+    def _despair(self) -> list[Instruction]:
+        """Nothing has come out for too long since a device was lost, however often something was opened."""
+        assert self._trouble is not None
+        failure = self._trouble[1]
+        why = f"nothing could run again within {self.settings.recover_s:g} s"
+        return self._fail(replace(failure, message=f"{failure.message}; {why}"))
 
     def _hangs(self, event: DeviceLost) -> list[Instruction]:
         """A device does not get done with a batch. Of another device it may be done; after that it is the batch."""
@@ -374,10 +389,8 @@ class Machine:
         return [*probe, *self._choose()] if self.phase == "waiting" else probe
 
     def _tick(self, event: Tick) -> list[Instruction]:
-        if self._trouble is not None and event.now_s - self._trouble[0] > self.settings.recover_s:
-            failure = self._trouble[1]
-            patience = f"nothing could run again within {self.settings.recover_s:g} s"
-            return self._fail(replace(failure, message=f"{failure.message}; {patience}"))
+        if self.phase in ("opening", "waiting") and self._out_of_patience(event.now_s):
+            return self._despair()
         if self.phase != "running":
             return []
         for device in self._devices[self.plan]:
