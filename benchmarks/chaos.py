@@ -19,7 +19,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,34 @@ def chaos_bundle(folder: Path) -> Bundle:
     bundle = tvmpipe.build(light_model("squeezenet"), cluster, failover=True)
     assert set(bundle.manifest.plan.devices) == set(KEYS)
     return bundle
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A bundle, agents whose links go through cables, and samples with what is expected of them."""
+
+    bundle: Bundle
+    cluster: LocalCluster
+    cables: dict[str, Cable]
+    pool: list[Any]
+    wanted: list[Expected]
+
+
+@contextmanager
+def stage_for_chaos(folder: Path) -> Iterator[Stage]:
+    """Everything that can be harmed, running; files lie in `folder`."""
+    bundle = chaos_bundle(folder)
+    reference = Reference(light_model("squeezenet").SerializeToString())
+    pool = random_samples(bundle.manifest, DISTINCT, seed=0)
+    wanted = [reference.expect(sample) for sample in pool]
+    ports = dict(zip(KEYS, lasting_ports(len(KEYS)), strict=True))
+    cables = {key: Cable(port) for key, port in ports.items()}
+    agents = [
+        LocalAgent(key, options=("--link-port", str(ports[key]), "--advertise", f"127.0.0.1:{cables[key].port}"))
+        for key in KEYS
+    ]
+    with local_cluster(agents, store=folder) as cluster:
+        yield Stage(bundle, cluster, cables, pool, wanted)
 
 
 def wait_until_whole(pipe: Pipeline) -> None:
@@ -213,23 +242,11 @@ def busy_loops(count: int) -> Iterator[None]:
 
 def run_once(samples: int, every: int, seed: int, bare: bool, log: Path | None) -> dict[str, Any]:
     """One run on agents of its own: what was answered and what was done to whom."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bundle = chaos_bundle(folder)
-        reference = Reference(light_model("squeezenet").SerializeToString())
-        pool = random_samples(bundle.manifest, DISTINCT, seed=0)
-        wanted = [reference.expect(sample) for sample in pool]
-        ports = dict(zip(KEYS, lasting_ports(len(KEYS)), strict=True))
-        cables = {key: Cable(port) for key, port in ports.items()}
-        agents = [
-            LocalAgent(key, options=("--link-port", str(ports[key]), "--advertise", f"127.0.0.1:{cables[key].port}"))
-            for key in KEYS
-        ]
-        cluster = stack.enter_context(local_cluster(agents, store=folder))
-        gremlin = Gremlin(cluster, cables, seed)
+    with tempfile.TemporaryDirectory() as folder, stage_for_chaos(Path(folder)) as stage:
+        gremlin = Gremlin(stage.cluster, stage.cables, seed)
         started = time.monotonic()
         work = without_failover if bare else with_failover
-        facts = work(bundle, cluster.tracker, gremlin, samples, every, pool, wanted, log)
+        facts = work(stage.bundle, stage.cluster.tracker, gremlin, samples, every, stage.pool, stage.wanted, log)
         return {"seed": seed, "samples": samples, **facts, "seconds": time.monotonic() - started, **gremlin.done}
 
 

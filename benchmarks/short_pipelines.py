@@ -19,29 +19,23 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.chaos import DISTINCT, KEYS, chaos_bundle
-from tests.runtime.cable import Cable, lasting_ports
-from tvmpipe.bundle import Bundle
+from benchmarks.chaos import DISTINCT, KEYS, Stage, stage_for_chaos
+from tests.runtime.cable import Cable
 from tvmpipe.commands.progress import stderr
-from tvmpipe.commands.samples import random_samples
 from tvmpipe.commands.stdout import reserve_stdout
-from tvmpipe.equality import Expected, compare
+from tvmpipe.equality import compare
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.seeded import light_model
+from tvmpipe.runtime.local import LocalCluster
 
 HANG_S = 120.0  # nothing that a pipeline is asked for may take so long
-LIFE_S = 4.0  # a pipeline's, about: when something is harmed is drawn from it
+LIFE_S = 2.5  # a pipeline's, about: when something is harmed is drawn from it
 SAMPLES = 40
 
 
@@ -57,6 +51,7 @@ class Harm(threading.Thread):
         self._after_s, self._for_s = choose.uniform(0, LIFE_S), choose.uniform(0.2, 3.0)
         self._cluster, self._cable = cluster, cables[self.key]
         self._mended = threading.Event()
+        self._over = threading.Event()
 
     def run(self) -> None:
         time.sleep(self._after_s)
@@ -74,32 +69,31 @@ class Harm(threading.Thread):
             self._cluster.resume(self.key)
         else:
             self._cable.mend()
-        self._mended.wait()  # an agent ends with the thread that started it
+        self._mended.set()
+        self._over.wait()  # an agent ends with the thread that started it
 
     def end(self) -> None:
         """Wait until it has mended what it harmed."""
-        while self.is_alive() and self.at == "before":
-            time.sleep(0.01)
-        time.sleep(self._for_s)
+        self._mended.wait()
 
 
-def live(bundle: Bundle, tracker: str, harm: Harm, pool: list[Any], wanted: list[Expected], count: int) -> Counter[str]:
+def live(stage: Stage, harm: Harm, count: int) -> Counter[str]:
     """One pipeline's life; how many samples were answered, and how often which kind of error was met."""
     met: Counter[str] = Counter()
     harm.phase = "opening"
     try:
-        pipe = bundle.connect(tracker, failover=True, wait_s=30, connect_timeout_s=30, recover_s=30)
+        pipe = stage.bundle.connect(stage.cluster.tracker, failover=True, wait_s=30, connect_timeout_s=30, recover_s=30)
     except TvmpipeError as error:
         met[f"opening: {type(error).__name__}"] += 1
         return met
     harm.phase = "running"
     try:
-        futures = [pipe.submit(pool[number % DISTINCT]) for number in range(count)]
+        futures = [pipe.submit(stage.pool[number % DISTINCT]) for number in range(count)]
         for number, future in enumerate(futures):
             if pipe.lost:
                 harm.phase = "opening again"
             result = future.result(HANG_S)
-            found = compare(result, wanted[number % DISTINCT])
+            found = compare(result, stage.wanted[number % DISTINCT])
             if not found.equal:
                 raise AssertionError(f"sample {number}: {found.sentence}")
             met["answered"] += 1
@@ -136,24 +130,13 @@ def main(pipelines: int, seed: int, as_json: bool) -> None:
     moments: Counter[str] = Counter()
     met: Counter[str] = Counter()
     longest_s = 0.0
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bundle = chaos_bundle(folder)
-        reference = Reference(light_model("squeezenet").SerializeToString())
-        pool = random_samples(bundle.manifest, DISTINCT, seed=0)
-        wanted = [reference.expect(sample) for sample in pool]
-        ports = dict(zip(KEYS, lasting_ports(len(KEYS)), strict=True))
-        cables = {key: Cable(port) for key, port in ports.items()}
-        agents = [
-            LocalAgent(key, options=("--link-port", str(ports[key]), "--advertise", f"127.0.0.1:{cables[key].port}"))
-            for key in KEYS
-        ]
-        cluster = stack.enter_context(local_cluster(agents, store=folder))
+    with tempfile.TemporaryDirectory() as name, stage_for_chaos(folder := Path(name)) as stage:
+        cluster, cables = stage.cluster, stage.cables
         temporary = folder / "temporary"
         temporary.mkdir()
         tempfile.tempdir = str(temporary)
-        with bundle.connect(cluster.tracker, failover=True) as pipe:
-            pipe.run(pool[0])  # what is made once and kept
+        with stage.bundle.connect(cluster.tracker, failover=True) as pipe:
+            pipe.run(stage.pool[0])  # what is made once and kept
         time.sleep(1.0)
         before = held()
         threads: list[Harm] = []
@@ -164,7 +147,7 @@ def main(pipelines: int, seed: int, as_json: bool) -> None:
             faulthandler.dump_traceback_later(2 * HANG_S, exit=True)
             began = time.monotonic()
             harm.start()
-            met += live(bundle, cluster.tracker, harm, pool, wanted, choose.randrange(1, SAMPLES))
+            met += live(stage, harm, choose.randrange(1, SAMPLES))
             longest_s = max(longest_s, time.monotonic() - began)
             harm.end()
             faulthandler.cancel_dump_traceback_later()
