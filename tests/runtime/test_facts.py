@@ -24,6 +24,7 @@ from tvmpipe.runtime.facts import checked_facts
 from tvmpipe.runtime.local import LocalCluster
 from tvmpipe.runtime.survey import DeviceReport
 from tvmpipe.runtime.versions import own_versions
+from tvmpipe.text import clean
 
 COUNTS = StageCount(3, 0.1, 0.2, 0.3).to_list()
 
@@ -108,7 +109,7 @@ def test_whatever_is_told_is_shown_or_refused_in_one_sentence(place: tuple[Any, 
         sentence = str(error)
     else:
         sentence = ""
-    assert sentence.isprintable()
+    assert clean(sentence) == sentence, "in one line, with nothing to obey in it"
     if sentence:
         return
     report = DeviceReport("a", "127.0.0.1:1", "agent", facts=facts)

@@ -53,7 +53,7 @@ def test_own_connections_pass(family: socket.AddressFamily, host: str) -> None:
             check_connections(remote=far.getsockname()[:2])
             near.close()
             # It is not held by anybody any more, and what the system says of such a one is uid 0.
-            with pytest.raises(StrangerError, match="no process at"):
+            with pytest.raises(StrangerError, match=r"no process at|the peer was gone"):
                 check_peer(far)
     except OSError:
         pytest.skip(f"this machine has no {host}")

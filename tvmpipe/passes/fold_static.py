@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 _STANDARD = ("", "ai.onnx")
+_INFERENCE_ERRORS = (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_inference.InferenceError)
 _RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout")
 )
@@ -158,7 +159,7 @@ class _Folder:
                 opset_imports=list(self.model.opset_import),
                 ir_version=self.model.ir_version,
             )
-        except (KeyError, onnx.defs.SchemaError, shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, ValueError, *_INFERENCE_ERRORS) as error:
             logger.debug("no types are known of what node %s makes: %s", node.name, error)
             return
         self.types.update(found)

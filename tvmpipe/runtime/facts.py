@@ -19,7 +19,8 @@ _Count = Annotated[int, Field(ge=0, lt=_MOST)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
 _Port = Annotated[int, Field(gt=0, lt=65536)]
 _Histogram = Annotated[list[_Count], Field(min_length=len(BUCKETS_S) + 1, max_length=len(BUCKETS_S) + 1)]
-_Counts = tuple[_Count, _Seconds, _Seconds, _Seconds, _Histogram]
+_Sum = Annotated[float, Field(ge=-1e12, le=1e12)]  # of differences of a clock that is set meanwhile
+_Counts = tuple[_Count, _Sum, _Sum, _Sum, _Histogram]
 """As `StageCount.to_list` writes it."""
 
 

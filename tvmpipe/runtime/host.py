@@ -202,7 +202,7 @@ class StageHost:
         count = self.counts[stage.name]
         count.computed(seconds)
         sent = self.clock()
-        count.send_s += sent - computed
+        count.send_s += max(0.0, sent - computed)  # the head's clock may have been learned in between
         if self.spec.trace:
             self.spans.add(("compute", stage.name, task.batch, began, computed))
             self.spans.add(("send", stage.name, task.batch, computed, sent))

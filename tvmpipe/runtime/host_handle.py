@@ -43,7 +43,7 @@ class HostHandle:
         self._took: dict[str, float] = {}
         self._born = self._since = time.monotonic()
         self._start_s = 0.0  # how long it took until TVM was there
-        self._imported = self._ended = False
+        self._imported = self._ended = self._unwanted = False
         self._status: tuple[Status, float] | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tvmpipe.runtime.host_process", options.model_dump_json()],
@@ -150,6 +150,7 @@ class HostHandle:
 
     def end(self) -> None:
         """End it, and wait until what it had done is known, if it can say so."""
+        self._unwanted = True
         if self.state == "ready":
             self._commands.put(json.dumps({"close": True}) + "\n")
             with contextlib.suppress(subprocess.TimeoutExpired):  # it does not answer
@@ -178,6 +179,8 @@ class HostHandle:
         code = self._process.wait()
         with self._lock:
             self._ended = True
+            if not self._unwanted:
+                logger.warning("the stage host ended (%s)", describe_exit(code))
             if self.state not in ("failed", "expired"):
                 self._advance(
                     {**self._state, "state": "failed", "message": f"the stage host ended ({describe_exit(code)})"}
