@@ -35,20 +35,19 @@ from tvmpipe.errors import TvmpipeError
 from tvmpipe.runtime.local import LocalCluster
 
 HANG_S = 120.0  # nothing that a pipeline is asked for may take so long
-LIFE_S = 2.5  # a pipeline's, about: when something is harmed is drawn from it
 SAMPLES = 40
 
 
 class Harm(threading.Thread):
     """Harms one agent after a while, and mends it."""
 
-    def __init__(self, choose: random.Random, cluster: LocalCluster, cables: dict[str, Cable]) -> None:
+    def __init__(self, choose: random.Random, life_s: float, cluster: LocalCluster, cables: dict[str, Cable]) -> None:
         super().__init__(daemon=True)
         self.key = choose.choice(KEYS)
         self.kind = choose.choice(("kill", "stop", "cut"))
         self.phase = "after"
         self.at = "before"
-        self._after_s, self._for_s = choose.uniform(0, LIFE_S), choose.uniform(0.2, 3.0)
+        self._after_s, self._for_s = choose.uniform(0, life_s), choose.uniform(0.2, 3.0)
         self._cluster, self._cable = cluster, cables[self.key]
         self._mended = threading.Event()
         self._over = threading.Event()
@@ -135,14 +134,17 @@ def main(pipelines: int, seed: int, as_json: bool) -> None:
         temporary = folder / "temporary"
         temporary.mkdir()
         tempfile.tempdir = str(temporary)
-        with stage.bundle.connect(cluster.tracker, failover=True) as pipe:
-            pipe.run(stage.pool[0])  # what is made once and kept
+        for _ in range(2):  # the first makes what is kept; as long as the second lives, about, do those that are harmed
+            began = time.monotonic()
+            with stage.bundle.connect(cluster.tracker, failover=True) as pipe:
+                list(pipe.stream([stage.pool[0]] * SAMPLES))
+            life_s = time.monotonic() - began
         time.sleep(1.0)
         before = held()
         threads: list[Harm] = []
         started = time.monotonic()
         for number in range(pipelines):
-            harm = Harm(choose, cluster, cables)
+            harm = Harm(choose, life_s, cluster, cables)
             threads.append(harm)
             faulthandler.dump_traceback_later(2 * HANG_S, exit=True)
             began = time.monotonic()
