@@ -107,3 +107,9 @@ class StageError(DeviceError):
 
 class QueueFullError(DeviceError):
     """The pipeline already holds as many samples in flight as it may."""
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an exception's text that says something, which is where C++ puts the reason; else its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

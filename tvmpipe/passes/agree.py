@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tvmpipe.equality import Expected, compare, largest_difference
+from tvmpipe.errors import last_line
 from tvmpipe.passes.onnxruntime_session import session_of
 from tvmpipe.passes.weightless import large_weights, without_weights
 from tvmpipe.tensors import TensorSpec
@@ -69,7 +70,7 @@ class Original:
         try:
             self._answers = [self._model.run(sample) for sample in self._samples]
         except Exception as error:  # its exceptions have no common base
-            raise CannotCompareError(f"ONNX Runtime does not run the model ({_last_line(error)})") from error
+            raise CannotCompareError(f"ONNX Runtime does not run the model ({last_line(error)})") from error
         first, *others = self._answers
         if all(_equal(a, b) for answer in others for a, b in zip(first, answer, strict=True)):
             raise CannotCompareError("the results do not depend on the inputs that were tried")
@@ -81,7 +82,7 @@ class Original:
             try:
                 results = dict(zip(self._names, other.run(sample), strict=True))
             except Exception as error:  # noqa: BLE001  # its exceptions have no common base
-                return f"ONNX Runtime does not run it any more: {_last_line(error)}"
+                return f"ONNX Runtime does not run it any more: {last_line(error)}"
             expected = Expected(dict(zip(self._names, answer, strict=True)), half=self._model.half)
             found = compare(results, expected)
             if found.verdict == "different" and np.isfinite(found.difference):
@@ -114,8 +115,3 @@ def _sample(inputs: Sequence[TensorSpec], seed: int) -> dict[str, Array]:
 
 def _equal(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
-
-
-def _last_line(error: BaseException) -> str:
-    lines: Iterator[str] = (line.strip() for line in str(error).splitlines() if line.strip())
-    return next(reversed(list(lines)), type(error).__name__)

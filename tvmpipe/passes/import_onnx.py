@@ -7,12 +7,12 @@ from typing import Any
 
 import onnx
 
-from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.errors import UnsupportedModelError, last_line
 from tvmpipe.passes.base import CompileState, Signature
 from tvmpipe.passes.fix_dims import fix_inputs
 from tvmpipe.passes.importable import DTYPES, check_operators, label
 from tvmpipe.passes.read_model import read_model
-from tvmpipe.passes.simplify import last_line, quiet, simplify
+from tvmpipe.passes.simplify import quiet, simplify
 from tvmpipe.tensors import TensorSpec
 
 

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from tvmpipe.errors import DeviceError, TvmpipeError
+from tvmpipe.errors import DeviceError, TvmpipeError, last_line
 from tvmpipe.passes.lower import compile_function
 from tvmpipe.passes.schedule import schedule_module
 from tvmpipe.passes.subjects import Subject
@@ -207,12 +207,12 @@ class _Run:
                         self._one(kind, device, subject, timer, watch)
                     except Exception as error:  # noqa: BLE001  # no memory for its tensors, say; or the device is gone
                         watch.check()
-                        reason = f"cannot be timed on {device.name}: {_last_line(error)}"
+                        reason = f"cannot be timed on {device.name}: {last_line(error)}"
                         self._fail(kind, subject, f"{subject.title} {reason}")
         except TvmpipeError as error:
             self._lose(device, error)
         except Exception as error:  # noqa: BLE001  # TVM reports a lost device with many exception types
-            self._lose(device, DeviceError(f"device {device.name} failed: {_last_line(error)}"))
+            self._lose(device, DeviceError(f"device {device.name} failed: {last_line(error)}"))
 
     def _fail(self, kind: _Kind, subject: Subject, sentence: str) -> None:
         """Count a primitive as done that cannot be measured."""
@@ -275,11 +275,6 @@ def _row(subject: Subject, timing: Timing) -> Measurement:
         origin=subject.origin,
         reference_s=timing.reference_s,
     )
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from tvmpipe.errors import ModelError
+from tvmpipe.errors import ModelError, last_line
 from tvmpipe.passes.importable import label
 from tvmpipe.passes.onnx_values import reads
 from tvmpipe.passes.weightless import on_structure
@@ -52,7 +52,7 @@ def read_model(source: Any) -> tuple[onnx.ModelProto, str, str]:
     try:
         on_structure(model, _checked, always=True)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"{where} is not a valid ONNX model: {_last_line(error)}") from None
+        raise ModelError(f"{where} is not a valid ONNX model: {last_line(error)}") from None
     if model.functions:
         model = _inlined(model)
         sort_nodes(model.graph, where)
@@ -129,7 +129,7 @@ def _load_weights(path: Path, model: onnx.ModelProto, files: dict[str, Path]) ->
             if len(data) != length:
                 raise ValueError(f"{file.name} ends before {tensor.name!r} does")
         except (OSError, ValueError) as error:
-            raise ModelError(f"the external weights of {path} cannot be read: {_last_line(error)}") from None
+            raise ModelError(f"the external weights of {path} cannot be read: {last_line(error)}") from None
         tensor.raw_data = data
         del tensor.external_data[:]
         tensor.data_location = onnx.TensorProto.DEFAULT
@@ -224,8 +224,3 @@ def _on_circle(needs: Sequence[set[int]], left: set[int]) -> int:
             return number
         seen.add(number)
     raise AssertionError("a walk through finitely many nodes meets one again")
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

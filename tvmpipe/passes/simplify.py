@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 from onnx import helper
 
+from tvmpipe.errors import last_line
 from tvmpipe.passes.agree import CannotCompareError, Original
 from tvmpipe.passes.fold_static import fold_static
 from tvmpipe.passes.weightless import on_structure
@@ -96,12 +97,6 @@ def _binary_sums(model: onnx.ModelProto) -> None:
 
 def _is_sum(node: onnx.NodeProto) -> bool:
     return node.op_type == "Sum" and node.domain in ("", "ai.onnx") and len(node.input) > 1
-
-
-def last_line(error: BaseException) -> str:
-    """The last line of an exception's text that says something: C++ puts the reason there."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -201,6 +201,8 @@ class Head:
                 self._log.flush()
         except OSError as error:
             logger.warning("the event log ends here: %s", error.strerror)
+            with contextlib.suppress(OSError):  # it would write what is left
+                self._log.close()
             self._log = None
 
     def _carry_out(self, instructions: list[events.Instruction]) -> None:

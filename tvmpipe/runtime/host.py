@@ -17,7 +17,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from tvmpipe.errors import DeviceError
+from tvmpipe.errors import DeviceError, last_line
 from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime import wire
 from tvmpipe.runtime.counts import Spans, StageCount
@@ -193,7 +193,7 @@ class StageHost:
             for place, sample in enumerate(samples):
                 seconds.append(self._compute_one(stage, task.batch, place, sample))
         except DeviceError as error:
-            self.failure = StageFailure(stage.name, task.batch, _reason(error))
+            self.failure = StageFailure(stage.name, task.batch, last_line(error))
             return
         finally:
             self.busy = None
@@ -227,7 +227,7 @@ class StageHost:
             except DeviceError:
                 raise
             except Exception as error:  # noqa: BLE001  # TVM raises many types; the caller must hear of any
-                fault = wire.Fault(self.spec.device, stage.name, _reason(error)[:_MOST_FAULT_CHARACTERS])
+                fault = wire.Fault(self.spec.device, stage.name, last_line(error)[:_MOST_FAULT_CHARACTERS])
                 self._faults.setdefault(batch, {})[place] = fault
         return [np.zeros(*self._specs[tensor.value]) for tensor in stage.outputs]
 
@@ -258,9 +258,3 @@ class StageHost:
         except zmq.Again:
             # The head lets only `max_batches` in, which the queue holds; so nobody takes what is sent.
             self.failure = StageFailure("", 0, f"the link to {receiver} is blocked")
-
-
-def _reason(error: Exception) -> str:
-    """What an exception says: of TVM's, which begin with a traceback, the last line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import rpc
 
-from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, InputError, TvmpipeError
+from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, InputError, TvmpipeError, last_line
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.address import format_address, is_loopback, resolve
 from tvmpipe.runtime.keys import ClusterKey
@@ -119,7 +119,7 @@ class RpcSession:
         except Expired as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001  # TVM reports a lost peer with many exception types
-            reason = _last_line(error)
+            reason = _reason(error)
         else:
             return
         raise DeviceLostError(
@@ -192,9 +192,8 @@ def _connect(address: DeviceAddress, timeout_s: float) -> Any:
     return result[0]
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    text = last_line(error)
     # What TVM's client says when its peer is gone in the middle of a message.
     lost = any(sign in text for sign in ("kShutdown", "RPCCode::kReturn", "Socket", "sockfd"))
     return "the connection was closed" if lost else text
