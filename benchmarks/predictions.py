@@ -45,7 +45,8 @@ from tvmpipe.passes.work import works_of
 from tvmpipe.reference import Reference
 from tvmpipe.targets.cost import CostModel
 from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.profile_store import ProfileStore, identity, schedule_version, shipped, tvm_version
+from tvmpipe.targets.profile_store import ProfileStore, identity, shipped, tvm_version
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 
 PAIRS = (
     ("light_squeezenet", "two"),
@@ -126,7 +127,7 @@ class Pair:
         self.bundles = [required(state.bundle, "bundle") for state in states]
         self.said = blind.plan
         self.known = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
-        self.timed = {identity(w.key, schedule_version(), tvm_version()) for w in works if w.key and not w.view}
+        self.timed = {identity(w.key, SCHEDULE_VERSION, tvm_version()) for w in works if w.key and not w.view}
         self.measured = self.timed & {row.key for row in store.read(cluster.devices[0].target, 1)}
         self.periods: list[tuple[float, ...]] = []
         self.alone_s: list[float] = []

@@ -4,16 +4,18 @@
     (cd ../before && python -m benchmarks.restamp --digests /tmp/before.json)
     python -m benchmarks.restamp --since /tmp/before.json
 
-Measurements count for the version of the rules that made their code (`profile_store.schedule_version`), which changes
-with any line of them. The first command writes a digest of the scheduled code of every primitive of the suite and the
-experiments, for each target that something is shipped of; the second does the same here and stamps shipped measurements
-of code that is the same with the version of now. The others must be measured again. Two to three minutes each.
+Measurements count for the version of the rules that made their code (`SCHEDULE_VERSION`): a digest of the scheduled
+code of some primitives of every kernel. The first command writes a digest of the scheduled code of every primitive of
+the suite and the experiments, for each target that something is shipped of; the second does the same here, writes the
+version of now into `targets/schedule_version.py`, stamps shipped measurements of code that is the same with it, and
+drops the others, which must be measured again. Two to three minutes each.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -22,13 +24,39 @@ import tvm
 from benchmarks.suite import TARGETS, measured, subjects_to_measure
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.passes.schedule import schedule_module
-from tvmpipe.targets import profile_store
-from tvmpipe.targets.profile_store import ProfileStore, schedule_version, tvm_version
+from tvmpipe.passes.subjects import Subject, distinct, subjects_of
+from tvmpipe.targets import profile_store, schedule_version
+from tvmpipe.targets.experiments import KINDS, experiments
+from tvmpipe.targets.profile_store import ProfileStore, tvm_version
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.target import find_target
 
 SHIPPED = Path(profile_store.__file__).parent / "profiles"
+_VERSION_FILE = Path(schedule_version.__file__)
+_PROBED = (*((name, 1) for name in (*TARGETS, "pi5")), ("x86-64-v3", 4))
 Digests = dict[str, dict[str, str]]
 """Of scheduled code on one thread, by target and key of the primitive."""
+
+
+def schedules_now() -> str:
+    """The version of the rules as they are: of the code that they make of one experiment of each kind.
+
+    For one thread of each x86 level and of a Cortex-A76, and for four threads of a desktop.
+    """
+    subjects: list[Subject] = []
+    for one in islice(experiments(), len(KINDS)):
+        subjects += subjects_of(one.model, one.name)
+    digest = hashlib.sha256()
+    for subject in distinct(subjects):
+        for name, threads in _PROBED:
+            digest.update(_scheduled(subject, name, threads).encode())
+    return digest.hexdigest()[:12]
+
+
+def _scheduled(subject: Subject, target: str, threads: int) -> str:
+    """The TVMScript of a primitive's scheduled function."""
+    module = schedule_module(tvm.IRModule({"main": subject.function}), find_target(target), threads)
+    return str(module["main"].script())
 
 
 def digests() -> Digests:
@@ -37,25 +65,26 @@ def digests() -> Digests:
     found: Digests = {name: {} for name in TARGETS}
     for subject in count_progress(subjects, "scheduling", len(subjects)):
         for name in TARGETS:
-            module = schedule_module(tvm.IRModule({"main": subject.function}), find_target(name), 1)
-            found[name][subject.work.key] = hashlib.sha256(module["main"].script().encode()).hexdigest()
+            found[name][subject.work.key] = hashlib.sha256(_scheduled(subject, name, 1).encode()).hexdigest()
     return found
 
 
 def stamped(text: str, same: set[str], old: str, new: str) -> tuple[str, int, int]:
-    """JSON lines with the version `new` in place of `old` for the primitives in `same`; how many, and how many others
-    with `old` there are."""
-    lines, changed, left = [], 0, 0
+    """JSON lines with the version `new` for the primitives in `same` that were measured with `old`; how many those are.
+
+    Measurements of other code are left out; the last number says how many they were.
+    """
+    lines, kept, dropped = [], 0, 0
     for line in text.splitlines(keepends=True):
         row = json.loads(line)
-        if row.get("schedule") == old and "work" in row:
-            if row["work"]["key"] in same:
-                line = line.replace(f'"schedule":"{old}"', f'"schedule":"{new}"')
-                changed += 1
-            else:
-                left += 1
+        if "work" in row:
+            if row["schedule"] != old or row["work"]["key"] not in same:
+                dropped += 1
+                continue
+            line = line.replace(f'"schedule":"{old}"', f'"schedule":"{new}"')
+            kept += 1
         lines.append(line)
-    return "".join(lines), changed, left
+    return "".join(lines), kept, dropped
 
 
 @click.command()
@@ -67,25 +96,26 @@ def main(write: Path | None, since: Path | None) -> None:
         raise click.UsageError("give --digests or --since")
     now = digests()
     if write is not None:
-        facts = {"schedule": schedule_version(), "tvm": tvm_version(), "digests": now}
+        facts = {"schedule": SCHEDULE_VERSION, "tvm": tvm_version(), "digests": now}
         write.write_text(json.dumps(facts), encoding="utf-8")
         return
     assert since is not None
     before = json.loads(since.read_text(encoding="utf-8"))
     if before["tvm"] != tvm_version():
         raise click.ClickException(f"{since} is of TVM {before['tvm']}, this is {tvm_version()}: measure all again")
+    version = schedules_now()
+    text = _VERSION_FILE.read_text(encoding="utf-8")
+    _VERSION_FILE.write_text(text.replace(f'"{SCHEDULE_VERSION}"', f'"{version}"'), encoding="utf-8")
     for folder in sorted(one for one in SHIPPED.iterdir() if one.is_dir()):
         for name in measured(ProfileStore(folder)):
             path = ProfileStore(folder).path(find_target(name), 1)
             known = before["digests"][name]
             same = {key for key, digest in now[name].items() if known.get(key) == digest}
-            text, changed, left = stamped(
-                path.read_text(encoding="utf-8"), same, before["schedule"], schedule_version()
-            )
+            text, kept, dropped = stamped(path.read_text(encoding="utf-8"), same, before["schedule"], version)
             partial = path.with_suffix(".part")
             partial.write_text(text, encoding="utf-8")
             partial.replace(path)
-            click.echo(f"{folder.name} {name}: {changed} measurements of the same code, {left} of other code")
+            click.echo(f"{folder.name} {name}: {kept} measurements of the same code, {dropped} of other code dropped")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from tvmpipe.commands.learn import render_learned
 from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.targets.cluster import load_cluster
 from tvmpipe.targets.cost import STAGE_S, stage_entry
-from tvmpipe.targets.profile_store import ProfileStore, schedule_version
+from tvmpipe.targets.profile_store import ProfileStore
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 
 
 def run(code: int, *arguments: object) -> dict[str, object]:
@@ -40,7 +41,7 @@ def test_the_next_plan_knows(tmp_path: Path, chain_path: Path) -> None:
     assert code is not None
     (device,) = load_cluster(cluster).devices
     rows = ProfileStore(store).stages(bundle.manifest.device("solo"), 1)
-    assert [(row.schedule, row.runs, row.calls) for row in rows] == [(schedule_version(), 12, code.calls["s0"])] * 2
+    assert [(row.schedule, row.runs, row.calls) for row in rows] == [(SCHEDULE_VERSION, 12, code.calls["s0"])] * 2
     for row, facts in zip(rows, learned, strict=True):
         (shown,) = facts["stages"]  # type: ignore[index]
         assert (shown["name"], shown["device"], shown["samples"]) == ("s0", "solo", 12)

@@ -21,7 +21,8 @@ from tvmpipe.passes.pipeline import PLAN, run_passes
 from tvmpipe.targets.cluster import Cluster, Device, parse_cluster
 from tvmpipe.targets.cost import Roofline, Work
 from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.profile_store import Measurement, ProfileStore, schedule_version, tvm_version
+from tvmpipe.targets.profile_store import Measurement, ProfileStore, tvm_version
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.stage_times import StageTime
 from tvmpipe.targets.target import TargetDescription, find_target
 
@@ -149,7 +150,7 @@ def test_a_stage_that_ran_stands_beside_its_estimate(tmp_path: Path) -> None:
     calls = dict(Counter(work.key for work in before.costs.works))
     given = 4 * 4 * 512  # bytes
     took = StageTime(
-        calls, given, 1.25 * seconds, seconds, seconds, 20, False, 1.0, schedule_version(), tvm_version(), "", ""
+        calls, given, 1.25 * seconds, seconds, seconds, 20, False, 1.0, SCHEDULE_VERSION, tvm_version(), "", ""
     )
     store.add(one.devices[0].target, 1, took)
     state = planned(one, LearnedCost([store]))

@@ -9,7 +9,8 @@ import numpy as np
 
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.features import base_seconds
-from tvmpipe.targets.profile_store import Measurement, schedule_version, tvm_version
+from tvmpipe.targets.profile_store import Measurement, tvm_version
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.target import TargetDescription
 
 NOISE = 0.1  # standard deviation of log2 of the seconds
@@ -54,7 +55,7 @@ def measurements(target: TargetDescription, threads: int, count: int, seed: int 
             runs=12,
             cold_s=None,
             busy=False,
-            schedule=schedule_version(),
+            schedule=SCHEDULE_VERSION,
             tvm=tvm_version(),
             when="2026-01-01T00:00:00Z",
             origin=f"model{len(rows) % 20}",

@@ -17,14 +17,7 @@ from tvmpipe.passes.subjects import subjects_of
 from tvmpipe.targets import profile_store
 from tvmpipe.targets.cost import Work
 from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.profile_store import (
-    DeviceFacts,
-    Measurement,
-    ProfileStore,
-    _code,
-    counting,
-    schedule_version,
-)
+from tvmpipe.targets.profile_store import DeviceFacts, Measurement, ProfileStore, counting
 from tvmpipe.targets.target import find_target
 
 TARGET = find_target("x86-64-v3")
@@ -111,12 +104,6 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         ProfileStore(tmp_path / "file").add(TARGET, 1, ROW)
-
-
-def test_only_code_counts_as_a_version() -> None:
-    assert _code('"""A."""\ndef f():\n    """B."""\n    return 1  # why\n') == _code("def f():\n    return (1)\n")
-    assert _code("x = 1\n") != _code("x = 2\n")
-    assert len(schedule_version()) == 12
 
 
 def _convolution(channels: int, name: str) -> onnx.ModelProto:

@@ -16,7 +16,8 @@ from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.targets.cluster import Device
 from tvmpipe.targets.cost import Estimate
 from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.profile_store import schedule_version, tvm_version
+from tvmpipe.targets.profile_store import tvm_version
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.stage_times import fastest, stage_key
 
 
@@ -97,7 +98,7 @@ def _stages(state: CompileState, device: Device, estimates: Sequence[Estimate]) 
     for number, stage in enumerate(plan.stages):
         calls = Counter(costs.works[index].key for index in (*stage.primitives, *stage.repeated))
         given = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
-        row = rows.get(stage_key(calls, given, schedule_version(), tvm_version()))
+        row = rows.get(stage_key(calls, given, SCHEDULE_VERSION, tvm_version()))
         if device.name in stage.devices and row is not None:
             facts.append(
                 {

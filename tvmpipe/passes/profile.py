@@ -26,8 +26,9 @@ from tvmpipe.passes.subjects import Subject
 from tvmpipe.runtime.keys import ClusterKey
 from tvmpipe.targets.cluster import Cluster, Device
 from tvmpipe.targets.measure import MIN_REPEAT_S, RemoteTimer, remote_timer
-from tvmpipe.targets.profile_store import Measurement, ProfileStore, schedule_version, store_key, tvm_version
+from tvmpipe.targets.profile_store import Measurement, ProfileStore, store_key, tvm_version
 from tvmpipe.targets.repeats import unsettled
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.target import TargetDescription
 from tvmpipe.targets.timing import Patience, Timing, Watch
 from tvmpipe.targets.watch import Loops, loops_of, measure_facts, watch_over
@@ -269,7 +270,7 @@ def _row(subject: Subject, timing: Timing) -> Measurement:
         runs=timing.runs,
         cold_s=timing.cold_s,
         busy=timing.busy,
-        schedule=schedule_version(),
+        schedule=SCHEDULE_VERSION,
         tvm=tvm_version(),
         when=_now(),
         origin=subject.origin,

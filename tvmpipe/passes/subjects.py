@@ -11,7 +11,8 @@ from tvmpipe.passes.pipeline import FRONT, run_passes
 from tvmpipe.passes.work import function_of, works_of
 from tvmpipe.targets.cluster import Cluster
 from tvmpipe.targets.cost import Work
-from tvmpipe.targets.profile_store import identity, schedule_version, tvm_version
+from tvmpipe.targets.profile_store import identity, tvm_version
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Subject:
     @property
     def identity(self) -> str:
         """The key of its measurements."""
-        return identity(self.work.key, schedule_version(), tvm_version())
+        return identity(self.work.key, SCHEDULE_VERSION, tvm_version())
 
     @property
     def title(self) -> str:

@@ -36,7 +36,7 @@ from tvmpipe.passes.price import stage_seconds
 from tvmpipe.passes.primitives import PrimitiveGraph
 from tvmpipe.passes.report import render_html, report
 from tvmpipe.passes.weights import group_by_readers
-from tvmpipe.targets.profile_store import schedule_version
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 
 
 @dataclass(frozen=True)
@@ -198,4 +198,4 @@ def _code(state: CompileState) -> CodeEntry | None:
         keys = [costs.works[index].key for index in (*stage.shape.primitives, *stage.shape.repeated)]
         if all(keys):  # what runs as no TIR function has none
             calls |= {name: dict(sorted(Counter(keys).items())) for name in stage.hosted.values()}
-    return CodeEntry(schedule=schedule_version(), calls=calls)
+    return CodeEntry(schedule=SCHEDULE_VERSION, calls=calls)

@@ -34,11 +34,11 @@ from tvmpipe.targets.profile_store import (
     counting,
     default_store,
     identity,
-    schedule_version,
     shipped,
     store_key,
     tvm_version,
 )
+from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.shifts import as_here, shifts
 from tvmpipe.targets.stage_times import StageTime
 from tvmpipe.targets.target import TargetDescription, find_target, target_names
@@ -84,7 +84,7 @@ class LearnedCost:
         if place not in self._known:
             self._known[place] = self._look_up(*place)
         known = self._known[place]
-        row = known.measured.get(identity(work.key, schedule_version(), tvm_version()))
+        row = known.measured.get(identity(work.key, SCHEDULE_VERSION, tvm_version()))
         if row is not None and (not row.busy or known.model is None):
             cold = row.network_s / row.seconds
             return Estimate(row.network_s + CALL_S, "profile", row.low_s * cold + CALL_S, row.high_s * cold + CALL_S)
@@ -99,7 +99,7 @@ class LearnedCost:
 
     def stage_times(self, device: Device) -> list[StageTime]:
         """What stages took on the target of a device, made by the code that would be made now."""
-        now = schedule_version(), tvm_version()
+        now = SCHEDULE_VERSION, tvm_version()
         rows = (row for store in self._stores for row in store.stages(device.target, device.threads))
         return [row for row in rows if (row.schedule, row.tvm) == now]
 

@@ -268,7 +268,7 @@ def _encoder(part: _Part, draw: _Draw) -> str:
     return part.layer_norm(x)
 
 
-_KINDS: dict[str, Callable[[_Part, _Draw], str]] = {
+KINDS: dict[str, Callable[[_Part, _Draw], str]] = {
     "encoder": _encoder,
     "bottleneck": _bottleneck,
     "inverted_residual": _inverted_residual,
@@ -282,14 +282,14 @@ _KINDS: dict[str, Callable[[_Part, _Draw], str]] = {
     "plain": _plain,
 }
 
-EXPERIMENTS = 7 * len(_KINDS)
+EXPERIMENTS = 7 * len(KINDS)
 """How many of them characterise a device."""
 
 
 def experiments(seed: int = 0) -> Iterator[Experiment]:
     """An endless list of experiments; kinds take turns."""
     for number in itertools.count():
-        for place, (kind, write) in enumerate(_KINDS.items()):
+        for place, (kind, write) in enumerate(KINDS.items()):
             random = np.random.default_rng([seed, number, place])
             part = _Part(random)
             result = write(part, _Draw(random))

@@ -6,9 +6,6 @@ primitives the file has what the device reaches at best, and what whole stages t
 
 from __future__ import annotations
 
-import ast
-import functools
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -189,36 +186,6 @@ def _fastest(rows: Sequence[Measurement]) -> Measurement:
 def tvm_version() -> str:
     """The TVM that compiles here."""
     return version("apache-tvm")
-
-
-@functools.cache
-def schedule_version() -> str:
-    """12 hex digits that change with the code that decides what a primitive is compiled to.
-
-    They are a hash of the syntax trees of `passes.kernels`, `passes.schedule` and what these decide by, so that
-    comments, docstrings and layout do not count. What comes before those changes the primitive, and so its key.
-    """
-    root = Path(__file__).parent.parent
-    files = [root / "targets" / "machine.py", root / "targets" / "tiles.py"]
-    files += [*root.glob("passes/kernels/*.py"), *root.glob("passes/schedule/*.py")]
-    digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
-        digest.update(_code(path.read_text(encoding="utf-8")).encode())
-    return digest.hexdigest()[:12]
-
-
-def _code(text: str) -> str:
-    """Names and structure of a module, without docstrings; the same for every version of Python that parses it."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and _is_text(body[0].value):
-            body[:] = body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 _WORK = {field.name: field.default for field in fields(Work)}
