@@ -24,9 +24,9 @@ from rich.table import Table
 import tvmpipe
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.commands.stdout import reserve_stdout
-from tvmpipe.runtime.local import LocalAgent, local_cluster
-from tvmpipe.seeded import light_model
-from tvmpipe.targets.cluster import parse_cluster
+from tvmpipe.reference.seeded_models import light_model
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
+from tvmpipe.targets.description.cluster import parse_cluster
 
 KEYS = ("alpha", "beta", "gamma")
 CONSUMER_S = 0.05

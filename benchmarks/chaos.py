@@ -36,11 +36,11 @@ from tvmpipe.commands.samples import random_samples
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import DeviceError, DeviceLostError
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.runtime.pipeline import Pipeline
-from tvmpipe.runtime.process import die_with_parent
-from tvmpipe.seeded import light_model
+from tvmpipe.process import die_with_parent
+from tvmpipe.reference.results import Reference
+from tvmpipe.reference.seeded_models import light_model
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.head.pipeline import Pipeline
 
 KEYS = ("alpha", "beta", "gamma", "delta")
 DISTINCT = 8  # samples that are told apart; ONNX Runtime answers each once

@@ -41,9 +41,9 @@ from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Problem, Solution
-from tvmpipe.passes.placement.replicas import Groups, least_period_replicated
 from tvmpipe.passes.placement.solve import solve
-from tvmpipe.targets.cluster import Cluster
+from tvmpipe.passes.placement.throughput.replicas import Groups, least_period_replicated
+from tvmpipe.targets.description.cluster import Cluster
 
 EDGEPIPE = 4.16
 """The largest gain over PipeDream that EdgePipe's paper reports (Hu et al., arXiv 2110.14895)."""

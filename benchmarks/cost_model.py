@@ -9,7 +9,7 @@ costs are learned from the other models' primitives and the experiments, less th
 price the model's. The roofline and a linear model are judged by the same folds. Writes `results/cost_model_NAME.txt`,
 named after FOLDER, and with `--curve` (needs matplotlib) `results/cost_model_NAME.svg`: errors for the suite by what
 was learned from experiments, and how much cheaper these are than all primitives of the suite. What comes with tvmpipe
-is in `tvmpipe/targets/profiles/amd` and `intel`.
+is in `tvmpipe/targets/store/profiles/amd` and `intel`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from benchmarks.learning_curve import curve
 from benchmarks.priced import Priced
 from benchmarks.suite import TARGETS, measured, subjects_to_measure, suite_works
 from tvmpipe.passes.profile import profile
-from tvmpipe.runtime.local import LocalAgent, local_cluster
-from tvmpipe.targets.cluster import Cluster, Device
-from tvmpipe.targets.cost import Roofline, Work
-from tvmpipe.targets.features import as_row, features
-from tvmpipe.targets.learned import fit
-from tvmpipe.targets.profile_store import Measurement, ProfileStore, counting
-from tvmpipe.targets.target import TargetDescription, find_target
-from tvmpipe.targets.watch import undisturbed
+from tvmpipe.profiling.watch import undisturbed
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
+from tvmpipe.targets.cost.features import as_row, features
+from tvmpipe.targets.cost.learned import fit
+from tvmpipe.targets.cost.model import Roofline, Work
+from tvmpipe.targets.description.cluster import Cluster, Device
+from tvmpipe.targets.description.target import TargetDescription, find_target
+from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, counting
 
 _COLUMNS = ("primitive", "model", "Spearman", "in 90 %")
 RESULTS = Path(__file__).parent / "results"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.described import FAST_ETHERNET, GIGABIT, Kind, described
 from tvmpipe.commands.agent import emulating
-from tvmpipe.runtime.local import LocalAgent
-from tvmpipe.targets.cluster import HEAD, Cluster, Device, Link
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent
+from tvmpipe.targets.description.cluster import HEAD, Cluster, Device, Link
 
 MIB = 2**20
 CLUSTERS: dict[str, tuple[tuple[Kind, ...], Link]] = {

@@ -31,12 +31,12 @@ from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Expected, compare, worst
-from tvmpipe.passes.pipeline import FRONT, run_passes
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.local import LocalAgent, local_cluster
-from tvmpipe.seeded import LIGHT_MODELS, light_model
-from tvmpipe.targets.cluster import Cluster, parse_cluster
-from tvmpipe.targets.target import find_target
+from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.reference.results import Reference
+from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
+from tvmpipe.targets.description.cluster import Cluster, parse_cluster
+from tvmpipe.targets.description.target import find_target
 
 GENERATED = ("vit_base", "mobilenet_v2", "resnet18", "bert_base")
 TRAINED: dict[str, tuple[str, str, dict[str, list[int]]]] = {
@@ -65,7 +65,7 @@ def model_file(name: str, folder: Path) -> tuple[Path, dict[str, list[int]]]:
 def too_small_each(model: Path, shapes: dict[str, list[int]]) -> Cluster:
     """Three devices of different targets, none of which can hold the model."""
     from tvmpipe.build import prepare
-    from tvmpipe.passes.stages import activation_bytes, derive_stages
+    from tvmpipe.passes.graph.stages import activation_bytes, derive_stages
 
     graph = run_passes(prepare(model, Cluster((), {}), shapes=shapes), FRONT).graph
     assert graph is not None

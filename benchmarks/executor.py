@@ -18,9 +18,9 @@ from rich.table import Table
 
 import tvmpipe
 from tvmpipe.bundle import Bundle
-from tvmpipe.runtime.connect import default_batch
-from tvmpipe.runtime.local import LocalAgent, local_cluster
-from tvmpipe.targets.cluster import parse_cluster
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
+from tvmpipe.runtime.head.connect import default_batch
+from tvmpipe.targets.description.cluster import parse_cluster
 
 STAGES = 8
 GOAL = 2000.0  # samples a second
@@ -44,7 +44,7 @@ def idle_bundle() -> Bundle:
     names = [f"d{i}" for i in range(STAGES)]
     cluster = parse_cluster("".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in names))
     from tvmpipe.build import prepare
-    from tvmpipe.passes.pipeline import FRONT, run_passes
+    from tvmpipe.passes.driver import FRONT, run_passes
 
     graph = run_passes(prepare(idle_model(), cluster), FRONT).graph
     assert graph is not None

@@ -20,8 +20,8 @@ from pathlib import Path
 import onnx
 
 from benchmarks.models import MODELS, write_model
-from tvmpipe.bench import BenchResult, bench_model
-from tvmpipe.seeded import LIGHT_MODELS, light_model
+from tvmpipe.bench.compare import BenchResult, bench_model
+from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
 
 DEFAULT = (
     *("vit_base", "vit_large", "bert_base", "resnet50", "resnet18", "mobilenet_v2"),

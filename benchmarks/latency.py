@@ -35,7 +35,7 @@ from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.limits import Limits, Progress
 from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.solve import solve
-from tvmpipe.targets.cluster import Cluster
+from tvmpipe.targets.description.cluster import Cluster
 
 MODELS = (
     *("vit_base", "swin_tiny", "gpt2", "bert_base", "resnet50", "inception_v1", "inception_v2"),

@@ -10,15 +10,15 @@ import numpy as np
 
 from benchmarks.priced import Priced
 from benchmarks.suite import measured
-from tvmpipe.targets.cost import Work
-from tvmpipe.targets.design import most_telling_first
-from tvmpipe.targets.experiments import EXPERIMENTS, experiments
-from tvmpipe.targets.learned import TargetModel, fit
-from tvmpipe.targets.measure import MIN_REPEAT_S
-from tvmpipe.targets.profile_store import Measurement, ProfileStore, counting
-from tvmpipe.targets.target import find_target
-from tvmpipe.targets.timing import Patience
-from tvmpipe.targets.watch import undisturbed
+from tvmpipe.profiling.d_optimal import most_telling_first
+from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
+from tvmpipe.profiling.measure import MIN_REPEAT_S
+from tvmpipe.profiling.timing import Patience
+from tvmpipe.profiling.watch import undisturbed
+from tvmpipe.targets.cost.learned import TargetModel, fit
+from tvmpipe.targets.cost.model import Work
+from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, counting
 
 _SIZES = (40, 150)
 _ALIKE = {
@@ -74,8 +74,8 @@ def models_without(
 def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Path) -> list[str]:
     """Draw errors for the suite over how many primitives of the experiments were measured; the figures as lines.
 
-    They are measured in the order of `targets.design`; what a neighbour disturbed is passed over, since the profiler
-    measures it again.
+    They are measured in the order of `profiling.d_optimal`; what a neighbour disturbed is passed over, since the
+    profiler measures it again.
     """
     import matplotlib
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tvmpipe.commands.stdout import reserve_stdout
-from tvmpipe.runtime import wire
-from tvmpipe.runtime.sockets import Sockets
+from tvmpipe.runtime.transport import wire
+from tvmpipe.runtime.transport.sockets import Sockets
 
 SIZES = {4096: 2000, 600_000: 400, 16_000_000: 40}
 ROUNDS = 5

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.far import FarLink, why_not
-from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.linktimes import LONGEST_MESSAGE_BYTES, LinkEnd, LinkTimes, link_end
-from tvmpipe.runtime.sockets import LinkWatch, Sockets
-from tvmpipe.targets.links import fit_link
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport.link_times import LONGEST_MESSAGE_BYTES, LinkEnd, LinkTimes, link_end
+from tvmpipe.runtime.transport.sockets import LinkWatch, Sockets
+from tvmpipe.targets.store.link_times import fit_link
 
 RATE_BPS = 12.5e6
 CASES = ((0.5e-3, 0.0), (10e-3, 0.0), (20e-3, 0.0), (20e-3, 0.01), (50e-3, 0.0), (50e-3, 0.01))

@@ -33,8 +33,8 @@ def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]]) -> tupl
     from tvmpipe.build import build
     from tvmpipe.equality import Expected, compare
     from tvmpipe.errors import InputError
-    from tvmpipe.runtime.inprocess import run_in_process
-    from tvmpipe.targets.cluster import parse_cluster
+    from tvmpipe.runtime.emulation.inprocess import run_in_process
+    from tvmpipe.targets.description.cluster import parse_cluster
 
     cluster = parse_cluster('[[device]]\nname = "host"\nthreads = 1\n')
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tvmpipe
 from tvmpipe.manifest import Manifest, PlanEntry
-from tvmpipe.targets.cluster import HEAD
+from tvmpipe.targets.description.cluster import HEAD
 
 SAMPLES = 6
 

@@ -39,14 +39,14 @@ from tvmpipe.build import prepare
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.passes.base import CompileState, required
-from tvmpipe.passes.pipeline import COMPILE, FRONT, run_passes
-from tvmpipe.passes.price import price_stages
-from tvmpipe.passes.work import works_of
-from tvmpipe.reference import Reference
-from tvmpipe.targets.cost import CostModel
-from tvmpipe.targets.estimates import LearnedCost
-from tvmpipe.targets.profile_store import ProfileStore, identity, shipped, tvm_version
-from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
+from tvmpipe.passes.driver import COMPILE, FRONT, run_passes
+from tvmpipe.passes.graph.primitive_features import works_of
+from tvmpipe.passes.planning.evaluate import price_stages
+from tvmpipe.reference.results import Reference
+from tvmpipe.targets.cost.estimates import LearnedCost
+from tvmpipe.targets.cost.model import CostModel
+from tvmpipe.targets.store.profile_store import ProfileStore, identity, shipped, tvm_version
+from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
 PAIRS = (
     ("light_squeezenet", "two"),

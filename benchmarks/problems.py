@@ -20,13 +20,13 @@ import tvmpipe
 from benchmarks.models import MODELS
 from benchmarks.structures import STRUCTURES
 from tvmpipe.passes.base import Objective
-from tvmpipe.passes.cost import Cost, CostTable
-from tvmpipe.passes.placement.from_graph import problem_from_graph
+from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph, extract_graph
 from tvmpipe.passes.placement.problem import Problem
-from tvmpipe.passes.primitives import Primitive, PrimitiveGraph, extract_graph
-from tvmpipe.seeded import LIGHT_MODELS, light_model
-from tvmpipe.targets.cluster import Cluster
-from tvmpipe.targets.cost import Roofline, Work
+from tvmpipe.passes.planning.cost_table import Cost, CostTable
+from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
+from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
+from tvmpipe.targets.cost.model import Roofline, Work
+from tvmpipe.targets.description.cluster import Cluster
 
 NAMES = (*MODELS, *STRUCTURES, *LIGHT_MODELS)
 
@@ -116,7 +116,7 @@ def fuse(model: onnx.ModelProto) -> Fused:
     import tvm
 
     from tvmpipe.build import prepare
-    from tvmpipe.passes.pipeline import FRONT, run_passes
+    from tvmpipe.passes.driver import FRONT, run_passes
 
     after: list[Any] = []
 

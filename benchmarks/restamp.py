@@ -7,8 +7,8 @@
 Measurements count for the version of the rules that made their code (`SCHEDULE_VERSION`): a digest of the scheduled
 code of some primitives of every kernel. The first command writes a digest of the scheduled code of every primitive of
 the suite and the experiments, for each target that something is shipped of; the second does the same here, writes the
-version of now into `targets/schedule_version.py`, stamps shipped measurements of code that is the same with it, and
-drops the others, which must be measured again. Two to three minutes each.
+version of now into `targets/store/schedule_version.py`, stamps shipped measurements of code that is the same with it,
+and drops the others, which must be measured again. Two to three minutes each.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import tvm
 
 from benchmarks.suite import TARGETS, measured, subjects_to_measure
 from tvmpipe.commands.progress import count_progress
-from tvmpipe.passes.schedule import schedule_module
-from tvmpipe.passes.subjects import Subject, distinct, subjects_of
-from tvmpipe.targets import profile_store, schedule_version
-from tvmpipe.targets.experiments import KINDS, experiments
-from tvmpipe.targets.profile_store import ProfileStore, tvm_version
-from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
-from tvmpipe.targets.target import find_target
+from tvmpipe.passes.kernels.schedule import schedule_module
+from tvmpipe.passes.workloads import Subject, distinct, subjects_of
+from tvmpipe.profiling.experiments import KINDS, experiments
+from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.store import profile_store, schedule_version
+from tvmpipe.targets.store.profile_store import ProfileStore, tvm_version
+from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
 SHIPPED = Path(profile_store.__file__).parent / "profiles"
 _VERSION_FILE = Path(schedule_version.__file__)

@@ -19,10 +19,10 @@ from rich.table import Table
 from benchmarks.models import MODELS
 from tvmpipe.build import prepare
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.passes.pipeline import COMPILE, run_passes
-from tvmpipe.runtime.inprocess import run_in_process
-from tvmpipe.targets.cluster import parse_cluster
-from tvmpipe.targets.target import find_target
+from tvmpipe.passes.driver import COMPILE, run_passes
+from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.targets.description.cluster import parse_cluster
+from tvmpipe.targets.description.target import find_target
 
 RUNS = 5
 

@@ -13,10 +13,10 @@ from benchmarks.emulated import agent_of
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.local import local_cluster
-from tvmpipe.runtime.pipeline import Pipeline
-from tvmpipe.targets.cluster import Cluster
+from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.local_cluster import local_cluster
+from tvmpipe.runtime.head.pipeline import Pipeline
+from tvmpipe.targets.description.cluster import Cluster
 
 _BLOCK_S = 4.0  # a block of a round, at least so long
 _FEWEST, _MOST = 4, 60  # samples of a block

@@ -16,12 +16,12 @@ import numpy as np
 
 from benchmarks.checker import check
 from tvmpipe.commands.stdout import reserve_stdout
+from tvmpipe.passes.placement.latency.instance import read
+from tvmpipe.passes.placement.latency.list_scheduling import by_rank
 from tvmpipe.passes.placement.limits import Limits
-from tvmpipe.passes.placement.makespan_instance import read
-from tvmpipe.passes.placement.makespan_list import by_rank
-from tvmpipe.passes.placement.period import loads
 from tvmpipe.passes.placement.problem import Contention, Model, Problem, Tensor
 from tvmpipe.passes.placement.solve import solve
+from tvmpipe.passes.placement.throughput.period import loads
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from tvmpipe.commands.run import measure_stream
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Results, worst
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.local import LocalAgent, local_cluster
-from tvmpipe.targets.cluster import parse_cluster
+from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
+from tvmpipe.targets.description.cluster import parse_cluster
 
 EDGEPIPE = {16: 10.59}
 

@@ -32,7 +32,7 @@ from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import compare
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.runtime.local import LocalCluster
+from tvmpipe.runtime.emulation.local_cluster import LocalCluster
 
 HANG_S = 120.0  # nothing that a pipeline is asked for may take so long
 SAMPLES = 40

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from benchmarks.kernels import model_file
 from tvmpipe.build import prepare
-from tvmpipe.passes.pipeline import FRONT, run_passes
-from tvmpipe.passes.subjects import Subject, distinct, subjects_of
-from tvmpipe.passes.work import works_of
-from tvmpipe.targets.cluster import Cluster
-from tvmpipe.targets.cost import Work
-from tvmpipe.targets.experiments import EXPERIMENTS, experiments
-from tvmpipe.targets.profile_store import ProfileStore
-from tvmpipe.targets.target import find_target
+from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.passes.graph.primitive_features import works_of
+from tvmpipe.passes.workloads import Subject, distinct, subjects_of
+from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
+from tvmpipe.targets.cost.model import Work
+from tvmpipe.targets.description.cluster import Cluster
+from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.store.profile_store import ProfileStore
 
 SUITE = (
     *("vit_base", "bert_base", "resnet18", "resnet50", "mobilenet_v2"),

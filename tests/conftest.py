@@ -12,7 +12,7 @@ import tvmpipe
 from tests.models import branchy, chain, save
 from tvmpipe.bundle import Bundle
 from tvmpipe.passes.base import CompileState
-from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 
 # Targets every x86-64 or aarch64 host can run; what differs is what a test needs to differ.
 THREE = "".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in ("alpha", "beta", "gamma"))
@@ -63,7 +63,7 @@ def chain_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spread_plan(cluster_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[str]], Path]:
     """Writes a plan file that deals the primitives of a model to devices by a repeating pattern."""
     from tvmpipe.build import prepare
-    from tvmpipe.passes.pipeline import FRONT, run_passes
+    from tvmpipe.passes.driver import FRONT, run_passes
 
     folder = tmp_path_factory.mktemp("plans")
     fronts: dict[Path, CompileState] = {}

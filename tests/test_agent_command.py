@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from tvmpipe.cli import cli
 from tvmpipe.commands.agent import emulating, pace_loop
 from tvmpipe.errors import InputError
-from tvmpipe.runtime.pace import Pace
-from tvmpipe.targets.cluster import parse_cluster
-from tvmpipe.targets.estimates import default_cost
-from tvmpipe.targets.target import find_target
+from tvmpipe.runtime.emulation.speed_probe import Pace
+from tvmpipe.targets.cost.estimates import default_cost
+from tvmpipe.targets.description.cluster import parse_cluster
+from tvmpipe.targets.description.target import find_target
 
 x86 = pytest.mark.skipif(find_target("native").architecture != "x86_64", reason="only x86 has measurements")
 

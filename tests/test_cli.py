@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 from tests.models import branchy
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.local import LocalCluster
+from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.local_cluster import LocalCluster
 
 
 def tvmpipe(*arguments: object, code: int = 0) -> tuple[str, str]:

@@ -77,7 +77,7 @@ def test_the_tests_in_the_documents_exist() -> None:
 
 
 def test_the_metrics_in_the_documents_are_those_there_are() -> None:
-    from tvmpipe.runtime.metrics import AgentCollector
+    from tvmpipe.runtime.device.metrics import AgentCollector
 
     info = {
         "tvmpipe": "1", "apache-tvm": "1", "machine": "m", "emulated": None, "totals": {

@@ -14,7 +14,7 @@ import pytest
 
 from tests.waiting import wait_until
 from tvmpipe.files import TemporaryFolder
-from tvmpipe.runtime.local import LocalAgent, local_cluster
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
 
 _MAKER = """
 import sys, tempfile, time

@@ -13,11 +13,11 @@ from tests.runtime.stock import stock_server
 from tvmpipe.bundle import Bundle
 from tvmpipe.cli import cli
 from tvmpipe.commands.learn import render_learned
-from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.targets.cluster import load_cluster
-from tvmpipe.targets.cost import STAGE_S, stage_entry
-from tvmpipe.targets.profile_store import ProfileStore
-from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.targets.cost.model import STAGE_S, stage_entry
+from tvmpipe.targets.description.cluster import load_cluster
+from tvmpipe.targets.store.profile_store import ProfileStore
+from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
 
 def run(code: int, *arguments: object) -> dict[str, object]:

@@ -22,11 +22,12 @@ import sys
 from pathlib import Path
 for name in ("onnx", "onnxslim", "xgboost", "pulp", "highspy", "simpy", "networkx", "yaml", "onnxruntime"):
     sys.modules[name] = None
-import tvmpipe, tvmpipe.cli, tvmpipe.runtime.agent, tvmpipe.runtime.pipeline, tvmpipe.runtime.host_process
+import tvmpipe, tvmpipe.cli, tvmpipe.runtime.device.agent, tvmpipe.runtime.device.host_process
+import tvmpipe.runtime.head.pipeline
 import tvmpipe.commands.run
 loaded = [name for name in sys.modules if name.startswith(("tvmpipe.passes", "tvmpipe.targets"))]
 assert not loaded, loaded
-import tvmpipe.targets.profile_store, tvmpipe.targets.stage_times  # which `run --learn` needs on a head
+import tvmpipe.targets.store.profile_store, tvmpipe.targets.store.stage_times  # which `run --learn` needs on a head
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

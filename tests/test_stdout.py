@@ -12,14 +12,14 @@ import pytest
 
 from tests.models import chain, save
 from tests.passes.placement import brute
+from tvmpipe.passes.placement.exact.makespan import Engine, Task
+from tvmpipe.passes.placement.exact.period_program import solve_program
 from tvmpipe.passes.placement.feasible import least_shortage
+from tvmpipe.passes.placement.latency.bounds import relaxation_s
+from tvmpipe.passes.placement.latency.instance import read
 from tvmpipe.passes.placement.limits import Deadline
-from tvmpipe.passes.placement.makespan_bounds import relaxation_s
-from tvmpipe.passes.placement.makespan_exact import Engine, Task
-from tvmpipe.passes.placement.makespan_instance import read
-from tvmpipe.passes.placement.period_bounds import period_bound
-from tvmpipe.passes.placement.period_program import solve_program
 from tvmpipe.passes.placement.problem import Model, Problem, Tensor
+from tvmpipe.passes.placement.throughput.period_bounds import period_bound
 
 TWO = """
 [[device]]

@@ -26,7 +26,7 @@ import tvmpipe
 from tests.runtime.fakes import unused_port
 from tvmpipe.cli import cli
 from tvmpipe.console import PlainConsole, PlainTable
-from tvmpipe.runtime.local import local_cluster
+from tvmpipe.runtime.emulation.local_cluster import local_cluster
 from tvmpipe.text import PlainFormatter, clean
 
 HOSTILE = "[/b]<script>[link=javascript:alert(1)]\x1b]0;owned\x07\x9b2J[::1] :smile:\u202e"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import tvmpipe
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.local import LocalCluster
+from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.local_cluster import LocalCluster
 
 
 def packaged(package: str, name: str) -> Path:
@@ -49,7 +49,7 @@ def compile_and_run(
 def thirds(model: Path, cluster: Path, shapes: dict[str, list[int]], folder: Path) -> Path:
     """A plan that cuts the primitives into three consecutive parts."""
     from tvmpipe.build import prepare
-    from tvmpipe.passes.pipeline import FRONT, run_passes
+    from tvmpipe.passes.driver import FRONT, run_passes
 
     graph = run_passes(prepare(model, cluster, shapes=shapes), FRONT).graph
     assert graph is not None

@@ -12,9 +12,9 @@ from tvmpipe.bundle import Bundle
 if TYPE_CHECKING:
     from tvmpipe.manifest import Encoding
     from tvmpipe.passes.base import Objective
-    from tvmpipe.passes.pipeline import Progress
-    from tvmpipe.targets.cluster import Cluster
-    from tvmpipe.targets.cost import CostModel
+    from tvmpipe.passes.driver import Progress
+    from tvmpipe.targets.cost.model import CostModel
+    from tvmpipe.targets.description.cluster import Cluster
 
 
 def build(
@@ -61,8 +61,8 @@ def build(
 
     Raises ModelError, ClusterError, PlanError for bad input and InfeasibleError when nothing fits.
     """
-    from tvmpipe.passes.pipeline import COMPILE, run_passes
-    from tvmpipe.runtime.keys import ClusterKey
+    from tvmpipe.passes.driver import COMPILE, run_passes
+    from tvmpipe.runtime.security.keys import ClusterKey
 
     state = prepare(
         model,
@@ -112,10 +112,10 @@ def prepare(
 ) -> Any:
     """The `CompileState` that the passes start from; parameters as for `build`."""
     from tvmpipe.passes.base import CompileState, Options
-    from tvmpipe.targets.cluster import Cluster, load_cluster
-    from tvmpipe.targets.estimates import default_cost
-    from tvmpipe.targets.links import with_measured_links
-    from tvmpipe.targets.profile_store import default_store
+    from tvmpipe.targets.cost.estimates import default_cost
+    from tvmpipe.targets.description.cluster import Cluster, load_cluster
+    from tvmpipe.targets.store.link_times import with_measured_links
+    from tvmpipe.targets.store.profile_store import default_store
 
     folder = default_store() if profiles is None else Path(profiles)
     cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)

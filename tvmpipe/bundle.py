@@ -32,7 +32,7 @@ from tvmpipe.manifest import FORMAT_VERSION, FileEntry, Manifest
 from tvmpipe.text import clean
 
 if TYPE_CHECKING:
-    from tvmpipe.runtime.pipeline import Pipeline
+    from tvmpipe.runtime.head.pipeline import Pipeline
 
 MANIFEST = "manifest.json"
 SEAL = f"{MANIFEST}.sha256"
@@ -109,7 +109,7 @@ class Bundle:
 
         Raises TrackerError, DeviceUnavailableError, DeviceError, InputError.
         """
-        from tvmpipe.runtime.connect import connect
+        from tvmpipe.runtime.head.connect import connect
 
         return connect(
             self,

@@ -1,8 +1,8 @@
 """When two results are equal, and when comparing them proves nothing.
 
 Two right programs differ by what the model amplifies, so what may differ depends on the model and the input: the noise
-floor is how far ONNX Runtime with all its optimisations is from ONNX Runtime with none. `tvmpipe.reference` makes what
-is expected; here are the rules, in numpy alone.
+floor is how far ONNX Runtime with all its optimisations is from ONNX Runtime with none. `tvmpipe.reference.results`
+makes what is expected; here are the rules, in numpy alone.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks.baselines.linear import Array, Chain, Layers, layers
 from benchmarks.baselines.placed import solution
 from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.placement.period import loads
 from tvmpipe.passes.placement.problem import Problem, Solution
+from tvmpipe.passes.placement.throughput.period import loads
 
 
 @dataclass(frozen=True)

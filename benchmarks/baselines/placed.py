@@ -8,8 +8,8 @@ import networkx as nx
 import numpy as np
 
 from benchmarks.baselines.timeline import Timeline
-from tvmpipe.passes.placement.period import loads
 from tvmpipe.passes.placement.problem import Problem, Solution
+from tvmpipe.passes.placement.throughput.period import loads
 
 
 def solution(problem: Problem, device_of: Sequence[int], origin: str) -> Solution:

@@ -22,12 +22,12 @@ import zmq
 from tests.runtime.garbage import throw, throw_closing
 from tests.runtime.strangers import shake
 from tests.waiting import PATIENCE_S
-from tvmpipe.runtime.control import AgentControl
-from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.rpc_session import open_session
-from tvmpipe.runtime.survey import stand_in
-from tvmpipe.runtime.tracker import Tracker
-from tvmpipe.runtime.watchdog import Watchdog
+from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.transport.rpc_session import open_session
+from tvmpipe.runtime.transport.tracker import Tracker
+from tvmpipe.runtime.transport.watchdog import Watchdog
 
 _KNOCK_S = 3.0
 _KINDS = (zmq.PUSH, zmq.DEALER)

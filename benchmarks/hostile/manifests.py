@@ -16,11 +16,11 @@ from benchmarks.hostile.row import Options, Row
 from benchmarks.hostile.sample import write_manifest, write_sample
 from benchmarks.hostile.sandbox import Attempt, try_all
 from tvmpipe.bundle import MANIFEST, Bundle
-from tvmpipe.runtime.machine import Machine, Settings
-from tvmpipe.runtime.router import Router, TaskQueue
-from tvmpipe.runtime.spec import HostSpec, Opening, host_spec
-from tvmpipe.runtime.store import files_of
-from tvmpipe.runtime.telemetry import Telemetry
+from tvmpipe.runtime.device.blob_store import files_of
+from tvmpipe.runtime.device.router import Router, TaskQueue
+from tvmpipe.runtime.device.spec import HostSpec, Opening, host_spec
+from tvmpipe.runtime.head.state_machine import Machine, Settings
+from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.tensors import random_tensor
 from tvmpipe.text import clean
 

@@ -16,12 +16,13 @@ from benchmarks.hostile.pipelines import KEY, make_bundle
 from benchmarks.hostile.row import Intrusion, Options
 from tests.runtime.machines import NO_NAMESPACES, Machine, two_machines
 from tests.waiting import PATIENCE_S, wait_until
-from tvmpipe.runtime.address import WILDCARDS
-from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport.address import WILDCARDS
 
 _TRACKER_PORT = 9190
 _TRACKER = f"127.0.0.1:{_TRACKER_PORT}"
 _MOST_FRAMES = 2000
+_WAIT = "from tvmpipe.runtime.transport.tracker import wait_for_keys\nwait_for_keys({!r}, {}, {})"
 
 _CONNECT = """
 import sys, tvmpipe
@@ -64,7 +65,7 @@ class Scene:
     @property
     def gateway(self) -> int:
         """Where the agent with the key is registered."""
-        code = f"from tvmpipe.runtime.tracker import Tracker\nwith Tracker({_TRACKER!r}) as tracker:\n"
+        code = f"from tvmpipe.runtime.transport.tracker import Tracker\nwith Tracker({_TRACKER!r}) as tracker:\n"
         code += f"    print(*(one.addresses[0] for one in tracker.status() if one.key == {KEY!r}))"
         return int(self.here.run("-c", code).stdout.rpartition(":")[2])
 
@@ -80,8 +81,7 @@ class Scene:
 
 def _await(here: Machine, *keys: str) -> None:
     """Wait until devices are registered. Raises RuntimeError when they are not."""
-    code = f"from tvmpipe.runtime.tracker import wait_for_keys\nwait_for_keys({_TRACKER!r}, {keys}, {PATIENCE_S})"
-    came = here.run("-c", code)
+    came = here.run("-c", _WAIT.format(_TRACKER, keys, PATIENCE_S))
     if came.returncode:
         raise RuntimeError(f"{' and '.join(keys)} did not come up: {came.stderr[-300:]}")
 
@@ -109,10 +109,7 @@ def _scene(options: Options) -> Iterator[Scene]:
         for device, more in ((KEY, ("--host", "0.0.0.0", "--cluster-key", str(key))), ("bare", ())):
             arguments = ["--tracker", _TRACKER, "--key", device, "--store", str(folder / device), *more]
             here.start("-m", "tvmpipe", "agent", *arguments, "--threads", "1", log=folder / f"{device}.log")
-        waiting = (
-            f"from tvmpipe.runtime.tracker import wait_for_keys\nwait_for_keys({_TRACKER!r}, [{KEY!r}, 'bare'], 60)"
-        )
-        came = here.run("-c", waiting)
+        came = here.run("-c", _WAIT.format(_TRACKER, [KEY, "bare"], 60))
         if came.returncode:
             raise RuntimeError(f"the agents did not come up: {came.stderr[-300:]}")
         head = ["-m", "benchmarks.hostile.pipelines", str(folder / "bundle"), _TRACKER, str(key), str(folder)]

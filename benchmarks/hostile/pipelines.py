@@ -14,8 +14,8 @@ import numpy as np
 import tvmpipe
 from tests.models import chain
 from tvmpipe.bundle import Bundle
-from tvmpipe.runtime.pipeline import Pipeline
-from tvmpipe.targets.cluster import parse_cluster
+from tvmpipe.runtime.head.pipeline import Pipeline
+from tvmpipe.targets.description.cluster import parse_cluster
 
 KEY = "alpha"
 WIDTH = 64

@@ -23,10 +23,10 @@ from tests.runtime.strangers import NO_OTHER_USER, OTHER_UID, PUSH, SHAKE, line_
 from tests.waiting import PATIENCE_S
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError, InputError
-from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.runtime.sockets import Sockets, head_hosts
-from tvmpipe.runtime.tracker import Tracker
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport.sockets import Sockets, head_hosts
+from tvmpipe.runtime.transport.tracker import Tracker
 
 _KNOCK = "from benchmarks.hostile.knocking import zeromq"
 _QUIET_MS = 1000  # what was sent over loopback would be there by then

@@ -22,8 +22,8 @@ from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.passes.placement.limits import Limits, Progress
-from tvmpipe.runtime.trace import write_trace
-from tvmpipe.simulate import simulate, timeline, trace_events
+from tvmpipe.passes.simulation import simulate, timeline, trace_events
+from tvmpipe.runtime.head.trace import write_trace
 
 _ONLY = {"contiguous": "msr", "model": "pipeedge", "boards": "pipeedge", "batch": "pipeedge"}
 

@@ -15,7 +15,7 @@ from tests.passes.placement.problems import problems
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Contention, Model, Problem, Schedule, Solution, Tensor, Transfer
-from tvmpipe.passes.placement.replicas import least_period_replicated
+from tvmpipe.passes.placement.throughput.replicas import least_period_replicated
 
 
 def diamond(model: Model, contention: Contention = "port", **changes: Any) -> Problem:

@@ -21,11 +21,11 @@ from tests.runtime.stock import stock_server
 from tests.runtime.strangers import SHAKE, needs_root, run_as_other
 from tests.waiting import PATIENCE_S
 from tvmpipe.errors import BundleError
-from tvmpipe.runtime import doorkeeper
-from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.local import LocalCluster
-from tvmpipe.runtime.sockets import Sockets
-from tvmpipe.runtime.tracker import Tracker
+from tvmpipe.runtime.emulation.local_cluster import LocalCluster
+from tvmpipe.runtime.security import zap as doorkeeper
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport.sockets import Sockets
+from tvmpipe.runtime.transport.tracker import Tracker
 
 
 @pytest.mark.parametrize("check", [manifests.check, tars.check], ids=["manifests", "tars"])

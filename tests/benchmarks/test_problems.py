@@ -8,8 +8,8 @@ import pytest
 from benchmarks.described import GIGABIT, WIFI, Kind, described
 from benchmarks.problems import Fused, fuse, fused_problem, operator_problem
 from tests.models import branchy
-from tvmpipe.passes.placement.period import loads
-from tvmpipe.targets.cluster import HEAD
+from tvmpipe.passes.placement.throughput.period import loads
+from tvmpipe.targets.description.cluster import HEAD
 
 
 @pytest.fixture(scope="module")

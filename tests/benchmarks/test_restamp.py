@@ -7,8 +7,8 @@ import json
 import pytest
 
 from benchmarks.restamp import SHIPPED, schedules_now, stamped
-from tvmpipe.targets.profile_store import tvm_version
-from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
+from tvmpipe.targets.store.profile_store import tvm_version
+from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
 
 def line(key: str, schedule: str) -> str:

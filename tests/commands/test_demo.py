@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from tests.models import chain, save
 from tvmpipe.cli import cli
-from tvmpipe.runtime.local import local_cluster  # noqa: F401  # the demo starts one: such tests are dealt out together
+from tvmpipe.runtime.emulation.local_cluster import local_cluster  # noqa: F401  # the demo starts one: such tests are dealt out together
 
 
 def test_the_demo_compares_every_result(tmp_path: Path) -> None:

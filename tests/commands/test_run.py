@@ -21,8 +21,8 @@ from tvmpipe.cli import cli
 from tvmpipe.commands.run import measure_stream
 from tvmpipe.commands.samples import Samples
 from tvmpipe.equality import worst
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 
 KEYS = ("alpha", "beta", "gamma")
 

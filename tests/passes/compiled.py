@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tvmpipe.build import prepare
-from tvmpipe.passes.pipeline import COMPILE, run_passes
-from tvmpipe.reference import Reference
-from tvmpipe.runtime.inprocess import run_in_process
-from tvmpipe.targets.cluster import parse_cluster
-from tvmpipe.targets.target import find_target
+from tvmpipe.passes.driver import COMPILE, run_passes
+from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.targets.description.cluster import parse_cluster
+from tvmpipe.targets.description.target import find_target
 
 Arrays = Mapping[str, NDArray[Any]]
 BATCHES = st.integers(1, 8)
@@ -67,7 +67,7 @@ def sample_of(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 def schedule_messages() -> Iterator[list[str]]:
     """What the scheduler says of primitives that their own rule cannot take."""
     messages: list[str] = []
-    logger = logging.getLogger("tvmpipe.passes.schedule")
+    logger = logging.getLogger("tvmpipe.passes.kernels.schedule")
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     level = logger.level

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tvmpipe.runtime.tracker import wait_for_keys
+from tvmpipe.runtime.transport.tracker import wait_for_keys
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def main(tracker: str, key: str, answer: Path) -> None:
     """What the process does, until its stdin is closed."""
     from tvm import rpc
 
-    from tvmpipe.runtime.address import parse_address
+    from tvmpipe.runtime.transport.address import parse_address
 
     server = rpc.Server(
         "127.0.0.1",

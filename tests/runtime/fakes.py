@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from tvm.rpc import base
 
-from tvmpipe.runtime.address import format_address, parse_address
-from tvmpipe.runtime.tracker import Tracker
+from tvmpipe.runtime.transport.address import format_address, parse_address
+from tvmpipe.runtime.transport.tracker import Tracker
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterator
 
 from tests.runtime.rpc_server import KEY
-from tvmpipe.runtime.keys import ALPN
+from tvmpipe.runtime.security.keys import ALPN
 
 FRAMES = 10_000
 _AT_ONCE = 50

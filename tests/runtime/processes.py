@@ -8,12 +8,12 @@ from typing import Any
 import psutil
 
 from tests.waiting import PATIENCE_S
-from tvmpipe.runtime.control import AgentControl
-from tvmpipe.runtime.local import LocalCluster
-from tvmpipe.runtime.rpc_session import open_session
-from tvmpipe.runtime.survey import stand_in
-from tvmpipe.runtime.tracker import Tracker
-from tvmpipe.runtime.watchdog import Watchdog
+from tvmpipe.runtime.emulation.local_cluster import LocalCluster
+from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.transport.rpc_session import open_session
+from tvmpipe.runtime.transport.tracker import Tracker
+from tvmpipe.runtime.transport.watchdog import Watchdog
 
 
 def stage_host(agent: psutil.Process) -> psutil.Process:

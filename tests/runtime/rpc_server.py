@@ -26,10 +26,10 @@ import tvm_ffi
 from numpy.typing import NDArray
 from tvm import rpc
 
-from tvmpipe.runtime.advertise import advertise
-from tvmpipe.runtime.gateway import Gateway
-from tvmpipe.runtime.handshake import guard_handshakes
-from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.device.advertise import advertise
+from tvmpipe.runtime.security.handshake import guard_handshakes
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.security.tls_server import Gateway
 
 KEY = ClusterKey(b"1" * 32)
 OTHER = ClusterKey(b"2" * 32)

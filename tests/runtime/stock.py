@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tvmpipe.runtime.tracker import wait_for_keys
+from tvmpipe.runtime.transport.tracker import wait_for_keys
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import tvmpipe
 from tests.runtime.machines import Machine, needs_namespaces, two_machines
 from tests.waiting import PATIENCE_S
 from tvmpipe.bundle import Bundle
-from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.security.keys import ClusterKey
 
 pytestmark = needs_namespaces
 
@@ -23,7 +23,7 @@ import numpy as np, tvmpipe
 from tests.models import chain
 from tests.runtime.test_two_machines import samples_of
 from tvmpipe.equality import compare
-from tvmpipe.reference import Reference
+from tvmpipe.reference.results import Reference
 bundle, tracker, key = sys.argv[1:]
 bundle = tvmpipe.load(bundle)
 reference = Reference(chain().SerializeToString())
@@ -35,7 +35,7 @@ print(json.dumps([compare(r, reference.expect(s)).verdict for r, s in zip(result
 
 _REGISTERED = """
 import json, sys
-from tvmpipe.runtime.tracker import Tracker, wait_for_keys
+from tvmpipe.runtime.transport.tracker import Tracker, wait_for_keys
 address, patience_s, *names = sys.argv[1:]
 wait_for_keys(address, names, float(patience_s))
 with Tracker(address) as tracker:

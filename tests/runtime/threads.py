@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import Manifest, PlanEntry
-from tvmpipe.runtime import pipeline
-from tvmpipe.runtime.address import format_address
-from tvmpipe.runtime.emulation import Emulation
-from tvmpipe.runtime.hosting import HostedSession
-from tvmpipe.runtime.machine import Settings
-from tvmpipe.runtime.opener import Limits, Opened, OpenError
-from tvmpipe.runtime.pipeline import Pipeline
-from tvmpipe.runtime.ports import hold_port
-from tvmpipe.runtime.sockets import Sockets
-from tvmpipe.runtime.spec import Opening, host_spec
+from tvmpipe.runtime.device.hosting import HostedSession
+from tvmpipe.runtime.device.ports import hold_port
+from tvmpipe.runtime.device.spec import Opening, host_spec
+from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.head import pipeline
+from tvmpipe.runtime.head.deployer import Limits, Opened, OpenError
+from tvmpipe.runtime.head.pipeline import Pipeline
+from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.transport.address import format_address
+from tvmpipe.runtime.transport.sockets import Sockets
 
 Compute = Callable[[str, Sequence[NDArray[Any]]], list[NDArray[Any]]]
 """Outputs of a stage for its inputs."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from tvmpipe.errors import InputError
 from tvmpipe.files import TemporaryFolder
-from tvmpipe.runtime.agent import AgentOptions, serve
-from tvmpipe.runtime.emulation import Emulation
-from tvmpipe.runtime.pace import PaceLoop
-from tvmpipe.targets.cluster import Device
+from tvmpipe.runtime.device.agent import AgentOptions, serve
+from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.emulation.speed_probe import PaceLoop
+from tvmpipe.targets.description.cluster import Device
 
 
 def serve_agent(
@@ -39,10 +39,10 @@ def pace_loop(name: str, profiles: Path | None, folder: Path) -> PaceLoop:
     Those of the target called `name`, or of the nearest one. Raises ClusterError when there is no such target,
     InputError when nobody has measured one like it or this machine has other instructions.
     """
-    from tvmpipe.passes.lower import compile_function
-    from tvmpipe.targets.estimates import default_cost
-    from tvmpipe.targets.peak import register_tiles
-    from tvmpipe.targets.target import find_target
+    from tvmpipe.passes.backend.lower import compile_function
+    from tvmpipe.profiling.peak import register_tiles
+    from tvmpipe.targets.cost.estimates import default_cost
+    from tvmpipe.targets.description.target import find_target
 
     here, asked = find_target("native"), find_target(name)
     known = default_cost(profiles).usual_tiles_s(asked)
@@ -62,7 +62,7 @@ def emulating(device: Device, profiles: Path | None = None) -> tuple[str, ...]:
 
     Where nothing is, the device is so much slower than this machine.
     """
-    from tvmpipe.targets.estimates import default_cost
+    from tvmpipe.targets.cost.estimates import default_cost
 
     options = ["--slowdown", str(device.slowdown)]
     if device.slowdown > 1 and default_cost(profiles).usual_tiles_s(device.target) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 from rich.console import Group
 
-from tvmpipe.bench import BenchResult, PrimitiveTime, bench_model
+from tvmpipe.bench.compare import BenchResult, PrimitiveTime, bench_model
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, warn
 from tvmpipe.commands.samples import as_sample, read_arrays
@@ -19,7 +19,7 @@ from tvmpipe.units import format_duration
 
 
 def run_bench(model: Path, sample: Path | None = None, **options: Any) -> Outcome:
-    """`sample` is a file with inputs; other options as for `tvmpipe.bench.bench_model`.
+    """`sample` is a file with inputs; other options as for `tvmpipe.bench.compare.bench_model`.
 
     Results that are wrong, or say nothing, are a warning on stderr: the times are what they are.
     """

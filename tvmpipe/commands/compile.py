@@ -19,12 +19,12 @@ from tvmpipe.units import format_size
 
 if TYPE_CHECKING:
     from tvmpipe.passes.base import CompileState
-    from tvmpipe.passes.primitives import PrimitiveGraph
+    from tvmpipe.passes.graph.primitives import PrimitiveGraph
 
 
 def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, **options: Any) -> Outcome:
     """Compile and save a bundle; options as for `tvmpipe.build`."""
-    from tvmpipe.passes.report import render
+    from tvmpipe.passes.reports.report import render
 
     check_target(output, overwrite=overwrite)
     with pass_progress(f"compiling {model.name}") as progress:
@@ -38,9 +38,9 @@ def plan_model(
     model: Path, cluster: Path, output: Path | None, *, simulate: int | None, jitter: float, **options: Any
 ) -> Outcome:
     """Plan without compiling; write `plan.yaml` where `output` says; send `simulate` samples through the plan."""
-    from tvmpipe.passes.pipeline import PLAN, run_passes
-    from tvmpipe.passes.plan import to_yaml, written
-    from tvmpipe.passes.report import render, report
+    from tvmpipe.passes.driver import PLAN, run_passes
+    from tvmpipe.passes.planning.plan import to_yaml, written
+    from tvmpipe.passes.reports.report import render, report
 
     dump = options.pop("dump", None)
     with pass_progress(f"planning {model.name}") as progress:
@@ -64,8 +64,8 @@ def plan_model(
 
 def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[str, Any], RenderableType]:
     """What happens to samples that enter as fast as the plan's `inflight` lets them, and a picture of it."""
-    from tvmpipe.passes.placement.from_plan import stage_problem
-    from tvmpipe.simulate import simulate, timeline
+    from tvmpipe.passes.planning.problem_from_plan import stage_problem
+    from tvmpipe.passes.simulation import simulate, timeline
 
     assert state.graph is not None
     assert state.costs is not None
@@ -85,8 +85,8 @@ def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[s
 
 def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Outcome:
     """The fused primitives of a model, as a table."""
-    from tvmpipe.passes.pipeline import FRONT, run_passes
-    from tvmpipe.targets.cluster import Cluster
+    from tvmpipe.passes.driver import FRONT, run_passes
+    from tvmpipe.targets.description.cluster import Cluster
 
     with pass_progress(f"reading {model.name}") as progress:
         state = run_passes(prepare(model, Cluster((), {}), shapes=shapes, dims=dims), FRONT, progress=progress)

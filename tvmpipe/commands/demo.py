@@ -21,12 +21,12 @@ from tvmpipe.commands.samples import random_samples
 from tvmpipe.console import plain
 from tvmpipe.equality import Comparison, Results, compare, worst
 from tvmpipe.errors import DeviceError, InputError
-from tvmpipe.runtime.local import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.targets.cluster import parse_cluster
+from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.targets.description.cluster import parse_cluster
 from tvmpipe.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from tvmpipe.reference import Reference
+    from tvmpipe.reference.results import Reference
 
 CLUSTER = """\
 # Three agents on this machine. They differ in the instructions they may use, in memory and in speed: each computes for
@@ -56,7 +56,7 @@ slowdown = 6
 
 def demo_cluster() -> str:
     """The text of the demo's cluster file for this machine's architecture."""
-    from tvmpipe.targets.target import find_target
+    from tvmpipe.targets.description.target import find_target
 
     x86 = find_target("native").architecture == "x86_64"
     middle, small = ("x86-64-v3", "x86-64-v2") if x86 else ("native", "native")
@@ -68,8 +68,8 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
 
     Results that differ from ONNX Runtime's are a warning and exit code 4, those that prove nothing a warning.
     """
-    from tvmpipe.passes.report import render
-    from tvmpipe.reference import Reference
+    from tvmpipe.passes.reports.report import render
+    from tvmpipe.reference.results import Reference
 
     bundle_path = output / "model.tvmpipe"
     check_target(bundle_path, overwrite=True)
@@ -123,7 +123,7 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
 
 
 def _write_model(path: Path) -> None:
-    from tvmpipe.seeded import light_model
+    from tvmpipe.reference.seeded_models import light_model
 
     partial = path.with_suffix(".part")
     onnx.save(light_model("resnet50"), str(partial))

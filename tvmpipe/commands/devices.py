@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.console import PlainTable, plain
-from tvmpipe.runtime.tracker import Tracker
+from tvmpipe.runtime.transport.tracker import Tracker
 
 
 def list_devices(tracker: str) -> Outcome:

@@ -11,8 +11,8 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import stderr
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import DeviceError
-from tvmpipe.runtime.diagnosis import Step, diagnose
-from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.tools.doctor import Step, diagnose
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 

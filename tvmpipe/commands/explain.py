@@ -16,9 +16,9 @@ from tvmpipe.units import format_duration, format_size
 
 def explain_model(model: Path, cluster: Path, time_limit_s: float, **options: Any) -> Outcome:
     """Plan, or follow a plan file, and explain what came out; the what-ifs search as long again as the plan did."""
-    from tvmpipe.passes.explain import explain
-    from tvmpipe.passes.pipeline import PLAN, run_passes
-    from tvmpipe.passes.report import render, report
+    from tvmpipe.passes.driver import PLAN, run_passes
+    from tvmpipe.passes.reports.explain import explain
+    from tvmpipe.passes.reports.report import render, report
 
     dump = options.pop("dump", None)
     with pass_progress(f"planning {model.name}") as progress:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.console import plain
-from tvmpipe.runtime.keys import ClusterKey
+from tvmpipe.runtime.security.keys import ClusterKey
 
 
 def make_key(path: Path) -> Outcome:

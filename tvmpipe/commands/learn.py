@@ -8,7 +8,7 @@ from typing import Any
 
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import InputError
-from tvmpipe.runtime.pipeline import Pipeline
+from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.units import format_duration
 
 
@@ -27,8 +27,8 @@ def learn_stages(pipe: Pipeline, store: Path | None) -> dict[str, Any]:
     Stages on stock servers are left out: their time has a way through the head in it, and is of a number of threads
     that only the server knows.
     """
-    from tvmpipe.targets.profile_store import ProfileStore, default_store
-    from tvmpipe.targets.stage_times import FEWEST, StageTime, stage_time
+    from tvmpipe.targets.store.profile_store import ProfileStore, default_store
+    from tvmpipe.targets.store.stage_times import FEWEST, StageTime, stage_time
 
     manifest, code = pipe.manifest, pipe.manifest.code
     assert code is not None

@@ -16,15 +16,15 @@ from tvmpipe.commands.progress import pass_progress, work_progress
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, ModelError
 from tvmpipe.passes.profile import profile
-from tvmpipe.passes.subjects import Subject, distinct, subjects_of
-from tvmpipe.runtime.allpairs import time_links
-from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.tracker import Tracker
-from tvmpipe.targets.cluster import Cluster, load_cluster
-from tvmpipe.targets.design import most_telling_first
-from tvmpipe.targets.experiments import EXPERIMENTS, experiments
-from tvmpipe.targets.links import LinkRow, LinkStore, fit_link
-from tvmpipe.targets.profile_store import ProfileStore, default_store, store_key
+from tvmpipe.passes.workloads import Subject, distinct, subjects_of
+from tvmpipe.profiling.d_optimal import most_telling_first
+from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.tools.allpairs import time_links
+from tvmpipe.runtime.transport.tracker import Tracker
+from tvmpipe.targets.description.cluster import Cluster, load_cluster
+from tvmpipe.targets.store.link_times import LinkRow, LinkStore, fit_link
+from tvmpipe.targets.store.profile_store import ProfileStore, default_store, store_key
 from tvmpipe.units import format_duration
 
 _BUDGET_S = 600.0

@@ -20,9 +20,9 @@ from tvmpipe.commands.samples import Samples
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, TvmpipeError
 from tvmpipe.files import check_writable
-from tvmpipe.runtime.pipeline import Pipeline
-from tvmpipe.runtime.sample import Result, Sample
-from tvmpipe.runtime.trace import write_trace
+from tvmpipe.runtime.head.pipeline import Pipeline
+from tvmpipe.runtime.head.sample import Result, Sample
+from tvmpipe.runtime.head.trace import write_trace
 from tvmpipe.units import format_duration, format_size
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.errors import SampleError
 from tvmpipe.manifest import Manifest
-from tvmpipe.runtime.sample import check_sample
+from tvmpipe.runtime.head.sample import check_sample
 from tvmpipe.tensors import random_tensor
 
 _KEPT_BYTES = 64 << 20

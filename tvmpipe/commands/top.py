@@ -13,8 +13,8 @@ from rich.live import Live
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.console import PlainConsole, PlainTable, plain
 from tvmpipe.errors import TrackerError
-from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.runtime.survey import DeviceReport, Survey
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.tools.cluster_status import DeviceReport, Survey
 from tvmpipe.units import format_duration, format_size
 
 _PERIOD_S = 2.0

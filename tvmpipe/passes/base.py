@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tvmpipe.manifest import Encoding
-from tvmpipe.targets.cluster import Cluster
-from tvmpipe.targets.cost import CostModel, Roofline
+from tvmpipe.targets.cost.model import CostModel, Roofline
+from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
-    from tvmpipe.passes.cost import CostTable
-    from tvmpipe.passes.lower import StageLibrary
-    from tvmpipe.passes.partition import Stage
-    from tvmpipe.passes.plan import Plan
-    from tvmpipe.passes.primitives import PrimitiveGraph
-    from tvmpipe.runtime.keys import ClusterKey
+    from tvmpipe.passes.backend.lower import StageLibrary
+    from tvmpipe.passes.backend.partition import Stage
+    from tvmpipe.passes.graph.primitives import PrimitiveGraph
+    from tvmpipe.passes.planning.cost_table import CostTable
+    from tvmpipe.passes.planning.plan import Plan
+    from tvmpipe.runtime.security.keys import ClusterKey
 
 Objective = Literal["throughput", "latency"]
 

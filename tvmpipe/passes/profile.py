@@ -1,8 +1,9 @@
 """Measure primitives on the devices of a cluster, several devices at once, and keep what was measured.
 
 Primitives go in groups: one is compiled on this host, then timed on the devices, so that compiling never disturbs a
-device that is this host. Libraries are kept beside the measurements. What the store says is settled (`targets.repeats`)
-is not measured again, so a run that was ended goes on where it was; at most the primitives in hand are lost.
+device that is this host. Libraries are kept beside the measurements. What the store says is settled
+(`profiling.resampling`) is not measured again, so a run that was ended goes on where it was; at most the primitives in
+hand are lost.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from functools import partial
 from pathlib import Path
 
 from tvmpipe.errors import DeviceError, TvmpipeError, last_line
-from tvmpipe.passes.lower import compile_function
-from tvmpipe.passes.schedule import schedule_module
-from tvmpipe.passes.subjects import Subject
-from tvmpipe.runtime.keys import ClusterKey
-from tvmpipe.targets.cluster import Cluster, Device
-from tvmpipe.targets.measure import MIN_REPEAT_S, RemoteTimer, remote_timer
-from tvmpipe.targets.profile_store import Measurement, ProfileStore, store_key, tvm_version
-from tvmpipe.targets.repeats import unsettled
-from tvmpipe.targets.schedule_version import SCHEDULE_VERSION
-from tvmpipe.targets.target import TargetDescription
-from tvmpipe.targets.timing import Patience, Timing, Watch
-from tvmpipe.targets.watch import Loops, loops_of, measure_facts, watch_over
+from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.kernels.schedule import schedule_module
+from tvmpipe.passes.workloads import Subject
+from tvmpipe.profiling.measure import MIN_REPEAT_S, RemoteTimer, remote_timer
+from tvmpipe.profiling.resampling import unsettled
+from tvmpipe.profiling.timing import Patience, Timing, Watch
+from tvmpipe.profiling.watch import Loops, loops_of, measure_facts, watch_over
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.targets.description.cluster import Cluster, Device
+from tvmpipe.targets.description.target import TargetDescription
+from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, store_key, tvm_version
+from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def profile(
 ) -> Outcome:
     """Measure each subject on each target of `cluster`, in order, until all are or `budget_s` has passed.
 
-    With several `passes`, what is not settled by then is measured again in each of them (`targets.repeats`). With
+    With several `passes`, what is not settled by then is measured again in each of them (`profiling.resampling`). With
     `again`, what was measured before settles nothing. A device that fails ends its own work, not that of others.
     Raises DeviceUnavailableError when no device could be reached, InputError when the store cannot be written.
     """

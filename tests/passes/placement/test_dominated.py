@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.passes.placement.brute import least_period, periods, placements
 from tests.passes.placement.problems import problems
 from tests.passes.placement.test_period_programs import chain_problem
-from tvmpipe.passes.placement.dominated import without_dominated_splits
 from tvmpipe.passes.placement.limits import Limits
-from tvmpipe.passes.placement.presolve import grouped_nodes, presolve
 from tvmpipe.passes.placement.problem import Contention, Model, Problem, Shared, Tensor
+from tvmpipe.passes.placement.reduce.dominated import without_dominated_splits
+from tvmpipe.passes.placement.reduce.presolve import grouped_nodes, presolve
 from tvmpipe.passes.placement.solve import solve
 
 

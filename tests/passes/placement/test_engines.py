@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from tests.passes.placement.makespan_oracle import faults, problems
 from tests.passes.placement.test_makespan import proven_best, wide
 from tests.waiting import PATIENCE_S, no_hang
-from tvmpipe.passes.placement.latency import least_makespan
+from tvmpipe.passes.placement.exact.makespan import Engine, Exact, Task
+from tvmpipe.passes.placement.latency.instance import read
+from tvmpipe.passes.placement.latency.list_scheduling import by_rank
+from tvmpipe.passes.placement.latency.search import least_makespan
 from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
-from tvmpipe.passes.placement.makespan_exact import Engine, Exact, Task
-from tvmpipe.passes.placement.makespan_instance import read
-from tvmpipe.passes.placement.makespan_list import by_rank
 from tvmpipe.passes.placement.problem import Problem
 
 needs_ortools = pytest.mark.skipif(find_spec("ortools") is None, reason="ortools not installed")

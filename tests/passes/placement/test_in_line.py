@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from benchmarks.baselines.pipeedge import pipeedge
 from tests.passes.placement.problems import problems
 from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.placement.chain import best_chain, chain_order
-from tvmpipe.passes.placement.in_line import in_line
 from tvmpipe.passes.placement.limits import Deadline
-from tvmpipe.passes.placement.multilevel import steady_order
-from tvmpipe.passes.placement.period import loads
-from tvmpipe.passes.placement.presolve import grouped_nodes
 from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.passes.placement.reduce.chain_order import in_line
+from tvmpipe.passes.placement.reduce.multilevel import steady_order
+from tvmpipe.passes.placement.reduce.presolve import grouped_nodes
+from tvmpipe.passes.placement.throughput.chain import best_chain, chain_order
+from tvmpipe.passes.placement.throughput.period import loads
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

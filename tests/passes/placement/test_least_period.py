@@ -14,9 +14,9 @@ from benchmarks.workloads.answer import read
 from tests.passes.placement.test_period_programs import chain_problem
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.limits import Limits, Progress
-from tvmpipe.passes.placement.period import loads
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.solve import solve
+from tvmpipe.passes.placement.throughput.period import loads
 
 PERIODS = [row for row in ROWS if row.kind in ("pipeedge", "msr") and row.optimal]
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.passes.placement.makespan_oracle import faults, feasible, problems, shorter
 from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.placement.latency import least_makespan
+from tvmpipe.passes.placement.exact.makespan import Engine
+from tvmpipe.passes.placement.latency.search import least_makespan
 from tvmpipe.passes.placement.limits import Limits
-from tvmpipe.passes.placement.makespan_exact import Engine
 from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
 
 ENGINES = [

@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 
 from benchmarks.scale import mixed_problem, random_graph
 from tests.passes.placement.makespan_oracle import faults, feasible, problems, shorter
+from tvmpipe.passes.placement.exact.makespan import Engine, Task
 from tvmpipe.passes.placement.feasible import first_fit
-from tvmpipe.passes.placement.latency import least_makespan
+from tvmpipe.passes.placement.latency.ancestors import with_ancestors
+from tvmpipe.passes.placement.latency.bounds import relaxation_s, windows
+from tvmpipe.passes.placement.latency.instance import read
+from tvmpipe.passes.placement.latency.levels import coarse_start
+from tvmpipe.passes.placement.latency.list_scheduling import by_rank, earliest_task_first, heft, rank_order, upward_rank
+from tvmpipe.passes.placement.latency.local_search import anneal
+from tvmpipe.passes.placement.latency.rows import Rows, arrays
+from tvmpipe.passes.placement.latency.schedule import again, build, job_order, solution
+from tvmpipe.passes.placement.latency.search import least_makespan
+from tvmpipe.passes.placement.latency.sequence import STEP, advanced, decode, sequence, tables
+from tvmpipe.passes.placement.latency.series import cuts, joined, pieces
+from tvmpipe.passes.placement.latency.shortest_path import shortest_path
+from tvmpipe.passes.placement.latency.sweep import sweep
+from tvmpipe.passes.placement.latency.windows import window_tasks
 from tvmpipe.passes.placement.limits import Deadline, Limits
-from tvmpipe.passes.placement.makespan_ancestors import with_ancestors
-from tvmpipe.passes.placement.makespan_bounds import relaxation_s, windows
-from tvmpipe.passes.placement.makespan_exact import Engine, Task
-from tvmpipe.passes.placement.makespan_instance import read
-from tvmpipe.passes.placement.makespan_levels import coarse_start
-from tvmpipe.passes.placement.makespan_list import by_rank, earliest_task_first, heft, rank_order, upward_rank
-from tvmpipe.passes.placement.makespan_path import shortest_path
-from tvmpipe.passes.placement.makespan_rows import Rows, arrays
-from tvmpipe.passes.placement.makespan_schedule import again, build, job_order, solution
-from tvmpipe.passes.placement.makespan_search import anneal
-from tvmpipe.passes.placement.makespan_sequence import STEP, advanced, decode, sequence, tables
-from tvmpipe.passes.placement.makespan_series import cuts, joined, pieces
-from tvmpipe.passes.placement.makespan_sweep import sweep
-from tvmpipe.passes.placement.makespan_windows import window_tasks
 from tvmpipe.passes.placement.problem import Contention, Problem, Tensor
 
 

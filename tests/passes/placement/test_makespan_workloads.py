@@ -9,7 +9,7 @@ import pytest
 from benchmarks.optima import WORKLOADS
 from benchmarks.workloads import moirai
 from tests.passes.placement.makespan_oracle import faults
-from tvmpipe.passes.placement.latency import least_makespan
+from tvmpipe.passes.placement.latency.search import least_makespan
 from tvmpipe.passes.placement.limits import Limits
 
 pytestmark = pytest.mark.skipif(not WORKLOADS.is_dir(), reason=f"the public workloads are not in {WORKLOADS}")

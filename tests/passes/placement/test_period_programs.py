@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 
 from tests.passes.placement.brute import least_period, periods, placements
 from tests.passes.placement.problems import problems
-from tvmpipe.passes.placement.assign import reassigned, rounded_kinds
-from tvmpipe.passes.placement.chain import best_chain, chain_order
-from tvmpipe.passes.placement.classes import device_classes
-from tvmpipe.passes.placement.downsets import all_downsets, best_stages, prefixes
-from tvmpipe.passes.placement.ledger import Ledger
+from tvmpipe.passes.placement.exact.period_program import solve_program
 from tvmpipe.passes.placement.limits import Deadline
-from tvmpipe.passes.placement.local_search import local_search
-from tvmpipe.passes.placement.multilevel import coarsened, steady_order
-from tvmpipe.passes.placement.period import loads
-from tvmpipe.passes.placement.period_bounds import period_bound
-from tvmpipe.passes.placement.period_program import solve_program
-from tvmpipe.passes.placement.presolve import grouped_nodes, presolve
 from tvmpipe.passes.placement.problem import Problem, Tensor
-from tvmpipe.passes.placement.windows import improve_windows
+from tvmpipe.passes.placement.reduce.device_classes import device_classes
+from tvmpipe.passes.placement.reduce.multilevel import coarsened, steady_order
+from tvmpipe.passes.placement.reduce.presolve import grouped_nodes, presolve
+from tvmpipe.passes.placement.throughput.assign import reassigned, rounded_kinds
+from tvmpipe.passes.placement.throughput.chain import best_chain, chain_order
+from tvmpipe.passes.placement.throughput.downsets import all_downsets, best_stages, prefixes
+from tvmpipe.passes.placement.throughput.load_tracker import Ledger
+from tvmpipe.passes.placement.throughput.local_search import local_search
+from tvmpipe.passes.placement.throughput.period import loads
+from tvmpipe.passes.placement.throughput.period_bounds import period_bound
+from tvmpipe.passes.placement.throughput.windows import improve_windows
 
 THROUGHPUT = problems(models=("overlapped", "summed"), max_nodes=6)
 few = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -97,8 +97,8 @@ def test_chains_are_exact(problem: Problem) -> None:
 @few
 @given(chains())
 def test_the_furthest_cut_bounds_chains(problem: Problem) -> None:
-    from tvmpipe.passes.placement.bisect import least_accepted
-    from tvmpipe.passes.placement.chain import _Chain
+    from tvmpipe.passes.placement.throughput.bisect import least_accepted
+    from tvmpipe.passes.placement.throughput.chain import _Chain
 
     best = least_period(problem)
     assume(best is not None)

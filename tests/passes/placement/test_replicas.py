@@ -15,11 +15,11 @@ from tests.passes.placement.brute import placements
 from tests.passes.placement.problems import problems
 from tests.passes.placement.test_period_programs import chain_problem
 from tvmpipe.passes.placement.limits import Deadline, Limits
-from tvmpipe.passes.placement.period import loads
-from tvmpipe.passes.placement.period_bounds import period_bound_in_turn
 from tvmpipe.passes.placement.problem import Problem, Solution
-from tvmpipe.passes.placement.replicas import grouped, least_period_replicated, period_in_turn
 from tvmpipe.passes.placement.solve import solve
+from tvmpipe.passes.placement.throughput.period import loads
+from tvmpipe.passes.placement.throughput.period_bounds import period_bound_in_turn
+from tvmpipe.passes.placement.throughput.replicas import grouped, least_period_replicated, period_in_turn
 
 
 def test_a_group_is_as_many_times_as_fast_as_its_slowest_member() -> None:

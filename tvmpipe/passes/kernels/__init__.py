@@ -1,4 +1,4 @@
-"""What each operator that decides speed computes, as tensor expressions whose loops `passes.schedule` knows.
+"""What each operator that decides speed computes, as tensor expressions whose loops `passes.kernels.schedule` knows.
 
 Layouts are the same for every target: channels and columns in blocks of 16, which is one AVX-512 register, two of
 AVX2 and four of NEON. A tensor that passes from one device to an unlike one then needs no repacking, and the
@@ -7,8 +7,10 @@ placement sees one graph.
 
 from __future__ import annotations
 
-from tvmpipe.passes.kernels import elementwise, matmul, rows, special_values
+from tvmpipe.passes.kernels import elementwise, special_values
 from tvmpipe.passes.kernels.base import Legalize
+from tvmpipe.passes.kernels.matmul import compute as matmul
+from tvmpipe.passes.kernels.rows import compute as rows
 
 
 def legalizations() -> dict[str, Legalize]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvmpipe.targets.tiles import BLOCK as BLOCK
+from tvmpipe.targets.cost.tiles import BLOCK as BLOCK
 
 Legalize = Callable[[Any, Any], Any]
 """(relax.BlockBuilder, call) -> what to compute instead."""
 
-KERNEL = "tvmpipe.kernel"  # annotation of the TIR block that a rule of `passes.schedule` starts from
+KERNEL = "tvmpipe.kernel"  # annotation of the TIR block that a rule of `passes.kernels.schedule` starts from
 FLOPS = "tvmpipe.flops"  # annotation: useful operations of the block, padding not counted
 
 # TVM's operator patterns, relax/op_attr_types.h

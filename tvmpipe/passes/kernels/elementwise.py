@@ -4,7 +4,7 @@ NaN stays NaN by arithmetic and by comparisons, which it fails: TVM's `isnan` ma
 mask lanes (AVX-512) does LLVM vectorise that again.
 
 Largest errors: exp 1e-7 relative (but 0 for what would be denormal), erf 4e-7, tanh 3e-7 and sigmoid 1e-7 absolute, on
-every 64th float32 (`tests/passes/test_elementwise.py`).
+every 64th float32 (`tests/passes/kernels/test_elementwise.py`).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
     """
     import pulp
 
-    from tvmpipe.passes.placement.program import solver
+    from tvmpipe.passes.placement.exact.program import solver
 
     blocks = blocks_of(problem)
     block_of = {node: b for b, block in enumerate(blocks) for node in block}

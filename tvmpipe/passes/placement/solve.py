@@ -13,9 +13,9 @@ def solve(problem: Problem, limits: Limits | None = None, listener: Listener | N
     not end a search. Raises InfeasibleError when no placement fits memories, pins and groups.
     """
     if problem.model == "makespan":
-        from tvmpipe.passes.placement.latency import least_makespan
+        from tvmpipe.passes.placement.latency.search import least_makespan
 
         return least_makespan(problem, limits or Limits(), listener)
-    from tvmpipe.passes.placement.throughput import least_period
+    from tvmpipe.passes.placement.throughput.search import least_period
 
     return least_period(problem, limits or Limits(), listener)

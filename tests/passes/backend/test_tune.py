@@ -1,0 +1,113 @@
+"""Tuning: measured on the device, never slower than the rule, remembered and used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvmpipe
+from tvmpipe.build import prepare
+from tvmpipe.errors import DeviceUnavailableError, InputError
+from tvmpipe.passes.backend.partition import Partition
+from tvmpipe.passes.backend.records import open_records
+from tvmpipe.passes.backend.tune import _Candidate, _tune_function
+from tvmpipe.passes.driver import PLAN, run_passes
+from tvmpipe.passes.kernels.schedule import apply_rules, narrow, schedule_function
+from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.runtime.emulation.local_cluster import LocalCluster
+from tvmpipe.targets.description.cluster import Device, parse_cluster
+from tvmpipe.targets.description.cpu_model import Choices, describe
+
+ONE = '[[device]]\nname = "alpha"\ntarget = "native"\nthreads = 1\n'
+
+
+@pytest.fixture(scope="module")
+def primitive(chain_path: Path) -> tuple[Any, Device]:
+    """A matmul with tanh, and the device it is for."""
+    cluster = parse_cluster(ONE)
+    state = run_passes(prepare(chain_path, cluster), (*PLAN, Partition()))
+    module = state.stages[0].module
+    (name,) = (gvar.name_hint for gvar in module.get_global_vars() if "matmul" in gvar.name_hint)
+    return module[name], cluster.devices[0]
+
+
+def test_a_rule_says_what_it_may_decide(primitive: tuple[Any, Device]) -> None:
+    function, device = primitive
+    choices = Choices()
+    own = apply_rules(narrow(function), describe(device.target, 1, choices))
+    assert set(choices.offered) == {"tile", "group"}
+    for name, candidates in choices.offered.items():
+        assert len(candidates) == len(set(candidates)) > 1, name
+    other = apply_rules(narrow(function), describe(device.target, 1, Choices({"tile": choices.offered["tile"][1]})))
+    assert str(own.mod) != str(other.mod)
+
+
+def test_what_is_on_record_is_used(primitive: tuple[Any, Device], tmp_path: Path) -> None:
+    function, device = primitive
+    offered = _Candidate(function, device, {}).offered
+    made = {"tile": offered["tile"][-1]}
+    better = _Candidate(function, device, made)
+    open_records(tmp_path, device.target, 1).add(better.function, better.schedule, 1e-6)
+    known = open_records(tmp_path, device.target, 1)  # read from the files, as another process would
+    machine = describe(device.target, 1)
+    assert str(schedule_function(function, machine, known)) == str(
+        schedule_function(function, describe(device.target, 1, Choices(made)))
+    )
+    assert str(schedule_function(function, machine)) != str(schedule_function(function, machine, known))
+
+
+class FakeTimer:
+    """A device on which every function takes the time that a table says."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.times = seconds
+        self.loaded = 0
+
+    def load(self, library: bytes) -> int:
+        self.loaded += 1
+        return self.loaded - 1
+
+    def tensors(self, shapes: list[tuple[tuple[int, ...], str]]) -> list[Any]:
+        return []
+
+    def seconds(self, module: int, tensors: list[Any]) -> float:
+        return self.times[module]
+
+
+@pytest.mark.parametrize(
+    ("times", "kept"), [([1.0, 2.0, 0.5], True), ([1.0, 2.0, 0.99], False), ([1.0, 2.0, 3.0], False)]
+)
+def test_only_what_is_clearly_faster_is_kept(
+    primitive: tuple[Any, Device], tmp_path: Path, times: list[float], kept: bool
+) -> None:
+    function, device = primitive
+    timer: Any = FakeTimer(times)
+    _tune_function("matmul", _Candidate(function, device, {}), len(times), tmp_path, timer)
+    assert timer.loaded == len(times)
+    found = open_records(tmp_path, device.target, 1).find(narrow(function))
+    assert (found is not None) == kept
+
+
+def test_tuning_on_a_device(chain_path: Path, tmp_path: Path, agents: LocalCluster) -> None:
+    cluster = parse_cluster(ONE)
+    records = tmp_path / "records"
+    bundle = tvmpipe.build(chain_path, cluster, records=records, tune=2, tracker=agents.tracker)
+    again = tvmpipe.build(chain_path, cluster, records=records)
+    sample = {"x": np.linspace(-1, 1, 4 * 256, dtype=np.float32).reshape(4, 256)}
+    reference = Reference(chain_path, 1)
+    for one in (bundle, again):
+        with run_in_process(one) as pipe:
+            assert reference.compare(pipe.run(sample), sample).equal
+
+
+def test_tuning_needs_devices_and_a_folder(chain_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--tracker"):
+        tvmpipe.build(chain_path, parse_cluster(ONE), tune=2, records=tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        tvmpipe.build(chain_path, parse_cluster(ONE), records=tmp_path / "nowhere")
+    with pytest.raises(DeviceUnavailableError, match="alpha"):
+        tvmpipe.build(chain_path, parse_cluster(ONE), tune=2, records=tmp_path, tracker="127.0.0.1:1")

@@ -1,0 +1,55 @@
+"""What `tvmpipe top` knows of each device, and that none can hold it up."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from tests.runtime.fakes import mute, registered, unused_port
+from tests.waiting import no_hang
+from tvmpipe.bundle import Bundle
+from tvmpipe.runtime.emulation.local_cluster import LocalCluster
+from tvmpipe.runtime.tools.cluster_status import Survey
+from tvmpipe.runtime.transport.tracker import Tracker
+
+
+def test_devices_that_work(chain_bundle: Bundle, agents: LocalCluster) -> None:
+    with chain_bundle.connect(agents.tracker) as pipe, Survey(agents.tracker) as survey:
+        for _ in range(30):
+            pipe.run({"x": np.ones((4, 256), np.float32)})
+        time.sleep(2.2)  # two beats that tell the agent
+        reports = survey.look()
+        again = survey.look()
+    assert [report.key for report in reports] == ["alpha", "beta", "gamma"]
+    assert {report.kind for report in reports} == {"agent"}
+    assert {report.kind for report in again} <= {"agent", "busy"}
+    names = {stage.name for stage in chain_bundle.manifest.plan.stages}
+    assert {name for report in reports for name in report.facts["status"]["counts"]} == names
+    assert all(count[0] == 30 for report in reports for count in report.facts["status"]["counts"].values())
+    assert all(report.facts["status"]["age_s"] < 3 for report in reports)
+    assert all("process" in report.facts["held_by"] for report in reports)
+    assert all(rate >= 0 for report in reports for rate in report.facts["samples_per_s"].values())
+    with Survey(agents.tracker) as survey:
+        assert {report.facts["held_by"] for report in survey.look()} == {None}
+
+
+def test_devices_that_do_not_answer_hold_nobody_up(agents: LocalCluster) -> None:
+    with (
+        mute() as port,
+        registered(agents.tracker, "mute", port),
+        registered(agents.tracker, "ghost", unused_port()),
+        registered(agents.tracker, "taken", unused_port()),
+        Survey(agents.tracker, timeout_s=1.5) as survey,
+    ):
+        with Tracker(agents.tracker) as tracker:
+            tracker.request("taken", 1.0)
+        wanted = {**dict.fromkeys(("alpha", "beta", "gamma"), "agent"), "mute": "silent", "ghost": "silent"}
+        seen = []
+        for _ in range(8):
+            with no_hang():
+                seen.append({report.key: report.kind for report in survey.look()})
+            if seen[-3:] == [{**wanted, "taken": "busy"}] * 3:
+                break
+        else:  # on a machine with more to do than it can, any may be late, but not all the time
+            raise AssertionError(seen)

@@ -1,0 +1,218 @@
+"""The processes that `tvmpipe.bench.compare` times: one runs a stage on TVM's virtual machine, one ONNX Runtime.
+
+`main` gets one end of a pipe, over which it is told what to load and what to do. Two processes, because thread
+pools, allocators and CPU affinity of the two must not meet in one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from tvmpipe.process import die_with_parent
+
+if TYPE_CHECKING:
+    from tvmpipe.targets.description.target import TargetDescription
+
+SPIN_S = 5e-3
+"""Seconds that an idle thread of either pool waits actively before it sleeps."""
+
+SPIN_COUNT = 20_000
+"""The same for TVM, which counts iterations: 20,000 took 4.5 ms on the host where this was written."""
+
+_WARM_BELOW_S = 0.1  # a run that takes longer is not changed by what the other process left in caches
+_QUIET_LIMIT_S = 3.0
+_REPEATS = 5
+_MIN_REPEAT_MS = 20
+
+
+@dataclass(frozen=True)
+class TvmJob:
+    """A stage to load: its library, its weights by name and the safetensors files they lie in, inputs in its order."""
+
+    library: Path
+    weights: tuple[Path, ...]
+    weight_names: tuple[str, ...]
+    inputs: tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class OnnxJob:
+    """A model to load into ONNX Runtime; `inputs` by name."""
+
+    model: Path
+    threads: int
+    inputs: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class FunctionTime:
+    """A function of a stage: shapes of its tensors, results last; calls per inference; seconds of one call."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    calls: int
+    call_s: float
+
+
+class _Runner(Protocol):
+    def infer(self) -> Any: ...
+
+
+class TvmRunner:
+    """A stage on TVM's Relax virtual machine, here and without RPC."""
+
+    def __init__(self, job: TvmJob) -> None:
+        import tvm
+        from tvm import relax
+
+        from tvmpipe.runtime.device.weights import load_weights
+
+        self._library = tvm.runtime.load_module(str(job.library))
+        self._machine = relax.VirtualMachine(self._library, tvm.cpu())
+        self._main = self._machine["main"]
+        self._arguments: list[Any] = [tvm.runtime.tensor(array) for array in job.inputs]
+        if job.weight_names:
+            self._arguments.append(load_weights(job.weights, job.weight_names))
+
+    def infer(self) -> Any:
+        """One inference."""
+        return self._main(*self._arguments)
+
+    def outputs(self) -> list[NDArray[Any]]:
+        """Results in the stage's order."""
+        return [tensor.numpy() for tensor in self.infer()]
+
+    def profile(self) -> list[FunctionTime]:
+        """Each compiled function on its own, with the very tensors an inference passes to it; warm caches.
+
+        Where the virtual machine is about to call one for the first time, it is timed on the spot: nothing has to
+        be known about its parameters, integers are valid indices, and values are those that occur. What the
+        virtual machine does itself (allocation, reshapes) is not in it.
+        """
+        import tvm
+
+        modules = list(self._library.imports)
+        calls: dict[str, int] = {}
+        times: dict[str, tuple[tuple[tuple[int, ...], ...], float]] = {}
+
+        def instrument(_function: Any, name: str, before: bool, _result: Any, *arguments: Any) -> int:
+            if before and name not in calls:
+                module = next((module for module in modules if module.implements_function(name)), None)
+                if module is not None:
+                    timer = module.time_evaluator(
+                        name, tvm.cpu(), number=1, repeat=_REPEATS, min_repeat_ms=_MIN_REPEAT_MS
+                    )
+                    tensors = (argument for argument in arguments if hasattr(argument, "shape"))
+                    shapes = tuple(tuple(int(extent) for extent in tensor.shape) for tensor in tensors)
+                    times[name] = shapes, float(timer(*arguments).median)
+            if before:
+                calls[name] = calls.get(name, 0) + 1
+            return 0
+
+        self._machine.set_instrument(instrument)
+        self.infer()
+        # The machine cannot forget an instrument; one that does nothing costs some microseconds a call.
+        self._machine.set_instrument(lambda *_: 0)
+        return [FunctionTime(name, shapes, calls[name], call_s) for name, (shapes, call_s) in times.items()]
+
+    @staticmethod
+    def peak(target: TargetDescription, threads: int) -> float:
+        """FLOP/s of multiply-adds in this process."""
+        from tvmpipe.profiling.peak import measure_peak_flops
+
+        return measure_peak_flops(target, threads)
+
+
+class OnnxRunner:
+    """A model in ONNX Runtime on the CPU, all its optimizations on."""
+
+    def __init__(self, job: OnnxJob) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = job.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(round(SPIN_S * 1e6)))
+        self._session = onnxruntime.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
+        wanted = {value.name for value in self._session.get_inputs()}
+        self._feed = {name: array for name, array in job.inputs.items() if name in wanted}
+
+    def infer(self) -> Any:
+        """One inference."""
+        return self._session.run(None, self._feed)
+
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """Results by name."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self.infer(), strict=True))
+
+
+class Timer:
+    """Times single inferences of a runner and leaves the processor idle after each."""
+
+    def __init__(self, runner: _Runner) -> None:
+        self._runner = runner
+        self._last_s = 0.0
+
+    def time(self) -> float:
+        """Seconds of one inference, after an untimed one where that is cheap: caches and threads are awake."""
+        if self._last_s < _WARM_BELOW_S:
+            self._runner.infer()
+        started = time.perf_counter()
+        self._runner.infer()
+        self._last_s = time.perf_counter() - started
+        _wait_until_quiet()
+        return self._last_s
+
+    def warm_up(self, runs: int) -> float:
+        """Median seconds of some inferences."""
+        return statistics.median(self.time() for _ in range(runs))
+
+
+def _wait_until_quiet() -> None:
+    """Return when no thread of this process runs any more, so that the other process has the cores to itself."""
+    limit = time.monotonic() + _QUIET_LIMIT_S
+    while time.monotonic() < limit:
+        used = time.process_time()
+        time.sleep(2e-3)
+        if time.process_time() - used < 0.5e-3:
+            return
+
+
+def main(descriptor: int) -> None:
+    """Serve requests `(method, arguments)` until the pipe closes; the first is `load` with a job.
+
+    Each answer is `(True, result)` or `(False, sentence)`.
+    """
+    die_with_parent()
+    targets: list[Any] = []
+    with Connection(descriptor) as pipe:
+        while True:
+            try:
+                method, arguments = pipe.recv()
+            except EOFError:
+                return
+            try:
+                if method == "load":
+                    (job,) = arguments
+                    runner: Any = TvmRunner(job) if isinstance(job, TvmJob) else OnnxRunner(job)
+                    targets = [runner, Timer(runner)]
+                    answer: tuple[bool, Any] = (True, None)
+                else:
+                    target = next(target for target in targets if hasattr(target, method))
+                    answer = (True, getattr(target, method)(*arguments))
+            except Exception as error:  # noqa: BLE001  # whatever it is, the parent says it in one sentence
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                answer = (False, f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}")
+            pipe.send(answer)

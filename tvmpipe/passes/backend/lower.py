@@ -1,0 +1,187 @@
+"""Compile each stage for its device: schedule, generate code, link for the target's triple."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.passes.backend.memory import MemoryPlan, compiled_loads
+from tvmpipe.passes.backend.partition import Stage
+from tvmpipe.passes.base import CompileState, required
+from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.planning.plan import Plan
+from tvmpipe.targets.description.cluster import Device
+from tvmpipe.targets.description.target import TargetDescription
+
+
+@dataclass(frozen=True)
+class StageLibrary:
+    """The shared library of a stage on a device (`Stage.hosted`), as the bytes of an ELF file.
+
+    Equal stages for equal targets share one, named by the first. `allocated_bytes` is what TVM takes to run it (see
+    memory.py).
+    """
+
+    stage: str
+    name: str
+    library: bytes
+    allocated_bytes: int
+
+
+@dataclass(frozen=True)
+class Lower:
+    """Compile the stages of all plans, several at a time on a host with several cores; fill in `libraries`.
+
+    The plans' loads then have the memory that the compiled stages take.
+    """
+
+    name: str = "lower"
+
+    def apply(self, state: CompileState) -> CompileState:
+        from tvm_ffi import StructuralKey
+
+        devices = {device.name: device for device in state.cluster.devices}
+        jobs: dict[tuple[Any, TargetDescription, int], _Job] = {}
+        job_of = {}
+        for stage in _all_stages(state):
+            structure = StructuralKey(stage.module)
+            for name, hosted in stage.hosted.items():
+                device = devices[name]
+                job = _Job(hosted, stage.module, device)
+                job_of[hosted] = jobs.setdefault((structure, device.target, device.threads), job)
+        work = list(jobs.values())
+        if len(work) == 1 or (os.cpu_count() or 1) == 1:
+            made = [_compile_here(job, state.options.records) for job in work]
+        else:
+            made = _compile_in_processes(work, state.options.records)
+        made_of = {job.name: one for job, one in zip(work, made, strict=True)}
+        libraries = tuple(StageLibrary(stage, job.name, *made_of[job.name]) for stage, job in job_of.items())
+        return _with_memory(replace(state, libraries=libraries))
+
+    def detail(self, state: CompileState) -> str:
+        """What progress says of the work to come."""
+        plans = f" of {1 + len(state.spares)} plans" if state.spares else ""
+        return f"{len(_all_stages(state))} stages{plans}"
+
+
+@dataclass(frozen=True)
+class _Job:
+    name: str
+    module: Any
+    device: Device
+
+
+def _with_memory(state: CompileState) -> CompileState:
+    graph: PrimitiveGraph = required(state.graph, "graph")
+    allocated = {made.stage: made.allocated_bytes for made in state.libraries}
+    memories = {device.name: device.memory_bytes for device in state.cluster.devices}
+
+    def loaded(plan: Plan, stages: Sequence[Stage]) -> Plan:
+        return replace(plan, loads=compiled_loads(graph, plan.loads, stages, allocated, memories))
+
+    spares = tuple(replace(spare, plan=loaded(spare.plan, spare.stages)) for spare in state.spares)
+    return replace(state, plan=loaded(required(state.plan, "plan"), state.stages), spares=spares)
+
+
+def _all_stages(state: CompileState) -> list[Stage]:
+    return [*state.stages, *(stage for spare in state.spares for stage in spare.stages)]
+
+
+def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[tuple[bytes, int]]:
+    """TVM's own worker pool: it starts workers by name, so that callers need no `__main__` guard."""
+    import tvm
+    from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
+
+    pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
+    work = [(tvm.ir.save_json(job.module), job.device.target, job.device.threads, records) for job in jobs]
+    libraries = []
+    for job, result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
+        if result.status != StatusKind.COMPLETE:
+            raise _cannot(job, result.value)
+        library, allocated_bytes = result.value
+        libraries.append((bytes(library), int(allocated_bytes)))
+    return libraries
+
+
+def _compile_here(job: _Job, records: Path | None) -> tuple[bytes, int]:
+    try:
+        return compile_stage(job.module, job.device.target, job.device.threads, records)
+    except Exception as error:  # TVM reports what it cannot generate code for with many exception types
+        raise _cannot(job, error) from error
+
+
+def _cannot(job: _Job, error: object) -> UnsupportedModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else type(error).__name__
+    return UnsupportedModelError(f"TVM cannot compile stage {job.name} for {job.device.target.name}: {reason}")
+
+
+def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> tuple[bytes, int]:
+    import tvm
+
+    module, target, threads, records = job
+    return compile_stage(tvm.ir.load_json(module), target, threads, records)
+
+
+def compile_stage(
+    module: Any, target: TargetDescription, threads: int, records: Path | None = None
+) -> tuple[bytes, int]:
+    """Machine code for a stage module, linked into one shared library, and the bytes that TVM allocates to run it.
+
+    Schedules are from `records` where it has any.
+    """
+    from tvm import relax
+
+    from tvmpipe.passes.kernels.schedule import schedule_module
+
+    tvm_target = target.tvm_target(threads)
+    memory = MemoryPlan()
+    with tvm_target, _pass_context():
+        scheduled = schedule_module(module, target, threads, records)
+    with tvm_target, _pass_context(memory.instrument):
+        executable = relax.build(scheduled, tvm_target)
+    return _shared_library(executable), memory.allocated_bytes
+
+
+def compile_function(function: Any, target: TargetDescription, threads: int) -> bytes:
+    """A shared library with a scheduled TIR function as its `main`."""
+    import tvm
+
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    with _pass_context():
+        return _shared_library(tvm.compile(module, target.tvm_target(threads)))
+
+
+def _pass_context(*instruments: Any) -> Any:
+    import tvm
+
+    # The loop tails that a vector does not fill are peeled off instead of tested in every iteration.
+    config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
+    return tvm.transform.PassContext(opt_level=3, config=config, instruments=list(instruments))
+
+
+def _shared_library(executable: Any) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+        path = Path(folder) / "library.so"
+        executable.export_library(str(path), fcompile=_link, workspace_dir=folder)
+        return path.read_bytes()
+
+
+def _link(output: str, objects: list[str], options: Any = None, **_: Any) -> None:
+    """Link with the LLD that the ziglang wheel carries: any target, no system toolchain, same bytes every time."""
+    names = [os.path.basename(name) for name in objects]
+    folder = os.path.dirname(objects[0])
+    command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "--strip-debug", "-o", output, *names]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"linking failed: {result.stderr.strip() or 'is ziglang installed?'}")
+
+
+_link.output_format = "so"  # type: ignore[attr-defined]  # export_library asks for it

@@ -1,0 +1,147 @@
+"""Cut the primitive graph into stages: one Relax function each, with only the weights it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvmpipe.passes.base import CompileState, required
+from tvmpipe.passes.graph.primitives import PrimitiveGraph, map_tensors
+from tvmpipe.passes.graph.stages import StageShape
+from tvmpipe.passes.graph.weights import Weight
+from tvmpipe.passes.planning.plan import Plan
+
+ENTRY = "main"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A convex part of the graph on one device, or on several that take turns.
+
+    Attributes: `name` "s0", "s1", ... in an order they can run in, of a spare plan with the lost device before it
+    ("pi-s0"); `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any,
+    one tuple of all weights, and returns a tuple of the outputs; `weights` in the order of that tuple.
+    """
+
+    name: str
+    shape: StageShape
+    module: Any
+    weights: tuple[Weight, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its weights, each once."""
+        return sum(weight.array.nbytes for weight in self.weights)
+
+    @property
+    def hosted(self) -> dict[str, str]:
+        """Device -> what the stage is called there: "s1@pi-a" where devices take turns, in their order."""
+        several = len(self.shape.devices) > 1
+        return {device: f"{self.name}@{device}" if several else self.name for device in self.shape.devices}
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Emit a module for each stage of the plan and of every spare plan; fill in `stages`, also of `spares`."""
+
+    name: str = "partition"
+
+    def apply(self, state: CompileState) -> CompileState:
+        graph: PrimitiveGraph = required(state.graph, "graph")
+        plan: Plan = required(state.plan, "plan")
+
+        def emit(prefix: str, shapes: Sequence[StageShape]) -> tuple[Stage, ...]:
+            return tuple(
+                _emit(graph, state.module, f"{prefix}s{position}", shape) for position, shape in enumerate(shapes)
+            )
+
+        spares = tuple(replace(spare, stages=emit(f"{spare.lost}-", spare.plan.stages)) for spare in state.spares)
+        return replace(state, stages=emit("", plan.stages), spares=spares)
+
+
+def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
+    emitter = _Emitter(graph, module)
+    stage_module = emitter.run(sorted((*shape.primitives, *shape.repeated)), shape.inputs, shape.outputs)
+    return Stage(name, shape, stage_module, tuple(emitter.weights))
+
+
+class _Emitter:
+    """Writes calls of primitives into a new module, turning tensor constants into parameters."""
+
+    def __init__(self, graph: PrimitiveGraph, module: Any) -> None:
+        self.graph = graph
+        self.module = module
+        self.pool = graph.pool
+        self.weights: list[Weight] = []
+        self.weight_types: list[Any] = []
+        self.position_of: dict[str, int] = {}  # name of a weight -> its place among the weights
+        self.weight_variables: list[Any] = []
+        self.variable_of: dict[int, Any] = {}  # value id -> variable in the new function
+
+    def run(self, inside: list[int], inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Any:
+        import tvm
+        from tvm import relax
+
+        functions = {
+            gvar: self.module[gvar]
+            for index in inside
+            for gvar in self.graph.primitives[index].call.args
+            if isinstance(gvar, tvm.ir.GlobalVar)
+        }
+        # The weights' tuple must be known before the body.
+        for index in inside:
+            for argument in self.graph.primitives[index].call.args:
+                map_tensors(argument, lambda variable: variable, self._collect)
+        arguments = []
+        for position, value in enumerate(inputs):
+            spec = self.graph.values[value].spec
+            self.variable_of[value] = relax.Var(f"input{position}", relax.TensorType(list(spec.shape), spec.dtype))
+            arguments.append(self.variable_of[value])
+        builder = relax.BlockBuilder(tvm.IRModule(functions))
+        # One tuple: over RPC, TVM's virtual machine copies each tensor argument but passes a tuple as it is.
+        if self.weights:
+            arguments.append(relax.Var("weights", relax.TupleType(self.weight_types)))
+        with builder.function(ENTRY, arguments):
+            with builder.dataflow():
+                for position in range(len(self.weights)):
+                    self.weight_variables.append(builder.emit(relax.TupleGetItem(arguments[-1], position)))
+                for index in inside:
+                    self._call(builder, index)
+                result = builder.emit_output(relax.Tuple([self.variable_of[value] for value in outputs]))
+            builder.emit_func_output(result)
+        module = builder.get()
+        module[ENTRY] = module[ENTRY].with_attr("num_input", len(inputs))
+        return module
+
+    def _call(self, builder: Any, index: int) -> None:
+        import tvm
+        from tvm import relax
+
+        primitive = self.graph.primitives[index]
+        arguments = [map_tensors(argument, self._variable, self._weight) for argument in primitive.call.args]
+        call = tvm.ir.Call(primitive.call.op, arguments, primitive.call.attrs, primitive.call.ty_args)
+        result = builder.emit(call)
+        if isinstance(result.ty, relax.TupleType):
+            for position, value in enumerate(primitive.outputs):
+                self.variable_of[value] = builder.emit(relax.TupleGetItem(result, position))
+        else:
+            self.variable_of[primitive.outputs[0]] = result
+
+    def _variable(self, variable: Any) -> Any:
+        from tvm import relax
+
+        values = [self.variable_of[value] for value in self.graph.value_of[variable]]
+        return relax.Tuple(values) if isinstance(variable.ty, relax.TupleType) else values[0]
+
+    def _collect(self, constant: Any) -> Any:
+        """Remember a constant as a weight; equal constants are one."""
+        weight = self.pool.find(constant)
+        if weight.name not in self.position_of:
+            self.position_of[weight.name] = len(self.weights)
+            self.weights.append(weight)
+            self.weight_types.append(constant.ty)
+        return constant
+
+    def _weight(self, constant: Any) -> Any:
+        return self.weight_variables[self.position_of[self.pool.find(constant).name]]

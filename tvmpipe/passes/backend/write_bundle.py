@@ -1,0 +1,201 @@
+"""Write stages, weights, plans and report into a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from safetensors.numpy import save_file
+
+from tvmpipe.bundle import MANIFEST, Bundle
+from tvmpipe.files import TemporaryFolder, hash_file
+from tvmpipe.manifest import (
+    FORMAT_VERSION,
+    CodeEntry,
+    DeviceEntry,
+    FileEntry,
+    LinkEntry,
+    Manifest,
+    ModelEntry,
+    PlanEntry,
+    Predicted,
+    StageEntry,
+    StageTensor,
+    Turn,
+)
+from tvmpipe.passes.backend.memory import held_bytes
+from tvmpipe.passes.backend.partition import Stage
+from tvmpipe.passes.base import CompileState, Signature, required
+from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.weights import group_by_readers
+from tvmpipe.passes.planning.cost_table import CostTable
+from tvmpipe.passes.planning.evaluate import stage_seconds
+from tvmpipe.passes.planning.plan import Plan, to_yaml
+from tvmpipe.passes.reports.report import render_html, report
+from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
+
+
+@dataclass(frozen=True)
+class WriteBundle:
+    """Fill in `bundle`: a directory that is deleted with the object unless it is saved."""
+
+    name: str = "bundle"
+
+    def apply(self, state: CompileState) -> CompileState:
+        plan: Plan = required(state.plan, "plan")
+        signature: Signature = required(state.signature, "signature")
+        owned = TemporaryFolder("tvmpipe-")
+        root = Path(owned.name) / "bundle"
+        root.mkdir()
+        (root / "stages").mkdir()
+        (root / "weights").mkdir()
+        writer = _Writer(root, state)
+        plans = (
+            writer.plan(None, plan, state.stages),
+            *(writer.plan(spare.lost, spare.plan, spare.stages) for spare in state.spares),
+        )
+        (root / "plan.yaml").write_text(to_yaml(plan, signature.sha256), encoding="utf-8")
+        facts = report(state)
+        (root / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (root / "report.html").write_text(render_html(facts), encoding="utf-8")
+        manifest = _manifest(root, state, signature, plans)
+        (root / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (root / f"{MANIFEST}.sha256").write_text(hash_file(root / MANIFEST) + "\n", encoding="utf-8")
+        return replace(state, bundle=Bundle(root, manifest, owned))
+
+
+class _Writer:
+    """Writes libraries and weights, each once, and describes the plans that use them."""
+
+    def __init__(self, root: Path, state: CompileState) -> None:
+        self.root = root
+        self.cluster = state.cluster
+        self.graph: PrimitiveGraph = required(state.graph, "graph")
+        self.costs: CostTable = required(state.costs, "costs")
+        self.names = {v: n for n, v in (*self.graph.model_outputs.items(), *self.graph.model_inputs.items())}
+        self.library_of = self._write_libraries(state)
+        self.allocated_bytes = {made.stage: made.allocated_bytes for made in state.libraries}
+        self.file_of = self._write_weights(state)  # name of a weight -> the file it lies in
+
+    def plan(self, lost: str | None, plan: Plan, stages: Sequence[Stage]) -> PlanEntry:
+        """A plan whose files are written."""
+        return PlanEntry(
+            lost=lost,
+            predicted=Predicted(period_s=plan.period_s, latency_s=plan.latency_s),
+            inflight=plan.in_flight.samples,
+            on_links=plan.in_flight.on_links,
+            stages=tuple(entry for stage in stages for entry in self._entries(stage)),
+            links=tuple(
+                LinkEntry(
+                    sender=link.sender,
+                    receiver=link.receiver,
+                    encoding=link.encoding,
+                    size_bytes=link.size_bytes,
+                    share=link.share,
+                    predicted_s=link.busy_s,
+                    bandwidth_bps=self.cluster.link(link.sender, link.receiver).bandwidth_bps,
+                    latency_s=self.cluster.link(link.sender, link.receiver).latency_s,
+                )
+                for link in plan.links
+            ),
+        )
+
+    def _entries(self, stage: Stage) -> list[StageEntry]:
+        """A stage on each of its devices."""
+        hosted = stage.hosted
+        return [
+            self._entry(stage, name, device, Turn(place=place, of=len(hosted)))
+            for place, (device, name) in enumerate(hosted.items())
+        ]
+
+    def _entry(self, stage: Stage, name: str, device: str, turn: Turn) -> StageEntry:
+        shape = stage.shape
+        return StageEntry(
+            name=name,
+            device=device,
+            turn=turn,
+            library=self.library_of[name],
+            weight_files=tuple(dict.fromkeys(self.file_of[weight.name] for weight in stage.weights)),
+            weight_names=tuple(weight.name for weight in stage.weights),
+            weight_bytes=stage.weight_bytes,
+            activation_bytes=held_bytes(self.graph, shape, self.allocated_bytes[name]),
+            inputs=tuple(self._tensor(value) for value in shape.inputs),
+            outputs=tuple(self._tensor(value) for value in shape.outputs),
+            predicted_compute_s=stage_seconds(self.graph, self.costs, shape, device),
+        )
+
+    def _tensor(self, value: int) -> StageTensor:
+        spec = self.graph.values[value].spec
+        return StageTensor(value=value, spec=spec.model_copy(update={"name": self.names.get(value, f"t{value}")}))
+
+    def _write_libraries(self, state: CompileState) -> dict[str, FileEntry]:
+        written: dict[str, FileEntry] = {}
+        for made in state.libraries:
+            if made.name not in written:
+                path = self.root / "stages" / f"{made.name}.so"
+                path.write_bytes(made.library)
+                written[made.name] = _entry(self.root, path)
+        return {made.stage: written[made.name] for made in state.libraries}
+
+    def _write_weights(self, state: CompileState) -> dict[str, FileEntry]:
+        stages = [*state.stages, *(stage for spare in state.spares for stage in spare.stages)]
+        arrays = {weight.name: weight.array for stage in stages for weight in stage.weights}
+        groups = group_by_readers({stage.name: [weight.name for weight in stage.weights] for stage in stages})
+        file_of = {}
+        for number, group in enumerate(groups):
+            path = self.root / "weights" / f"w{number}.safetensors"
+            save_file({name: arrays[name] for name in group}, path)
+            file_of.update(dict.fromkeys(group, _entry(self.root, path)))
+        return file_of
+
+
+def _entry(root: Path, file: Path) -> FileEntry:
+    return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file), size_bytes=file.stat().st_size)
+
+
+def _manifest(root: Path, state: CompileState, signature: Signature, plans: tuple[PlanEntry, ...]) -> Manifest:
+    graph: PrimitiveGraph = required(state.graph, "graph")
+    used = {name for plan in plans for name in plan.devices}
+    return Manifest(
+        format=FORMAT_VERSION,
+        tools={name: version(name) for name in ("tvmpipe", "apache-tvm", "apache-tvm-ffi")},
+        model=ModelEntry(
+            name=signature.name, sha256=signature.sha256, inputs=signature.inputs, outputs=signature.outputs
+        ),
+        objective=state.options.objective,
+        devices=tuple(
+            DeviceEntry(
+                name=device.name,
+                key=device.key,
+                target=device.target.name,
+                triple=device.target.triple,
+                cpu=device.target.cpu,
+                threads=device.threads,
+                memory_bytes=device.memory_bytes,
+            )
+            for device in state.cluster.devices
+            if device.name in used
+        ),
+        model_inputs=dict(graph.model_inputs),
+        model_outputs=dict(graph.model_outputs),
+        plans=plans,
+        code=_code(state),
+        files=tuple(_entry(root, file) for file in sorted(root.rglob("*")) if file.is_file()),
+    )
+
+
+def _code(state: CompileState) -> CodeEntry | None:
+    """What is compiled, unless by other schedules than those whose costs are known."""
+    costs: CostTable = required(state.costs, "costs")
+    if state.options.records is not None:
+        return None
+    calls: dict[str, dict[str, int]] = {}
+    for stage in (*state.stages, *(stage for spare in state.spares for stage in spare.stages)):
+        keys = [costs.works[index].key for index in (*stage.shape.primitives, *stage.shape.repeated)]
+        if all(keys):  # what runs as no TIR function has none
+            calls |= {name: dict(sorted(Counter(keys).items())) for name in stage.hosted.values()}
+    return CodeEntry(schedule=SCHEDULE_VERSION, calls=calls)

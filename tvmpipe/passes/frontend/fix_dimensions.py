@@ -1,0 +1,119 @@
+"""Every input of a model with its extents: those in the file, and what the user says of the open ones."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from tvmpipe.errors import InputError, UnsupportedModelError
+from tvmpipe.passes.frontend.index_bounds import index_bounds
+from tvmpipe.passes.frontend.unsupported import DTYPES
+from tvmpipe.tensors import TensorSpec
+
+
+def fix_inputs(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
+) -> tuple[TensorSpec, ...]:
+    """Write extents into the model's inputs, which must all be static then, and return the inputs.
+
+    `shapes` are of whole inputs, by name; `dims` of open dimensions, by the names that the file gives them, wherever
+    they occur. Raises InputError for what does not fit, and one that names all dimensions that are still open.
+    """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    values = [value for value in model.graph.input if value.name not in initializers]
+    for value in values:
+        if not value.type.HasField("tensor_type"):
+            kind = value.type.WhichOneof("value") or "untyped"
+            raise UnsupportedModelError(f"input {value.name!r} is of kind {kind}; only tensors can be compiled")
+    _check_names(values, shapes, dims)
+    for value in values:
+        _fix_dims(value, dims)
+        if value.name in shapes:
+            _fix_shape(value, shapes[value.name], dims)
+    still_open = [value for value in values if _extents(value) is None]
+    if still_open:
+        raise InputError(_open(still_open))
+    bounds = index_bounds(model)
+    return tuple(_spec(value, bounds.get(value.name)) for value in values)
+
+
+def _check_names(
+    values: Sequence[onnx.ValueInfoProto], shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
+) -> None:
+    names = [value.name for value in values]
+    for name in shapes:
+        if name not in names:
+            raise InputError(f"--shape names {name!r}, which is no input of the model; allowed: {', '.join(names)}")
+    known = list(dict.fromkeys(dim.dim_param for value in values for dim in _dims(value) if dim.dim_param))
+    for name, extent in dims.items():
+        if name not in known:
+            allowed = f"allowed: {', '.join(known)}" if known else "none of its open dimensions has a name"
+            raise InputError(f"--dim names {name!r}, which is no open dimension of the model's inputs; {allowed}")
+        if extent < 1:
+            raise InputError(f"--dim {name}={extent} is no extent; an open dimension takes any number from 1")
+
+
+def _dims(value: onnx.ValueInfoProto) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+def _fix_dims(value: onnx.ValueInfoProto, dims: Mapping[str, int]) -> None:
+    for dim in _dims(value):
+        if dim.dim_param in dims:
+            dim.dim_value = dims[dim.dim_param]
+
+
+def _fix_shape(value: onnx.ValueInfoProto, given: tuple[int, ...], dims: Mapping[str, int]) -> None:
+    tensor = value.type.tensor_type
+    own = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
+    mismatch = len(given) != len(own) or any(d > 0 and d != g for d, g in zip(own, given, strict=False))
+    if (tensor.HasField("shape") and mismatch) or any(extent < 1 for extent in given):
+        after = " after --dim" if dims else ""
+        raise InputError(
+            f"--shape {value.name}={','.join(map(str, given))} does not fit the model's "
+            f"[{_show(value)}]{after}; open dimensions take any number from 1"
+        )
+    value.CopyFrom(helper.make_tensor_value_info(value.name, tensor.elem_type, given))
+
+
+def _extents(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    extents = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in _dims(value))
+    return None if any(extent < 0 for extent in extents) else extents
+
+
+def _open(values: Sequence[onnx.ValueInfoProto]) -> str:
+    """What is open in which inputs, and options that would fix all of it."""
+    where = ", ".join(f"{value.name!r} has open dimensions [{_show(value)}]" for value in values)
+    options: dict[str, None] = {}
+    for value in values:
+        missing = [dim for dim in _dims(value) if not dim.HasField("dim_value") or dim.dim_value < 0]
+        if missing and all(dim.dim_param for dim in missing):
+            options.update(dict.fromkeys(f"--dim {shlex.quote(dim.dim_param)}=1" for dim in missing))
+        else:
+            ones = ",".join(str(dim.dim_value) if dim.dim_value > 0 else "1" for dim in _dims(value)) or "1"
+            options[f"--shape {shlex.quote(value.name)}={ones}"] = None
+    return f"input {where}; fix them, for example with {' '.join(options)}"
+
+
+def _show(value: onnx.ValueInfoProto) -> str:
+    return ",".join(str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in _dims(value))
+
+
+def _spec(value: onnx.ValueInfoProto, below: int | None) -> TensorSpec:
+    kind = value.type.tensor_type.elem_type
+    dtype = onnx.TensorProto.DataType.Name(kind).lower()
+    if kind != onnx.TensorProto.STRING:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name
+    if dtype not in DTYPES:
+        allowed = ", ".join(sorted(DTYPES))
+        raise UnsupportedModelError(f"input {value.name!r} has elements of type {dtype}; allowed: {allowed}")
+    extents = _extents(value)
+    assert extents is not None
+    return TensorSpec(name=value.name, shape=extents, dtype=dtype, below=below)

@@ -1,0 +1,110 @@
+"""ONNX -> Relax: read, check, fix dimensions, fold constants and shapes, import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+
+from tvmpipe.errors import UnsupportedModelError, last_line
+from tvmpipe.passes.base import CompileState, Signature
+from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
+from tvmpipe.passes.frontend.read_model import read_model
+from tvmpipe.passes.frontend.simplify import quiet, simplify
+from tvmpipe.passes.frontend.unsupported import DTYPES, check_operators, label
+from tvmpipe.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class ImportOnnx:
+    """Read `state.source` and fill in `module` and `signature`."""
+
+    name: str = "import"
+
+    def apply(self, state: CompileState) -> CompileState:
+        model, name, digest = read_model(state.source)
+        inputs = fix_inputs(model, state.options.shapes, state.options.dims)
+        forget_declared(model)
+        simplified, notes = simplify(model, inputs)
+        module = _to_relax(simplified)
+        outputs = _output_specs(module, simplified.graph)
+        signature = Signature(name, digest, inputs, outputs)
+        kept = [value.name for value in simplified.graph.input]
+        module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
+        return replace(state, module=module, signature=signature, notes=state.notes + notes)
+
+
+def forget_declared(model: onnx.ModelProto) -> None:
+    """Drop what the file says of shapes behind its inputs: some exporters declare false ones, and ours are inferred.
+
+    The types of elements stay, which no file may leave out.
+    """
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+
+
+def _to_relax(model: onnx.ModelProto) -> Any:
+    """Import, naming the node that TVM cannot take."""
+    import tvm
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    check_operators(model, frozenset((*onnx_frontend._get_convert_map(), "Constant", "If")))
+
+    class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
+        """TVM's importer, remembering which node it is at."""
+
+        current_node: str = ""
+
+        def _parse_value_proto(self, value_proto: Any) -> Any:
+            if isinstance(value_proto, onnx.NodeProto):
+                self.current_node = f"{label(value_proto)} ({value_proto.op_type})"
+            return super()._parse_value_proto(value_proto)
+
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    importer = Importer(shape_dict={}, dtype_dict="float32", keep_params_in_input=False)
+    try:
+        with quiet():
+            module = importer.from_onnx(model.graph, opset)
+            return tvm.relax.transform.Normalize()(module)
+    except Exception as error:  # TVM raises every kind of exception from its converters
+        where = f"node {importer.current_node}" if importer.current_node else "the model"
+        raise UnsupportedModelError(f"TVM cannot import {where}: {last_line(error)}") from error
+
+
+def _output_specs(module: Any, graph: onnx.GraphProto) -> tuple[TensorSpec, ...]:
+    """Names, shapes and dtypes of what `main` returns, which must be what ONNX infers of the outputs where it does."""
+    from tvm import relax
+
+    returned = module["main"].ret_ty
+    types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
+    if len(types) != len(graph.output):
+        raise UnsupportedModelError(f"TVM imports {len(types)} outputs where the model has {len(graph.output)}")
+    specs = []
+    for ty, output in zip(types, graph.output, strict=True):
+        spec = tensor_spec(ty, output.name)
+        inferred = output.type.tensor_type
+        dims = [dim.dim_value for dim in inferred.shape.dim]
+        same = len(dims) == len(spec.shape) and all(d < 1 or d == s for d, s in zip(dims, spec.shape, strict=True))
+        if inferred.HasField("shape") and not same:
+            raise UnsupportedModelError(
+                f"TVM computes output {output.name!r} with shape {list(spec.shape)}, and ONNX infers {dims}"
+            )
+        specs.append(spec)
+    return tuple(specs)
+
+
+def tensor_spec(ty: Any, name: str) -> TensorSpec:
+    """The spec of a Relax tensor type. Raises UnsupportedModelError unless its shape is static."""
+    from tvm import relax, tirx
+
+    if not isinstance(ty, relax.TensorType):
+        kind = "a shape" if isinstance(ty, relax.ShapeType) else "a tuple or an object"
+        raise UnsupportedModelError(f"{name} is {kind} and not a tensor; it cannot be compiled")
+    if not isinstance(ty.shape, relax.ShapeExpr) or not all(isinstance(d, tirx.IntImm) for d in ty.shape.values):
+        raise UnsupportedModelError(f"the shape of {name} depends on the data; only static shapes can be compiled")
+    if str(ty.dtype) not in DTYPES:
+        raise UnsupportedModelError(f"{name} has elements of type {ty.dtype}; allowed: {', '.join(sorted(DTYPES))}")
+    return TensorSpec(name=name, shape=tuple(int(d) for d in ty.shape.values), dtype=str(ty.dtype))

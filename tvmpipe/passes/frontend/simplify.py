@@ -1,0 +1,107 @@
+"""A model without what need not run: folded here, then simplified by onnxslim, and believed only once it is compared.
+
+Folding comes first so that onnxslim never sees arithmetic on shapes, which it may get wrong; and an optimiser's result
+is taken only where it computes what the given model does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import onnx
+from onnx import helper
+
+from tvmpipe.errors import last_line
+from tvmpipe.passes.frontend.agreement import CannotCompareError, Original
+from tvmpipe.passes.frontend.fold_static import fold_static
+from tvmpipe.passes.frontend.weightless import on_structure
+from tvmpipe.tensors import TensorSpec
+
+logger = logging.getLogger(__name__)
+
+
+def simplify(model: onnx.ModelProto, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """`model` (static inputs, nodes in order) made smaller, and notes on what was not done.
+
+    The result has the same inputs (perhaps without those that nothing reads) and outputs.
+    """
+    folded = fold_static(model)
+    _binary_sums(folded)
+    slimmed, notes = _slim(folded)
+    try:
+        original = Original(model, inputs)
+    except CannotCompareError as error:
+        note = f"{error}, so that nothing shows that simplifying keeps its results: it goes on without onnxslim"
+        return folded, _told(note, *notes)
+    if slimmed is not None:
+        difference = original.difference(slimmed)
+        if difference is None:
+            return slimmed, notes
+        notes = _told(f"onnxslim changed what the model computes and was skipped: {difference}", *notes)
+    difference = original.difference(folded)
+    if difference is None:
+        return folded, notes
+    note = f"folding constants changed what the model computes and was skipped: {difference}"
+    return model, _told(note, *notes)
+
+
+def _told(note: str, *others: str) -> tuple[str, ...]:
+    logger.warning(note)
+    return (*others, note)
+
+
+def _slim(model: onnx.ModelProto) -> tuple[onnx.ModelProto | None, tuple[str, ...]]:
+    """What onnxslim makes of a model; None, and why, where that is of no use."""
+    import onnxslim
+
+    def slim(structure: onnx.ModelProto) -> onnx.ModelProto:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(structure)
+        simplified: onnx.ModelProto = onnxslim.slim(copy)
+        return simplified
+
+    try:
+        with quiet():
+            slimmed = on_structure(model, slim)
+    except Exception as error:  # noqa: BLE001  # an optimiser may fail on any valid model; it is not needed then
+        return None, _told(f"onnxslim could not simplify the model and was skipped: {last_line(error)}")
+    # It may have dropped what it thinks unused; a changed signature is not acceptable.
+    if [value.name for value in slimmed.graph.output] != [value.name for value in model.graph.output]:
+        return None, _told("onnxslim changed the outputs of the model and was skipped")
+    return slimmed, ()
+
+
+def _binary_sums(model: onnx.ModelProto) -> None:
+    """Sum of several inputs -> chain of Add, which TVM fuses; its importer stacks and reduces a Sum."""
+    # Copies: clearing the field below would clear the nodes themselves.
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
+    if not any(_is_sum(node) for node in nodes):
+        return
+    del model.graph.node[:]
+    for node in nodes:
+        if not _is_sum(node):
+            model.graph.node.append(node)
+            continue
+        left = node.input[0]
+        for position, right in enumerate(node.input[1:], start=1):
+            last = position == len(node.input) - 1
+            result = node.output[0] if last else f"{node.output[0]}/sum{position}"
+            name = f"{node.name}/add{position}"
+            model.graph.node.append(helper.make_node("Add", [left, right], [result], name=name))
+            left = result
+
+
+def _is_sum(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Sum" and node.domain in ("", "ai.onnx") and len(node.input) > 1
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing that is printed meanwhile gets to stdout, which belongs to our caller's data."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,137 @@
+"""From a placement to stages: which primitives run as one, what crosses their borders, what they hold."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+
+from tvmpipe.passes.graph.contraction import contract
+from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.replicas import members_of
+
+
+@dataclass(frozen=True)
+class StageShape:
+    """A stage before any code is made for it.
+
+    Attributes: `device` its place, which may be several devices (see turns.py); `primitives` placed in it, by index in
+    running order; `repeated` primitives that depend on no input and are computed again wherever they are read;
+    `inputs`, `outputs` ids of the values that cross.
+    """
+
+    device: str
+    primitives: tuple[int, ...]
+    repeated: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that run it, in the order of their turns."""
+        return members_of(self.device)
+
+
+def derive_stages(graph: PrimitiveGraph, placement: Mapping[str, str], *, eager: bool = False) -> list[StageShape]:
+    """The stages of a placement (primitive name -> device), in an order in which they can run.
+
+    A primitive's depth counts how often a path to it changes device. Primitives of one depth and device form a
+    stage: every edge between two stages leads to a larger depth, so that the graph of stages has no cycle.
+    Stages of one device are then joined where that keeps it so. With `eager` a stage also ends after a primitive
+    that another device waits for, and none are joined: a stage gives its results out only at its end.
+    """
+    dag = graph.digraph()
+    device_of = {index: placement[graph.primitives[index].name] for index in dag}
+    awaited = {a for a, b in dag.edges if device_of[a] != device_of[b]} if eager else set()
+    depth: dict[int, int] = {}
+    for index in sorted(dag):
+        steps = (
+            depth[before] + (device_of[before] != device_of[index] or before in awaited)
+            for before in dag.predecessors(index)
+        )
+        depth[index] = max(steps, default=0)
+    members: dict[tuple[int, str], list[int]] = {}
+    for index in sorted(dag):
+        members.setdefault((depth[index], device_of[index]), []).append(index)
+    stages = nx.DiGraph()
+    stages.add_nodes_from(members)
+    for before, after in dag.edges:
+        a, b = (depth[before], device_of[before]), (depth[after], device_of[after])
+        if a != b:
+            stages.add_edge(a, b)
+    if not eager:
+        _join(stages, members)
+    order = nx.lexicographical_topological_sort(stages, key=lambda stage: members[stage][0])
+    return [_shape(graph, stage[1], tuple(sorted(members[stage]))) for stage in order]
+
+
+def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
+    """The most bytes of tensors that a stage holds at once on its device.
+
+    Its inputs twice (the one set of buffers that it reads, and a sample that is received meanwhile), and what is
+    alive between its primitives; results stay to its end.
+    """
+    inside = sorted((*stage.primitives, *stage.repeated))
+    position = {index: place for place, index in enumerate(inside)}
+    last = len(inside) - 1
+    change = [0] * (last + 2)
+    for index in inside:
+        for value in graph.primitives[index].outputs:
+            readers = [position[i] for i in inside if value in graph.primitives[i].inputs]
+            end = last if value in stage.outputs else max(readers, default=position[index])
+            change[position[index]] += graph.values[value].spec.size_bytes
+            change[end + 1] -= graph.values[value].spec.size_bytes
+    inputs = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
+    return 2 * inputs + max(itertools.accumulate(change))
+
+
+def _join(stages: nx.DiGraph, members: dict[tuple[int, str], list[int]]) -> None:
+    """Join stages of one device wherever no path leads from one to the other through a third."""
+    pairs = [(a, b) for a, b in itertools.combinations(sorted(members), 2) if a[1] == b[1]]
+    while any(_joined(stages, members, a, b) for a, b in pairs):
+        pairs = [(a, b) for a, b in pairs if a in members and b in members]
+
+
+def _joined(
+    stages: nx.DiGraph, members: dict[tuple[int, str], list[int]], a: tuple[int, str], b: tuple[int, str]
+) -> bool:
+    if not contract(stages, a, b):
+        return False
+    members[a] += members.pop(b)
+    return True
+
+
+def _shape(graph: PrimitiveGraph, device: str, primitives: tuple[int, ...]) -> StageShape:
+    repeated = _constants_read(graph, primitives)
+    inside = sorted((*primitives, *repeated))
+    made = {value for index in inside for value in graph.primitives[index].outputs}
+    read = dict.fromkeys(value for index in inside for value in graph.primitives[index].inputs)
+    members = set(primitives)
+    results = set(graph.model_outputs.values())
+    outputs = tuple(
+        value
+        for index in primitives
+        for value in graph.primitives[index].outputs
+        if value in results or any(reader not in members for reader in graph.readers[value])
+    )
+    return StageShape(device, primitives, repeated, tuple(value for value in read if value not in made), outputs)
+
+
+def _constants_read(graph: PrimitiveGraph, primitives: tuple[int, ...]) -> tuple[int, ...]:
+    found: set[int] = set()
+    pending = list(primitives)
+    while pending:
+        for value in graph.primitives[pending.pop()].inputs:
+            producer = graph.values[value].producer
+            if producer is not None and graph.primitives[producer].constant and producer not in found:
+                found.add(producer)
+                pending.append(producer)
+    return tuple(sorted(found))
+
+
+def returns_of(stages: Sequence[StageShape]) -> int:
+    """How often samples come to a device that they have been on, over all devices."""
+    visits = [device for stage in stages for device in stage.devices]
+    return len(visits) - len(set(visits))

@@ -1,0 +1,48 @@
+"""What follows a reduction in the same primitive: bias, activation, residual, all computed at the tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmpipe.passes.kernels.inspect import SPATIAL, NotApplicable, blocks_of, extents
+
+
+def fold_epilogue(schedule: Any, main: Any) -> Any:
+    """The one block that reads what `main` computes and writes the primitive's result, in `main`'s own indices.
+
+    Elementwise blocks after `main` are inlined into the last of them; where there are none, a copy is made.
+    """
+    consumers = schedule.get_consumers(main)
+    if not consumers:
+        return schedule.cache_write(main, 0, "local")
+    while True:
+        following = [block for block in _after(schedule, main) if schedule.get_consumers(block)]
+        if not following:
+            break
+        schedule.compute_inline(following[0])
+    (last,) = _after(schedule, main)
+    if (
+        any(int(variable.iter_type) != SPATIAL for variable in schedule.get(last).iter_vars)
+        or len(schedule.get(last).writes) != 1
+    ):
+        raise NotApplicable("what follows the reduction is not elementwise")
+    main_shape = [
+        int(variable.dom.extent) for variable in schedule.get(main).iter_vars if int(variable.iter_type) == SPATIAL
+    ]
+    if extents(schedule, schedule.get_loops(last)) != main_shape:
+        raise NotApplicable("what follows the reduction has another shape")
+    schedule.set_scope(main, 0, "local")
+    return last
+
+
+def is_cheap(schedule: Any, block: Any) -> bool:
+    """Whether unrolling the block over a whole tile leaves code of a sensible size."""
+    return len(str(schedule.get(block).body)) < 600
+
+
+def _after(schedule: Any, main: Any) -> list[Any]:
+    """Blocks that depend on `main`, in order."""
+    name = schedule.get(main).name_hint
+    blocks = blocks_of(schedule)
+    place = next(i for i, block in enumerate(blocks) if schedule.get(block).name_hint == name)
+    return blocks[place + 1 :]

@@ -1,0 +1,245 @@
+"""Assign primitives to devices: the planners' placements, priced as the executor runs them, and the best taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tvmpipe.errors import InfeasibleError, PlanError
+from tvmpipe.passes.base import CompileState, required
+from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.replicas import group_name
+from tvmpipe.passes.graph.stages import returns_of
+from tvmpipe.passes.placement.feasible import first_fit
+from tvmpipe.passes.placement.latency.bounds import relaxation_s, windows
+from tvmpipe.passes.placement.latency.instance import read
+from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
+from tvmpipe.passes.placement.problem import Problem
+from tvmpipe.passes.placement.reduce.coalesce import tidied
+from tvmpipe.passes.placement.solve import solve
+from tvmpipe.passes.placement.throughput.period_bounds import period_bound_in_turn
+from tvmpipe.passes.placement.throughput.replicas import least_period_replicated
+from tvmpipe.passes.planning.cost_table import CostTable
+from tvmpipe.passes.planning.evaluate import Price, price, price_single_devices, price_stages
+from tvmpipe.passes.planning.plan import Pessimistic, Plan, explain_missing, read_placement, resolve_pins
+from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
+from tvmpipe.targets.description.cluster import Cluster
+from tvmpipe.units import format_duration
+
+_CLOSE = 1.03  # estimates are no better: among plans this close to the best, the one of fewest stages is taken
+# What a sample's return to a device that it has been on adds to the period, in parts of it: it waits there for others.
+# Measured on emulated devices: 5 returns took 1.03 to 1.05 times the period of the plan, 35 took 1.4 times.
+_RETURN = 0.01
+_SLACKS = (1.01, 1.03, 1.08)  # of the planners' period, in exchange for fewer stages, whose cost they do not know
+_GAP = 5e-3  # plans closer than this to the bound count as optimal; estimates are not that good
+_ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
+_CONTIGUOUS = 0.3  # part of the time for plans of one stage a device
+_IN_TURN = 0.4  # part of the time for plans with devices that take turns, where they are asked for
+_RELAXATION_S = 5.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Choose a placement, or follow `options.plan_file`; fill in `plan`.
+
+    Raises InfeasibleError when no placement fits the memories, PlanError when a plan file or pin is wrong.
+    """
+
+    name: str = "place"
+
+    def apply(self, state: CompileState) -> CompileState:
+        graph: PrimitiveGraph = required(state.graph, "graph")
+        expected: CostTable = required(state.costs, "costs")
+        cluster, options = state.cluster, state.options
+        costs = expected.pessimistic() if options.robust else expected
+        pins = resolve_pins(graph, options.pins)
+        _check_pins(pins, cluster)
+        single = price_single_devices(graph, expected, cluster, options.objective)
+        bound: float | None = None
+        if options.plan_file is not None:
+            digest = required(state.signature, "signature").sha256
+            placement = read_placement(options.plan_file, graph, cluster, digest)
+            broken = next((name for name, device in pins.items() if placement[name] != device), None)
+            if broken:
+                raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {placement[broken]!r}")
+            chosen = Candidate("plan file", placement, price(graph, costs, cluster, placement, options.objective))
+            if chosen.price.missing_bytes:
+                raise InfeasibleError(f"the plan file does not fit: {explain_missing(chosen.price.loads)}")
+        else:
+            chosen, bound = _Search(state, graph, costs, pins).run()
+        pessimistic = None
+        if options.robust:
+            pessimistic = Pessimistic(chosen.price.period_s, chosen.price.latency_s, bound)
+            chosen = replace(chosen, price=price_stages(graph, expected, cluster, chosen.price.stages))
+        plan = Plan(
+            objective=options.objective,
+            placement=chosen.placement,
+            stages=chosen.price.stages,
+            period_s=chosen.price.period_s,
+            latency_s=chosen.price.latency_s,
+            links_s=chosen.price.links_s,
+            loads=chosen.price.loads,
+            links=chosen.price.links,
+            bound_s=None if options.robust else bound,
+            pessimistic=pessimistic,
+            origin=chosen.origin,
+            single_device_s={
+                name: None if priced.missing_bytes else priced.figure(options.objective)
+                for name, priced in single.items()
+            },
+        )
+        return replace(state, plan=plan, unplanned=state)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A placement, where it comes from, and its price."""
+
+    origin: str
+    placement: dict[str, str]
+    price: Price
+
+
+class _Search:
+    """Collects candidates that fit and keep the pins, and remembers the one that came closest to fitting."""
+
+    def __init__(self, state: CompileState, graph: PrimitiveGraph, costs: CostTable, pins: Mapping[str, str]) -> None:
+        self.graph, self.costs, self.cluster, self.pins = graph, costs, state.cluster, pins
+        self.objective = state.options.objective
+        self.in_turn = state.options.replicate and self.objective == "throughput"
+        self.deadline = Deadline(state.options.time_limit_s)
+        self.tell = state.tell
+        self.problem = problem_from_graph(graph, costs, state.cluster, self.objective, pins)
+        self.fitting: list[Candidate] = []
+        self.closest: Candidate | None = None
+
+    def run(self) -> tuple[Candidate, float | None]:
+        """The best candidate and a bound on its figure, None when there is none."""
+        for device in range(self.problem.device_count):
+            self.offer("single device", [device] * self.problem.node_count, self.problem)
+        self.fill()
+        bound = self.search() if self.problem.device_count > 1 else None
+        if not self.fitting:
+            assert self.closest is not None
+            closest = explain_missing(self.closest.price.loads)
+            raise InfeasibleError(f"no placement was found that fits; the closest: {closest}")
+        least = min(self.expected_s(one) for one in self.fitting)
+        close = [one for one in self.fitting if self.expected_s(one) <= _CLOSE * least]
+        best = min(close, key=lambda one: (len(one.price.stages), one.price.figure(self.objective)))
+        return best, None if bound is None else min(bound, best.price.figure(self.objective))
+
+    def expected_s(self, one: Candidate) -> float:
+        """What a candidate is chosen by: its figure, and for a throughput what its returns add to that."""
+        added = _RETURN * returns_of(one.price.stages) if self.objective == "throughput" else 0.0
+        return one.price.figure(self.objective) * (1 + added)
+
+    def offer(self, origin: str, device_of: Sequence[int], tried: Problem) -> Problem | None:
+        """Take a placement as a candidate; where it does not fit, return the problem with memories tightened by it.
+
+        The planners count what one primitive reads and writes at a time; stages hold more.
+        """
+        problem = self.problem
+        placement = {name: problem.devices[here] for name, here in zip(problem.names, device_of, strict=True)}
+        priced = self.take(origin, placement)
+        if not priced.missing_bytes:
+            return None
+        missing = [priced.loads[name].missing_bytes if name in priced.loads else 0 for name in problem.devices]
+        return replace(tried, memory_bytes=np.maximum(0.0, tried.memory_bytes - np.array(missing, float)))
+
+    def take(self, origin: str, placement: dict[str, str]) -> Price:
+        """The price of a placement (primitive name -> place), which becomes a candidate if it fits and keeps pins."""
+        priced = price(self.graph, self.costs, self.cluster, placement, self.objective)
+        if any(placement[name] != device for name, device in self.pins.items()):
+            return priced
+        candidate = Candidate(origin, placement, priced)
+        if not priced.missing_bytes:
+            self.fitting.append(candidate)
+        elif self.closest is None or priced.missing_bytes < self.closest.price.missing_bytes:
+            self.closest = candidate
+        return priced
+
+    def fill(self) -> None:
+        """A placement that fits, whatever it costs. Raises InfeasibleError when there can be none."""
+        tried: Problem | None = self.problem
+        for round_number in range(_ROUNDS):
+            if tried is None:
+                return
+            try:
+                tried = self.offer("fill by memory", first_fit(tried), tried)
+            except InfeasibleError:
+                if round_number == 0:
+                    raise
+                return
+
+    def search(self) -> float | None:
+        """Ask the planners, again with tightened memories while what they find does not fit; the bound they prove."""
+        if self.objective == "latency":
+            self.solve("", self.problem, self.deadline.left_s)
+            return self.latency_bound()
+        self.solve("contiguous", replace(self.problem, contiguous=True), self.deadline.left_s * _CONTIGUOUS)
+        if self.in_turn:
+            self.turns(self.deadline.left_s * _IN_TURN)
+        bound = self.solve("", self.problem, self.deadline.left_s)
+        if self.in_turn:  # the planners' bound holds where each device takes all samples
+            return period_bound_in_turn(self.problem, Deadline(_RELAXATION_S)) or None
+        return bound
+
+    def latency_bound(self) -> float:
+        """What no plan's latency is below: paths and loads alone.
+
+        The planners' own bound is no bound on a price: they count a latency for each tensor, and a stage sends all
+        that it makes for a device in one message.
+        """
+        inst = read(self.problem)
+        return max(windows(inst).bound_s, relaxation_s(inst, _RELAXATION_S))
+
+    def turns(self, seconds: float) -> None:
+        """Offer a placement in which devices take samples in turn."""
+        try:
+            solution, groups = least_period_replicated(self.problem, Limits(max(0.1, seconds), gap=_GAP), self.hear)
+        except InfeasibleError:
+            return
+        names = [group_name(self.problem.devices[device] for device in group) for group in groups]
+        placed = zip(self.problem.names, solution.device_of, strict=True)
+        self.take("in turn", {name: names[here] for name, here in placed})
+
+    def hear(self, progress: Progress) -> None:
+        """Pass on how a planner is getting on."""
+        if self.tell is not None and math.isfinite(progress.figure_s):
+            bound = f", nothing is below {format_duration(progress.bound_s)}" if progress.bound_s > 0 else ""
+            self.tell(f"{format_duration(progress.figure_s)} from {progress.origin}{bound}")
+
+    def solve(self, kind: str, problem: Problem, seconds: float) -> float | None:
+        """Offer the planners' best placement; the bound on any placement of the problem as given."""
+        deadline = Deadline(seconds)
+        tried: Problem | None = problem
+        bound = None
+        for round_number in range(_ROUNDS):
+            if tried is None or (deadline.over and round_number):
+                break
+            # A part of what is left for each solution, so that something is left to put it right.
+            try:
+                solution = solve(tried, Limits(max(0.1, 0.7 * deadline.left_s), gap=_GAP), self.hear)
+            except InfeasibleError:
+                break
+            if round_number == 0:
+                bound = solution.bound_s or None
+            origin = f"{kind} {solution.origin}".strip()
+            again = self.offer(origin, solution.device_of, tried)
+            if again is None and self.objective == "throughput":
+                placed = solution.device_of
+                for slack in _SLACKS:
+                    placed = tidied(tried, placed, slack * solution.figure_s, Deadline(deadline.left_s))
+                    self.offer(origin, placed, tried)
+            tried = again
+        return bound
+
+
+def _check_pins(pins: Mapping[str, str], cluster: Cluster) -> None:
+    devices = [device.name for device in cluster.devices]
+    for name, device in pins.items():
+        if device not in devices:
+            raise PlanError(f"pin puts {name} on {device!r}; allowed: {', '.join(devices)}")

@@ -1,0 +1,233 @@
+"""The plan: which device runs which primitive, and the YAML file a person can edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tvmpipe.errors import PlanError
+from tvmpipe.passes.base import Objective
+from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.replicas import conflict, group_name, members_of
+from tvmpipe.passes.graph.routes import LinkLoad
+from tvmpipe.passes.graph.stages import StageShape
+from tvmpipe.passes.planning.inflight import InFlight, in_flight
+from tvmpipe.targets.description.cluster import Cluster
+from tvmpipe.units import format_size
+
+FORMAT_VERSION = 1
+_SAME = 1e-9
+
+
+@dataclass(frozen=True)
+class DeviceLoad:
+    """What a plan asks of one device: what it holds, and per sample seconds of compute, bytes it receives and sends.
+
+    Where devices take turns, these are means over all samples. `activation_bytes` is a count of what is alive at a time
+    (stages.py) until the stages are compiled, and then what TVM allocates (memory.py).
+    """
+
+    compute_s: float
+    receive_bytes: int
+    send_bytes: int
+    weight_bytes: int
+    activation_bytes: int
+    memory_bytes: int | None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds per sample; transfers overlap with compute and count on their links."""
+        return self.compute_s
+
+    @property
+    def held_bytes(self) -> int:
+        """Weights and activations."""
+        return self.weight_bytes + self.activation_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes by which the device's memory is exceeded, 0 when it fits."""
+        return 0 if self.memory_bytes is None else max(0, self.held_bytes - self.memory_bytes)
+
+
+@dataclass(frozen=True)
+class Pessimistic:
+    """Period, latency and bound of a plan where every cost is at the upper end of its interval, in seconds."""
+
+    period_s: float
+    latency_s: float
+    bound_s: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A placement with its price.
+
+    Attributes: `placement` primitive name -> place, which is a device or several (see turns.py); `stages` what this
+    makes, in running order; `period_s` seconds between results when the pipeline is full; `latency_s` seconds of one
+    sample alone, for `links_s` of which it is on links that are not busy with it; `loads` per device that got
+    something; `links` per direction of a link that carries something;
+    `bound_s` no plan of this model is better than this in the objective (None: not known); `origin` "single device",
+    "fill by memory", "plan file", "fewer turns" (another plan without a device that took turns), "known" (the plan for
+    another cluster), "in turn", or the planner that found it; `single_device_s` the objective on each device alone,
+    None where the model does not fit;
+    `pessimistic` what a robust plan was chosen by, None for others; its bound is in there, and `bound_s` None.
+    """
+
+    objective: Objective
+    placement: Mapping[str, str]
+    stages: tuple[StageShape, ...]
+    period_s: float
+    latency_s: float
+    links_s: float
+    loads: Mapping[str, DeviceLoad]
+    links: tuple[LinkLoad, ...]
+    bound_s: float | None
+    origin: str
+    single_device_s: Mapping[str, float | None]
+    pessimistic: Pessimistic | None = None
+
+    @property
+    def value_s(self) -> float:
+        """The objective's figure, in seconds."""
+        return self.period_s if self.objective == "throughput" else self.latency_s
+
+    @property
+    def chosen_by_s(self) -> float:
+        """What the search made as small as it could, in seconds."""
+        if self.pessimistic is None:
+            return self.value_s
+        return self.pessimistic.period_s if self.objective == "throughput" else self.pessimistic.latency_s
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes by which memories are exceeded in all, 0 when everything fits."""
+        return sum(load.missing_bytes for load in self.loads.values())
+
+    @property
+    def busiest(self) -> tuple[float, tuple[str, ...]]:
+        """Seconds per sample of what is busy the longest, and what that is: (device,) or (sender, receiver) of a link.
+
+        A device rather than a link.
+        """
+        busy: list[tuple[float, tuple[str, ...]]] = [(load.busy_s, (name,)) for name, load in self.loads.items()]
+        busy += [(link.busy_s, (link.sender, link.receiver)) for link in self.links]
+        return max(busy, key=lambda one: one[0], default=(0.0, ()))
+
+    @property
+    def bottleneck(self) -> tuple[str, ...]:
+        """What takes the period, as in `busiest`; empty where that is links' latencies, for want of samples at once."""
+        busy_s, ends = self.busiest
+        return ends if self.period_s <= busy_s * (1 + _SAME) else ()
+
+    @property
+    def in_flight(self) -> InFlight:
+        """Samples at once that keep the bottleneck busy, as far as memories hold them."""
+        return in_flight(self.stages, self.loads, self.busiest[0], self.latency_s, self.links_s)
+
+    @property
+    def gap(self) -> float | None:
+        """Relative distance of the plan to the bound; 0 means proven optimal."""
+        if self.bound_s is None:
+            return None
+        return max(0.0, self.value_s - self.bound_s) / self.value_s if self.value_s > 0 else 0.0
+
+    @property
+    def best_single(self) -> tuple[str, float] | None:
+        """The fastest single device that can hold the model, and its figure in seconds."""
+        fitting = [(seconds, name) for name, seconds in self.single_device_s.items() if seconds is not None]
+        return (min(fitting)[1], min(fitting)[0]) if fitting else None
+
+
+def explain_missing(loads: Mapping[str, DeviceLoad]) -> str:
+    """Which devices miss how many bytes, and of what they hold too much."""
+    return "; ".join(
+        f"{name} misses {load.missing_bytes} bytes ({format_size(load.weight_bytes)} of weights and "
+        f"{format_size(load.activation_bytes)} of activations in {format_size(load.memory_bytes or 0)})"
+        for name, load in loads.items()
+        if load.missing_bytes
+    )
+
+
+def to_yaml(plan: Plan, model_sha256: str) -> str:
+    """The plan as a file to read, edit and compile from again with `--plan`."""
+    head = {
+        "format": FORMAT_VERSION,
+        "model_sha256": model_sha256,
+        "objective": plan.objective,
+        "predicted": {"period_s": round(plan.period_s, 9), "latency_s": round(plan.latency_s, 9)},
+    }
+    return (
+        "# Move a primitive by changing the device behind it, then: tvmpipe compile MODEL --plan THIS_FILE\n"
+        "# A list of devices, [a, b], takes samples in turn.\n"
+        + yaml.safe_dump(head, sort_keys=False)
+        + yaml.dump({"placement": written(plan.placement)}, Dumper=_InlineLists, sort_keys=False)
+    )
+
+
+def written(placement: Mapping[str, str]) -> dict[str, str | list[str]]:
+    """A placement as it stands in files: a device, or a list of those that take turns."""
+    devices = {name: members_of(place) for name, place in placement.items()}
+    return {name: list(several) if len(several) > 1 else several[0] for name, several in devices.items()}
+
+
+class _InlineLists(yaml.SafeDumper):
+    """A line for each primitive."""
+
+
+_InlineLists.add_representer(
+    list, lambda dumper, devices: dumper.represent_sequence("tag:yaml.org,2002:seq", devices, flow_style=True)
+)
+
+
+def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sha256: str) -> dict[str, str]:
+    """The placement (primitive name -> place) in a plan file, checked against model and cluster. Raises PlanError."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(f"plan file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanError(f"plan file {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("placement"), dict):
+        raise PlanError(f"plan file {path} has no 'placement' that maps primitives to devices")
+    if raw.get("format", FORMAT_VERSION) != FORMAT_VERSION:
+        raise PlanError(f"plan file {path} has format {raw['format']}; this version reads {FORMAT_VERSION}")
+    if raw.get("model_sha256", model_sha256) != model_sha256:
+        raise PlanError(f"plan file {path} was made for another model (sha256 {raw['model_sha256']})")
+    placed = {str(name): value if isinstance(value, list) else [value] for name, value in raw["placement"].items()}
+    devices = [device.name for device in cluster.devices]
+    expected = graph.by_name()
+    for name, several in placed.items():
+        if name not in expected:
+            raise PlanError(f"plan file {path} places {name!r}, which is no primitive of this model")
+        if not several:
+            raise PlanError(f"plan file {path} puts {name} on an empty list; allowed: {', '.join(devices)}")
+        unknown = next((device for device in several if device not in devices), None)
+        if unknown is not None:
+            raise PlanError(f"plan file {path} puts {name} on {unknown!r}; allowed: {', '.join(devices)}")
+    placement = {name: group_name(several) for name, several in placed.items()}
+    missing = [name for name in expected if name not in placement]
+    if missing:
+        raise PlanError(f"plan file {path} does not place {missing[0]!r} and {len(missing) - 1} other primitives")
+    if (wrong := conflict(placement)) is not None:
+        raise PlanError(f"plan file {path}: {wrong}")
+    return {name: placement[name] for name in expected}
+
+
+def resolve_pins(graph: PrimitiveGraph, pins: Any) -> dict[str, str]:
+    """Pins with shell patterns ("*conv2d*") -> primitive name -> device. Raises PlanError for no match."""
+    resolved: dict[str, str] = {}
+    for pattern, device in dict(pins).items():
+        names = [name for name in graph.by_name() if fnmatchcase(name, pattern)]
+        if not names:
+            raise PlanError(f"pin {pattern!r} matches no primitive; `tvmpipe show` lists their names")
+        for name in names:
+            if resolved.get(name, device) != device:
+                raise PlanError(f"pins put {name} on both {resolved[name]!r} and {device!r}")
+            resolved[name] = device
+    return resolved

@@ -1,0 +1,229 @@
+"""The report of a plan: the same facts for `report.json`, `report.html` and the screen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from tvmpipe.console import PlainConsole, PlainTable, plain
+from tvmpipe.passes.backend.memory import held_bytes
+from tvmpipe.passes.base import CompileState, Signature, required
+from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.replicas import show
+from tvmpipe.passes.graph.stages import activation_bytes
+from tvmpipe.passes.planning.cost_table import CostTable
+from tvmpipe.passes.planning.evaluate import stage_seconds
+from tvmpipe.passes.planning.plan import Plan
+from tvmpipe.units import format_duration, format_size
+
+
+def report(state: CompileState) -> dict[str, Any]:
+    """What goes where and what it should cost; plain JSON types, times in seconds, sizes in bytes."""
+    graph: PrimitiveGraph = required(state.graph, "graph")
+    costs: CostTable = required(state.costs, "costs")
+    plan: Plan = required(state.plan, "plan")
+    signature: Signature = required(state.signature, "signature")
+    single = plan.best_single
+    return {
+        "model": signature.name,
+        "objective": plan.objective,
+        "origin": plan.origin,
+        "period_s": plan.period_s,
+        "latency_s": plan.latency_s,
+        "inflight": plan.in_flight.samples,
+        "on_links": plan.in_flight.on_links,
+        "bottleneck": {"ends": list(plan.bottleneck), "seconds": plan.period_s},
+        "bound_s": plan.bound_s,
+        "gap": plan.gap,
+        "robust": None if plan.pessimistic is None else asdict(plan.pessimistic),
+        "best_single_device": None if single is None else {"device": single[0], "seconds": single[1]},
+        "single_device_s": dict(plan.single_device_s),
+        "primitives": len(graph.by_name()),
+        "devices": [
+            {
+                "name": device.name,
+                "target": device.target.name,
+                "threads": device.threads,
+                "memory_bytes": device.memory_bytes,
+                "cost_source": costs.sources[device.name],
+                **_load(plan, device.name),
+            }
+            for device in state.cluster.devices
+        ],
+        "stages": [
+            {
+                "name": f"s{position}",
+                "device": show(stage.device),
+                "devices": list(stage.devices),
+                "primitives": len(stage.primitives),
+                "first": graph.primitives[stage.primitives[0]].name,
+                "last": graph.primitives[stage.primitives[-1]].name,
+                "flops": sum(graph.primitives[i].flops for i in stage.primitives),
+                "weight_bytes": graph.held_weight_bytes((*stage.primitives, *stage.repeated)),
+                "activation_bytes": _activation_bytes(state, graph, position),
+                # On the slowest of the devices that take turns.
+                "compute_s": max(stage_seconds(graph, costs, stage, device) for device in stage.devices),
+            }
+            for position, stage in enumerate(plan.stages)
+        ],
+        "links": [
+            {
+                "sender": link.sender,
+                "receiver": link.receiver,
+                "encoding": link.encoding,
+                "messages": link.messages,
+                "size_bytes": link.size_bytes,
+                "share": link.share,
+                "seconds": link.busy_s,
+                "latency_s": state.cluster.link(link.sender, link.receiver).latency_s,
+            }
+            for link in plan.links
+        ],
+        "spares": [
+            {
+                "lost": spare.lost,
+                "period_s": spare.plan.period_s,
+                "latency_s": spare.plan.latency_s,
+                "bottleneck": {"ends": list(spare.plan.bottleneck), "seconds": spare.plan.period_s},
+                "stages": [show(stage.device) for stage in spare.plan.stages],
+            }
+            for spare in state.spares
+        ],
+        "notes": list(state.notes),
+    }
+
+
+def _activation_bytes(state: CompileState, graph: PrimitiveGraph, position: int) -> int:
+    """Of a stage on one device: what it takes there if it is compiled, else what is alive in it at a time."""
+    if not state.libraries:
+        return activation_bytes(graph, required(state.plan, "plan").stages[position])
+    stage, allocated = state.stages[position], {made.stage: made.allocated_bytes for made in state.libraries}
+    return max(held_bytes(graph, stage.shape, allocated[name]) for name in stage.hosted.values())
+
+
+def _load(plan: Plan, device: str) -> dict[str, Any]:
+    load = plan.loads.get(device)
+    keys = ("compute_s", "receive_bytes", "send_bytes", "weight_bytes", "activation_bytes")
+    return {key: 0 if load is None else getattr(load, key) for key in keys}
+
+
+def render(facts: dict[str, Any]) -> RenderableType:
+    """The report as tables for a terminal."""
+    period = f"predicted period {format_duration(facts['period_s'])}, latency {format_duration(facts['latency_s'])}"
+    lines = [f"{period}; the bottleneck is {_name(facts['bottleneck'])}"]
+    if facts["on_links"]:
+        lines.append(
+            f"{facts['inflight']} samples at once, {facts['on_links']} of them because links have latencies"
+            + ("" if facts["bottleneck"]["ends"] else ", as many as the devices' memories and the head are to hold")
+        )
+    single = facts["best_single_device"]
+    figure = facts["period_s"] if facts["objective"] == "throughput" else facts["latency_s"]
+    if single is None:
+        lines.append("no single device can hold the model")
+    else:
+        ratio = single["seconds"] / figure if figure else 1.0
+        lines.append(
+            f"best single device: {single['device']}, {format_duration(single['seconds'])}; "
+            f"the plan should be {ratio:.2f}x as fast"
+        )
+    if facts["robust"] is not None:
+        worst = facts["robust"]
+        lines.append(
+            "robust: where every cost is at the upper end of its interval, the period is "
+            f"{format_duration(worst['period_s'])}, the latency {format_duration(worst['latency_s'])}"
+            + ("" if worst["bound_s"] is None else f", and no plan is below {format_duration(worst['bound_s'])}")
+        )
+    if facts["bound_s"] is not None:
+        lines.append(
+            f"from {facts['origin']}; no plan is below {format_duration(facts['bound_s'])} (gap {facts['gap']:.2%})"
+        )
+    else:
+        lines.append(f"from {facts['origin']}")
+    lines += [f"costs of {device['name']}: {device['cost_source']}" for device in facts["devices"]]
+    lines += [f"note: {note}" for note in facts["notes"]]
+    tables = [_device_table(facts), _stage_table(facts), _link_table(facts)]
+    if facts["spares"]:
+        tables.append(_spare_table(facts))
+    return Group(*tables, *(plain(line) for line in lines))
+
+
+def _name(bottleneck: dict[str, Any]) -> str:
+    return show_bottleneck(bottleneck["ends"])
+
+
+def show_bottleneck(ends: Sequence[str]) -> str:
+    """A plan's bottleneck in words."""
+    return " -> ".join(ends) or "the latency of links"
+
+
+def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> PlainTable:
+    table = PlainTable(title=title)
+    for column in left:
+        table.add_column(column)
+    for column in right:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _device_table(facts: dict[str, Any]) -> PlainTable:
+    columns = ("threads", "compute", "receives", "sends", "weights", "activations", "memory")
+    table = _table(f"Plan of {facts['model']} for {facts['objective']}", ("device", "target"), columns)
+    for device in facts["devices"]:
+        table.add_row(
+            device["name"],
+            device["target"],
+            str(device["threads"]),
+            format_duration(device["compute_s"]),
+            *(format_size(device[f"{what}_bytes"]) for what in ("receive", "send", "weight", "activation")),
+            "-" if device["memory_bytes"] is None else format_size(device["memory_bytes"]),
+        )
+    return table
+
+
+def _stage_table(facts: dict[str, Any]) -> PlainTable:
+    table = _table("Stages", ("stage", "device", "first", "last"), ("primitives", "GFLOP", "compute"))
+    for stage in facts["stages"]:
+        table.add_row(
+            *(stage[key] for key in ("name", "device", "first", "last")),
+            str(stage["primitives"]),
+            f"{stage['flops'] / 1e9:.3f}",
+            format_duration(stage["compute_s"]),
+        )
+    return table
+
+
+def _link_table(facts: dict[str, Any]) -> PlainTable:
+    table = _table("Links, per sample", ("from", "to", "encoding"), ("messages", "size", "busy", "latency"))
+    for link in facts["links"]:
+        table.add_row(
+            *(link[key] for key in ("sender", "receiver", "encoding")),
+            f"{round(link['messages'] * link['share'], 2):g}",
+            format_size(round(link["size_bytes"] * link["share"])),
+            format_duration(link["seconds"]),
+            format_duration(link["latency_s"]),
+        )
+    return table
+
+
+def _spare_table(facts: dict[str, Any]) -> PlainTable:
+    table = _table("If a device is lost", ("lost", "stages on", "bottleneck"), ("period", "latency"))
+    for spare in facts["spares"]:
+        table.add_row(
+            spare["lost"],
+            " ".join(spare["stages"]),
+            _name(spare["bottleneck"]),
+            format_duration(spare["period_s"]),
+            format_duration(spare["latency_s"]),
+        )
+    return table
+
+
+def render_html(facts: dict[str, Any]) -> str:
+    """The report as a page of its own, with no scripts and nothing to download."""
+    console = PlainConsole(record=True, width=140, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(render(facts))
+    return console.export_html(inline_styles=True)

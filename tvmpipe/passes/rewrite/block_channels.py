@@ -1,0 +1,268 @@
+"""Keep images in blocks of 16 channels from the first convolution to the last operator that can read them so.
+
+Layouts change only at the edges of such regions. Every operator here computes on blocks what it computes on
+`[N, C, H, W]`; the lanes of a last, partial block hold no channel and are never looked at, only kept finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvmpipe.passes.kernels.base import (
+    BLOCK,
+    INJECTIVE,
+    OUT_FUSABLE,
+    REDUCTION,
+    constant_of,
+    is_float32,
+    shape_of,
+)
+from tvmpipe.passes.kernels.blocks import pack, pack_constant, unpack
+from tvmpipe.passes.kernels.conv2d.compute import (
+    Window,
+    conv2d,
+    depthwise_conv2d,
+    merge_groups,
+    pack_depthwise_weight,
+    pack_weight,
+)
+from tvmpipe.passes.kernels.pool2d.compute import avg_pool2d, global_avg_pool2d, max_pool2d
+from tvmpipe.passes.kernels.winograd.compute import choose_tile, transform_weight, winograd_conv2d
+
+_UNARY = {"relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.nn.silu", "relax.tanh", "relax.nn.leakyrelu"}
+_BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.divide"}
+
+
+@dataclass(frozen=True)
+class _Blocked:
+    """A variable of shape `[N, ceil(channels/16), H, W, 16]`."""
+
+    variable: Any
+    channels: int
+
+
+def block_channels(module: Any) -> Any:
+    """`module` with the convolutions of `main`, and what lies between them, on blocked channels."""
+    from tvm import relax
+    from tvm.relax.expr_functor import PyExprMutator, mutator
+
+    @mutator
+    class Rewriter(PyExprMutator):  # type: ignore[misc]
+        def __init__(self, module: Any) -> None:
+            super().__init__(module)
+            self.blocked: dict[Any, _Blocked] = {}
+            self.plain: dict[Any, Any] = {}
+
+        def visit_var_binding_(self, binding: Any) -> None:
+            result = _Layouts(self).rewrite(binding.value)
+            if result is None:
+                super().visit_var_binding_(binding)
+                return
+            self.blocked[binding.var] = result
+            if not isinstance(binding.var, relax.DataflowVar):
+                self.set_var_remap(binding.var, self.builder_.emit_output(self._unpacked(binding.var)))
+
+        def visit_dataflow_var_(self, variable: Any) -> Any:
+            return self._unpacked(variable) if variable in self.blocked else super().visit_dataflow_var_(variable)
+
+        def _unpacked(self, variable: Any) -> Any:
+            if variable not in self.plain:
+                blocked = self.blocked[variable]
+                self.plain[variable] = self.builder_.emit(
+                    self.builder_.call_te(
+                        unpack,
+                        blocked.variable,
+                        blocked.channels,
+                        primfunc_name_hint="unpack_channels",
+                        primfunc_attrs={"op_pattern": INJECTIVE},
+                    )
+                )
+            return self.plain[variable]
+
+    rewriter = Rewriter(module)
+    main = rewriter.visit_expr(module["main"])
+    result = rewriter.builder_.get()
+    result["main"] = main
+    return result
+
+
+class _Layouts:
+    """The rule for each operator: a `_Blocked` result, or None to leave the operator as it is."""
+
+    def __init__(self, rewriter: Any) -> None:
+        self.rewriter = rewriter
+        self.builder = rewriter.builder_
+
+    def rewrite(self, call: Any) -> _Blocked | None:
+        name = getattr(getattr(call, "op", None), "name", "")
+        if name == "relax.nn.conv2d":
+            return self._conv2d(call)
+        if name != "relax.concat" and not any(self._is_blocked(argument) for argument in getattr(call, "args", ())):
+            return None
+        if name in _UNARY:
+            return self._unary(call)
+        if name in _BINARY:
+            return self._binary(call)
+        rule: Callable[[Any], _Blocked | None] | None = {
+            "relax.nn.max_pool2d": self._pool,
+            "relax.nn.avg_pool2d": self._pool,
+            "relax.nn.adaptive_avg_pool2d": self._global_pool,
+            "relax.mean": self._global_pool,
+            "relax.concat": self._concat,
+        }.get(name)
+        return rule(call) if rule else None
+
+    def _is_blocked(self, expression: Any) -> bool:
+        from tvm import relax
+
+        return isinstance(expression, relax.DataflowVar) and expression in self.rewriter.blocked
+
+    def _emit(self, channels: int, compute: Any, *tensors: Any, pattern: int, **settings: Any) -> _Blocked:
+        call = self.builder.call_te(
+            lambda *placeholders: compute(*placeholders, **settings),
+            *tensors,
+            primfunc_name_hint=compute.__name__,
+            primfunc_attrs={"op_pattern": pattern},
+        )
+        return _Blocked(self.builder.emit(call), channels)
+
+    def _packed(self, expression: Any) -> Any:
+        """The blocks of a 4-D float expression, packed now if they are not yet."""
+        if self._is_blocked(expression):
+            return self.rewriter.blocked[expression].variable
+        plain = self.rewriter.visit_expr(expression)
+        packed = self._emit(shape_of(expression)[1], pack, plain, pattern=INJECTIVE)
+        return packed.variable
+
+    def _conv2d(self, call: Any) -> _Blocked | None:
+        from tvm import relax
+
+        data, weight = call.args
+        attrs = call.attrs
+        array = constant_of(weight)
+        if (
+            array is None
+            or not is_float32(data, weight)
+            or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW")
+        ):
+            return None
+        groups, (outputs, _, *size) = int(attrs.groups), array.shape
+        channels = shape_of(data)[1]
+        window = _window(attrs, size)
+        flops = 2 * math.prod(shape_of(call)) * math.prod(array.shape[1:])
+        if groups == channels == outputs and groups > 1:
+            packed = relax.const(pack_depthwise_weight(array), "float32")
+            source = self._packed(data)
+            return self._emit(
+                outputs, depthwise_conv2d, source, packed, pattern=OUT_FUSABLE, window=window, flops=flops
+            )
+        if groups > 1:
+            merged, groups = merge_groups(array, groups)
+            packed = relax.const(pack_weight(merged, blocked_input=True), "float32")
+            settings = {"window": window, "flops": flops, "groups": groups}
+            return self._emit(outputs, conv2d, self._packed(data), packed, pattern=OUT_FUSABLE, **settings)
+        # A few channels, as those of a photograph, would leave most of a block empty.
+        plain = channels < BLOCK and not self._is_blocked(data)
+        source = self.rewriter.visit_expr(data) if plain else self._packed(data)
+        m = None if plain else choose_tile(array.shape, window, *shape_of(call)[2:])
+        if m is not None:
+            packed = relax.const(transform_weight(array, m), "float32")
+            return self._emit(
+                outputs, winograd_conv2d, source, packed, pattern=OUT_FUSABLE, window=window, m=m, flops=flops
+            )
+        packed = relax.const(pack_weight(array, blocked_input=not plain), "float32")
+        return self._emit(outputs, conv2d, source, packed, pattern=OUT_FUSABLE, window=window, flops=flops)
+
+    def _unary(self, call: Any) -> _Blocked:
+        import tvm
+
+        blocked = self.rewriter.blocked[call.args[0]]
+        arguments = [blocked.variable, *call.args[1:]]
+        return self._call(blocked.channels, tvm.ir.Call(call.op, arguments, call.attrs, call.ty_args))
+
+    def _binary(self, call: Any) -> _Blocked | None:
+        import tvm
+
+        if not is_float32(*call.args):
+            return None
+        channels = shape_of(call)[1]
+        divides = call.op.name == "relax.divide"
+        if divides and channels % BLOCK and constant_of(call.args[1]) is None:
+            return None  # 0/0 in the lanes without a channel
+        arguments = []
+        for place, argument in enumerate(call.args):
+            side = self._operand(argument, channels, missing=1.0 if divides and place == 1 else 0.0)
+            if side is None:
+                return None
+            arguments.append(side)
+        return self._call(channels, tvm.ir.Call(call.op, arguments, call.attrs, call.ty_args))
+
+    def _operand(self, expression: Any, channels: int, missing: float) -> Any:
+        """One side of a binary operator so that it broadcasts against blocks, or None."""
+        from tvm import relax
+
+        if self._is_blocked(expression):
+            blocked = self.rewriter.blocked[expression]
+            return blocked.variable if blocked.channels == channels else None
+        array = constant_of(expression)
+        if array is not None:
+            if array.size == 1:
+                return relax.const(array.reshape(()), "float32")
+            if array.ndim > 4 or (array.ndim >= 3 and array.shape[-3] not in (1, channels)):
+                return None
+            return relax.const(pack_constant(array, channels, missing), "float32")
+        shape = shape_of(expression)
+        return self._packed(expression) if len(shape) == 4 and shape[1] == channels else None
+
+    def _call(self, channels: int, call: Any) -> _Blocked:
+        return _Blocked(self.builder.emit(call), channels)
+
+    def _pool(self, call: Any) -> _Blocked | None:
+        attrs = call.attrs
+        if attrs.layout != "NCHW":
+            return None
+        blocked = self.rewriter.blocked[call.args[0]]
+        _, _, height, width = shape_of(call)
+        settings: dict[str, Any] = {"window": _window(attrs, attrs.pool_size), "output": (height, width)}
+        if call.op.name == "relax.nn.max_pool2d":
+            return self._emit(blocked.channels, max_pool2d, blocked.variable, pattern=REDUCTION, **settings)
+        settings["count_padding"] = bool(attrs.count_include_pad)
+        return self._emit(blocked.channels, avg_pool2d, blocked.variable, pattern=REDUCTION, **settings)
+
+    def _global_pool(self, call: Any) -> _Blocked | None:
+        attrs = call.attrs
+        if call.op.name == "relax.mean":
+            axes = sorted(int(axis) % 4 for axis in attrs.axis) if attrs.axis is not None else []
+            if axes != [2, 3] or not attrs.keepdims:
+                return None
+        elif attrs.layout != "NCHW" or attrs.output_size is None or [int(s) for s in attrs.output_size] != [1, 1]:
+            return None
+        blocked = self.rewriter.blocked[call.args[0]]
+        return self._emit(blocked.channels, global_avg_pool2d, blocked.variable, pattern=REDUCTION)
+
+    def _concat(self, call: Any) -> _Blocked | None:
+        from tvm import relax
+
+        parts = call.args[0]
+        axis = call.attrs.axis
+        if not isinstance(parts, relax.Tuple) or axis is None or len(shape_of(call)) != 4 or int(axis) % 4 != 1:
+            return None
+        if not all(self._is_blocked(part) for part in parts.fields):
+            return None
+        sources = [self.rewriter.blocked[part] for part in parts.fields]
+        if any(source.channels % BLOCK for source in sources[:-1]):
+            return None
+        joined = relax.op.concat([source.variable for source in sources], axis=1)
+        return self._call(sum(source.channels for source in sources), joined)
+
+
+def _window(attrs: Any, size: Any) -> Window:
+    padding = [int(p) for p in attrs.padding]
+    if len(padding) == 2:
+        padding = [*padding, *padding]
+    height, width = (int(extent) for extent in size)
+    strides, dilation = tuple(int(s) for s in attrs.strides), tuple(int(d) for d in attrs.dilation)
+    return Window((height, width), (strides[0], strides[1]), tuple(padding), (dilation[0], dilation[1]))  # type: ignore[arg-type]

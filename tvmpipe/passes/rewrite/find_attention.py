@@ -1,0 +1,93 @@
+"""Find attention as ONNX writes it (matmul, scale, mask, softmax, matmul) and make one primitive of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmpipe.passes.kernels.attention.compute import attention
+from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, constant_of, is_float32, shape_of
+from tvmpipe.passes.rewrite.dataflow import definitions_of
+
+
+def fuse_attention(module: Any) -> Any:
+    """`module` with the attention in `main` as calls of one function each."""
+    from tvm import relax
+    from tvm.relax.expr_functor import PyExprMutator, mutator
+
+    definition, readers = definitions_of(module)
+
+    def made_by(variable: Any, *operators: str) -> Any:
+        """The call that makes a variable nothing else reads, if it is one of the operators."""
+        call = definition.get(variable) if isinstance(variable, relax.DataflowVar) else None
+        name = getattr(getattr(call, "op", None), "name", "")
+        return call if name in operators and readers.get(variable) == 1 else None
+
+    def match(product: Any) -> tuple[list[Any], float] | None:
+        """([query, key, value, *masks], scale) of a matmul that ends an attention."""
+        softmax = made_by(product.args[0], "relax.nn.softmax")
+        if softmax is None or int(softmax.attrs.axis) not in (-1, len(shape_of(softmax)) - 1):
+            return None
+        value, scale, masks = product.args[1], 1.0, []
+        at = softmax.args[0]
+        while True:
+            call = made_by(at, "relax.matmul", "relax.multiply", "relax.divide", "relax.add")
+            if call is None or not is_float32(*call.args):
+                return None
+            if call.op.name == "relax.matmul":
+                query, key = call.args
+                break
+            at, other = call.args
+            if made_by(at, "relax.matmul", "relax.multiply", "relax.divide", "relax.add") is None:
+                at, other = other, at
+                if call.op.name == "relax.divide":
+                    return None
+            if call.op.name == "relax.add":
+                # What is added before a scale would have to be scaled too.
+                if scale != 1.0:
+                    return None
+                masks.append(other)
+                continue
+            number = constant_of(other)
+            if number is None or number.size != 1 or number.ndim > len(shape_of(at)):
+                return None
+            factor = float(number.reshape(-1)[0])
+            if factor == 0:
+                return None
+            scale *= factor if call.op.name == "relax.multiply" else 1.0 / factor
+        return ([query, key, value, *masks], scale) if _fits(query, key, value, masks) else None
+
+    @mutator
+    class Fuser(PyExprMutator):  # type: ignore[misc]
+        def visit_call_(self, call: Any) -> Any:
+            found = None
+            if getattr(call.op, "name", "") == "relax.matmul" and is_float32(*call.args):
+                found = match(call)
+            if found is None:
+                return super().visit_call_(call)
+            tensors, scale = found
+            return self.builder_.call_te(
+                lambda *placeholders: attention(*placeholders, scale=scale),
+                *(self.visit_expr(tensor) for tensor in tensors),
+                primfunc_name_hint="attention",
+                primfunc_attrs={"op_pattern": OPAQUE},
+            )
+
+    fuser = Fuser(module)
+    main = fuser.visit_expr(module["main"])
+    result = fuser.builder_.get()
+    result["main"] = main
+    return relax.transform.DeadCodeElimination()(result)
+
+
+def _fits(query: Any, key: Any, value: Any, masks: list[Any]) -> bool:
+    shapes = [shape_of(tensor) for tensor in (query, key, value)]
+    *batch, m, _ = shapes[0]
+    n, width = shapes[2][-2:]
+    if any(len(shape) < 3 or list(shape[:-2]) != batch for shape in shapes) or width % BLOCK:
+        return False
+    whole = (*batch, m, n)
+    return all(
+        len(shape) <= len(whole)
+        and all(a in (1, b) for a, b in zip(shape, whole[len(whole) - len(shape) :], strict=True))
+        for shape in map(shape_of, masks)
+    )

@@ -1,0 +1,269 @@
+"""The process on a device: TVM's RPC server, registered with a tracker, with a store and a stage host.
+
+A head talks to it as to a stock `tvm.exec.rpc_server`; the functions registered here let it skip what the device
+already has, and start stages that outlive its connection. The server runs in a child process and is started again
+when it ends; so is the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import logging
+import os
+import platform
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tvmpipe.errors import InputError, TrackerError
+from tvmpipe.files import TemporaryFolder
+from tvmpipe.process import compute_environment, describe_exit, die_with_parent
+from tvmpipe.runtime.device.advertise import advertise, check_registration
+from tvmpipe.runtime.device.blob_store import Store
+from tvmpipe.runtime.device.device_manager import Keeper, KeeperClient, keeper_address
+from tvmpipe.runtime.device.host_process import HostOptions
+from tvmpipe.runtime.device.ports import hold_port
+from tvmpipe.runtime.device.probes import LinkProbes
+from tvmpipe.runtime.device.store_functions import store_functions
+from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.security.handshake import SECRET_BYTES, guard_handshakes
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.security.tls_server import Gateway
+from tvmpipe.runtime.transport.address import is_loopback, listen, listening_host, parse_address
+from tvmpipe.runtime.transport.tracker import await_trackers, hasten_registration
+from tvmpipe.runtime.transport.versions import own_versions
+from tvmpipe.text import clean
+
+logger = logging.getLogger(__name__)
+
+_HIDDEN_PORT = 19091  # where the search for a port on loopback begins that a gateway lies in front of
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """What an agent is told. `memory_bytes` None offers what the machine has.
+
+    `port` to `port_end` is where its RPC server may listen, `link_port` the first tried for the stage link;
+    `advertise` is the HOST:PORT under which others reach that link, where it is another than the agent sees. With
+    `metrics_port` Prometheus can ask there what the agent has done.
+    """
+
+    tracker: str
+    key: str
+    host: str = "127.0.0.1"
+    port: int = 9091
+    port_end: int = 9199
+    link_port: int = 9200
+    advertise: str | None = None
+    threads: int | None = None
+    memory_bytes: int | None = None
+    store: Path | None = None
+    store_limit_bytes: int | None = None
+    cluster_key: Path | None = None
+    emulation: Emulation = field(default_factory=Emulation)
+    metrics_port: int | None = None
+
+
+def serve(options: AgentOptions) -> None:
+    """Serve until interrupted. Starts the RPC server again whenever it ends.
+
+    Raises InputError when the store cannot be written, nothing can listen on the address, a cluster key is needed,
+    TMPDIR is too long for a socket's path, or prometheus_client is missing for metrics.
+    """
+    import psutil
+
+    from tvmpipe.runtime.device.blob_store import default_store
+
+    parse_address(options.tracker)
+    if options.advertise is not None:
+        parse_address(options.advertise, "advertised")
+    key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
+    if key is None and not is_loopback(options.host):
+        raise InputError(
+            f"off loopback ({options.host}) an agent needs --cluster-key FILE, the same on every machine; "
+            "`tvmpipe key FILE` makes one"
+        )
+    host = listening_host(options.host)
+    with contextlib.suppress(TrackerError):  # a name that cannot be resolved yet, perhaps; the server waits for it
+        check_registration(host, options.tracker, keyed=key is not None)
+    threads = options.threads or psutil.cpu_count(logical=False) or 1
+    os.environ.update(compute_environment(threads))
+    root = options.store or default_store()
+    try:
+        store = Store(root)
+        store.clean()
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise InputError(f"store {root} cannot be written: {error.strerror or error}; give --store FOLDER") from None
+    _check_address(host, options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    memory_bytes = psutil.virtual_memory().total if options.memory_bytes is None else options.memory_bytes
+    # Whoever advertises a port has arranged for that one to be reached.
+    ports = range(options.link_port, min(options.link_port + (200 if options.advertise is None else 1), 65536))
+    with (
+        hold_port(host, ports) as link_port,
+        _second_port(options, host, link_port) as beside_port,
+        TemporaryFolder("tvmpipe-agent-") as folder,
+        _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
+    ):
+        facts = {
+            **own_versions(),
+            "machine": platform.machine(),
+            "threads": threads,
+            "memory_bytes": memory_bytes,
+            "pid": os.getpid(),
+            "link_address": options.advertise,
+            "emulated": options.emulation.facts() if options.emulation.active else None,
+        }
+        hosting = HostOptions(
+            address=host,
+            port=link_port,
+            store=root.absolute(),
+            store_limit_bytes=options.store_limit_bytes,
+            memory_bytes=memory_bytes,
+            cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
+            emulation=options.emulation,
+        )
+        keeper = Keeper(facts, hosting, keeper_address(Path(folder)), beside_port)
+        gateway = None
+        if key is not None:
+            gateway = Gateway(host, options.port, options.port_end, None, key)
+            gateway.start()
+        shown = None if gateway is None else (host, gateway.port)
+        try:
+            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, hosting, Path(folder), shown))
+        finally:
+            keeper.close()
+            if gateway is not None:
+                gateway.stop()
+
+
+def _keep_serving(
+    options: AgentOptions, keeper: Keeper, gateway: Gateway | None, prepare: Callable[[bytes], None]
+) -> NoReturn:
+    """Run the RPC server in its process and the keeper in this one, for ever.
+
+    Behind a gateway the server listens on loopback, and takes only who begins with a secret of this start; without one
+    there is nothing but loopback to listen on.
+    """
+    from tvm import rpc
+
+    first, end = (options.port, options.port_end) if gateway is None else (_HIDDEN_PORT, _HIDDEN_PORT + 1000)
+    wait_s = 0.5
+    host = listening_host(options.host) if gateway is None else "127.0.0.1"
+    while True:
+        secret = b"" if gateway is None else secrets.token_bytes(SECRET_BYTES)
+        server = rpc.Server(
+            host,
+            first,
+            end,
+            key=options.key,
+            tracker_addr=parse_address(options.tracker),
+            custom_addr=host,
+            silent=True,
+            server_init_callback=functools.partial(prepare, secret),
+        )
+        if gateway is not None:
+            gateway.point_to((host, server.port), secret)
+        logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
+        started = time.monotonic()
+        keeper.server_up = True
+        keeper.server_starts += 1
+        try:
+            while server.proc._proc.poll() is None:
+                keeper.serve(0.2)
+            ended = describe_exit(server.proc._proc.poll())
+        finally:
+            keeper.server_up = False
+            if gateway is not None:
+                gateway.point_to(None)
+            server.terminate()
+        wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
+        logger.warning("the RPC server ended (%s); starting it again in %g s", ended, wait_s)
+        keeper.serve(wait_s)
+
+
+@contextlib.contextmanager
+def _second_port(options: AgentOptions, host: str, first: int) -> Iterator[int | None]:
+    """Where a plan may get ready beside the one that runs; None where others reach one port only, or none is free."""
+    with contextlib.ExitStack() as stack:
+        port = None
+        if options.advertise is None:
+            with contextlib.suppress(InputError):
+                port = stack.enter_context(hold_port(host, range(first + 1, min(first + 201, 65536))))
+        yield port
+
+
+def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextManager[Any]:
+    """A server of metrics, if one is wanted. It asks the keeper as any other process does, so they share nothing."""
+    if options.metrics_port is None:
+        return contextlib.nullcontext()
+    try:
+        from tvmpipe.runtime.device.metrics import MetricsServer, TrackerLook
+    except ModuleNotFoundError as error:
+        raise InputError(f"--metrics-port needs the package {error.name!r}; install tvmpipe[metrics]") from None
+    look = TrackerLook(options.tracker, options.key)
+    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')), look)
+
+
+def _check_address(host: str, options: AgentOptions) -> None:
+    """Find out before the server does, which reports it with a traceback of its own."""
+    for port in range(options.port, options.port_end):
+        try:
+            listen(host, port).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise InputError(f"cannot listen on {options.host}: {error.strerror}") from None
+        return
+    raise InputError(f"no port from {options.port} to {options.port_end - 1} is free on {options.host}")
+
+
+def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str, int] | None, secret: bytes) -> None:
+    """Runs in the server's process before it listens; its sessions are forked from it."""
+    die_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="tvmpipe agent: %(message)s", stream=sys.stderr)
+    hasten_registration()
+    await_trackers()
+    if shown is not None:
+        advertise(*shown)
+    os.register_at_fork(after_in_child=die_with_parent)
+    guard_handshakes(secret=secret)
+    tempfile.tempdir = str(folder)  # where each session makes one that it leaves when it is killed
+    # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
+    threading.excepthook = _exit_on_error
+    register_functions(
+        Store(host.store, host.store_limit_bytes), KeeperClient(keeper_address(folder)), LinkProbes(host)
+    )
+
+
+def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
+    sys.stderr.write(f"tvmpipe agent: RPC server thread failed: {clean(failure.exc_value)}\n")
+    os._exit(1)
+
+
+def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> None:
+    """Make the store, the keeper and the link's probes callable over RPC, under names that begin with `tvmpipe.`."""
+    import tvm_ffi
+
+    for name, function in {
+        "keeper": keeper.ask,
+        **store_functions(store),
+        "dial_back": link.dial_back,
+        "echo": link.echo,
+        "time_link": link.time_link,
+        "try_link": link.try_link,
+    }.items():
+        tvm_ffi.register_global_func(f"tvmpipe.{name}", function, override=True)

@@ -1,0 +1,284 @@
+"""What a device keeps: files by the sha256 of their bytes, so that nothing is sent twice.
+
+Several agents may share a store. Whoever uses a file holds a lock on it that ends with the process, and only what
+nobody holds is removed to make room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, NamedTuple
+
+from tvmpipe.files import hash_file, sync_folder
+from tvmpipe.manifest import FileEntry, StageEntry
+from tvmpipe.process import cache_folder
+from tvmpipe.units import format_size
+
+_FILE = re.compile(r"[0-9a-f]{64}\.[a-z]+")
+_PARTIAL = ".part-"
+_SPARE_BYTES = 16 << 20  # that others on the same disk are left
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def default_store() -> Path:
+    """Where an agent keeps files unless told otherwise."""
+    return cache_folder() / "tvmpipe" / "store"
+
+
+class Wanted(NamedTuple):
+    """A file by its sha256, the suffix it is kept under, and its size."""
+
+    sha256: str
+    suffix: str
+    size_bytes: int
+
+
+def files_of(stage: StageEntry) -> dict[Wanted, FileEntry]:
+    """The files of a stage as a store keeps them."""
+    entries = [(stage.library, ".so"), *((file, ".safetensors") for file in stage.weight_files)]
+    return {Wanted(entry.sha256, suffix, entry.size_bytes): entry for entry, suffix in entries}
+
+
+class DamagedFileError(ValueError):
+    """A file that has not the bytes that it should have, or is not there."""
+
+
+class StoreFullError(Exception):
+    """There is no room for what is to be kept; the message says how much is needed and what there is."""
+
+
+@dataclass
+class _Receiving:
+    """A file that is being received."""
+
+    path: Path
+    file: BinaryIO
+    digest: hashlib._Hash
+
+
+class Store:
+    """A folder of files named by their sha256, for this user alone; a context manager that lets go of what it holds.
+
+    A file appears only when its bytes have been checked and lie on the disk. With `limit_bytes`, what has not been used
+    for longest goes where more would lie there, as it does where the disk is full.
+    """
+
+    def __init__(self, root: Path, limit_bytes: int | None = None) -> None:
+        self.root = root
+        self._limit_bytes = limit_bytes
+        self._held: dict[str, BinaryIO] = {}
+        self._receiving: dict[str, _Receiving] = {}
+        self._verified: dict[str, tuple[int, ...]] = {}
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Of a folder with anything else in it, this is not the place to say who may look into it.
+        if all(_FILE.fullmatch(name) or name.startswith(_PARTIAL) for name in os.listdir(root)):
+            root.chmod(0o700)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def path(self, sha256: str, suffix: str) -> Path:
+        """Where the file with this hash lies or would lie."""
+        if not _FILE.fullmatch(sha256 + suffix) or not suffix.startswith("."):
+            raise ValueError("a file of the store is named by 64 hex digits and a suffix")
+        return self.root / (sha256 + suffix)
+
+    def prepare(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """Hold those of the files that are here whole, make room for the others, and return these.
+
+        Raises StoreFullError when there is not enough room without what is in use.
+        """
+        self.clean()
+        missing = [one for one in dict.fromkeys(wanted) if not self._hold(one)]
+        self._make_room(sum(one.size_bytes for one in missing))
+        return missing
+
+    def append(self, sha256: str, suffix: str, chunk: bytes) -> None:
+        """Add the next bytes of a file that this process is receiving. Raises StoreFullError; nothing is left then."""
+        name = self.path(sha256, suffix).name
+        if name not in self._receiving:
+            self._receiving[name] = self._begin()
+        one = self._receiving[name]
+        try:
+            one.file.write(chunk)
+        except OSError as error:
+            self._drop(name)
+            if error.errno in _FULL:
+                raise StoreFullError(f"{error.strerror}; {self._free()}") from None
+            raise
+        one.digest.update(chunk)
+
+    def commit(self, sha256: str, suffix: str) -> None:
+        """Keep and hold the file whose bytes have all been appended. Raises ValueError when their hash differs."""
+        path = self.path(sha256, suffix)
+        if path.name not in self._receiving:
+            self.append(sha256, suffix, b"")
+        one = self._receiving[path.name]
+        try:
+            if one.digest.hexdigest() != sha256:
+                raise ValueError(f"the bytes received have sha256 {one.digest.hexdigest()}, not {sha256}")
+            os.fsync(one.file.fileno())
+            fcntl.flock(one.file, fcntl.LOCK_SH)
+            os.replace(one.path, path)
+            sync_folder(self.root)
+        except OSError as error:
+            self._drop(path.name)
+            if error.errno in _FULL:
+                raise StoreFullError(f"{error.strerror}; {self._free()}") from None
+            raise
+        except ValueError:
+            self._drop(path.name)
+            raise
+        self._held[path.name] = self._receiving.pop(path.name).file
+
+    def hold(self, one: Wanted) -> Path:
+        """A file that stays until `release`. Raises DamagedFileError when it is not there, or has another size."""
+        path = self.path(one.sha256, one.suffix)
+        if not self._hold(one):
+            raise DamagedFileError(f"{path.name} is not in the store {self.root}, or not whole")
+        return path
+
+    def known_good(self, path: Path) -> bool:
+        """Whether this process has found that the file has the right bytes, and nobody has changed it since."""
+        return self._verified.get(path.name) == _signature(path)
+
+    def note_good(self, path: Path) -> None:
+        """Remember that the file has the right bytes."""
+        self._verified[path.name] = _signature(path)
+
+    def verify(self, one: Wanted) -> Path:
+        """The same as `hold`, and that the bytes are right. A damaged file is removed, so that it is sent again."""
+        path = self.hold(one)
+        if not self.known_good(path):
+            if hash_file(path) != one.sha256:
+                self._remove(path)
+                raise DamagedFileError(f"{path.name} was damaged in the store {self.root}, and was removed")
+            self.note_good(path)
+        return path
+
+    def release(self) -> None:
+        """Let go of every file, and of what has been received of others."""
+        for name in list(self._receiving):
+            self._drop(name)
+        for file in self._held.values():
+            file.close()
+        self._held.clear()
+
+    def clean(self) -> None:
+        """Remove what was received by processes that are gone."""
+        for partial in self.root.glob(f"{_PARTIAL}*"):
+            with contextlib.suppress(OSError), partial.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink()
+
+    def _hold(self, one: Wanted) -> bool:
+        """Take a lock on a file that is here whole; what is not goes."""
+        path = self.path(one.sha256, one.suffix)
+        file = self._held.get(path.name)
+        try:
+            if file is None or not _same(file, path):
+                file = path.open("rb")
+                fcntl.flock(file, fcntl.LOCK_SH)
+            status = os.fstat(file.fileno())
+            if status.st_size == one.size_bytes and _same(file, path):
+                os.utime(path, ns=(max(status.st_atime_ns + 1, time.time_ns()), status.st_mtime_ns))
+                self._held[path.name] = file
+                return True
+        except FileNotFoundError:
+            return False
+        file.close()
+        self._remove(path)
+        return False
+
+    def _remove(self, path: Path) -> None:
+        held = self._held.pop(path.name, None)
+        if held is not None:
+            held.close()
+        self._verified.pop(path.name, None)
+        path.unlink(missing_ok=True)
+
+    def _begin(self) -> _Receiving:
+        """A new file for what is being received, locked for as long as this process has it."""
+        while True:
+            path = self.root / f"{_PARTIAL}{secrets.token_hex(8)}"
+            file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb", buffering=0)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):  # another agent has just cleaned up
+                if _same(file, path):
+                    return _Receiving(path, file, hashlib.sha256())
+            file.close()
+
+    def _drop(self, name: str) -> None:
+        one = self._receiving.pop(name)
+        one.path.unlink(missing_ok=True)
+        one.file.close()
+
+    def _make_room(self, need_bytes: int) -> None:
+        """Remove files that nobody holds, those first that nobody used for longest, until so much more may be kept."""
+        if not need_bytes:
+            return
+        files = list(self._files())
+        kept = sum(size for _, _, size in files)
+        over = need_bytes + _SPARE_BYTES - shutil.disk_usage(self.root).free
+        if self._limit_bytes is not None:
+            over = max(over, kept + need_bytes - self._limit_bytes)
+        for _, path, size in sorted(files):
+            if over <= 0:
+                return
+            if self._evict(path):
+                over, kept = over - size, kept - size
+        if over > 0:
+            limit = "" if self._limit_bytes is None else f", its limit is {format_size(self._limit_bytes)}"
+            raise StoreFullError(
+                f"{format_size(need_bytes)} are needed; {self._free()}, and {format_size(kept)} are in use there{limit}"
+            )
+
+    def _files(self) -> Iterator[tuple[int, Path, int]]:
+        """When each file was last used, the file, and its size."""
+        for path in self.root.iterdir():
+            if _FILE.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    yield status.st_atime_ns, path, status.st_size
+
+    def _evict(self, path: Path) -> bool:
+        """Remove a file unless somebody uses it."""
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        except OSError:
+            return False
+        self._verified.pop(path.name, None)
+        return True
+
+    def _free(self) -> str:
+        return f"{format_size(shutil.disk_usage(self.root).free)} are free at its store {self.root}"
+
+
+def _same(file: BinaryIO, path: Path) -> bool:
+    """Whether the open file is what lies there now. Raises FileNotFoundError when nothing does."""
+    mine, there = os.fstat(file.fileno()), path.stat()
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

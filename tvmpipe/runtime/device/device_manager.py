@@ -1,0 +1,329 @@
+"""Who has a device, and the process that hosts its stages.
+
+The agent's main process owns one `Keeper`. TVM's RPC sessions, which are processes of their own that end with their
+client, reach it through a socket in a private folder; so stages outlive the connection that brought them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import zmq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tvmpipe.errors import InputError
+from tvmpipe.runtime.device.agent_totals import Lifetime
+from tvmpipe.runtime.device.host_handle import HostHandle
+from tvmpipe.runtime.device.host_process import HostOptions
+from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.units import format_size
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 10.0
+"""Seconds without a word from its head after which a device is free again."""
+
+_MOST_MORE_S = 120.0  # what a head may add to that while it cannot speak, waiting for a file to be checked
+_ASKED_HZ = 4.0  # how often those that wait ask, all together
+_FORGOTTEN_S = 5.0  # one that waits and is so late has gone
+_SPARE_S = 60.0  # how long a host without stages is kept for whoever comes next
+
+
+class Claim(BaseModel):
+    """Who asks for a device: `token` proves the same head later, `owner` is for people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    token: str
+    owner: str
+
+
+@dataclass
+class _Holding:
+    """Who has the device. Until stages are ready it ends at `until` (monotonic seconds)."""
+
+    claim: Claim
+    since: float
+    until: float
+
+
+class Keeper:
+    """Answers requests of RPC sessions; one request at a time, in the thread that calls `serve`.
+
+    One host serves; with `beside_port` another may get a second opening ready meanwhile, which then takes its place.
+
+    Attributes: `server_up` whether the RPC server runs, `server_starts` how often it was started; whoever starts it
+    says so here.
+    """
+
+    def __init__(
+        self, facts: dict[str, Any], options: HostOptions, address: str, beside_port: int | None = None
+    ) -> None:
+        self._facts = facts
+        self._options = options
+        self._ports = (options.port,) if beside_port is None else (options.port, beside_port)
+        self._holding: _Holding | None = None
+        self._waiting: dict[str, float] = {}  # token of a head that was refused -> when it should have asked again
+        self._hosts: list[HostHandle] = []
+        self._current: HostHandle | None = None
+        self._lifetime = Lifetime()
+        self.server_up = False
+        self.server_starts = 0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.REP)
+        self._socket.bind(address)
+
+    def serve(self, seconds: float) -> None:
+        """Answer what comes in for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self._socket.poll(max(1, int(left * 1e3))):
+                self._socket.send(json.dumps(self._answer(self._socket.recv())).encode())
+            self._expire()
+
+    def close(self) -> None:
+        """End the hosts."""
+        self._end_but(None)
+        self._socket.close(linger=0)
+
+    def _answer(self, message: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(message)
+            name = request.pop("do")
+            if name == "info":
+                return self._info()
+            claim = Claim.model_validate(request.pop("claim"))
+            if name == "reserve":
+                return self._reserve(claim, float(request.get("more_s", 0.0)))
+            if name in ("open", "prepare"):
+                spec, port = HostSpec.model_validate(request["spec"]), int(request["port"])
+                return self._open(claim, spec, port) if name == "open" else self._prepare(claim, spec, port)
+            if name in ("state", "activate", "discard"):
+                act = {"state": self._state, "activate": self._activate, "discard": self._discard}[name]
+                return act(claim, str(request["session"]))
+            if name == "release":
+                return self._release(claim)
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+            return {"error": f"malformed request: {error}"}
+        except OSError as error:
+            return {"failed": f"a stage host cannot be started: {error.strerror or error}"}
+        return {"error": f"unknown request {name!r}"}
+
+    def _info(self) -> dict[str, Any]:
+        self._expire()
+        holder = self._holding
+        host = self._current or (self._hosts[0] if self._hosts else None)
+        status = None if host is None else host.status
+        port = self._options.port if self._current is None else self._current.port
+        return {
+            **self._facts,
+            "link_port": port,
+            "beside_port": next((other for other in self._ports if other != port), None),
+            "held_by": None if holder is None else holder.claim.owner,
+            "held_s": None if holder is None else time.monotonic() - holder.since,
+            "host": None if host is None else host.state,
+            "host_message": "" if host is None else host.message,
+            "host_pid": None if host is None else host.pid,
+            "status": status,
+            "samples_per_s": {} if status is None else self._lifetime.rates(status["session"]),
+            "totals": self._lifetime.totals(),
+            "server_up": self.server_up,
+            "server_starts": self.server_starts,
+        }
+
+    def _reserve(self, claim: Claim, more_s: float = 0.0) -> dict[str, Any]:
+        self._expire()
+        now = time.monotonic()
+        if self._holding is not None and self._holding.claim.token != claim.token:
+            return {
+                "held_by": self._holding.claim.owner,
+                "held_s": now - self._holding.since,
+                "again_s": self._wait(claim.token, now),
+            }
+        self._waiting.pop(claim.token, None)
+        since = now if self._holding is None else self._holding.since
+        self._holding = _Holding(claim, since, now + LEASE_S + min(max(more_s, 0.0), _MOST_MORE_S))
+        return {}
+
+    def _wait(self, token: str, now: float) -> float:
+        """When a head that was refused should ask again, in seconds.
+
+        Each question takes TVM's one session, which the holder needs too: so however many wait, they ask `_ASKED_HZ`
+        times a second in all.
+        """
+        self._waiting = {other: due for other, due in self._waiting.items() if now < due + _FORGOTTEN_S}
+        self._waiting.setdefault(token, now)
+        again_s = len(self._waiting) / _ASKED_HZ
+        self._waiting[token] = now + again_s
+        return again_s
+
+    def _open(self, claim: Claim, spec: HostSpec, port: int) -> dict[str, Any]:
+        """Serve this, and nothing that was served before."""
+        if port not in self._ports:
+            raise ValueError(f"{port} is no link port of this agent")
+        refused = self._reserve(claim)
+        if refused:
+            return refused
+        kept = [host for host in self._hosts if host.port == port and host.can_open(spec)]
+        self._end_but(kept[0] if kept else None)
+        self._start(spec, port)
+        self._current = self._hosts[0]
+        return {}
+
+    def _prepare(self, claim: Claim, spec: HostSpec, port: int) -> dict[str, Any]:
+        """Get this ready beside what is served."""
+        if port not in self._ports:
+            raise ValueError(f"{port} is no link port of this agent")
+        refused = self._reserve(claim)
+        if refused:
+            return refused
+        current = self._current
+        if current is not None and current.serving:
+            if current.port == port:
+                return {"no_room": "its link port is in use"}
+            no_room = self._no_room(current, spec)
+            if no_room:
+                return {"no_room": no_room}
+        for host in [host for host in self._hosts if host is not current]:
+            if host.port != port or not host.can_open(spec):
+                self._end(host)
+        self._start(spec, port)
+        return {}
+
+    def _no_room(self, current: HostHandle, spec: HostSpec) -> str:
+        """Why the memory does not allow for a second opening; empty when it does."""
+        assert current.spec is not None
+        new = sum(stage.memory_bytes for stage in spec.stages)
+        both = new + sum(stage.memory_bytes for stage in current.spec.stages)
+        offered = int(self._facts["memory_bytes"])
+        if both > offered:
+            return f"both plans need {format_size(both)} of memory there, it offers {format_size(offered)}"
+        available = psutil.virtual_memory().available
+        if new > available:
+            return f"it would need {format_size(new)} more memory, {format_size(available)} are available there"
+        return ""
+
+    def _start(self, spec: HostSpec, port: int) -> None:
+        """Tell the host on a port to serve this; a new one where there is none, or it has just ended."""
+        host = next((one for one in self._hosts if one.port == port), None)
+        if host is None or not host.open(spec):
+            if host is not None:
+                self._end(host)
+            host = HostHandle(self._options.model_copy(update={"port": port}), self._lifetime)
+            self._hosts.append(host)
+            host.open(spec)  # one that has ended already says why as its state
+        self._lifetime.opened()
+
+    def _state(self, claim: Claim, session: str) -> dict[str, Any]:
+        if self._holding is None or self._holding.claim.token != claim.token:
+            return {"state": "failed", "message": "the device was given to somebody else", "session": "", "took": {}}
+        host = self._host_of(session)
+        if host is None:
+            return {"state": "failed", "message": "another opening has replaced it", "session": "", "took": {}}
+        self._holding.until = max(self._holding.until, time.monotonic() + LEASE_S)
+        if host.deaf:
+            assert host.spec is not None
+            spec, current = host.spec, host is self._current
+            self._end(host)
+            self._start(spec, host.port)
+            host = self._hosts[-1]
+            self._current = host if current else self._current
+        told = host.status
+        return {**host.answer(), "unlinked": None if told is None else told["unlinked"]}
+
+    def _activate(self, claim: Claim, session: str) -> dict[str, Any]:
+        """What was prepared takes the place of what was served."""
+        host = self._host_of(session)
+        if self._holding is None or self._holding.claim.token != claim.token or host is None:
+            return {"failed": "what was prepared is not there any more"}
+        self._current = host
+        self._end_but(host)
+        return {}
+
+    def _discard(self, claim: Claim, session: str) -> dict[str, Any]:
+        """What was prepared is not wanted any more."""
+        host = self._host_of(session)
+        if self._holding is not None and self._holding.claim.token == claim.token and host is not None:
+            self._end(host)
+        return {}
+
+    def _release(self, claim: Claim) -> dict[str, Any]:
+        self._waiting.pop(claim.token, None)
+        if self._holding is not None and self._holding.claim.token == claim.token:
+            self._free()
+        return {}
+
+    def _expire(self) -> None:
+        """Free the device when its host has ended or nobody came back for a reservation."""
+        if self._holding is None:
+            for host in [host for host in self._hosts if not host.alive or host.idle_s() > _SPARE_S]:
+                self._end(host)
+            return
+        expired = [host for host in self._hosts if host.state == "expired"]
+        for host in expired:
+            self._end(host)
+        now = time.monotonic()
+        if any(host.state == "ready" for host in self._hosts):
+            self._holding.until = max(self._holding.until, now + LEASE_S)
+        if (expired and not self._hosts) or now > self._holding.until:
+            logger.info("%s has given up the device", self._holding.claim.owner)
+            self._free()
+
+    def _free(self) -> None:
+        """Nobody has the device. A host that is just starting goes on, for whoever comes next."""
+        self._holding = None
+        starting = next((host for host in self._hosts if host.starts and host.port == self._options.port), None)
+        self._end_but(starting)
+        self._current = None
+        if starting is not None:
+            starting.forget()
+
+    def _host_of(self, session: str) -> HostHandle | None:
+        return next((host for host in self._hosts if host.spec is not None and host.spec.session == session), None)
+
+    def _end_but(self, kept: HostHandle | None) -> None:
+        for host in [host for host in self._hosts if host is not kept]:
+            self._end(host)
+
+    def _end(self, host: HostHandle) -> None:
+        host.end()
+        self._hosts.remove(host)
+        if self._current is host:
+            self._current = None
+
+
+class KeeperClient:
+    """Requests to the keeper of this machine, from a process of its own. Raises OSError when none answers."""
+
+    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+
+    def ask(self, request: str) -> str:
+        """A JSON object as it stands in `Keeper`, and its answer."""
+        with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.connect(self._address)
+            socket.send(request.encode())
+            if not socket.poll(int(self._timeout_s * 1e3)):
+                raise OSError("the agent does not answer its own session")
+            return socket.recv().decode()
+
+
+def keeper_address(folder: Path) -> str:
+    """Where a keeper listens; only this user can reach the folder. Raises InputError when its path is too long."""
+    path = folder / "keeper"
+    size = len(os.fsencode(path))
+    if size > zmq.IPC_PATH_MAX_LEN:
+        raise InputError(
+            f"the path of an agent's socket, {path}, has {size} bytes, and the system allows {zmq.IPC_PATH_MAX_LEN}; "
+            "set TMPDIR to a shorter folder"
+        )
+    return f"ipc://{path}"

@@ -1,0 +1,163 @@
+"""The process in which a device's stages run: `python -m tvmpipe.runtime.device.host_process OPTIONS`.
+
+The agent starts it, writes one JSON object a line to its input (`open` with what to serve, `forget`, or `close`) and
+reads from its output how far it is. It serves one opening of a pipeline at a time; a new one replaces the old. Stages
+that the new one has too stay loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tvmpipe.errors import TvmpipeError
+from tvmpipe.manifest import StageEntry
+from tvmpipe.process import die_with_parent
+from tvmpipe.runtime.device.blob_store import Store
+from tvmpipe.runtime.device.heartbeat import Status
+from tvmpipe.runtime.device.hosting import HostedSession
+from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport.sockets import Sockets
+from tvmpipe.text import PlainFormatter
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.device.load_stages import LoadedStages
+
+logger = logging.getLogger(__name__)
+
+
+class HostOptions(BaseModel):
+    """What an agent tells its host when it starts it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    address: str
+    port: int
+    store: Path
+    store_limit_bytes: int | None = None
+    memory_bytes: int
+    cluster_key: Path | None
+    emulation: Emulation
+
+
+def main() -> None:
+    """Read openings until the input ends."""
+    die_with_parent()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter("tvmpipe host: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    options = HostOptions.model_validate_json(sys.argv[1])
+    # Whatever else writes to the output must not be taken for an answer.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    process = _HostProcess(options, answers)
+    process.tell_up("importing")
+    threading.Thread(target=process.listen, name="tvmpipe-control", daemon=True).start()
+    process.work()
+
+
+class _HostProcess:
+    def __init__(self, options: HostOptions, answers: Any) -> None:
+        self._options = options
+        self._answers = answers
+        self._writing = threading.Lock()
+        self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._hosted: HostedSession | None = None
+        self._store = Store(options.store)
+        self._loaded: tuple[tuple[StageEntry, ...], LoadedStages] | None = None
+
+    def tell_up(self, phase: str) -> None:
+        """Say how far the process itself is: "importing" what takes long, or "imported"."""
+        self._write(json.dumps({"up": phase}))
+
+    def listen(self) -> None:
+        """Take commands; a new one ends what is being served, `close` the process as well."""
+        for line in sys.stdin:
+            command = json.loads(line)
+            hosted = self._hosted
+            if "close" in command:
+                # At once, whatever is being computed: nobody waits for it any more.
+                if hosted is not None:
+                    self._report(hosted.status)
+                break
+            self._commands.put(command)
+            if hosted is not None:
+                hosted.host.stop()
+        os._exit(0)  # told to, or the agent is gone
+
+    def work(self) -> None:
+        import tvm_ffi  # noqa: F401  # seconds on a small machine, before anybody waits for it
+
+        import tvmpipe.runtime.device.load_stages  # noqa: F401
+
+        self.tell_up("imported")
+        while True:
+            command = self._commands.get()
+            if "open" not in command or not self._commands.empty():
+                continue  # nobody waits for that any more
+            session = command["open"]["session"]
+            try:
+                with self._store:
+                    self._serve(HostSpec.model_validate(command["open"]))
+            except (TvmpipeError, ValidationError, OSError, MemoryError, ValueError, RuntimeError) as error:
+                self._loaded = None
+                self._say("failed", session, str(error) or type(error).__name__)
+
+    def _say(self, state: str, session: str, message: str = "") -> None:
+        self._write(json.dumps({"state": state, "session": session, "message": message}))
+
+    def _report(self, status: Status) -> None:
+        self._write(json.dumps({"status": status.model_dump(mode="json", exclude={"spans"})}))
+
+    def _write(self, line: str) -> None:
+        with self._writing:
+            self._answers.write(line + "\n")
+
+    def _serve(self, spec: HostSpec) -> None:
+        import tvm_ffi
+
+        self._say("loading", spec.session)
+        tvm_ffi.get_global_func("runtime.config_threadpool")(1, spec.threads)
+        runner = self._load(spec)
+        if not self._commands.empty():
+            return  # something else was asked for meanwhile
+        key = self._options.cluster_key
+        with Sockets(None if key is None else ClusterKey.load(key)) as sockets:
+            address = (self._options.address, self._options.port)
+            hosted = HostedSession(spec, runner, sockets, address, self._options.emulation, self._report)
+            self._hosted = hosted
+            self._say("ready", spec.session)
+            # What was asked for before `listen` knew of this session could not stop it.
+            if not self._commands.empty():
+                hosted.host.stop()
+            failure = hosted.serve()
+            self._hosted = None
+        if failure is not None:
+            self._loaded = None
+            self._say("failed", spec.session, str(failure))
+        else:
+            self._say("expired" if hosted.lease_ended else "idle", spec.session)
+
+    def _load(self, spec: HostSpec) -> LoadedStages:
+        """The stages, which may have been loaded for the opening before."""
+        from tvmpipe.runtime.device.load_stages import LoadedStages
+
+        if self._loaded is None or self._loaded[0] != spec.stages:
+            self._loaded = None  # its memory first
+            stages = LoadedStages(spec.stages, self._store, self._options.memory_bytes)
+            self._loaded = spec.stages, stages
+        return self._loaded[1]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""A stage host with its sockets and its beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvmpipe.errors import DeviceError
+from tvmpipe.runtime.device.heartbeat import Beat, Clock, Status
+from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.device.stage_host import Runner, StageFailure, StageHost
+from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.transport.address import leads_back, parse_address
+from tvmpipe.runtime.transport.sockets import Sockets
+
+_SPARE_MESSAGES = 1000
+_OVERHEAD_BYTES = 65536  # what a message has besides tensors: header and table
+
+
+def queue_length(max_batches: int, messages: int) -> int:
+    """How many messages may wait: more than one sender can have under way, which is `messages` of each batch.
+
+    Twice that many, as those of an earlier opening may still come.
+    """
+    return _SPARE_MESSAGES + 2 * max_batches * messages
+
+
+class HostedSession:
+    """Stages being hosted at `address`; the beat begins at once. `sockets` must be this thread's own.
+
+    `report` is called in another thread about once a second, and at the end, with what has been done so far.
+
+    Raises InputError when the address is taken, DeviceError when a peer's address leads here.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        runner: Runner,
+        sockets: Sockets,
+        address: tuple[str, int],
+        emulation: Emulation,
+        report: Callable[[Status], None] | None = None,
+    ) -> None:
+        for peer in spec.peers:
+            if leads_back(parse_address(peer.address, "link"), address):
+                raise DeviceError(
+                    f"device {peer.name} is said to be at {peer.address}, which to {spec.device} is itself: start "
+                    f"the agent of {peer.name} with --host and an address of its machine that the others reach"
+                )
+        # The head lets in no more batches than `max_batches`, so that who fills a queue is nobody of this pipeline.
+        queue = queue_length(spec.max_batches, sum(len(stage.inputs) for stage in spec.stages))
+        inbox, _ = sockets.pull(*address, queue=queue, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
+        pushes = {
+            peer.name: sockets.push(
+                parse_address(peer.address, "link"),
+                queue=0,
+                bandwidth_bps=peer.bandwidth_bps,
+                latency_s=peer.latency_s,
+            )
+            for peer in spec.peers
+        }
+        outboxes = {name: socket for name, (socket, _) in pushes.items()}
+        monitors = {name: monitor for name, (_, monitor) in pushes.items()}
+        clock = Clock()
+        self.host = StageHost(spec, runner, inbox, outboxes, emulation=emulation, clock=clock)
+        status = sockets.dealer(parse_address(spec.status_address, "head"))
+        self._beat = Beat(self.host, clock, status, monitors, emulated=emulation.active, report=report)
+        self._beat.start()
+
+    @property
+    def lease_ended(self) -> bool:
+        """Whether it ended because the head was silent."""
+        return self._beat.lease_ended
+
+    @property
+    def status(self) -> Status:
+        """What has been done so far, for any thread that ends this process."""
+        return self._beat.status(last=True)
+
+    def serve(self) -> StageFailure | None:
+        """Host the stages until told to stop. Returns what ended it, if that was a stage."""
+        try:
+            self.host.serve()
+        finally:
+            self._beat.stop()
+        return self.host.failure

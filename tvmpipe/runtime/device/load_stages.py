@@ -1,0 +1,56 @@
+"""Stages from a device's store, ready to run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from tvmpipe.manifest import StageEntry
+from tvmpipe.runtime.device.blob_store import Store, Wanted, files_of
+from tvmpipe.runtime.device.stage import LoadedStage
+from tvmpipe.runtime.device.weights import load_weights, stored_bytes
+from tvmpipe.units import format_size
+
+_Read = TypeVar("_Read")
+
+
+class LoadedStages:
+    """The stages of one opening, whose files `store` holds from then on.
+
+    A weight that several of them read is loaded, and counted, once. Raises MemoryError when their weights exceed
+    `memory_bytes`, and DamagedFileError when a file has not the bytes that it should have; it is then no longer in the
+    store.
+    """
+
+    def __init__(self, stages: Sequence[StageEntry], store: Store, memory_bytes: int) -> None:
+        libraries = {stage.name: next(iter(files_of(stage))) for stage in stages}
+        files = {store.hold(one): one for stage in stages for one in list(files_of(stage))[1:]}
+        names = list(dict.fromkeys(name for stage in stages for name in stage.weight_names))
+        weights = self._checked(store, files, lambda _: stored_bytes(list(files), names))
+        if weights > memory_bytes:
+            raise MemoryError(
+                f"the stages' weights take {format_size(weights)}, the agent offers {format_size(memory_bytes)}"
+            )
+        read = self._checked(store, files, lambda unknown: load_weights(list(files), names, unknown))
+        for path in files:
+            store.note_good(path)
+        loaded = dict(zip(names, read, strict=True))
+        self._stages = {stage.name: LoadedStage(stage, store.verify(libraries[stage.name]), loaded) for stage in stages}
+
+    @staticmethod
+    def _checked(store: Store, files: Mapping[Path, Wanted], read: Callable[[Mapping[Path, str]], _Read]) -> _Read:
+        """What `read` makes of the files, given the hashes of those that nobody has checked yet."""
+        unknown = {path: one.sha256 for path, one in files.items() if not store.known_good(path)}
+        try:
+            return read(unknown)
+        except (ValueError, KeyError, TypeError):  # what a reader makes of damaged bytes
+            for path in unknown:
+                store.verify(files[path])
+            raise
+
+    def run(self, stage: str, batch: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs of a stage, in the bundle's order."""
+        return self._stages[stage].run(inputs)

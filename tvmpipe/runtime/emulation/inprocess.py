@@ -1,0 +1,60 @@
+"""A plan in this process instead of on devices: its stages one after the other, no sockets, no threads.
+
+For tests of what runs on top, and to try a bundle where no device is at hand. Only stages compiled for an
+architecture and instruction set that this machine has can be loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from tvmpipe.manifest import PlanEntry
+from tvmpipe.runtime.device.stage import LoadedStage
+from tvmpipe.runtime.head.sample import Result, Sample, check_sample
+
+if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle
+
+
+class InProcess:
+    """A loaded plan; a context manager that lets go of it at the end. Links carry tensors as they are.
+
+    Samples are numbered as they come, and of devices that take turns the one computes whose turn it is.
+    """
+
+    def __init__(self, bundle: Bundle, plan: PlanEntry) -> None:
+        self.manifest = bundle.manifest
+        self.plan = plan
+        self._count = 0
+        self.stages = [
+            LoadedStage(entry, bundle.path_of(entry.library), [bundle.path_of(file) for file in entry.weight_files])
+            for entry in plan.stages
+        ]
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stages.clear()
+
+    def run(self, sample: Sample) -> Result:
+        """Results of one sample. Raises SampleError when it is not what the model takes."""
+        given = check_sample(self.manifest, sample)
+        values = {value: given[name] for name, value in self.manifest.model_inputs.items()}
+        number, self._count = self._count, self._count + 1
+        for stage in self.stages:
+            if not stage.entry.turn.takes(number):
+                continue
+            outputs = stage.run([values[tensor.value] for tensor in stage.entry.inputs])
+            values.update((t.value, array) for t, array in zip(stage.entry.outputs, outputs, strict=True))
+        return {name: values[value] for name, value in self.manifest.model_outputs.items()}
+
+    def stream(self, samples: Iterable[Sample]) -> Iterator[Result]:
+        """Results of `samples`, in their order."""
+        return map(self.run, samples)
+
+
+def run_in_process(bundle: Bundle, plan: PlanEntry | None = None) -> InProcess:
+    """Load a plan of the bundle, by default the one to start with."""
+    return InProcess(bundle, bundle.manifest.plan if plan is None else plan)

@@ -1,0 +1,282 @@
+"""What a head asks of an agent: to be its, to keep files, to host stages. Tensors do not come this way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
+from tvmpipe.manifest import FileEntry, StageEntry
+from tvmpipe.runtime.device.blob_store import Wanted, files_of
+from tvmpipe.runtime.device.device_manager import Claim
+from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.head.agent_facts import checked_facts
+from tvmpipe.runtime.transport.address import format_address
+from tvmpipe.runtime.transport.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
+from tvmpipe.runtime.transport.versions import difference, work_together
+from tvmpipe.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+_FIRST_CHUNK_BYTES = 256 << 10
+_MOST_CHUNK_BYTES = 4 << 20
+_CHUNK_S = 0.5  # what a chunk should take at most, for between two of them the device hears that its head lives
+_MACHINES = {"x86_64": ("x86_64", "amd64"), "aarch64": ("aarch64", "arm64")}
+_POLL_S = 0.05
+_LONGEST_POLL_S = 0.5
+_LOAD_BPS = 20e6  # a device that reads its own store more slowly than this counts as lost
+_STATES = {
+    "starting": "starting Python",
+    "importing": "importing TVM",
+    "waiting": "ending what it computed before",
+    "loading": "loading stages",
+}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a device may take until its stages are ready: `start_s` to start its host and import TVM, and as much
+    again, besides the time to read the weights, to load; `connect_s` to be heard of here."""
+
+    start_s: float
+    connect_s: float
+
+
+class NoRoom(DeviceError):
+    """A device cannot get a second opening ready beside what it serves."""
+
+
+class AgentControl:
+    """An agent behind a session. Raises DeviceError when it refuses, DeviceLostError when it is gone.
+
+    It refers to no function of the agent's: TVM ends a session, of which a process may have 32, only when nothing does.
+    """
+
+    def __init__(self, session: RpcSession, facts: dict[str, Any]) -> None:
+        self.session = session
+        self.facts = facts
+
+    @classmethod
+    def of(cls, session: RpcSession) -> AgentControl | None:
+        """The agent that answers; None for a stock RPC server. Its `facts` are as `checked_facts` returns them."""
+        with session.guard("asking what it is"):
+            if session.function("tvmpipe.keeper") is None:
+                return None
+            told = _ask(session, {"do": "info"})
+        try:
+            return cls(session, checked_facts(told))
+        except ValueError as error:
+            raise DeviceError(
+                f"device {session.device.name} says of itself what no agent of this version does ({error}): "
+                "it is of another version or no tvmpipe agent"
+            ) from None
+
+    @property
+    def link_address(self) -> str:
+        """Where its stage link listens, as HOST:PORT."""
+        given: str | None = self.facts["link_address"]
+        return given or format_address(self.session.address.host, self.facts["link_port"])
+
+    @property
+    def beside_address(self) -> str | None:
+        """Where the link of an opening beside the one that it serves would listen; None where it has but one."""
+        port: int | None = self.facts["beside_port"]
+        return None if port is None else format_address(self.session.address.host, port)
+
+    def check(self, stages: Iterable[StageEntry]) -> None:
+        """Refuse before anything is sent: wrong architecture, too little memory."""
+        device = self.session.device
+        wanted = device.triple.split("-", 1)[0]
+        if self.facts["machine"].lower() not in _MACHINES.get(wanted, (wanted,)):
+            raise DeviceError(
+                f"device {device.name} is a {self.facts['machine']} machine, its stages were compiled for {wanted}"
+            )
+        need = sum(entry.memory_bytes for entry in stages)
+        if need > self.facts["memory_bytes"]:
+            raise DeviceError(
+                f"device {device.name} offers {format_size(self.facts['memory_bytes'])} of memory, "
+                f"its stages need {format_size(need)}"
+            )
+
+    def reserve(self, claim: Claim, more_s: float = 0.0) -> None:
+        """Get the device for this head, or keep it, for a lease and `more_s`.
+
+        Raises DeviceHeldError saying who has it, DeviceError for other versions.
+        """
+        if not work_together(self.facts):
+            raise DeviceError(f"device {self.session.device.name} cannot be used: {difference(self.facts)}")
+        with self.session.guard("asking for it"):
+            answer = _ask(self.session, {"do": "reserve", "claim": claim.model_dump(), "more_s": more_s})
+        if "held_by" in answer:
+            device = self.session.device
+            raise DeviceHeldError(
+                f"device {device.name} (key {device.key}) is in use by {answer['held_by']}, "
+                f"for {format_duration(answer['held_s'])} so far",
+                float(answer["again_s"]),
+            )
+
+    def send(self, bundle: Bundle, stages: Iterable[StageEntry], alive: Callable[[float], None]) -> int:
+        """Send the libraries and weights that the device's store lacks. Returns the bytes sent.
+
+        `alive` is called again and again meanwhile, with the seconds that the next step may take.
+        """
+        files = {wanted: entry for stage in stages for wanted, entry in files_of(stage).items()}
+        prepare = self._function("tvmpipe.store_prepare")
+        with self.session.guard("looking at what it has"):
+            answer = json.loads(str(prepare(json.dumps([one._asdict() for one in files]))))
+        self._refuse_on(answer.get("error"), "the stages' files")
+        missing = [Wanted(**one) for one in answer["missing"]]
+        for one in missing:
+            with self.session.guard(f"sending {files[one].path}", more_s=one.size_bytes / SLOWEST_UPLOAD_BPS):
+                self._send(bundle, files[one], one, alive)
+        return sum(one.size_bytes for one in missing)
+
+    def open(
+        self,
+        claim: Claim,
+        spec: HostSpec,
+        port: int,
+        ready: Callable[[], bool],
+        patience: Patience,
+        pause: Callable[[float], None],
+        *,
+        beside: bool = False,
+    ) -> None:
+        """Have the stages hosted at a link port; returns once they are loaded and `ready` says that they are heard of.
+
+        With `beside` what the device serves goes on. `pause` waits for some seconds; what it raises ends this. Raises
+        NoRoom when the device cannot host both.
+        """
+        device = self.session.device
+        request = {"do": "prepare" if beside else "open", "claim": claim.model_dump(), "port": port}
+        with self.session.guard("starting its stages"):
+            answer = _ask(self.session, {**request, "spec": spec.model_dump(mode="json")})
+        if "held_by" in answer:
+            raise DeviceUnavailableError(f"device {device.name} was taken by {answer['held_by']}")
+        if "no_room" in answer:
+            raise NoRoom(f"device {device.name} cannot host another plan beside the running one: {answer['no_room']}")
+        if "failed" in answer:
+            raise DeviceError(f"device {device.name} cannot host its stages: {answer['failed']}")
+        poll_s = _POLL_S
+        while True:
+            with self.session.guard("loading its stages"):
+                state = _ask(self.session, {"do": "state", "claim": claim.model_dump(), "session": spec.session})
+            if state["state"] in ("failed", "expired", "idle"):
+                why = state["message"] or "what it hosted was ended"
+                raise DeviceError(f"device {device.name} cannot host its stages: {why}")
+            if state["state"] == "ready" and ready():
+                return
+            self._check_patience(spec, state, patience)
+            pause(poll_s)
+            poll_s = min(_LONGEST_POLL_S, 1.1 * poll_s)  # each question costs a small device something
+
+    def wait_until_linked(self, claim: Claim, session: str, limit_s: float, pause: Callable[[float], None]) -> None:
+        """Return once stages that were opened beside others have reached all their peers. Raises NoRoom."""
+        device = self.session.device
+        deadline = time.monotonic() + limit_s
+        while True:
+            with self.session.guard("connecting its stages"):
+                state = _ask(self.session, {"do": "state", "claim": claim.model_dump(), "session": session})
+            if state["state"] != "ready":
+                raise DeviceError(
+                    f"device {device.name} cannot host its stages: {state['message'] or 'they were ended'}"
+                )
+            unlinked: list[str] | None = state["unlinked"]
+            if unlinked == []:
+                return
+            if time.monotonic() > deadline:
+                peers = ", ".join(unlinked or ["its peers"])
+                raise NoRoom(f"device {device.name} does not reach {peers} at the ports beside those in use")
+            pause(_POLL_S)
+
+    def _check_patience(self, spec: HostSpec, state: dict[str, Any], patience: Patience) -> None:
+        """Raise DeviceError, saying what was waited for, when the device has taken longer than it may."""
+        took: dict[str, float] = state["took"]
+        device = self.session.device
+        if state["state"] == "ready":
+            if took["ready"] <= patience.connect_s:
+                return
+            raise DeviceError(
+                f"device {device.name} has loaded its stages but cannot reach this head at "
+                f"{spec.status_address}; `tvmpipe doctor` tells more"
+            )
+        if state["state"] == "loading":
+            what, so_far_s = "loading", took["loading"]
+            allowed_s = patience.start_s + sum(stage.weight_bytes for stage in spec.stages) / _LOAD_BPS
+        else:
+            what, so_far_s = "starting", sum(took.get(phase, 0.0) for phase in ("starting", "importing", "waiting"))
+            allowed_s = patience.start_s
+        if so_far_s > allowed_s:
+            parts = [
+                f"{_STATES[phase]} {format_duration(seconds)}" for phase, seconds in took.items() if seconds > 0.01
+            ]
+            raise DeviceError(
+                f"device {device.name} did not get its stages ready: {what} may take {format_duration(allowed_s)} "
+                f"(--start-timeout); so far it took for {', '.join(parts)}"
+            )
+
+    def activate(self, claim: Claim, session: str) -> None:
+        """What was opened beside takes the place of what the device serves, which ends."""
+        with self.session.guard("changing over"):
+            answer = _ask(self.session, {"do": "activate", "claim": claim.model_dump(), "session": session})
+        if "failed" in answer:
+            raise DeviceError(f"device {self.session.device.name} cannot change over: {answer['failed']}")
+
+    def discard(self, claim: Claim, session: str) -> None:
+        """End what was opened beside."""
+        with self.session.guard("ending what was prepared"):
+            _ask(self.session, {"do": "discard", "claim": claim.model_dump(), "session": session})
+
+    def release(self, claim: Claim) -> None:
+        """Give the device back."""
+        with self.session.guard("giving it back"):
+            _ask(self.session, {"do": "release", "claim": claim.model_dump()})
+
+    def _send(self, bundle: Bundle, file: FileEntry, one: Wanted, alive: Callable[[float], None]) -> None:
+        append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("append", "commit"))
+        size = _FIRST_CHUNK_BYTES
+        with bundle.path_of(file).open("rb") as stream:
+            while chunk := stream.read(size):
+                alive(0.0)
+                began = time.monotonic()
+                self._refuse_on(str(append(one.sha256, one.suffix, bytearray(chunk))), file.path)
+                took_s = time.monotonic() - began
+                if took_s < _CHUNK_S / 2:
+                    size = min(_MOST_CHUNK_BYTES, 2 * size)
+                elif took_s > _CHUNK_S:
+                    size = max(_FIRST_CHUNK_BYTES // 16, size // 2)
+        alive(one.size_bytes / _LOAD_BPS)  # while it syncs and checks the file, it answers nothing
+        self._refuse_on(str(commit(one.sha256, one.suffix)), file.path)
+
+    def _refuse_on(self, error: str | None, what: str) -> None:
+        if error:
+            raise DeviceError(f"device {self.session.device.name} cannot take {what}: {error}")
+
+    def _function(self, name: str) -> Any:
+        function = self.session.function(name)
+        if function is None:
+            raise DeviceError(f"the agent on device {self.session.device.name} has no {name}; it is of another version")
+        return function
+
+
+def _ask(session: RpcSession, request: dict[str, Any]) -> dict[str, Any]:
+    keeper = session.function("tvmpipe.keeper")
+    if keeper is None:
+        raise DeviceError(f"the session with device {session.device.name} was closed")
+    answer: Any = json.loads(str(keeper(json.dumps(request))))
+    del keeper
+    if not isinstance(answer, dict):
+        raise DeviceError(
+            f"device {session.device.name} answers with what is no JSON object: "
+            "it is of another version or no tvmpipe agent"
+        )
+    if "error" in answer:
+        raise DeviceError(f"the agent refused: {answer['error']}")
+    return answer

@@ -1,0 +1,111 @@
+"""What an agent says of itself, checked before anything relies on it: whatever answers there may be no agent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tvmpipe.errors import InputError
+from tvmpipe.runtime.device.heartbeat import Status
+from tvmpipe.runtime.device.totals import BUCKETS_S
+from tvmpipe.runtime.transport.address import parse_address
+from tvmpipe.text import clean
+
+_SHOWN = 200  # characters of what is wrong
+_MOST = 1 << 63
+
+_Count = Annotated[int, Field(ge=0, lt=_MOST)]
+_Seconds = Annotated[float, Field(ge=0, le=1e12)]
+_Port = Annotated[int, Field(gt=0, lt=65536)]
+_Histogram = Annotated[list[_Count], Field(min_length=len(BUCKETS_S) + 1, max_length=len(BUCKETS_S) + 1)]
+_Sum = Annotated[float, Field(ge=-1e12, le=1e12)]  # of differences of a clock that is set meanwhile
+_Counts = tuple[_Count, _Sum, _Sum, _Sum, _Histogram]
+"""As `StageCount.to_list` writes it."""
+
+
+def _address(value: Any) -> Any:
+    """It is of the form HOST:PORT, where it is text."""
+    if isinstance(value, str):
+        try:
+            parse_address(value, "link")
+        except InputError as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+class _Told(BaseModel):
+    """Another agent of the same version may tell more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Emulated(_Told):
+    slowdown: Annotated[float, Field(gt=0, le=1e9)]
+    bandwidth_bps: Annotated[float, Field(gt=0)] | None
+    latency_s: _Seconds
+    like: str | None
+
+
+class _StageTotal(_Told):
+    stage: str
+    device: str
+    counts: _Counts
+
+
+class _Totals(_Told):
+    sessions: _Count
+    refused: _Count
+    stages: list[_StageTotal]
+
+
+class _LastStatus(Status):
+    """What its host told last, `age_s` ago."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    counts: dict[str, _Counts]  # type: ignore[assignment]  # the same lists, of which more is known here
+    busy: tuple[str, int, _Seconds] | None
+    memory_bytes: _Count
+    age_s: _Seconds
+
+
+class _Facts(_Told):
+    tvmpipe: str
+    tvm: Annotated[str, Field(alias="apache-tvm")]
+    machine: str
+    threads: Annotated[int, Field(gt=0, lt=_MOST)]
+    memory_bytes: _Count
+    pid: _Count
+    link_address: Annotated[str | None, BeforeValidator(_address)]
+    link_port: _Port
+    beside_port: _Port | None
+    emulated: _Emulated | None
+    held_by: str | None
+    held_s: _Seconds | None
+    host: str | None
+    host_message: str
+    host_pid: _Count | None
+    status: _LastStatus | None
+    samples_per_s: dict[str, _Seconds]
+    totals: _Totals
+    server_up: bool
+    server_starts: _Count
+
+    @model_validator(mode="after")
+    def _check(self) -> _Facts:
+        if (self.held_by is None) != (self.held_s is None):
+            raise ValueError("held_by and held_s go together")
+        return self
+
+
+def checked_facts(told: Any) -> dict[str, Any]:
+    """The facts that `Keeper` tells, by name, and nothing else. Raises ValueError saying what is wrong with them."""
+    try:
+        facts = _Facts.model_validate(told)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = clean(".".join(str(part) for part in first["loc"]))[:_SHOWN]
+        what = clean(first["msg"])[:_SHOWN]
+        raise ValueError(f"{where}: {what}" if where else what) from None
+    return facts.model_dump(mode="json", by_alias=True)

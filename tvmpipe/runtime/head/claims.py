@@ -1,0 +1,399 @@
+"""Which agents a head has: finding them, claiming them so that heads cannot lock each other out, giving them back.
+
+A device has one TVM RPC session at a time and belongs to one head. Heads take both in one order, that of the devices'
+tracker keys, and wait for nothing else while they keep others from it; so one of those that wait always gets through.
+Whoever waits for a device that another head has keeps no session meanwhile, and asks as often as the agent says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError, TvmpipeError
+from tvmpipe.manifest import DeviceEntry
+from tvmpipe.runtime.device.device_manager import LEASE_S, Claim
+from tvmpipe.runtime.head.agent_client import AgentControl, Patience
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport.rpc_session import RpcSession, open_session
+from tvmpipe.runtime.transport.tracker import Tracker
+from tvmpipe.runtime.transport.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
+
+_RENEW_S = LEASE_S / 4
+_RELEASE_S = 5.0
+_BACK_S = 3.0
+_ITSELF_S = 10.0  # for how long nothing but the same agent will do for one that was lost and is still registered
+_SLICE_S = 0.2
+
+
+class OpenError(Exception):
+    """A device that could not be opened, and why."""
+
+    def __init__(self, device: str, cause: TvmpipeError) -> None:
+        super().__init__(str(cause))
+        self.device = device
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long things may take: `connect_s` finding a device and dialling back, `wait_s` for one that is in use,
+    `timeout_s` a call to a device, `start_s` a device to start Python, import TVM, or load its stages."""
+
+    connect_s: float
+    wait_s: float
+    timeout_s: float
+    start_s: float = 120.0
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(self.start_s, self.connect_s)
+
+
+class _Interruptible(Protocol):
+    def interrupt(self) -> None: ...
+
+
+class Attempt:
+    """Something that is done in one or more threads and can be given up from another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._given_up = threading.Event()
+        self._why = ""
+        self._waits: list[_Interruptible] = []
+
+    def give_up(self, why: str) -> None:
+        """Its threads raise DeviceError with this, those that are not in a call at once."""
+        self._why = self._why or why
+        self._given_up.set()
+
+    def interrupt(self) -> None:
+        """End the calls that it waits in, too."""
+        with self._lock:
+            for one in self._waits:
+                one.interrupt()
+
+    @property
+    def given_up(self) -> bool:
+        return self._given_up.is_set()
+
+    def check(self) -> None:
+        if self._given_up.is_set():
+            raise DeviceError(self._why)
+
+    def pause(self, seconds: float) -> None:
+        """Wait."""
+        if self._given_up.wait(seconds):
+            raise DeviceError(self._why)
+
+    @contextlib.contextmanager
+    def waits_on(self, one: _Interruptible) -> Iterator[None]:
+        """`one` is what may have to be interrupted."""
+        with self._lock:
+            self._waits.append(one)
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._waits.remove(one)
+
+
+@dataclass
+class Reached:
+    """A device that answers: an agent, or a stock server."""
+
+    session: RpcSession
+    agent: AgentControl | None
+    renewed: float = field(default_factory=time.monotonic)
+
+    def renew(self, claim: Claim, more_s: float = 0.0) -> None:
+        """Tell the agent that its head lives, if that is due."""
+        if self.agent is not None and (more_s or time.monotonic() - self.renewed > _RENEW_S):
+            self.agent.reserve(claim, more_s)
+            self.renewed = time.monotonic()
+
+
+class Claims:
+    """The devices of one head. `claim` is for one thread at a time, `back` and `give_back` for any."""
+
+    def __init__(self, tracker: str, key: ClusterKey | None, limits: Limits, claim: Claim) -> None:
+        self.mine = claim
+        self._tracker = tracker
+        self._key = key
+        self._limits = limits
+        self._watchdog = Watchdog()
+        self._lock = threading.Lock()
+        self._places: dict[str, tuple[str, int]] = {}  # device -> under what its agent registered
+        self._lost: dict[str, float] = {}  # since when they are looked for
+        self.held: set[str] = set()  # devices whose agents have been told that they are ours
+
+    def claim(self, devices: Sequence[DeviceEntry], attempt: Attempt, reached: dict[str, Reached]) -> None:
+        """Get all of `devices`, each with a session, into `reached`; waits while other heads have some.
+
+        Those that are ours already keep nobody waiting and are reached at the same time, the others one after the
+        other. Raises OpenError; what is in `reached` then is the caller's to close.
+        """
+        with self._lock:
+            known = [device for device in devices if device.name in self.held and device.name not in self._lost]
+
+        def reach(device: DeviceEntry) -> None:
+            with contextlib.suppress(DeviceHeldError):  # it was ours: its turn comes below
+                reached[device.name] = self._reach(device, attempt)
+
+        for_each(known, reach, attempt)
+        pending = [device for device in devices if device.name not in reached]
+        asleep: dict[str, float] = {}  # ours, without a session; when the agent last heard of us
+        deadline = time.monotonic() + self._limits.wait_s
+        told = False
+        while pending or asleep:
+            names = [device.name for device in pending] or list(asleep)
+            device = min((device for device in devices if device.name in names), key=_order)
+            try:
+                one = self._reach_beside(device, devices, reached, asleep, attempt)
+            except DeviceHeldError as error:
+                if time.monotonic() + error.again_s > deadline:
+                    raise OpenError(device.name, error) from None
+                if not told:
+                    logger.warning("%s; waiting", error)
+                told = True
+                asleep |= self._fall_asleep(reached)
+                # What comes later in the order is not kept while we wait, nor are other agents with the same key,
+                # which heads cannot put into an order.
+                later = [other for other in devices if other.name in asleep and other.key >= device.key]
+                self.give_back(later)
+                for other in later:
+                    del asleep[other.name]
+                until = time.monotonic() + error.again_s
+                while (left := until - time.monotonic()) > 0:
+                    attempt.pause(min(left, _SLICE_S))
+                    self._renew(devices, reached, asleep, attempt)
+                pending = [one for one in devices if one.name not in reached and one.name not in asleep]
+            except TvmpipeError as error:
+                raise OpenError(device.name, error) from error
+            else:
+                reached[device.name] = one
+                asleep.pop(device.name, None)
+                pending = [one for one in devices if one.name not in reached and one.name not in asleep]
+
+    def back(self, device: DeviceEntry, attempt: Attempt) -> bool:
+        """Whether a lost device can be had again: it, or another with its key that is no other device of ours."""
+        with self._lock:
+            self._lost.setdefault(device.name, time.monotonic())
+        try:
+            with Tracker(self._tracker, timeout_s=_BACK_S) as tracker, attempt.waits_on(tracker):
+                session = self._session(tracker, device, time.monotonic() + _BACK_S)
+        except DeviceError:
+            return False
+        try:
+            with attempt.waits_on(session):
+                session.timeout_s = _BACK_S
+                agent = AgentControl.of(session)
+                if agent is not None:
+                    agent.reserve(self.mine)
+                    self._note(device, session)
+                    if agent.facts["host"] == "failed":
+                        # From here it looked as if a link broke; the agent knows more.
+                        logger.warning("device %s: %s", device.name, agent.facts["host_message"])
+        except DeviceError:
+            return False
+        finally:
+            session.close()
+        return True
+
+    def give_back(self, devices: Iterable[DeviceEntry]) -> None:
+        """Make these free for others, as far as they answer.
+
+        The first in their order comes last: whoever waits for it gets all.
+        """
+        with self._lock:
+            mine = sorted((device for device in devices if device.name in self.held), key=_order)
+        with contextlib.suppress(OpenError):
+            for_each(mine[1:], self._release)
+            for_each(mine[:1], self._release)
+
+    def released(self, device: str) -> None:
+        """It was told already that it is free."""
+        with self._lock:
+            self.held.discard(device)
+
+    def close(self) -> None:
+        """End the thread that watches over calls."""
+        self._watchdog.stop()
+
+    def _reach(self, device: DeviceEntry, attempt: Attempt) -> Reached:
+        """A session with a device that is ours now. Raises DeviceHeldError when it is not."""
+        attempt.check()
+        with Tracker(self._tracker, timeout_s=min(5.0, self._limits.connect_s)) as tracker, attempt.waits_on(tracker):
+            deadline = time.monotonic() + max(self._limits.connect_s, self._limits.wait_s)
+            session = self._session(tracker, device, deadline)
+        try:
+            with attempt.waits_on(session):
+                session.timeout_s = self._limits.timeout_s
+                agent = AgentControl.of(session)
+                if agent is None:
+                    return Reached(session, None)
+                agent.reserve(self.mine)
+                self._note(device, session)
+                return Reached(session, agent)
+        except BaseException:
+            session.close()
+            raise
+
+    def _session(self, tracker: Tracker, device: DeviceEntry, deadline: float) -> RpcSession:
+        """A session with the agent that was this device before, or with one that is no other device of ours."""
+        with self._lock:
+            others = {place for name, place in self._places.items() if name != device.name and name not in self._lost}
+            before = self._places.get(device.name)
+            lost_s = time.monotonic() - self._lost.get(device.name, math.inf)
+        known = (status for status in tracker.status() if status.key == device.key)
+        registered = {_bare(address) for status in known for address in status.addresses}
+        if before is not None and before not in others and _written(before) in registered and lost_s < _ITSELF_S:
+            return open_session(tracker, device, self._watchdog, deadline, self._key, lambda place: place == before)
+        if registered and registered <= {_written(place) for place in others}:
+            raise DeviceUnavailableError(
+                f"no device with key {device.key!r} is registered at {tracker.address} for {device.name} besides those "
+                "that are other devices of this plan"
+            )
+        return open_session(tracker, device, self._watchdog, deadline, self._key, lambda place: place not in others)
+
+    def _note(self, device: DeviceEntry, session: RpcSession) -> None:
+        with self._lock:
+            self._places[device.name] = session.registered
+            self._lost.pop(device.name, None)
+            self.held.add(device.name)
+
+    def _reach_beside(
+        self,
+        device: DeviceEntry,
+        devices: Sequence[DeviceEntry],
+        reached: Mapping[str, Reached],
+        asleep: dict[str, float],
+        attempt: Attempt,
+    ) -> Reached:
+        """Reach a device, in a thread, while those that are ours hear that their head lives."""
+        done: list[Reached] = []
+        failed: list[Exception] = []
+
+        def reach() -> None:
+            try:
+                done.append(self._reach(device, attempt))
+            except Exception as error:  # noqa: BLE001  # raised again below
+                failed.append(error)
+
+        thread = threading.Thread(target=reach, name="tvmpipe-reach", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_SLICE_S)
+                self._renew(devices, reached, asleep, attempt)
+        except BaseException:
+            attempt.interrupt()  # it was given up
+            thread.join()
+            for one in done:
+                one.session.close()
+            raise
+        if failed:
+            raise failed.pop()  # not [0]: what refers to itself keeps its frames, and sessions in them
+        return done[0]
+
+    def _renew(
+        self,
+        devices: Sequence[DeviceEntry],
+        reached: Mapping[str, Reached],
+        asleep: dict[str, float],
+        attempt: Attempt,
+    ) -> None:
+        """Tell all that are ours, where it is due. Those in `asleep` that are not ours any more are taken out of it."""
+        for name, one in reached.items():
+            try:
+                one.renew(self.mine)
+            except TvmpipeError as error:
+                attempt.give_up(f"device {name} was lost meanwhile")
+                attempt.interrupt()
+                raise OpenError(name, error) from error
+
+        def renew(device: DeviceEntry) -> None:
+            try:
+                self._reach(device, attempt).session.close()
+                asleep[device.name] = time.monotonic()
+            except DeviceHeldError:
+                del asleep[device.name]
+
+        due = [name for name, heard in asleep.items() if time.monotonic() - heard > _RENEW_S]
+        for_each([device for device in devices if device.name in due], renew, attempt)
+
+    def _fall_asleep(self, reached: dict[str, Reached]) -> dict[str, float]:
+        """Close all sessions with agents; they stay ours."""
+        agents = {name: one.renewed for name, one in reached.items() if one.agent is not None}
+        for name in agents:
+            reached.pop(name).session.close()
+        return agents
+
+    def _release(self, device: DeviceEntry) -> None:
+        with contextlib.suppress(DeviceError):  # it is gone, and with it what it held for us
+            with Tracker(self._tracker, timeout_s=_RELEASE_S) as tracker:
+                session = self._session(tracker, device, time.monotonic() + _RELEASE_S)
+            try:
+                session.timeout_s = _RELEASE_S
+                agent = AgentControl.of(session)
+                if agent is not None:
+                    agent.release(self.mine)
+            finally:
+                session.close()
+        self.released(device.name)
+
+
+def for_each(
+    devices: Iterable[DeviceEntry], work: Callable[[DeviceEntry], None], attempt: Attempt | None = None
+) -> None:
+    """Do `work` for all devices at the same time; raises OpenError for the first that failed.
+
+    The others are then given up with the attempt, if there is one. Daemon threads, unlike an executor's: a device that
+    hangs must not keep the process from ending.
+    """
+    failed: list[tuple[str, Exception]] = []
+
+    def guarded(device: DeviceEntry) -> None:
+        try:
+            work(device)
+        except Exception as error:  # noqa: BLE001  # raised again below
+            failed.append((device.name, error))
+            if attempt is not None:
+                attempt.give_up(f"device {device.name} failed")
+
+    threads = [threading.Thread(target=guarded, args=(device,), daemon=True) for device in devices]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        name, error = failed.pop(0)
+        failed.clear()  # what refers to itself keeps its frames, and sessions in them
+        if isinstance(error, OpenError):
+            raise error
+        if isinstance(error, TvmpipeError):
+            raise OpenError(name, error) from error
+        raise error
+
+
+def _order(device: DeviceEntry) -> tuple[str, str]:
+    return device.key, device.name
+
+
+def _written(place: tuple[str, int]) -> str:
+    return _bare(f"{place[0] or ''}:{place[1]}")
+
+
+def _bare(address: str) -> str:
+    """An address without the brackets that some write around IPv6."""
+    return address.replace("[", "").replace("]", "")

@@ -1,0 +1,409 @@
+"""Opens a plan on its devices: finds them, claims them, brings what they lack, and has their stages hosted."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tvmpipe.errors import DeviceError, DeviceLostError
+from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
+from tvmpipe.process import user_name
+from tvmpipe.runtime.device.device_manager import LEASE_S, Claim
+from tvmpipe.runtime.device.ports import hold_port
+from tvmpipe.runtime.device.spec import HostSpec, Opening, host_spec
+from tvmpipe.runtime.head.agent_client import AgentControl, NoRoom
+from tvmpipe.runtime.head.claims import Attempt, Claims, Limits, OpenError, Reached, for_each
+from tvmpipe.runtime.head.stock_server import RemoteStages, StockServer
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport.address import (
+    address_towards,
+    format_address,
+    is_loopback,
+    own_addresses,
+    parse_address,
+    resolve,
+)
+from tvmpipe.runtime.transport.rpc_session import RpcSession
+from tvmpipe.runtime.transport.sockets import Sockets
+
+if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["LEASE_S", "Limits", "NoRoomError", "OpenError", "Opened", "Opener"]
+
+_STOCK_PORTS = range(9400, 9600)
+_CLOSE_S = 10.0  # what may be under way is waited for so long
+_INTERRUPT_S = 0.5  # after which calls that still wait are ended
+_UNDO_S = 2.0  # for an agent to be told that an opening failed
+_PREPARED_S = 5.0  # for an agent to take part in a change over
+
+
+class NoRoomError(OpenError):
+    """A device that cannot host a plan beside the running one."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plan on its devices: the session that its messages carry, and each stage link as HOST:PORT."""
+
+    plan: PlanEntry
+    session: str
+    links: Mapping[str, str]
+
+
+@dataclass
+class Opener:
+    """Opens plans of one bundle, one after the other. `heard` tells whether a device of a session has been heard of.
+
+    Attributes: `ports` those of the head's link and status sockets; `sent_bytes` what has been sent so far; `agents`
+    what each agent said of itself.
+    """
+
+    bundle: Bundle
+    tracker: str
+    key: ClusterKey | None
+    limits: Limits
+    max_batches: int
+    failover: bool
+    trace: bool
+    ports: tuple[int, int]
+    heard: Callable[[str, str], bool]
+    sent_bytes: int = 0
+    agents: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._claims = Claims(self.tracker, self.key, self.limits, Claim(token=secrets.token_hex(8), owner=_owner()))
+        self._stock: list[tuple[StockServer, RpcSession]] = []
+        self._stock_ports = contextlib.ExitStack()
+        self._changed = threading.Condition()
+        self._opening = threading.Lock()  # one of `open`, `prepare`, `activate`, `discard` at a time
+        self._attempts: dict[Attempt, str] = {}  # what is under way
+        self._sessions: set[str] = set()
+        self._closed = False
+
+    @property
+    def sessions(self) -> frozenset[str]:
+        """Those of plans that are open, being opened, or prepared: their devices are to be answered."""
+        with self._changed:
+            return frozenset(self._sessions)
+
+    def open(self, plan: PlanEntry) -> Opened:
+        """Have every stage of `plan` hosted. What was hosted before on these devices ends. Raises OpenError.
+
+        What is being prepared is given up.
+        """
+        self._give_up("prepare", "another plan is opened")
+        with self._attempt("open", plan) as attempt:
+            self._sessions_are(())
+            self._end_stock()
+            return self._bring_up(plan, attempt, beside=False)
+
+    def prepare(self, plan: PlanEntry) -> Opened:
+        """Have every stage of `plan` hosted beside those of the plan that runs, which goes on.
+
+        Raises NoRoomError when a device cannot host both, OpenError when one cannot be had or `open` is called.
+        """
+        with self._attempt("prepare", plan) as attempt:
+            if self._stock:
+                raise NoRoomError(plan.devices[0], NoRoom("a stock RPC server serves the running plan"))
+            return self._bring_up(plan, attempt, beside=True)
+
+    def activate(self, opened: Opened) -> None:
+        """A prepared plan is the one that runs now: on its devices whatever ran before ends.
+
+        A device that does not answer is heard of by its silence.
+        """
+        with self._attempt("activate", opened.plan) as attempt:
+            self._sessions_are((opened.session,))
+            self._tell(opened, attempt, lambda agent: agent.activate(self._claims.mine, opened.session))
+
+    def discard(self, opened: Opened) -> None:
+        """A prepared plan is not wanted: it ends on its devices, as far as they answer."""
+        with self._attempt("discard", opened.plan) as attempt:
+            self._forget(opened.session)
+            self._tell(opened, attempt, lambda agent: agent.discard(self._claims.mine, opened.session))
+
+    def back(self, device: str) -> bool:
+        """Whether a lost device can be had again."""
+        attempt = Attempt()
+        with self._registered(attempt, "back"):
+            return self._claims.back(self.bundle.manifest.device(device), attempt)
+
+    def close(self) -> None:
+        """Give up what is under way, wait until it has ended, and give every device back that still answers."""
+        with self._changed:
+            self._closed = True
+        self._give_up(None, "the pipeline was closed")
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._attempts, _CLOSE_S):
+                logger.warning("a device that hangs keeps an opening from ending")
+        self._end_stock()
+        self._claims.give_back(self.bundle.manifest.devices)
+        self._claims.close()
+
+    def _bring_up(self, plan: PlanEntry, attempt: Attempt, *, beside: bool) -> Opened:
+        devices = [self.bundle.manifest.device(name) for name in plan.devices]
+        reached: dict[str, Reached] = {}
+        session = secrets.token_hex(8)
+        with self._changed:
+            self._sessions.add(session)
+        try:
+            self._claims.claim(devices, attempt, reached)
+            links = {device.name: self._link(device, reached[device.name], beside=beside) for device in devices}
+            _check_links(plan, {name: link for name, link in links.items() if reached[name].agent is not None})
+            for_each(
+                devices,
+                lambda device: self._host(plan, device, reached[device.name], session, links, attempt, beside=beside),
+                attempt,
+            )
+            if beside:
+                _check_reachable(links)
+                for_each(
+                    devices, lambda device: self._wait_until_linked(reached[device.name], session, attempt), attempt
+                )
+        except BaseException as error:
+            self._forget(session)
+            attempt.give_up("another device failed")
+            if isinstance(error, OpenError) and isinstance(error.cause, NoRoom):
+                error = NoRoomError(error.device, error.cause)
+            self._undo(reached, session, beside=beside)
+            raise error from None
+        finally:
+            for one in reached.values():
+                if one.agent is not None:
+                    one.session.close()
+        return Opened(plan, session, links)
+
+    def _link(self, device: DeviceEntry, reached: Reached, *, beside: bool) -> str:
+        """Where the stage link of a device listens."""
+        if reached.agent is None:
+            if beside:
+                raise NoRoomError(device.name, NoRoom(f"the stock RPC server {device.name} hosts one plan only"))
+            logger.warning(
+                "device %s is a stock RPC server: tensors pass through here, weights are sent each time, and it "
+                "uses its own number of threads",
+                device.name,
+            )
+            port = self._stock_ports.enter_context(hold_port("127.0.0.1", _STOCK_PORTS))
+            host = "127.0.0.1" if self.key is None else _here(reached.session)
+            return format_address(host, port)
+        self.agents[device.name] = reached.agent.facts
+        serves = reached.agent.facts["host"] in ("waiting", "loading", "ready")
+        if not beside or not serves:
+            return reached.agent.link_address
+        address = reached.agent.beside_address
+        if address is None:
+            raise NoRoomError(device.name, NoRoom(f"the agent on device {device.name} has one link port only"))
+        return address
+
+    def _host(
+        self,
+        plan: PlanEntry,
+        device: DeviceEntry,
+        reached: Reached,
+        session: str,
+        links: Mapping[str, str],
+        attempt: Attempt,
+        *,
+        beside: bool,
+    ) -> None:
+        here = _here(reached.session)
+        opening = Opening(
+            session=session,
+            owner=self._claims.mine.owner,
+            links=dict(links),
+            head_link=format_address(here, self.ports[0]),
+            head_status=format_address(here, self.ports[1]),
+            lease_s=LEASE_S,
+            max_batches=self.max_batches,
+            trace=self.trace,
+        )
+        spec = host_spec(self.bundle.manifest, plan, device.name, opening)
+        if reached.agent is None:
+            self._host_here(spec, reached, links[device.name])
+            return
+        agent = reached.agent
+        agent.check(spec.stages)
+
+        def alive(more_s: float) -> None:
+            attempt.check()
+            reached.renew(self._claims.mine, more_s)
+
+        def load() -> None:
+            own = agent.facts["link_address"] is None
+            agent.open(
+                self._claims.mine,
+                spec,
+                parse_address(links[device.name], "link")[1] if own else agent.facts["link_port"],
+                lambda: self.heard(session, device.name),
+                self.limits.patience,
+                attempt.pause,
+                beside=beside,
+            )
+
+        files = [*spec.stages, *self._spare(device.name)]
+        with attempt.waits_on(reached.session):
+            self._count(agent.send(self.bundle, files, alive))
+            try:
+                load()
+            except (DeviceLostError, NoRoom):
+                raise
+            except DeviceError:
+                # What it finds damaged it removes from its store; then there is something to send again.
+                sent_bytes = agent.send(self.bundle, files, alive)
+                if not sent_bytes:
+                    raise
+                logger.warning("device %s lacked files, or had damaged ones; they were sent again", device.name)
+                self._count(sent_bytes)
+                load()
+
+    def _wait_until_linked(self, reached: Reached, session: str, attempt: Attempt) -> None:
+        assert reached.agent is not None
+        with attempt.waits_on(reached.session):
+            reached.agent.wait_until_linked(self._claims.mine, session, self.limits.connect_s, attempt.pause)
+
+    def _undo(self, reached: Mapping[str, Reached], session: str, *, beside: bool) -> None:
+        """After a failed opening: what was prepared ends; without failover nobody needs the devices any more."""
+
+        def undo(device: DeviceEntry) -> None:
+            agent = reached[device.name].agent
+            if agent is None:
+                return
+            agent.session.timeout_s = _UNDO_S
+            with contextlib.suppress(DeviceError):  # it is gone
+                if beside:
+                    agent.discard(self._claims.mine, session)
+                elif not self.failover:
+                    agent.release(self._claims.mine)
+                    self._claims.released(device.name)
+
+        for_each([self.bundle.manifest.device(name) for name in reached], undo)
+
+    def _tell(self, opened: Opened, attempt: Attempt, say: Callable[[AgentControl], None]) -> None:
+        """Tell the devices of a prepared plan something, those that answer."""
+
+        def tell(device: DeviceEntry) -> None:
+            reached: dict[str, Reached] = {}
+            try:
+                self._claims.claim([device], attempt, reached)
+                reached[device.name].session.timeout_s = _PREPARED_S
+                agent = reached[device.name].agent
+                if agent is not None:
+                    say(agent)
+            except (DeviceError, OpenError) as error:
+                logger.warning("device %s: %s", device.name, error)
+            finally:
+                for one in reached.values():
+                    one.session.close()
+
+        for_each([self.bundle.manifest.device(name) for name in opened.plan.devices], tell)
+
+    @contextlib.contextmanager
+    def _attempt(self, name: str, plan: PlanEntry) -> Iterator[Attempt]:
+        """One opening at a time, which `close` can give up and waits for."""
+        attempt = Attempt()
+        with self._registered(attempt, name), self._opening:
+            try:
+                attempt.check()
+                yield attempt
+            except DeviceError as error:
+                raise OpenError(plan.devices[0], error) from error
+
+    @contextlib.contextmanager
+    def _registered(self, attempt: Attempt, name: str) -> Iterator[None]:
+        with self._changed:
+            if self._closed:
+                attempt.give_up("the pipeline was closed")
+            self._attempts[attempt] = name
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._attempts[attempt]
+                self._changed.notify_all()
+
+    def _give_up(self, name: str | None, why: str) -> None:
+        """End what is under way, of one name or all: its threads at once, calls to devices a little later."""
+        with self._changed:
+            attempts = [attempt for attempt, called in self._attempts.items() if name in (None, called)]
+            for attempt in attempts:
+                attempt.give_up(why)
+            self._changed.wait_for(lambda: not any(one in self._attempts for one in attempts), _INTERRUPT_S)
+            left = [attempt for attempt in attempts if attempt in self._attempts]
+        for attempt in left:
+            attempt.interrupt()
+
+    def _sessions_are(self, sessions: Iterable[str]) -> None:
+        with self._changed:
+            self._sessions = set(sessions)
+
+    def _forget(self, session: str) -> None:
+        with self._changed:
+            self._sessions.discard(session)
+
+    def _spare(self, device: str) -> Iterable[StageEntry]:
+        """With failover, what the device would need for any other plan is brought now, while there is time."""
+        plans = self.bundle.manifest.plans if self.failover else ()
+        return (stage for plan in plans for stage in plan.stages if stage.device == device)
+
+    def _host_here(self, spec: HostSpec, reached: Reached, link: str) -> None:
+        runner = RemoteStages(reached.session, self.bundle, spec.stages)
+        self._count(runner.sent_bytes)
+        server = StockServer(spec, runner, lambda: Sockets(self.key), parse_address(link, "link"))
+        self._stock.append((server, reached.session))
+
+    def _count(self, sent_bytes: int) -> None:
+        with self._changed:
+            self.sent_bytes += sent_bytes
+
+    def _end_stock(self) -> None:
+        for server, session in self._stock:
+            session.close()
+            server.stop()
+        self._stock.clear()
+        self._stock_ports.close()
+
+
+def _check_reachable(links: Mapping[str, str]) -> None:
+    """Whether this machine reaches the links of a prepared plan, some at ports that were not used before."""
+    for device, link in links.items():
+        try:
+            socket.create_connection(parse_address(link, "link"), timeout=_PREPARED_S).close()
+        except OSError as error:
+            why = NoRoom(f"the link port {link} of device {device} cannot be reached: {error.strerror or error}")
+            raise NoRoomError(device, why) from None
+
+
+def _check_links(plan: PlanEntry, links: Mapping[str, str]) -> None:
+    """Raises OpenError when a device would be sent to at a loopback address by one on another machine."""
+    hosts = {name: resolve(parse_address(link, "link")[0]) for name, link in links.items()}
+    if len({is_loopback(host) for host in hosts.values()}) < 2:
+        return
+    here = own_addresses()
+    for link in plan.links:
+        there, receiver = hosts.get(link.sender), hosts.get(link.receiver)
+        if there is None or receiver is None or not is_loopback(receiver) or is_loopback(there) or there in here:
+            continue
+        cause = DeviceError(
+            f"device {link.receiver} is at {receiver}, which to device {link.sender} at {there} is itself: start the "
+            f"agent of {link.receiver} with --host 0.0.0.0 or with the address that the others have for its machine"
+        )
+        raise OpenError(link.receiver, cause)
+
+
+def _here(session: RpcSession) -> str:
+    """This machine's address as the device reaches it."""
+    return address_towards(session.address.host, session.address.port)
+
+
+def _owner() -> str:
+    return f"{user_name()}@{socket.gethostname()} (process {os.getpid()})"

@@ -1,0 +1,413 @@
+"""The head's own thread: carries out what the executor's machine decides, and tells it what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+import zmq
+from pydantic import ValidationError
+
+from tvmpipe.errors import TvmpipeError
+from tvmpipe.manifest import HEAD, Manifest
+from tvmpipe.runtime.device.heartbeat import Status
+from tvmpipe.runtime.device.hosting import queue_length
+from tvmpipe.runtime.device.totals import StageCount
+from tvmpipe.runtime.head import events
+from tvmpipe.runtime.head.deployer import NoRoomError, Opened, Opener, OpenError
+from tvmpipe.runtime.head.events import Event, Failure
+from tvmpipe.runtime.head.input_sender import Feeds
+from tvmpipe.runtime.head.sample import Result
+from tvmpipe.runtime.head.state_machine import LINGER_S, Machine, Settings
+from tvmpipe.runtime.head.telemetry import Telemetry
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.security.refusals import Refusals
+from tvmpipe.runtime.transport import wire
+from tvmpipe.runtime.transport.sockets import Sockets, head_hosts
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.05
+_LATEST_TICK_S = 0.5
+_PROBE_S = 0.5
+_MESSAGES_A_TURN = 256
+_JOIN_S = 5.0
+_STATUSES = 16  # of one device that wait to be heard
+_GONE = "broke or could not be made"
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Whom the head tells: a sample's results or failure, that the pipeline runs (or has failed) now, each tick, and
+    that the head itself has ended by a fault of ours: nothing will be answered any more."""
+
+    answer: Callable[[int, Result], None]
+    fail: Callable[[int, Failure], None]
+    phase: Callable[[str, Failure | None], None]
+    tick: Callable[[], None]
+    crashed: Callable[[Failure], None]
+
+
+class Head:
+    """Sockets, tensors and the machine, in one thread; `submit` and `close` may be called from any.
+
+    The opening of a plan and the search for lost devices happen in threads of their own.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        key: ClusterKey | None,
+        make_opener: Callable[[tuple[int, int], Callable[[str, str], bool]], Opener],
+        callbacks: Callbacks,
+        log: TextIO | None = None,
+    ) -> None:
+        self.telemetry = Telemetry(manifest)
+        self.cause: TvmpipeError | None = None
+        self._manifest = manifest
+        self._machine = Machine(manifest, settings)
+        self._callbacks = callbacks
+        self._log = log
+        self._events: deque[tuple[Event, Any]] = deque()
+        self._inputs: dict[int, tuple[Result, bool]] = {}
+        self._arrived: dict[int, list[wire.Values]] = {}
+        self._epoch_of: dict[str, int] = {}
+        self._opened: Opened | None = None
+        self._prepared: Opened | None = None
+        self._device_of = {stage.name: stage.device for plan in manifest.plans for stage in plan.stages}
+        self._openers: list[threading.Thread] = []
+        self._wanted: tuple[str, ...] = ()
+        self._specs = {
+            value: (spec.shape, np.dtype(spec.dtype))
+            for spec in manifest.model.outputs
+            for name, value in manifest.model_outputs.items()
+            if name == spec.name
+        }
+        # Another request with more than the results would be none of ours.
+        self._limit_bytes = sum(spec.size_bytes for spec in manifest.model.outputs)
+        self._sockets = Sockets(key)
+        self._refusals = Refusals(logger, "the head")
+        self._feeds = Feeds(manifest, self._sockets)
+        where = head_hosts(key)
+        frame_bytes = max((spec.size_bytes for spec in manifest.model.outputs), default=0)
+        queue = queue_length(settings.max_batches, len(manifest.model.outputs))
+        self._results, results_port = self._sockets.pull(where, queue=queue, max_frame_bytes=frame_bytes + 65536)
+        self._statuses, status_port = self._sockets.router(where, queue=_STATUSES, max_frame_bytes=16 << 20)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._awake = False
+        self._waking = threading.Lock()
+        self._stopped = threading.Event()
+        self.opener = make_opener((results_port, status_port), self.telemetry.heard)
+        self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
+        self._prober = threading.Thread(target=self._probe, name="tvmpipe-prober", daemon=True)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices of the plan that is open, or was last."""
+        return () if self._opened is None else self._opened.plan.devices
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Devices that are looked for."""
+        return self._wanted
+
+    def start(self) -> None:
+        """Begin to open the first plan."""
+        self._thread.start()
+        self._prober.start()
+
+    def submit(self, number: int, inputs: Result, *, plain: bool = False) -> None:
+        """A sample; `plain` asks links to leave its tensors as they are."""
+        self._inputs[number] = (inputs, plain)
+        self._post(events.Submitted(number, time.monotonic()))
+
+    def close(self) -> None:
+        """Fail what is not answered, and end the threads. The devices are given back."""
+        self._post(events.Closed(time.monotonic()))
+        self._stopped.set()
+        self._thread.join()
+        self.opener.close()
+        for thread in (self._prober, *self._openers):
+            thread.join(timeout=_JOIN_S)
+        with self._waking:
+            # Who is still at work writes into nothing, rather than into a file that got the same descriptor.
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1
+        if self._log is not None:
+            self._log.close()
+
+    def _post(self, event: Event, extra: Any = None) -> None:
+        self._events.append((event, extra))
+        if not self._awake:
+            with self._waking:
+                if self._wake_write >= 0:
+                    self._awake = True
+                    os.write(self._wake_write, b"w")
+
+    def _work(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._results, zmq.POLLIN)
+        poller.register(self._statuses, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
+        last_tick = 0.0
+        try:
+            self._carry_out(self._machine.start())
+            while self._machine.phase != "closed":
+                poller.poll(int(1e3 * (LINGER_S if self._machine.lingers else _TICK_S)))
+                # What has come in is heard before anybody is blamed for silence: this thread may have been stopped.
+                more = self._take_results()
+                self._take_statuses()
+                self._take_events()
+                now = time.monotonic()
+                # While more has come in than was heard, nobody is silent; but whoever sends without end stops no clock.
+                due_s = _LATEST_TICK_S if more else 0.0 if self._machine.lingers else _TICK_S
+                if now - last_tick > due_s:
+                    self._watch_links()
+                    self._handle(events.Tick(now))
+                    self._callbacks.tick()
+                    last_tick = now
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            logger.exception("the head failed")
+            self._callbacks.crashed(Failure(None, None, None, f"the head failed: {error}"))
+        finally:
+            self._sockets.close()
+
+    def _handle(self, event: Event) -> None:
+        self._note(event)
+        before = self._machine.phase
+        self._carry_out(self._machine.handle(event))
+        if self._machine.phase != before:
+            self._callbacks.phase(self._machine.phase, self._machine.failure)
+
+    def _note(self, event: Event) -> None:
+        """Write an event to the log. One that cannot be written ends the log, not the pipeline."""
+        if self._log is None:
+            return
+        try:
+            self._log.write(events.to_line(event) + "\n")
+            if not isinstance(event, (events.Submitted, events.Arrived, events.Seen, events.Tick)):
+                self._log.flush()
+        except OSError as error:
+            logger.warning("the event log ends here: %s", error.strerror)
+            with contextlib.suppress(OSError):  # it would write what is left
+                self._log.close()
+            self._log = None
+
+    def _carry_out(self, instructions: list[events.Instruction]) -> None:
+        for one in instructions:
+            if isinstance(one, events.Feed):
+                self._feed(one)
+            elif isinstance(one, events.Answer):
+                self._answer(one)
+            elif isinstance(one, events.Fail):
+                self._inputs.pop(one.sample, None)
+                self._callbacks.fail(one.sample, one.failure)
+            elif isinstance(one, events.Open):
+                self._open(one)
+            elif isinstance(one, events.Prepare):
+                self._prepare(one)
+            elif isinstance(one, events.Activate):
+                self._activate(one)
+            else:
+                self._wanted = one.devices
+        if self._machine.phase in ("failed", "closed"):
+            self._arrived.clear()
+
+    def _open(self, one: events.Open) -> None:
+        """Open a plan in a thread of its own; how it went comes back as an event."""
+        self._feeds.disconnect()
+        self._arrived.clear()
+        plan = self._manifest.plans[one.plan]
+
+        def work() -> None:
+            try:
+                opened = self.opener.open(plan)
+            except OpenError as error:
+                self.cause = error.cause
+                lost = events.DeviceLost(one.epoch, error.device, str(error), time.monotonic())
+                self._post(lost)
+            except Exception as error:  # a fault of ours; the caller must hear of it
+                logger.exception("opening failed")
+                self._post(events.DeviceLost(one.epoch, plan.devices[0], f"opening failed: {error}", time.monotonic()))
+            else:
+                self._post(events.Opened(one.epoch, time.monotonic()), opened)
+
+        self._begin(work)
+
+    def _prepare(self, one: events.Prepare) -> None:
+        """Make a plan ready beside the one that runs, in a thread of its own."""
+        plan = self._manifest.plans[one.plan]
+
+        def failed(device: str, error: Exception, *, room: bool) -> None:
+            self._post(events.Unprepared(one.epoch, device, str(error), room, time.monotonic()))
+
+        def work() -> None:
+            try:
+                prepared = self.opener.prepare(plan)
+            except NoRoomError as error:
+                failed(error.device, error, room=False)
+            except OpenError as error:
+                failed(error.device, error, room=True)
+            except Exception as error:  # a fault of ours; what runs goes on
+                logger.exception("preparing failed")
+                failed(plan.devices[0], error, room=True)
+            else:
+                self._post(events.Prepared(one.epoch, time.monotonic()), prepared)
+
+        self._begin(work)
+
+    def _activate(self, one: events.Activate) -> None:
+        """From now on what was prepared is fed; what ran before ends."""
+        prepared = self._prepared
+        assert prepared is not None, "an Activate follows the Prepared of its epoch"
+        self._prepared = None
+        self._feeds.disconnect()
+        self._connect(one.epoch, prepared)
+        self._begin(lambda: self.opener.activate(prepared))
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        """Do something with the devices in a thread of its own."""
+        self._openers = [thread for thread in self._openers if thread.is_alive()]
+
+        def guarded() -> None:
+            try:
+                work()
+            except OpenError as error:
+                logger.info("devices were not told: %s", error)  # closing; what they host ends with its lease
+
+        thread = threading.Thread(target=guarded, name="tvmpipe-opener", daemon=True)
+        self._openers.append(thread)
+        thread.start()
+
+    def _connect(self, epoch: int, opened: Opened) -> None:
+        self._opened = opened
+        self._epoch_of = {opened.session: epoch}
+        self._feeds.connect(opened)
+
+    def _feed(self, one: events.Feed) -> None:
+        samples = [self._inputs[number] for number in one.samples]
+        given = self._manifest.model_outputs.values()
+        self._arrived[one.batch] = [
+            {v: inputs[n] for n, v in self._manifest.model_inputs.items() if v in given} for inputs, _ in samples
+        ]
+        self._feeds.send(one.batch, [inputs for inputs, _ in samples], plain=any(asked for _, asked in samples))
+
+    def _answer(self, one: events.Answer) -> None:
+        values = self._arrived[one.batch][one.place]
+        outputs = {name: np.array(values[value]) for name, value in self._manifest.model_outputs.items()}
+        del self._inputs[one.sample]
+        if one.place == len(self._arrived[one.batch]) - 1:
+            del self._arrived[one.batch]
+        self._callbacks.answer(one.sample, outputs)
+
+    def _take_results(self) -> bool:
+        """Take in what has arrived. Returns whether there may be more."""
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                frames = wire.receive(self._results)
+            except zmq.Again:
+                return False
+            self._take_result(frames)
+        return True
+
+    def _take_result(self, frames: list[Any]) -> None:
+        epoch = self._epoch_of.get(wire.session_of(frames).hex())
+        if epoch is None:
+            return  # of an earlier opening, or nobody's
+        try:
+            batch = wire.unpack(frames, self._limit_bytes)
+            known = self._arrived.get(batch.number)
+            if known is None or epoch != self._machine.epoch:
+                return
+            if len(batch.samples) != len(known) or not all(wire.fits(one, self._specs) for one in batch.samples):
+                raise wire.WireError("results of another shape")
+            if not all(fault.stage in self._device_of for fault in batch.faults.values()):
+                raise wire.WireError("a fault of no stage")
+        except wire.WireError as error:
+            self._refusals.note("a sender", "its result is none", error)
+            return
+        for have, new in zip(known, batch.samples, strict=True):
+            have.update(new)
+        faults = tuple((place, self._device_of[f.stage], f.stage, f.message) for place, f in batch.faults.items())
+        self._handle(events.Arrived(epoch, batch.number, tuple(batch.samples[0]), time.monotonic(), faults))
+        if not self._machine.knows(batch.number):
+            self._arrived.pop(batch.number, None)  # where its last sample failed, no answer has done this
+
+    def _take_statuses(self) -> None:
+        for _ in range(_MESSAGES_A_TURN):  # whoever sends without end is read no faster than this
+            try:
+                identity, message = self._statuses.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            except ValueError:
+                continue  # not of two frames: nobody of ours
+            try:
+                status = Status.model_validate_json(message)
+                self._take_status(identity, status)
+            except (ValidationError, ValueError, TypeError) as error:
+                self._refusals.note("a sender", "its status is none", error)
+
+    def _take_status(self, identity: bytes, status: Status) -> None:
+        now = time.monotonic()
+        opening = self._opened.session if self._opened is not None else None
+        if status.session == opening or status.session in self.opener.sessions or self._machine.phase == "opening":
+            whole = status.session == opening
+            answer = json.dumps({"sent_s": status.sent_s, "head_s": time.time(), "open": whole}).encode()
+            self._statuses.send_multipart([identity, answer], zmq.NOBLOCK)
+            self.telemetry.take(status, current=whole)
+        epoch = self._epoch_of.get(status.session)
+        if epoch is None:
+            return
+        computed = {name: StageCount.from_list(values).samples for name, values in status.counts.items()}
+        self._handle(events.Seen(epoch, status.device, status.busy, now, computed))
+        if status.failure is not None:
+            stage, batch, message = status.failure
+            text = f"device {status.device} failed{f' running stage {stage}' if stage else ''}: {message}"
+            self._handle(events.DeviceLost(epoch, status.device, text, now, stage or None, batch))
+        for peer in status.cut:
+            culprit = status.device if peer == HEAD else peer
+            self._handle(events.DeviceLost(epoch, culprit, f"the link from {status.device} to {peer} {_GONE}", now))
+
+    def _take_events(self) -> None:
+        # In this order: who adds an event after the last line finds `_awake` unset and writes to the pipe.
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self._wake_read, 4096)) == 4096:
+                pass
+        self._awake = False
+        while self._events:
+            event, extra = self._events.popleft()
+            if isinstance(event, events.Opened):
+                if event.epoch != self._machine.epoch:
+                    continue
+                self._connect(event.epoch, extra)
+            elif isinstance(event, events.Prepared):
+                if not self._machine.prepares(event.epoch):
+                    self._begin(functools.partial(self.opener.discard, extra))
+                    continue
+                self._prepared = extra
+            self._handle(event)
+
+    def _watch_links(self) -> None:
+        for device in self._feeds.broken():
+            text = f"the link from the head to {device} {_GONE}"
+            self._handle(events.DeviceLost(self._machine.epoch, device, text, time.monotonic()))
+
+    def _probe(self) -> None:
+        """Look for lost devices, again and again."""
+        while not self._stopped.wait(_PROBE_S):
+            for device in self._wanted:
+                if not self._stopped.is_set() and self.opener.back(device):
+                    self._post(events.Returned(device, time.monotonic()))

@@ -1,0 +1,68 @@
+"""What the head sends: samples, to the devices that read the model's inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import zmq
+
+from tvmpipe.manifest import HEAD, Encoding, Manifest, Turn
+from tvmpipe.runtime.device.spec import receivers_of
+from tvmpipe.runtime.head.deployer import Opened
+from tvmpipe.runtime.head.sample import Result
+from tvmpipe.runtime.transport import wire
+from tvmpipe.runtime.transport.address import parse_address
+from tvmpipe.runtime.transport.sockets import LinkWatch, Sockets
+
+
+class Feeds:
+    """Sockets to the devices that read the model's inputs, and to those with a stage that reads nothing."""
+
+    def __init__(self, manifest: Manifest, sockets: Sockets) -> None:
+        self._manifest = manifest
+        self._sockets = sockets
+        self._session = b""
+        self._outboxes: dict[str, tuple[zmq.Socket[bytes], LinkWatch]] = {}
+        self._readers: dict[str, tuple[str, ...]] = {}
+        self._encodings: dict[str, Encoding] = {}
+        self._turns: dict[str, Turn] = {}
+
+    def connect(self, opened: Opened) -> None:
+        """Go to the devices of a plan."""
+        links = {link.receiver: link for link in opened.plan.links if link.sender == HEAD}
+        self._session = bytes.fromhex(opened.session)
+        self._encodings = {name: link.encoding for name, link in links.items()}
+        self._turns = opened.plan.turns
+        receivers = receivers_of(self._manifest, opened.plan)
+        self._readers = {name: receivers[value] for name, value in self._manifest.model_inputs.items()}
+        fed = {device for devices in self._readers.values() for device in devices}
+        fed |= {stage.device for stage in opened.plan.stages if not stage.inputs}
+        for device in sorted(fed - {HEAD}):
+            rate, latency_s = (links[device].bandwidth_bps, links[device].latency_s) if device in links else (None, 0.0)
+            address = parse_address(opened.links[device], "link")
+            outbox, monitor = self._sockets.push(address, queue=0, bandwidth_bps=rate, latency_s=latency_s)
+            self._outboxes[device] = (outbox, LinkWatch(monitor))
+            self._outboxes[device][1].expect()
+
+    def disconnect(self) -> None:
+        """Leave the devices."""
+        for outbox, watch in self._outboxes.values():
+            self._sockets.leave(outbox, watch.monitor)
+        self._outboxes.clear()
+
+    def send(self, number: int, samples: Sequence[Result], *, plain: bool) -> None:
+        """A batch, to each device what it reads; `plain` asks links to leave tensors as they are."""
+        for device, (outbox, _) in self._outboxes.items():
+            if not self._turns[device].takes(number):
+                continue
+            parts = tuple(
+                {v: inputs[n] for n, v in self._manifest.model_inputs.items() if device in self._readers[n]}
+                for inputs in samples
+            )
+            batch = wire.Batch(self._session, number, parts, plain, time.time())
+            wire.send(outbox, wire.pack(batch, self._encodings.get(device, "none")))
+
+    def broken(self) -> list[str]:
+        """Devices whose link broke since it was last asked."""
+        return [device for device, (_, watch) in self._outboxes.items() if watch.broken()]

@@ -1,0 +1,284 @@
+"""The pipeline as its users hold it: samples in, several in flight, results in order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from tvmpipe.equality import Expected, compare
+from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, StageError
+from tvmpipe.runtime.device.totals import StageCount
+from tvmpipe.runtime.head.callbacks import CallbackRunner, ResultFuture, check_process
+from tvmpipe.runtime.head.deployer import Limits, Opener
+from tvmpipe.runtime.head.events import Failure
+from tvmpipe.runtime.head.head import Callbacks, Head
+from tvmpipe.runtime.head.sample import Result, Sample, check_sample
+from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.head.streams import stream, stream_async
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.tensors import random_tensor
+
+if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle
+
+
+class Pipeline:
+    """A bundle on its devices. Made by `Bundle.connect`; a context manager; safe to use from several threads.
+
+    After a device is lost, what was in flight is computed again: with failover by the devices that are left, without
+    it once the device is back. Where neither happens in time every sample in flight fails with a DeviceLostError, and
+    so does each later `submit`. It belongs to the process that made it: in a forked one every call raises DeviceError.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        tracker: str,
+        *,
+        inflight: int,
+        settings: Settings,
+        limits: Limits,
+        key: ClusterKey | None,
+        trace: bool,
+        log: TextIO | None,
+    ) -> None:
+        self.manifest = bundle.manifest
+        self.inflight = inflight
+        self._slots = threading.BoundedSemaphore(inflight)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._runner = CallbackRunner()
+        self._futures: dict[int, Future[Result]] = {}
+        self._numbers = itertools.count()
+        self._phase = threading.Condition()
+        self._state = "opening"
+        self._failure: Failure | None = None
+        self._closed = False
+
+        def opener(ports: tuple[int, int], heard: Callable[[str, str], bool]) -> Opener:
+            return Opener(bundle, tracker, key, limits, settings.max_batches, settings.failover, trace, ports, heard)
+
+        callbacks = Callbacks(self._answer, self._fail, self._phase_changed, self._runner.tick, self._crashed)
+        self._head = Head(bundle.manifest, settings, key, opener, callbacks, log)
+        self._head.start()
+        self._wait_until_open()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of libraries and weights sent to the devices so far."""
+        return self._head.opener.sent_bytes
+
+    @property
+    def agents(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each device that runs a tvmpipe agent said of itself; stock RPC servers are not in it."""
+        return self._head.opener.agents
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices that host a stage at the moment."""
+        return self._head.devices
+
+    @property
+    def emulated(self) -> tuple[str, ...]:
+        """Devices that behave as slower ones than they are."""
+        return tuple(sorted(name for name, facts in self.agents.items() if facts["emulated"]))
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Devices that the pipeline runs without at the moment."""
+        return self._head.lost
+
+    def counts(self) -> dict[str, StageCount]:
+        """What each stage has done so far, for everything that has been answered."""
+        self._head.telemetry.settle(self.devices)
+        return self._head.telemetry.counts()
+
+    def trace(self) -> list[dict[str, Any]]:
+        """What the devices did when, as Chrome trace events; empty unless connected with `trace`."""
+        from tvmpipe.runtime.head.trace import chrome_events
+
+        self._head.telemetry.settle(self.devices)
+        return chrome_events(self._head.telemetry.spans())
+
+    def compute_seconds(self) -> dict[str, list[float]]:
+        """How long each stage computed on each batch; empty unless connected with `trace`.
+
+        On an emulated device with the wait that belongs to it.
+        """
+        self._head.telemetry.settle(self.devices)
+        found: dict[str, list[float]] = {}
+        for _, (lane, stage, _, began, ended) in self._head.telemetry.spans():
+            if lane == "compute":
+                found.setdefault(stage, []).append(ended - began)
+        return found
+
+    def submit(
+        self, sample: Sample, *, block: bool = True, timeout_s: float | None = None, copy: bool = True
+    ) -> Future[Result]:
+        """Put a sample (input name -> array) into the pipeline; the future's result maps output names to arrays.
+
+        The arrays are the caller's again at once. With `copy` False they are not copied and must stay as they are
+        until the result is there: they are read while they are sent, and again when a device is lost.
+
+        Waits for a place in the pipeline, at most `timeout_s`, or raises QueueFullError when `block` is False or
+        the time is over. Raises SampleError when names, shapes or dtypes are not those of the model, DeviceError
+        when the pipeline has failed. The future raises StageError when a stage raised for this sample. Its callbacks
+        run in a thread of their own, where they may wait for other results.
+        """
+        return self._submit(sample, block, timeout_s, copy=copy, plain=False)
+
+    def run(self, sample: Sample) -> Result:
+        """Run one sample and wait for its result."""
+        return self._submit(sample, True, None, copy=False, plain=False).result()
+
+    def stream(self, samples: Iterable[Sample], *, copy: bool = True) -> Iterator[Result]:
+        """Results of `samples`, in their order, with as many in flight as the pipeline takes.
+
+        `samples` may be a live source: each result is given out when it is there, whether or not another sample has
+        come, for which they are iterated over in a thread of its own. Raises the first error it meets, of `samples`
+        too, after the results of what came before. `copy` as for `submit`.
+        """
+        return stream(lambda sample: self.submit(sample, copy=copy), samples, self.inflight)
+
+    async def submit_async(self, sample: Sample) -> asyncio.Future[Result]:
+        """As `submit`, without blocking the event loop while the pipeline is full."""
+        try:
+            future = self.submit(sample, block=False)
+        except QueueFullError:
+            future = await asyncio.to_thread(self.submit, sample)
+        return asyncio.wrap_future(future)
+
+    async def run_async(self, sample: Sample) -> Result:
+        """As `run`."""
+        return await (await self.submit_async(sample))
+
+    async def stream_async(self, samples: Iterable[Sample] | AsyncIterable[Sample]) -> AsyncIterator[Result]:
+        """As `stream`; `samples` may be asynchronous."""
+        async for result in stream_async(self.submit_async, samples, self.inflight):
+            yield result
+
+    def warm_up(self, samples: int = 1) -> None:
+        """Run random samples through every stage, on each of its devices, then count from zero."""
+        generator = np.random.default_rng(0)
+        widest = max((stage.turn.of for plan in self.manifest.plans for stage in plan.stages), default=1)
+        for _ in range(samples * widest):
+            self.run({spec.name: random_tensor(spec, generator) for spec in self.manifest.model.inputs})
+        self.reset_counts()
+
+    def reset_counts(self) -> None:
+        """Count from zero."""
+        self._head.telemetry.settle(self.devices)
+        self._head.telemetry.reset()
+
+    def compression_error(self, sample: Sample) -> float:
+        """The largest difference that encoded links make to a sample's results, relative to their largest value.
+
+        Where devices take turns, the sample goes all the ways that there are.
+        """
+        exact = self._submit(sample, True, None, copy=False, plain=True).result()
+        rounds = range(self.manifest.plan.round)
+        return max(compare(self.run(sample), Expected(exact)).relative for _ in rounds)
+
+    def close(self) -> None:
+        """Give the devices back. Samples still in flight fail. In a forked process this does nothing."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._head.close()
+        self._runner.close()
+
+    def _submit(
+        self, sample: Sample, block: bool, timeout_s: float | None, *, copy: bool, plain: bool
+    ) -> Future[Result]:
+        check_process(self._pid)
+        inputs = check_sample(self.manifest, sample)
+        if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
+            raise QueueFullError(f"{self.inflight} samples are in flight, which is the limit given to connect()")
+        if copy:
+            inputs = {name: array.copy() for name, array in inputs.items()}
+        future = ResultFuture(self._runner)
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            problem: Exception | None = DeviceError("the pipeline is closed") if self._closed else None
+            if problem is None and self._failure is not None:
+                problem = self._error(self._failure)
+            if problem is None:
+                number = next(self._numbers)
+                self._futures[number] = future
+                self._head.submit(number, inputs, plain=plain)
+        if problem is not None:
+            self._slots.release()
+            raise problem
+        return future
+
+    def _answer(self, number: int, outputs: Result) -> None:
+        future = self._futures.pop(number)
+        self._slots.release()
+        future.set_result(outputs)
+
+    def _fail(self, number: int, failure: Failure) -> None:
+        future = self._futures.pop(number)
+        self._slots.release()
+        future.set_exception(self._error(failure))
+
+    def _crashed(self, failure: Failure) -> None:
+        with self._lock:
+            self._failure = failure
+            numbers = list(self._futures)
+        for number in numbers:
+            self._fail(number, failure.of(number))
+        self._phase_changed("failed", failure)
+
+    def _error(self, failure: Failure) -> DeviceError:
+        if failure.device is None:
+            return DeviceError(failure.message)
+        where = "" if failure.sample is None else f"sample {failure.sample} was not answered: "
+        if not failure.lost:
+            return StageError(f"{where}stage {failure.stage} on device {failure.device} raised: {failure.message}")
+        stage = "" if failure.stage is None else f", stage {failure.stage}"
+        return DeviceLostError(
+            f"{where}device {failure.device} was lost{stage}: {failure.message}",
+            device=failure.device,
+            stage=failure.stage,
+            sample=failure.sample,
+        )
+
+    def _phase_changed(self, phase: str, failure: Failure | None) -> None:
+        with self._phase:
+            self._state = phase
+            if phase == "failed":
+                self._failure = failure
+            self._phase.notify_all()
+
+    def _wait_until_open(self) -> None:
+        """Return once the pipeline runs. Raises what kept it from it."""
+        try:
+            with self._phase:
+                self._phase.wait_for(lambda: self._state in ("running", "failed"))
+        except BaseException:
+            self.close()
+            raise
+        if self._state == "failed":
+            cause, failure = self._head.cause, self._failure
+            self.close()
+            assert failure is not None
+            raise cause or self._error(failure)

@@ -1,0 +1,450 @@
+"""What the executor decides: a function of events to instructions, with no clock, thread, socket or tensor in it.
+
+Samples go into batches, batches into the pipeline while fewer than `max_batches` are under way. A batch is answered
+once, when its last result has come in. When a device is lost every batch under way is fed again into the next opening,
+on the first plan that needs none of the lost devices; answers of an earlier opening count for nothing. Without
+failover there is one plan, and the lost device must come back. Where nothing can be opened in time the pipeline
+fails, and everything that was not answered with it.
+
+A device that is back is made ready beside the plan that runs; the change happens between two batches.
+
+A sample that a stage raises for fails alone; with failover not before another device has raised, too.
+
+The same events always give the same instructions, so that a log of events replays a run (`replay`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from tvmpipe.manifest import Manifest, PlanEntry, Turn
+from tvmpipe.runtime.head.events import (
+    Activate,
+    Answer,
+    Arrived,
+    Closed,
+    DeviceLost,
+    Event,
+    Fail,
+    Failure,
+    Feed,
+    Instruction,
+    Open,
+    Opened,
+    Prepare,
+    Prepared,
+    Probe,
+    Returned,
+    Submitted,
+    Tick,
+    Unprepared,
+)
+
+LINGER_S = 0.002
+SILENCE_S = 1.6  # a device that has not been heard for so long is lost
+RETURN_S = 2.0  # how long a device must have been back before the better plan is taken up again
+LONGEST_RETURN_S = 60.0  # twice as long after each further loss, but at most this
+_FORGIVEN_S = 2 * LONGEST_RETURN_S  # losses further apart than this do not count as one after another
+MOST_TRIES = 10  # openings that a batch may have been under way in when a device was lost: it may be what ends them
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the executor behaves.
+
+    Attributes: `batch` samples that travel together; `max_batches` under way at once; `failover` whether to go on
+    without a lost device; `timeout_s` the longest that one stage may take for a batch, and that a batch may take for
+    each stage it has to pass; `recover_s` the longest that nothing may run after a loss, while lost devices are waited
+    for and plans are opened.
+    """
+
+    batch: int = 1
+    max_batches: int = 4
+    failover: bool = False
+    timeout_s: float = 60.0
+    recover_s: float = 60.0
+
+
+@dataclass
+class _Batch:
+    """What is under way: `due` is how many samples a stage with this turn has done when it is through with it."""
+
+    samples: tuple[int, ...]
+    fed_s: float
+    due: Mapping[Turn, int]
+    there: set[int] = field(default_factory=set)
+    faults: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    tries: int = 1
+    suspect: bool = False  # a stage has raised for it
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is being made ready beside the plan that runs, or is ready."""
+
+    epoch: int
+    plan: int
+    ready: bool = False
+
+
+class _Progress:
+    """How far the devices of an opened plan are with what they were fed."""
+
+    def __init__(self, plan: PlanEntry) -> None:
+        self._stages = plan.stages
+        self._fed = {stage.turn: 0 for stage in plan.stages}
+        self._computed: dict[str, int] = {}
+
+    def fed(self, number: int, samples: int) -> Mapping[Turn, int]:
+        """A batch goes in. Returns what is due of it."""
+        for turn in self._fed:
+            self._fed[turn] += samples * turn.takes(number)
+        return dict(self._fed)
+
+    def computed(self, counts: Mapping[str, int]) -> None:
+        """Stages have computed so many samples."""
+        self._computed.update(counts)
+
+    def holds(self, number: int, batch: _Batch) -> str:
+        """The device that a batch has not come past: of the first stage, in their order, that has not done it."""
+        for stage in self._stages:
+            if stage.turn.takes(number) and self._computed.get(stage.name, 0) < batch.due[stage.turn]:
+                return stage.device
+        return self._stages[-1].device
+
+
+class Machine:
+    """The executor's state. `handle` takes one event and returns what is to be done about it, in order."""
+
+    def __init__(self, manifest: Manifest, settings: Settings) -> None:
+        self.settings = settings
+        self.epoch = 0
+        self.plan = 0
+        self.phase = "new"  # new, opening, running, waiting, failed, closed
+        self.failure: Failure | None = None
+        self.lost: dict[str, tuple[float, Failure]] = {}
+        self._losses: dict[str, tuple[float, int]] = {}  # when a device was last lost, and how often in a row
+        self._plans = manifest.plans if settings.failover else manifest.plans[:1]
+        self._devices = [plan.devices for plan in manifest.plans]
+        self._first_stage = [{s.device: s.name for s in reversed(plan.stages)} for plan in manifest.plans]
+        self._stages = [sum(stage.turn.place == 0 for stage in plan.stages) for plan in manifest.plans]
+        self._results = frozenset(manifest.model_outputs.values()) - frozenset(manifest.model_inputs.values())
+        self._pending: deque[tuple[int, float]] = deque()
+        self._batches: dict[int, _Batch] = {}
+        self._next_batch = 0
+        self._progress = _Progress(manifest.plan)
+        self._heard_s = 0.0  # when values of a batch last came in
+        self._seen: dict[str, float] = {}
+        self._back: dict[str, float] = {}
+        self._epochs = 0
+        self._prepared: _Prepared | None = None
+        self._ran = False
+        self._trouble: tuple[float, Failure] | None = None  # since when nothing comes out, and why
+
+    @property
+    def under_way(self) -> int:
+        """Batches in the pipeline."""
+        return len(self._batches)
+
+    def prepares(self, epoch: int) -> bool:
+        """Whether a plan is being made ready as this opening."""
+        return self._prepared is not None and self._prepared.epoch == epoch
+
+    def knows(self, batch: int) -> bool:
+        """Whether a batch is under way."""
+        return batch in self._batches
+
+    @property
+    def lingers(self) -> bool:
+        """Whether an incomplete batch waits for more samples, so that ticks must come soon."""
+        return bool(self._pending) and self.phase == "running" and len(self._batches) < self.settings.max_batches
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """Take an event; raises nothing."""
+        if self.phase == "closed":
+            return [Fail(event.sample, _CLOSED)] if isinstance(event, Submitted) else []
+        if isinstance(event, Submitted):
+            return self._submitted(event)
+        if isinstance(event, Arrived):
+            return self._arrived(event)
+        if isinstance(event, Opened):
+            return self._opened(event)
+        if isinstance(event, Prepared):
+            return self._ready(event)
+        if isinstance(event, Unprepared):
+            return self._unprepared(event)
+        if isinstance(event, DeviceLost):
+            return self._device_lost(event)
+        if isinstance(event, Returned):
+            return self._returned(event)
+        if isinstance(event, Closed):
+            return self._closed()
+        if isinstance(event, Tick):
+            return self._tick(event)
+        self._seen[event.device] = max(event.now_s, self._seen.get(event.device, 0.0))
+        if event.epoch == self.epoch:
+            self._progress.computed(event.computed)
+        if event.busy is not None and event.epoch == self.epoch and event.busy[2] > self.settings.timeout_s:
+            stage, batch, seconds = event.busy
+            why = f"stage {stage} has been computing for {seconds:.1f} s, longer than the {self.settings.timeout_s:g} s"
+            return self._hangs(DeviceLost(event.epoch, event.device, f"{why} allowed", event.now_s, stage, batch))
+        return []
+
+    def start(self) -> list[Instruction]:
+        """Open the first plan."""
+        return self._open(0)
+
+    def _submitted(self, event: Submitted) -> list[Instruction]:
+        if self.phase == "failed":
+            assert self.failure is not None
+            return [Fail(event.sample, self.failure)]
+        self._pending.append((event.sample, event.now_s))
+        return self._feed(event.now_s)
+
+    def _feed(self, now_s: float, *, linger: bool = True) -> list[Instruction]:
+        """Batches for what waits, as far as there is room.
+
+        An incomplete one lingers while others are under way: a sample that comes alone need not wait for company.
+        """
+        instructions: list[Instruction] = []
+        size = self.settings.batch
+        if self._prepared is not None and self._prepared.ready:
+            return instructions  # what is under way is waited for, to change over
+        while self._pending and self.phase == "running" and len(self._batches) < self.settings.max_batches:
+            lingers = linger and self._batches and now_s - self._pending[0][1] < LINGER_S
+            if len(self._pending) < size and lingers:
+                break
+            samples = tuple(self._pending.popleft()[0] for _ in range(min(size, len(self._pending))))
+            number, self._next_batch = self._next_batch, self._next_batch + 1
+            self._batches[number] = _Batch(samples, now_s, self._progress.fed(number, len(samples)))
+            instructions.append(Feed(self.epoch, number, samples))
+            if not self._results:
+                instructions += self._complete(number)
+        return instructions
+
+    def _arrived(self, event: Arrived) -> list[Instruction]:
+        batch = self._batches.get(event.batch)
+        if event.epoch != self.epoch or batch is None:
+            return []
+        self._heard_s = event.now_s
+        self._trouble = None
+        batch.there.update(event.values)
+        batch.faults |= {place: (device, stage, message) for place, device, stage, message in event.faults}
+        if not batch.there >= self._results:
+            return []
+        if batch.faults and self.settings.failover and not batch.suspect:
+            # It may be the device: another one is asked before a sample is blamed.
+            device, stage, message = next(iter(batch.faults.values()))
+            batch.suspect = True
+            return self._device_lost(
+                DeviceLost(event.epoch, device, f"a stage raised: {message}", event.now_s, stage, event.batch)
+            )
+        return [*self._complete(event.batch), *(self._change_over(event.now_s) or self._feed(event.now_s))]
+
+    def _complete(self, number: int) -> list[Instruction]:
+        batch = self._batches.pop(number)
+        done: list[Instruction] = []
+        for place, sample in enumerate(batch.samples):
+            if place in batch.faults:
+                device, stage, message = batch.faults[place]
+                done.append(Fail(sample, Failure(device, stage, sample, message, lost=False)))
+            else:
+                done.append(Answer(sample, number, place))
+        return done
+
+    def _opened(self, event: Opened) -> list[Instruction]:
+        if event.epoch != self.epoch or self.phase != "opening":
+            return []
+        self.phase, self._ran = "running", True
+        if not self._batches:
+            self._trouble = None  # else that it runs is shown by the first that comes out
+        self._begin(event.now_s)
+        instructions: list[Instruction] = []
+        for number, batch in self._batches.items():
+            batch.there.clear()
+            batch.faults.clear()
+            batch.fed_s = event.now_s
+            batch.tries += 1
+            batch.due = self._progress.fed(number, len(batch.samples))
+            instructions.append(Feed(self.epoch, number, batch.samples))
+        return [*instructions, *self._feed(event.now_s, linger=False)]
+
+    def _begin(self, now_s: float) -> None:
+        """From now on what was opened last is fed."""
+        self._seen = dict.fromkeys(self._devices[self.plan], now_s)
+        self._progress = _Progress(self._plans[self.plan])
+
+    def _ready(self, event: Prepared) -> list[Instruction]:
+        if self._prepared is None or self._prepared.epoch != event.epoch:
+            return []
+        self._prepared = replace(self._prepared, ready=True)
+        return self._change_over(event.now_s)
+
+    def _change_over(self, now_s: float) -> list[Instruction]:
+        """Go on with what was prepared, once nothing is under way in what runs."""
+        if self._prepared is None or not self._prepared.ready or self._batches:
+            return []
+        self.epoch, self.plan = self._prepared.epoch, self._prepared.plan
+        self._prepared = None
+        self._back.clear()
+        self._begin(now_s)
+        return [Activate(self.epoch), *self._feed(now_s, linger=False)]
+
+    def _unprepared(self, event: Unprepared) -> list[Instruction]:
+        if not self.prepares(event.epoch):
+            return []
+        self._prepared = None
+        if not event.room:
+            self._back.clear()
+            return self._open(0)
+        self._count_loss(event.device, event.now_s)
+        if event.device in self._devices[self.plan]:
+            self._back[event.device] = event.now_s  # it does what it is needed for now; more is asked of it later
+            return self._feed(event.now_s)
+        self._back.pop(event.device, None)
+        self.lost[event.device] = (event.now_s, Failure(event.device, None, None, event.message))
+        return [Probe(tuple(sorted(self.lost))), *self._feed(event.now_s)]
+
+    def _device_lost(self, event: DeviceLost) -> list[Instruction]:
+        if event.epoch != self.epoch or self.phase in ("failed", "waiting") or event.device in self.lost:
+            return []
+        stage = event.stage or self._first_stage[self.plan].get(event.device)
+        batch = self._batches.get(event.batch) if event.batch is not None else None
+        oldest = min((b.samples[0] for b in self._batches.values()), default=None)
+        failure = Failure(event.device, stage, batch.samples[0] if batch else oldest, event.message)
+        if not self.settings.failover and not (self._ran and self.settings.recover_s > 0):
+            return self._fail(failure)
+        self.lost[event.device] = (event.now_s, failure)
+        self._count_loss(event.device, event.now_s)
+        self._back.pop(event.device, None)
+        self._trouble = self._trouble or (event.now_s, failure)
+        if self._out_of_patience(event.now_s):
+            return self._despair()
+        return [*self._give_up(failure), *self._choose(), Probe(tuple(sorted(self.lost)))]
+
+    def _out_of_patience(self, now_s: float) -> bool:
+        return self._trouble is not None and now_s - self._trouble[0] > self.settings.recover_s
+
+    def _despair(self) -> list[Instruction]:
+        """Nothing has come out for too long since a device was lost, however often something was opened."""
+        assert self._trouble is not None
+        failure = self._trouble[1]
+        why = f"nothing could run again within {self.settings.recover_s:g} s"
+        return self._fail(replace(failure, message=f"{failure.message}; {why}"))
+
+    def _hangs(self, event: DeviceLost) -> list[Instruction]:
+        """A device does not get done with a batch. Of another device it may be done; after that it is the batch."""
+        number = -1 if event.batch is None else event.batch
+        batch = self._batches.get(number)
+        if batch is None or event.epoch != self.epoch:
+            return self._device_lost(event)
+        stage = event.stage or self._first_stage[self.plan].get(event.device)
+        failed: list[Instruction] = []
+        if batch.suspect or not self.settings.failover:
+            failed = [Fail(s, Failure(event.device, stage, s, event.message)) for s in batch.samples]
+            del self._batches[number]
+        batch.suspect = True
+        return [*failed, *self._device_lost(event)]
+
+    def _give_up(self, failure: Failure) -> list[Instruction]:
+        """Fail the batches that were under way whenever a device was lost: one of them may be why."""
+        tired = [number for number, batch in self._batches.items() if batch.tries >= MOST_TRIES]
+        why = replace(failure, message=f"{failure.message}, as in {MOST_TRIES} openings in a row")
+        samples = [sample for number in tired for sample in self._batches.pop(number).samples]
+        return [Fail(sample, why.of(sample)) for sample in samples]
+
+    def _count_loss(self, device: str, now_s: float) -> None:
+        last_s, losses = self._losses.get(device, (now_s, 0))
+        self._losses[device] = now_s, losses + 1 if now_s - last_s < _FORGIVEN_S else 1
+
+    def _choose(self) -> list[Instruction]:
+        """Open the first plan that needs no lost device; without one, wait."""
+        for position, plan in enumerate(self._plans):
+            if not set(plan.devices) & self.lost.keys():
+                return self._open(position)
+        self.phase = "waiting"
+        self.epoch = self._new_epoch()
+        return []
+
+    def _open(self, plan: int) -> list[Instruction]:
+        self.epoch = self._new_epoch()
+        self.plan = plan
+        self.phase = "opening"
+        return [Open(self.epoch, plan)]
+
+    def _new_epoch(self) -> int:
+        """A number that no opening had. What is being prepared is for nothing."""
+        self._prepared = None
+        self._epochs += 1
+        return self._epochs
+
+    def _returned(self, event: Returned) -> list[Instruction]:
+        if event.device not in self.lost:
+            return []
+        del self.lost[event.device]
+        self._back[event.device] = event.now_s
+        probe: list[Instruction] = [Probe(tuple(sorted(self.lost)))]
+        return [*probe, *self._choose()] if self.phase == "waiting" else probe
+
+    def _tick(self, event: Tick) -> list[Instruction]:
+        if self.phase in ("opening", "waiting") and self._out_of_patience(event.now_s):
+            return self._despair()
+        if self.phase != "running":
+            return []
+        for device in self._devices[self.plan]:
+            silent_s = event.now_s - self._seen[device]
+            if silent_s > SILENCE_S:
+                return self._device_lost(
+                    DeviceLost(self.epoch, device, f"nothing was heard of it for {silent_s:.1f} s", event.now_s)
+                )
+        late = self._late(event.now_s)
+        if late is not None:
+            return self._hangs(late)
+        better = self.plan and self._prepared is None and not set(self._devices[0]) & self.lost.keys()
+        if better and all(event.now_s - since > self._probation_s(name) for name, since in self._back.items()):
+            self._prepared = _Prepared(self._new_epoch(), 0)
+            return [Prepare(self._prepared.epoch, 0), *self._feed(event.now_s)]
+        return self._feed(event.now_s)
+
+    def _late(self, now_s: float) -> DeviceLost | None:
+        """The loss of the device that holds a batch for longer than all stages together may take.
+
+        A batch may have to wait for all others. But where none comes out at all, the first should long have done so.
+        """
+        stages = self._stages[self.plan]
+        silence_s, patience_s = (self.settings.timeout_s * (stages + n) for n in (1, self.settings.max_batches))
+        for place, (number, batch) in enumerate(self._batches.items()):
+            silent = place == 0 and now_s - max(batch.fed_s, self._heard_s) > silence_s
+            if silent or now_s - batch.fed_s > patience_s:
+                why = f"the results of a batch did not arrive within {silence_s if silent else patience_s:g} s"
+                return DeviceLost(self.epoch, self._progress.holds(number, batch), why, now_s, None, number)
+        return None
+
+    def _probation_s(self, device: str) -> float:
+        """How long a device must have been back: longer for one that was lost again and again."""
+        return float(min(RETURN_S * 2 ** (self._losses[device][1] - 1), LONGEST_RETURN_S))
+
+    def _fail(self, failure: Failure) -> list[Instruction]:
+        self.phase, self.failure, self._trouble = "failed", failure, None
+        self.epoch = self._new_epoch()
+        samples = [sample for batch in self._batches.values() for sample in batch.samples]
+        samples += [sample for sample, _ in self._pending]
+        self._batches.clear()
+        self._pending.clear()
+        return [Fail(sample, failure.of(sample)) for sample in sorted(samples)]
+
+    def _closed(self) -> list[Instruction]:
+        instructions = self._fail(_CLOSED)
+        self.phase = "closed"
+        return instructions
+
+
+_CLOSED = Failure(None, None, None, "the pipeline was closed before the sample was done")
+
+
+def replay(manifest: Manifest, settings: Settings, events: Iterable[Event]) -> list[Sequence[Instruction]]:
+    """The instructions that a log of events leads to, those of the start first."""
+    machine = Machine(manifest, settings)
+    return [machine.start(), *(machine.handle(event) for event in events)]

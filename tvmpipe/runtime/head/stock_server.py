@@ -1,0 +1,118 @@
+"""Stages on a stock TVM RPC server, which cannot host them: this process does, and has each one computed over RPC.
+
+Every tensor then goes through here and over TVM RPC, and weights are sent each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tvm
+from numpy.typing import NDArray
+from safetensors import safe_open
+from tvm import relax
+
+from tvmpipe.manifest import StageEntry
+from tvmpipe.runtime.device.hosting import HostedSession
+from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.transport.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
+from tvmpipe.runtime.transport.sockets import Sockets
+
+if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _RemoteStage:
+    """Handles of what lies on the device: virtual machine, input buffers, and the tuple of weights if any."""
+
+    machine: Any
+    inputs: tuple[Any, ...]
+    weights: tuple[Any, ...]
+
+
+class RemoteStages:
+    """Stages loaded over a session; what `LoadedStages` is for an agent."""
+
+    def __init__(self, session: RpcSession, bundle: Bundle, stages: Sequence[StageEntry]) -> None:
+        self._session = session
+        self._stages: dict[str, _RemoteStage] = {}
+        self.sent_bytes = 0
+        for stage in stages:
+            more_s = stage.weight_bytes / SLOWEST_UPLOAD_BPS
+            with session.guard(f"loading stage {stage.name}", stage=stage.name, more_s=more_s):
+                self._stages[stage.name] = self._load(bundle, stage)
+
+    def run(self, stage: str, batch: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs of a stage; raises DeviceLostError."""
+        loaded = self._stages[stage]
+        with self._session.guard(f"running stage {stage} of batch {batch}", stage=stage, sample=batch):
+            for remote, array in zip(loaded.inputs, inputs, strict=True):
+                remote.copyfrom(array)
+            loaded.machine.set_input("main", *loaded.inputs, *loaded.weights)
+            loaded.machine.invoke_stateful("main")
+            return [tensor.numpy() for tensor in loaded.machine.get_outputs("main")]
+
+    def _load(self, bundle: Bundle, stage: StageEntry) -> _RemoteStage:
+        remote = self._session.remote
+        cpu = remote.cpu()
+        path = bundle.path_of(stage.library)
+        name = f"{stage.library.sha256}.so"
+        remote.upload(bytearray(path.read_bytes()), name)
+        machine = relax.VirtualMachine(remote.load_module(name), cpu)
+        self.sent_bytes += path.stat().st_size + stage.weight_bytes
+        inputs = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype, cpu) for t in stage.inputs)
+        return _RemoteStage(machine, inputs, self._weights(bundle, stage, cpu))
+
+    def _weights(self, bundle: Bundle, stage: StageEntry, cpu: Any) -> tuple[Any, ...]:
+        """The weights as one object on the device, made from TVM's tensor cache there."""
+        if not stage.weight_names:
+            return ()
+        remote = self._session.remote
+        place = {name: position for position, name in enumerate(stage.weight_names)}
+        update = remote.get_function("vm.builtin.tensor_cache.update")
+        for entry in stage.weight_files:
+            with safe_open(bundle.path_of(entry), framework="numpy") as file:
+                for name in file.keys():  # noqa: SIM118  # not a mapping
+                    if name in place:
+                        array = file.get_tensor(name)
+                        buffer = tvm.runtime.empty(array.shape, array.dtype.name, cpu).copyfrom(array)
+                        update(f"{stage.name}_{place[name]}", buffer, True)
+        gather = remote.get_function("vm.builtin.param_array_from_cache")
+        return (gather(stage.name, len(stage.weight_names)),)
+
+
+class StockServer:
+    """The thread that hosts a stock server's stages in this process, until `stop`."""
+
+    def __init__(
+        self, spec: HostSpec, runner: RemoteStages, sockets: Callable[[], Sockets], address: tuple[str, int]
+    ) -> None:
+        self._ready = threading.Event()
+        self._session: HostedSession | None = None
+        self._thread = threading.Thread(
+            target=self._work, args=(spec, runner, sockets, address), name=f"tvmpipe-{spec.device}", daemon=True
+        )
+        self._thread.start()
+        self._ready.wait(5.0)
+
+    def stop(self) -> None:
+        """End the thread; the session that it computes over must have been closed before."""
+        if self._session is not None:
+            self._session.host.stop()
+        self._thread.join(timeout=5.0)
+
+    def _work(
+        self, spec: HostSpec, runner: RemoteStages, sockets: Callable[[], Sockets], address: tuple[str, int]
+    ) -> None:
+        with sockets() as mine:
+            self._session = HostedSession(spec, runner, mine, address, Emulation())
+            self._ready.set()
+            self._session.serve()

@@ -1,0 +1,148 @@
+"""The head's end of tunnels: loopback ports that lead to the TVM RPC servers behind agents' gateways.
+
+The bytes are carried by a process of their own. TVM's client holds Python's global lock while it frees a remote
+object, which takes an answer from the device: threads of this process could not carry that answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+from tvmpipe.errors import DeviceError
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.security.tls_relay import hang_up
+from tvmpipe.runtime.transport.address import format_address
+
+_PROCESS = "tvmpipe.runtime.security.tls_client_process"
+_START_S = 30.0  # for a small board to start a Python process
+
+
+class UnreachableError(DeviceError):
+    """Nothing answers at the address of a gateway."""
+
+
+class NotAGatewayError(DeviceError):
+    """Something answers, but not as a tvmpipe gateway."""
+
+
+class WrongKeyError(DeviceError):
+    """The other end holds another cluster key."""
+
+
+_ERRORS: dict[str, type[DeviceError]] = {
+    error.__name__: error for error in (UnreachableError, NotAGatewayError, WrongKeyError)
+}
+
+
+class Tunnel:
+    """Connect to `port` on 127.0.0.1 once, from this process; a context manager."""
+
+    def __init__(self, control: socket.socket, port: int) -> None:
+        self._control = control
+        self.port = port
+
+    def __enter__(self) -> Tunnel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """What to connect to."""
+        return "127.0.0.1", self.port
+
+    def close(self) -> None:
+        """End the tunnel and whatever goes through it."""
+        hang_up(self._control)  # closing alone would not do: a forked process may have a copy
+        self._control.close()
+
+
+class Tunnels:
+    """Opens tunnels with one cluster key, from any thread; a context manager. Its process starts with the first."""
+
+    def __init__(self, key: ClusterKey) -> None:
+        self._key = key
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+
+    def __enter__(self) -> Tunnels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self, address: tuple[str, int], timeout_s: float) -> Tunnel:
+        """Connect to the gateway at (host, port) and prove that both ends hold the key.
+
+        The tunnel then waits `timeout_s` for its one connection, which must come from this process. Raises
+        UnreachableError, NotAGatewayError or WrongKeyError within about `timeout_s`.
+        """
+        where = format_address(*address)
+        control, other = socket.socketpair()
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(control.close)
+            with other, self._lock:
+                requests, started = self._started()
+                try:
+                    socket.send_fds(requests, [b"+"], [other.fileno()])
+                except OSError:
+                    raise DeviceError(f"the process that carries tunnels ended, the one to {where} with it") from None
+            control.settimeout(timeout_s + (_START_S if started else 5.0))
+            request = {"host": address[0], "port": address[1], "timeout_s": timeout_s}
+            try:
+                control.sendall(json.dumps(request).encode() + b"\n")
+                with control.makefile("rb") as replies:
+                    reply = json.loads(replies.readline())
+            except (OSError, ValueError):
+                raise DeviceError(f"the process that carries tunnels did not open the one to {where}") from None
+            if "error" in reply:
+                raise _ERRORS.get(reply["error"], DeviceError)(reply["message"])
+            cleanup.pop_all()
+            return Tunnel(control, reply["port"])
+
+    def close(self) -> None:
+        """End every tunnel, and the process."""
+        with self._lock:
+            if self._process is not None and self._requests is not None:
+                self._requests.close()
+                self._process.kill()
+                self._process.wait()
+            self._process = self._requests = None
+
+    def _started(self) -> tuple[socket.socket, bool]:
+        """Where requests go, and whether the process was started just now."""
+        if self._process is not None and self._requests is not None and self._process.poll() is None:
+            return self._requests, False
+        if self._requests is not None:
+            self._requests.close()
+        self._requests, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "tvmpipe.runtime.security.tls_client_process",
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._requests.sendall(self._key.secret)  # not as an argument, which every user of the machine could read
+        return self._requests, True
+
+
+@functools.cache
+def shared_tunnels(key: ClusterKey) -> Tunnels:
+    """This process's tunnels with a key: one process carries them all, and ends with this one."""
+    return Tunnels(key)

@@ -1,0 +1,337 @@
+"""ZeroMQ sockets for the stage links, in the clear on loopback and under CURVE with a cluster key.
+
+Without a key both ends of a connection must be processes of the same user (see `owner`): the doorkeeper asks the
+system before anything is sent or taken in. With one every connection is encrypted and both ends prove that they hold
+it (CurveZMQ, RFC 26): a client that does not know the cluster's public key cannot even begin a handshake, and one that
+merely knows it is turned away by the ZAP handler (RFC 27). Without a handler nobody is let in, either way.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket as system
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from tvmpipe.errors import InputError
+from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.security.peer_owner import require_owners
+from tvmpipe.runtime.security.zap import ZAP_DOMAIN, Doorkeeper, connecting_domain, listening_domain
+from tvmpipe.runtime.transport.address import family_of, format_address, is_loopback, listening_host, resolve
+from tvmpipe.runtime.transport.buffers import bound_unsent, send_buffer_bytes
+
+HEARTBEAT_TIMEOUT_MS = 1500
+# Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
+# than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire
+# (see buffers.py).
+_STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
+_BACKLOG = 1024
+_HANDSHAKE_MS = 5000
+LINK_S = 5.0  # a link to a process that listens is made within this; the machines may be busy
+_RECONNECT_MS = 100
+_RECONNECT_MAX_MS = 1000
+_PORTS_TRIED = 16
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV)
+
+_EVENTS: dict[int, str] = {
+    zmq.Event.CONNECTED: "connected",
+    zmq.Event.HANDSHAKE_SUCCEEDED: "ready",
+    zmq.Event.DISCONNECTED: "disconnected",
+    zmq.Event.CONNECT_RETRIED: "retrying",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "refused",
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "refused",
+    zmq.Event.HANDSHAKE_FAILED_AUTH: "refused",
+}
+
+
+@dataclass(frozen=True)
+class LinkEvent:
+    """What happened to a connection: connected, ready, retrying, disconnected or refused, and to which address.
+
+    `descriptor` is that of the socket of one that has been connected; ZeroMQ may have closed it since.
+    """
+
+    kind: str
+    address: str
+    descriptor: int = -1
+
+
+def head_hosts(key: ClusterKey | None) -> tuple[str, ...]:
+    """Where a head listens, so that devices reach it whether they speak IPv4 or IPv6."""
+    return ("127.0.0.1", "::1") if key is None else ("::",)
+
+
+class Sockets:
+    """Makes sockets and closes them again; a context manager. Each socket is for one thread at a time.
+
+    With `key` None everything is in the clear, and only on loopback between processes of one user.
+
+    Heartbeats tell a sender within `heartbeat_timeout_ms`, a third of it and a round trip that the machine or process
+    it sends to is gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be
+    held back by credits, not by full queues. With None there are no heartbeats; queues may then be bounded, and a
+    machine that is switched off shows after some 25 s.
+    """
+
+    def __init__(
+        self, key: ClusterKey | None = None, *, heartbeat_timeout_ms: int | None = HEARTBEAT_TIMEOUT_MS
+    ) -> None:
+        self._key = key
+        self._heartbeat_timeout_ms = heartbeat_timeout_ms
+        self._lock = threading.Lock()
+        self._context = zmq.Context()
+        self._doorkeeper = Doorkeeper(self._context, key)
+        self._monitors = 0
+        # Sockets that are monitored, and the monitors that `push` gave away: whoever drops one must not close it.
+        self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes] | None]] = []
+
+    def __enter__(self) -> Sockets:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def pull(
+        self, host: str | tuple[str, ...], port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
+    ) -> tuple[zmq.Socket[bytes], int]:
+        """A PULL socket; parameters and errors as for `router`.
+
+        With heartbeats `queue` must be more than any peer of ours may have sent that is not yet taken in, or 0: a full
+        queue stops heartbeats, which ends the connection. Then only those are held back that are no peers of ours.
+        """
+        return self._listen(zmq.PULL, host, port, queue, max_frame_bytes)
+
+    def router(
+        self, host: str | tuple[str, ...], port: int | None = None, *, queue: int = 0, max_frame_bytes: int = 1 << 30
+    ) -> tuple[zmq.Socket[bytes], int]:
+        """A ROUTER socket that listens on `host`, on any free port when `port` is None. Returns it and the port.
+
+        Of several hosts it listens on the same port of each; the machine may lack all but the first. A frame above
+        `max_frame_bytes` ends the connection that it came over. `queue` messages per peer wait in the socket before
+        that peer must, 0 for any number. Raises InputError when nothing may or can listen there.
+        """
+        return self._listen(zmq.ROUTER, host, port, queue, max_frame_bytes)
+
+    def _listen(
+        self, kind: int, host: str | tuple[str, ...], port: int | None, queue: int, max_frame_bytes: int
+    ) -> tuple[zmq.Socket[bytes], int]:
+        names = (host,) if isinstance(host, str) else host
+        hosts = [listening_host(name) for name in names]
+        if self._key is None:
+            if not all(is_loopback(each) for each in hosts):
+                raise InputError(
+                    f"listening on {names[0]} needs a cluster key: without one anybody there could send tensors"
+                )
+            require_owners()
+        socket = self._socket(kind)
+        socket.rcvhwm = queue
+        socket.maxmsgsize = max_frame_bytes
+        socket.backlog = _BACKLOG
+        if self._key is not None:
+            socket.curve_server = True
+            socket.curve_secretkey = self._key.curve_secret
+        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
+        self._doorkeeper.watch(socket)
+        self._note_watched(socket, None)
+        failure: OSError | zmq.ZMQError | None = None
+        try:
+            for _ in range(1 if port is not None else _PORTS_TRIED):
+                chosen = port if port is not None else _free_port(hosts[0])
+                socket.zap_domain = listening_domain(chosen) if self._key is None else ZAP_DOMAIN
+                failure = _bind(socket, hosts, chosen)
+                if failure is None:
+                    return socket, chosen
+        except (OSError, zmq.ZMQError) as error:
+            failure = error
+        socket.close()
+        assert failure is not None
+        reason = "the port is taken" if failure.errno == errno.EADDRINUSE else failure.strerror
+        raise InputError(f"cannot listen on {names[0]}:{'*' if port is None else port}: {reason}") from None
+
+    def push(
+        self,
+        address: tuple[str, int],
+        *,
+        queue: int = 8,
+        bandwidth_bps: float | None = None,
+        latency_s: float = 0.0,
+    ) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """A PUSH socket that connects to a PULL socket at (host, port), and its monitor.
+
+        It connects again whenever the connection is lost; what ZeroMQ had passed to the kernel by then is lost with
+        it. `queue` messages wait before `send` blocks; `bandwidth_bps` is what the link can carry and `latency_s` how
+        long it takes, one way. Returns at once: poll the monitor for what happens to the connection and read it with
+        `read_event`. Raises InputError when the host has no address, or is not loopback and there is no key.
+        """
+        socket, endpoint = self._towards(zmq.PUSH, address)
+        socket.sndhwm = queue
+        if (buffered := send_buffer_bytes(bandwidth_bps, latency_s)) is not None:
+            socket.sndbuf = buffered
+        if self._heartbeat_timeout_ms is not None:
+            socket.heartbeat_ivl = max(1, self._heartbeat_timeout_ms // 3)
+            socket.heartbeat_timeout = self._heartbeat_timeout_ms + int(2e3 * latency_s)
+        with self._lock:
+            self._monitors += 1
+            name = f"inproc://tvmpipe-monitor-{self._monitors}"
+        socket.monitor(name, zmq.Event(sum(_EVENTS)))
+        monitor = self._context.socket(zmq.PAIR)
+        monitor.linger = 0
+        monitor.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
+        monitor.connect(name)
+        self._note_watched(socket, monitor)
+        socket.connect(endpoint)
+        return socket, monitor
+
+    def dealer(self, address: tuple[str, int]) -> zmq.Socket[bytes]:
+        """A DEALER socket that connects to a ROUTER socket at (host, port), and again when the connection is lost.
+
+        Raises InputError as `push` does.
+        """
+        socket, endpoint = self._towards(zmq.DEALER, address)
+        socket.sndhwm = _STATUS_QUEUE
+        socket.connect(endpoint)
+        return socket
+
+    def leave(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes]) -> None:
+        """Close what `push` returned, unsent messages with it."""
+        _end_monitoring(socket)
+        monitor.close()
+        socket.close()
+
+    def close(self) -> None:
+        """Close every socket that is still open, unsent messages with them. No thread may be using one."""
+        with self._lock:
+            watched = list(self._watched)
+            self._watched.clear()
+        for socket, _ in watched:
+            _end_monitoring(socket)
+        self._doorkeeper.stop()
+        self._context.destroy(linger=0)
+
+    def _note_watched(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None) -> None:
+        with self._lock:
+            self._watched = [pair for pair in self._watched if not pair[0].closed]
+            self._watched.append((socket, monitor))
+
+    def _towards(self, kind: int, address: tuple[str, int]) -> tuple[zmq.Socket[bytes], str]:
+        """A socket that may connect to an address, and the address as ZeroMQ writes it."""
+        host, port = resolve(address[0]), address[1]
+        if self._key is None:
+            if not is_loopback(host):
+                raise InputError(
+                    f"sending to {address[0]} needs a cluster key: without one anybody could read the tensors"
+                )
+            require_owners()
+        socket = self._socket(kind)
+        socket.ipv6 = ":" in host
+        if self._key is None:
+            socket.zap_domain = connecting_domain(host, port)
+            socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        else:
+            socket.curve_serverkey = self._key.curve_public
+            socket.curve_publickey = self._key.curve_public
+            socket.curve_secretkey = self._key.curve_secret
+        return socket, f"tcp://{format_address(host, port)}"
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.handshake_ivl = _HANDSHAKE_MS
+        socket.reconnect_ivl = _RECONNECT_MS
+        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        # For connections whose other end is gone while heartbeats wait behind data.
+        socket.tcp_keepalive = 1
+        socket.tcp_keepalive_idle = 10
+        socket.tcp_keepalive_intvl = 5
+        socket.tcp_keepalive_cnt = 3
+        return socket
+
+
+def _free_port(host: str) -> int:
+    """A port that nothing listens on just now. The system chooses it, as for outgoing connections."""
+    with system.socket(family_of(host)) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _bind(socket: zmq.Socket[bytes], hosts: list[str], port: int) -> zmq.ZMQError | None:
+    """Listen at a port of every host. Returns the error, and listens nowhere, when it is taken.
+
+    Raises zmq.ZMQError when the first host is no address of this machine, or for other reasons.
+    """
+    bound: list[str] = []
+    for host in hosts:
+        endpoint = f"tcp://{format_address(host, port)}"
+        socket.ipv6 = ":" in host
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            if error.errno == errno.EADDRINUSE:
+                for each in bound:
+                    socket.unbind(each)
+                return error
+            if not bound or error.errno not in _NO_SUCH_ADDRESS:
+                raise
+        else:
+            bound.append(endpoint)
+    return None
+
+
+def _end_monitoring(socket: zmq.Socket[bytes]) -> None:
+    """Stop a socket's events while its monitor can still take them.
+
+    ZeroMQ's one I/O thread writes events itself and waits until somebody can take them: were the monitor closed first
+    and the connection to break in that moment, it would wait for ever, and every socket of the process with it.
+    """
+    if not socket.closed:
+        socket.disable_monitor()
+
+
+def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
+    """The next event of a monitor; blocks until there is one."""
+    event = parse_monitor_message(monitor.recv_multipart())
+    kind = _EVENTS.get(event["event"], "other")
+    return LinkEvent(kind, event["endpoint"].decode(errors="replace"), event["value"] if kind == "connected" else -1)
+
+
+class LinkWatch:
+    """Tells from a PUSH socket's monitor whether the link has broken, or was not made in time.
+
+    `met` says whether it has been there at all. Bounds what a new connection leaves unsent.
+    """
+
+    def __init__(self, monitor: zmq.Socket[bytes]) -> None:
+        self.monitor = monitor
+        self.met = False
+        self._ready = False
+        self._due = math.inf
+
+    def expect(self) -> None:
+        """From now on the other end is there, so that the link must soon be, too."""
+        self._due = time.monotonic() + LINK_S
+
+    def broken(self) -> bool:
+        """Whether a link to a peer of ours broke since this was last asked; does not wait.
+
+        A connection that ends before the other side has said who it is, at a port without a host say, is none.
+        """
+        broken = False
+        while self.monitor.poll(0):
+            event = read_event(self.monitor)
+            kind = event.kind
+            if kind == "connected":
+                bound_unsent(event.descriptor)
+            broken |= self._ready and kind == "disconnected"
+            self._ready = kind == "ready" or (self._ready and kind != "disconnected")
+            self.met |= self._ready
+        if self._ready:
+            self._due = math.inf
+        return broken or time.monotonic() > self._due

@@ -1,0 +1,110 @@
+"""Cost models: what a primitive does, and the seconds that takes on a device.
+
+The roofline answers for a target that nobody profiled; `targets.cost.learned` for one that somebody did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tvmpipe.targets.description.cluster import Device
+
+Source = Literal["profile", "xgboost", "roofline"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a primitive does, whatever device it runs on: what features are computed from, kept with measurements.
+
+    Attributes:
+        flops: useful floating-point operations of one call.
+        input_bytes, weight_bytes, output_bytes: sizes of its tensors; weights are the constants of the model.
+        operators: names of the operators fused into it, in order.
+        key: hash of its unscheduled TIR, shapes included; "" for what is no TIR function.
+        kernel: which of `passes.kernels` is at its heart, "" for none.
+        spatial, reduction: loop extents of that kernel's block, of the largest block where there is no kernel.
+        arithmetic: operations of all blocks, padding and transforms included.
+        inner_bytes: bytes that all blocks write, results included.
+        special: calls of exp, erf and the like, in all blocks.
+        dtype: of the first result.
+        view: whether it only gives a tensor another shape, which the virtual machine does without touching it.
+    """
+
+    flops: float
+    input_bytes: int = 0
+    weight_bytes: int = 0
+    output_bytes: int = 0
+    operators: tuple[str, ...] = ()
+    key: str = ""
+    kernel: str = ""
+    spatial: tuple[int, ...] = ()
+    reduction: tuple[int, ...] = ()
+    arithmetic: float = 0.0
+    inner_bytes: int = 0
+    special: int = 0
+    dtype: str = "float32"
+    view: bool = False
+
+    @property
+    def bytes_touched(self) -> int:
+        """Bytes that it must read or write at least once."""
+        return 0 if self.view else self.input_bytes + self.weight_bytes + self.output_bytes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of one call, between `low_s` and `high_s` with a probability of 90 %, and where they come from.
+
+    `based_on` names the target whose measurements were used where it is not the device's own. The roofline knows no
+    interval: it says 0 to infinity.
+    """
+
+    latency_s: float
+    source: Source
+    low_s: float = 0.0
+    high_s: float = float("inf")
+    based_on: str = ""
+
+
+class CostModel(Protocol):
+    """Anything that prices a primitive on a device."""
+
+    def estimate(self, work: Work, device: Device) -> Estimate:
+        """Seconds that one call takes."""
+        ...
+
+
+# What an operator reaches of the rate that matmuls and convolutions sustain. Attention's exponentials are no
+# multiply-adds: 47 % of peak in ViT-Base beside 90 to 93 % in its matmuls (`tvmpipe bench`).
+_SHARE = {"attention": 0.5}
+
+CALL_S = 5e-6
+"""What calling any primitive costs in the Relax virtual machine."""
+
+STAGE_S = 80e-6
+"""What running a stage costs before its first primitive: 60 to 100 us in stages of two or three primitives here."""
+
+_COPY = 3  # times that bytes which are copied pass the memory: read, fetched where they go, written
+
+
+def stage_entry(device: Device) -> tuple[float, float]:
+    """Seconds that a device takes to enter a stage, and seconds per byte of the inputs, which are copied there."""
+    return device.slowdown * STAGE_S, device.slowdown * _COPY / device.target.memory_bandwidth_bps
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Time is the larger of compute at the sustained rate and traffic at the memory bandwidth.
+
+    Williams, Waterman, Patterson: "Roofline: an insightful visual performance model", CACM 52(4), 2009.
+    """
+
+    call_s: float = CALL_S
+
+    def estimate(self, work: Work, device: Device) -> Estimate:
+        target = device.target
+        rate = target.peak_flops(device.threads) * target.sustained_fraction
+        compute_s = work.flops / (rate * min((_SHARE.get(name, 1.0) for name in work.operators), default=1.0))
+        traffic_s = work.bytes_touched / target.memory_bandwidth_bps
+        return Estimate(max(compute_s, traffic_s) + self.call_s, "roofline")

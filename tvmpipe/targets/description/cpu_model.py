@@ -1,0 +1,59 @@
+"""The facts of a target that the schedules are derived from, and what a rule may decide by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tvmpipe.targets.description.target import TargetDescription
+
+T = TypeVar("T")
+
+
+@dataclass
+class Choices:
+    """Decisions of a rule: `made` before it runs, by name; `offered` is what it asked for, with all candidates."""
+
+    made: Mapping[str, Any] = field(default_factory=dict)
+    offered: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`lanes` floats in a vector register, `registers` vector registers, `threads` that run a stage."""
+
+    lanes: int
+    registers: int
+    threads: int
+    choices: Choices = field(default_factory=Choices, compare=False)
+
+    @property
+    def by_element(self) -> bool:
+        """Whether products take a factor from any element of a register, as NEON's do."""
+        return self.lanes == 4 and self.registers >= 32
+
+    def tile_rows(self, vectors: int, *, fours: bool = False) -> int:
+        """Most rows of a register tile `vectors` wide: its results stay in registers while operands stream by.
+
+        With `fours`, four numbers of each row are in a register beside them.
+        """
+        if self.registers < 32 and self.lanes == 8:
+            # LLVM holds a whole row of the right-hand side and one number of the left-hand side beside them.
+            return max(0, self.registers - 1 - vectors) // vectors
+        if self.registers < 32:
+            # SSE overwrites a factor with each product and takes one from memory only where that is aligned. Of three
+            # rows LLVM spills some sums: two took 0.4 to 0.75 of their time. A single row spills none.
+            return 8 // vectors or 12 // vectors
+        # AVX-512 multiplies by a number in memory, NEON wants it in a register.
+        return (28 if self.lanes == 16 else 20 if fours and vectors <= 20 else 24) // vectors
+
+    def choose(self, name: str, default: T, candidates: Sequence[T]) -> T:
+        """The decision made for `name`, or the rule's own `default`; a tuner tries all candidates."""
+        self.choices.offered[name] = [default, *(one for one in candidates if one != default)]
+        return self.choices.made.get(name, default)  # type: ignore[no-any-return]
+
+
+def describe(target: TargetDescription, threads: int, choices: Choices | None = None) -> Machine:
+    """What `target` looks like from `threads` threads."""
+    return Machine(max(target.vector_bits // 32, 4), target.vector_registers, threads, choices or Choices())
