@@ -106,10 +106,9 @@ def test_python_compiles_and_what_it_calls_exists(path: Path) -> None:
                     assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "tvmpipe":
                 assert hasattr(tvmpipe, node.attr), node.attr
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                if node.func.attr in CALLED:
-                    parameters = inspect.signature(CALLED[node.func.attr]).parameters
-                    assert {keyword.arg for keyword in node.keywords} <= set(parameters)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CALLED:
+                parameters = inspect.signature(CALLED[node.func.attr]).parameters
+                assert {keyword.arg for keyword in node.keywords} <= set(parameters)
 
 
 @documents
