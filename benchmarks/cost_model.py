@@ -32,7 +32,8 @@ from tvmpipe.profiling.watch import undisturbed
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
 from tvmpipe.targets.cost.features import as_row, features
 from tvmpipe.targets.cost.learned import fit
-from tvmpipe.targets.cost.model import Roofline, Work
+from tvmpipe.targets.cost.model import Work
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription, find_target
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, counting

@@ -25,7 +25,8 @@ from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.planning.cost_table import Cost, CostTable
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
 from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
-from tvmpipe.targets.cost.model import Roofline, Work
+from tvmpipe.targets.cost.model import Work
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Cluster
 
 NAMES = (*MODELS, *STRUCTURES, *LIGHT_MODELS)

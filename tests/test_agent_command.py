@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from tvmpipe.cli import cli
 from tvmpipe.commands.agent import emulating, pace_loop
 from tvmpipe.errors import InputError
+from tvmpipe.passes.planning.default_cost import default_cost
 from tvmpipe.runtime.emulation.speed_probe import Pace
-from tvmpipe.targets.cost.estimates import default_cost
 from tvmpipe.targets.description.cluster import parse_cluster
 from tvmpipe.targets.description.target import find_target
 

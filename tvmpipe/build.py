@@ -112,7 +112,7 @@ def prepare(
 ) -> Any:
     """The `CompileState` that the passes start from; parameters as for `build`."""
     from tvmpipe.passes.base import CompileState, Options
-    from tvmpipe.targets.cost.estimates import default_cost
+    from tvmpipe.passes.planning.default_cost import default_cost
     from tvmpipe.targets.description.cluster import Cluster, load_cluster
     from tvmpipe.targets.store.link_times import with_measured_links
     from tvmpipe.targets.store.profile_store import default_store

@@ -40,8 +40,8 @@ def pace_loop(name: str, profiles: Path | None, folder: Path) -> PaceLoop:
     InputError when nobody has measured one like it or this machine has other instructions.
     """
     from tvmpipe.passes.backend.lower import compile_function
+    from tvmpipe.passes.planning.default_cost import default_cost
     from tvmpipe.profiling.peak import register_tiles
-    from tvmpipe.targets.cost.estimates import default_cost
     from tvmpipe.targets.description.target import find_target
 
     here, asked = find_target("native"), find_target(name)
@@ -62,7 +62,7 @@ def emulating(device: Device, profiles: Path | None = None) -> tuple[str, ...]:
 
     Where nothing is, the device is so much slower than this machine.
     """
-    from tvmpipe.targets.cost.estimates import default_cost
+    from tvmpipe.passes.planning.default_cost import default_cost
 
     options = ["--slowdown", str(device.slowdown)]
     if device.slowdown > 1 and default_cost(profiles).usual_tiles_s(device.target) is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tvmpipe.manifest import Encoding
-from tvmpipe.targets.cost.model import CostModel, Roofline
+from tvmpipe.targets.cost.model import CostModel
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.tensors import TensorSpec
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.targets.description.cpu_model import describe
+from tvmpipe.targets.description.cpu_model import describe_cpu
 from tvmpipe.targets.description.target import TargetDescription
 
 _ITERATIONS = 1 << 19  # a few milliseconds on a fast core: short enough to repeat, long enough to time
@@ -66,7 +66,7 @@ def register_tiles(target: TargetDescription, threads: int) -> Ceiling:
     """A register tile of a product, again and again over a panel that the second-level cache holds."""
     lanes = max(target.vector_bits // 32, 1)
     columns = 2
-    rows = describe(target, threads).tile_rows(columns)
+    rows = describe_cpu(target, threads).tile_rows(columns)
     depth = _PANEL_BYTES // (columns * lanes * 4)
     left = np.ones((depth, rows), dtype=np.float32)
     panel = np.ones((threads, depth, columns, lanes), dtype=np.float32)

@@ -20,7 +20,7 @@ from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
 from tvmpipe.targets.description.cluster import Device, parse_cluster
-from tvmpipe.targets.description.cpu_model import Choices, describe
+from tvmpipe.targets.description.cpu_model import Choices, describe_cpu
 
 ONE = '[[device]]\nname = "alpha"\ntarget = "native"\nthreads = 1\n'
 
@@ -38,11 +38,11 @@ def primitive(chain_path: Path) -> tuple[Any, Device]:
 def test_a_rule_says_what_it_may_decide(primitive: tuple[Any, Device]) -> None:
     function, device = primitive
     choices = Choices()
-    own = apply_rules(narrow(function), describe(device.target, 1, choices))
+    own = apply_rules(narrow(function), describe_cpu(device.target, 1, choices))
     assert set(choices.offered) == {"tile", "group"}
     for name, candidates in choices.offered.items():
         assert len(candidates) == len(set(candidates)) > 1, name
-    other = apply_rules(narrow(function), describe(device.target, 1, Choices({"tile": choices.offered["tile"][1]})))
+    other = apply_rules(narrow(function), describe_cpu(device.target, 1, Choices({"tile": choices.offered["tile"][1]})))
     assert str(own.mod) != str(other.mod)
 
 
@@ -53,9 +53,9 @@ def test_what_is_on_record_is_used(primitive: tuple[Any, Device], tmp_path: Path
     better = _Candidate(function, device, made)
     open_records(tmp_path, device.target, 1).add(better.function, better.schedule, 1e-6)
     known = open_records(tmp_path, device.target, 1)  # read from the files, as another process would
-    machine = describe(device.target, 1)
+    machine = describe_cpu(device.target, 1)
     assert str(schedule_function(function, machine, known)) == str(
-        schedule_function(function, describe(device.target, 1, Choices(made)))
+        schedule_function(function, describe_cpu(device.target, 1, Choices(made)))
     )
     assert str(schedule_function(function, machine)) != str(schedule_function(function, machine, known))
 

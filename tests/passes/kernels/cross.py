@@ -8,12 +8,13 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK
 from tvmpipe.passes.kernels.blocks import blocks
-from tvmpipe.passes.kernels.conv2d.compute import Window, conv2d
+from tvmpipe.passes.kernels.conv2d.compute import conv2d
 from tvmpipe.passes.kernels.matmul.compute import matmul, matmul_packed
 from tvmpipe.passes.kernels.rows.compute import softmax
 from tvmpipe.passes.kernels.schedule import schedule_function
+from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import winograd_conv2d
-from tvmpipe.targets.description.cpu_model import describe
+from tvmpipe.targets.description.cpu_model import describe_cpu
 from tvmpipe.targets.description.target import find_target
 
 Primitive = Callable[[], Any]
@@ -59,7 +60,7 @@ def machine_code(primitive: Primitive, target_name: str, threads: int = 1) -> An
     import tvm
 
     target = find_target(target_name)
-    scheduled = schedule_function(primitive(), describe(target, threads)).with_attr("global_symbol", SYMBOL)
+    scheduled = schedule_function(primitive(), describe_cpu(target, threads)).with_attr("global_symbol", SYMBOL)
     config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
     tvm_target = target.tvm_target(threads)
     with tvm_target, tvm.transform.PassContext(opt_level=3, config=config):

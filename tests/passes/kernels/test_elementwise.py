@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.passes.kernels import elementwise
 from tvmpipe.passes.kernels.schedule import schedule_function
-from tvmpipe.targets.description.cpu_model import describe
+from tvmpipe.targets.description.cpu_model import describe_cpu
 from tvmpipe.targets.description.target import find_target
 
 F32 = np.finfo(np.float32)
@@ -30,7 +30,7 @@ def compute(function: Callable[[Any], Any], values: NDArray[np.float32]) -> NDAr
     x = te.placeholder(values.shape, "float32", name="x")
     y = te.compute(values.shape, lambda i: function(x[i]), name="y")
     target = find_target("native")
-    scheduled = schedule_function(te.create_prim_func([x, y]), describe(target, threads=1))
+    scheduled = schedule_function(te.create_prim_func([x, y]), describe_cpu(target, threads=1))
     with target.tvm_target(1), tvm.transform.PassContext(opt_level=3):
         library = tvm.compile(tvm.IRModule({"main": scheduled}), target.tvm_target(1))
     result = tvm.runtime.tensor(np.zeros_like(values))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from tests.passes.compiled import BATCHES, check, few, model_of, normal
-from tvmpipe.passes.kernels.conv2d.compute import Window
+from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import choose_tile
 
 Epilogue = Literal["none", "bias", "relu", "residual", "norm", "clip", "silu"]

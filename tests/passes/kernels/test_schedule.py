@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -13,13 +14,14 @@ from tests.passes.networks import resnet_like, transformer_like
 from tvmpipe.build import prepare
 from tvmpipe.passes.base import CompileState
 from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.inspect import NotApplicable
 from tvmpipe.passes.kernels.schedule import schedule_module
 from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.targets.description.target import find_target
 
 NETWORKS = [resnet_like, transformer_like]
-KERNELS: dict[Callable[..., Any], set[str]] = {
+OPERATORS: dict[Callable[..., Any], set[str]] = {
     resnet_like: {"conv2d", "winograd_conv2d", "depthwise_conv2d", "max_pool2d", "global_avg_pool2d", "matmul"},
     transformer_like: {"attention", "layer_norm", "matmul"},
 }
@@ -44,13 +46,13 @@ def test_no_kernel_needs_the_general_rule(state: CompileState, target: str, thre
 
 def test_falling_back_is_logged() -> None:
     """The test above would see it."""
-    from tvmpipe.passes.kernels import schedule
 
     def refuse(*_: Any) -> None:
         raise NotApplicable("not today")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedule, "_RULES", dict.fromkeys(schedule._RULES, refuse))
+        for name, kernel in KERNELS.items():
+            patch.setitem(KERNELS, name, replace(kernel, schedule=refuse))
         with schedule_messages() as messages:
             schedule_module(front(transformer_like(1)).module, find_target("native"), 1)
     assert any(message.startswith("the general rule for") for message in messages)
@@ -77,4 +79,4 @@ def test_networks_equal_onnx_runtime(network: Callable[..., onnx.ModelProto], ta
     # Smaller tiles compile in half the time; the larger ones on one target are enough.
     settings = {"size": 30} if network is resnet_like and (target, threads) != ("x86-64-v3", 2) else {}
     operators = check(network(1, **settings), target=target, threads=threads)
-    assert KERNELS[network] <= set(operators)
+    assert OPERATORS[network] <= set(operators)

@@ -13,7 +13,8 @@ from tvmpipe.passes.base import CompileState
 from tvmpipe.passes.driver import PLAN, run_passes
 from tvmpipe.passes.planning.evaluate import price_stages
 from tvmpipe.passes.reports.report import report
-from tvmpipe.targets.cost.model import Estimate, Roofline, Work
+from tvmpipe.targets.cost.model import Estimate, Work
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Cluster, Device, Link, parse_cluster
 
 LAYERS = 12

@@ -19,7 +19,8 @@ from tvmpipe.build import prepare
 from tvmpipe.passes.driver import PLAN, run_passes
 from tvmpipe.passes.reports.explain import explain
 from tvmpipe.targets.cost.estimates import LearnedCost
-from tvmpipe.targets.cost.model import Roofline, Work
+from tvmpipe.targets.cost.model import Work
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Cluster, Device, parse_cluster
 from tvmpipe.targets.description.target import TargetDescription, find_target
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, tvm_version

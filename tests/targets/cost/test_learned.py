@@ -12,9 +12,10 @@ import pytest
 
 from tests.targets.cost.synthetic import NOISE, foreign, matmul, measurements, seconds_of
 from tvmpipe.targets.cost.estimates import LearnedCost
-from tvmpipe.targets.cost.features import MONOTONE, NAMES, as_row, features
+from tvmpipe.targets.cost.features import MONOTONE, as_row, feature_names, features
 from tvmpipe.targets.cost.learned import TargetModel, fit, from_json
-from tvmpipe.targets.cost.model import CALL_S, Roofline, Work
+from tvmpipe.targets.cost.model import CALL_S, Work
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Device
 from tvmpipe.targets.description.target import TargetDescription, find_target
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore
@@ -49,7 +50,7 @@ def test_new_sizes_are_priced_well_and_intervals_hold(model: TargetModel) -> Non
 
 @pytest.mark.parametrize("name", MONOTONE)
 def test_trees_rise_with_operations_and_bytes(model: TargetModel, name: str) -> None:
-    place = NAMES.index(name)
+    place = feature_names().index(name)
     for size in (16, 100, 700):
         row = as_row(features(matmul(size, size, 16 * size), V3, 1))
         rows = np.array([row] * 40, dtype=np.float32)
@@ -76,7 +77,7 @@ def test_features_are_finite_and_the_same_again() -> None:
     for work in (Work(0.0), matmul(1, 1, 16), Work(1e6, 10, 20, 30, ("relu",), "k", "", (1, 3, 5), ())):
         for target in (V2, V3, V4, PI):
             values = features(work, target, 2)
-            assert tuple(values) == NAMES
+            assert tuple(values) == feature_names()
             assert all(math.isfinite(value) for value in values.values())
             assert values == features(work, target, 2)
 

@@ -14,6 +14,7 @@ from typing import Any
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.backend.memory import MemoryPlan, compiled_loads
 from tvmpipe.passes.backend.partition import Stage
+from tvmpipe.passes.backend.records import open_records
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.planning.plan import Plan
@@ -141,10 +142,11 @@ def compile_stage(
 
     from tvmpipe.passes.kernels.schedule import schedule_module
 
+    known = None if records is None else open_records(records, target, threads)
     tvm_target = target.tvm_target(threads)
     memory = MemoryPlan()
     with tvm_target, _pass_context():
-        scheduled = schedule_module(module, target, threads, records)
+        scheduled = schedule_module(module, target, threads, known)
     with tvm_target, _pass_context(memory.instrument):
         executable = relax.build(scheduled, tvm_target)
     return _shared_library(executable), memory.allocated_bytes

@@ -1,6 +1,6 @@
 """Try other tiles than the rules' own on the devices themselves, and remember what was faster.
 
-The search space of a primitive is what its rule may decide (`Machine.choose`); the rule's own schedule is the first
+The search space of a primitive is what its rule may decide (`CpuModel.choose`); the rule's own schedule is the first
 candidate, so that nothing gets slower. Records are a MetaSchedule database (`workloads.json`, `records.json`) per
 target and thread count, which can be copied, shared and extended.
 """
@@ -23,7 +23,7 @@ from tvmpipe.passes.base import CompileState
 from tvmpipe.passes.kernels.schedule import apply_rules, narrow
 from tvmpipe.profiling.measure import RemoteTimer, remote_timer
 from tvmpipe.targets.description.cluster import Device
-from tvmpipe.targets.description.cpu_model import Choices, describe
+from tvmpipe.targets.description.cpu_model import Choices, describe_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class _Candidate:
     def __init__(self, function: Any, device: Device, made: Mapping[str, Any]) -> None:
         self.function, self.device, self.made = narrow(function), device, made
         choices = Choices(made)
-        self.schedule = apply_rules(self.function, describe(device.target, device.threads, choices))
+        self.schedule = apply_rules(self.function, describe_cpu(device.target, device.threads, choices))
         self.offered = choices.offered
         self._loaded: Any = None
         self._tensors: list[Any] = []

@@ -7,14 +7,13 @@ import math
 from typing import Any
 
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph
-from tvmpipe.passes.kernels.base import KERNEL
+from tvmpipe.passes.kernels import KERNELS
+from tvmpipe.passes.kernels.base import KERNEL_ATTR
 from tvmpipe.passes.kernels.inspect import SPATIAL, annotation, blocks_of
 from tvmpipe.targets.cost.model import Work
 
 _SPECIAL = {"tirx.exp", "tirx.exp2", "tirx.erf", "tirx.tanh", "tirx.sigmoid", "tirx.log", "tirx.pow", "tirx.sqrt"}
 _ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Call"}
-# Kernels that a rule of `passes.kernels.schedule` starts from; other marks are of blocks around them.
-_KERNELS = ("attention", "conv2d", "depthwise", "matmul", "pool", "rows", "winograd")
 
 
 def primitive_key(function: Any) -> str:
@@ -99,9 +98,9 @@ def _loops(function: Any) -> dict[str, Any]:
         arithmetic += size * operations
         special += size * calls
         inner_bytes += math.prod(spatial) * 4
-        mark = str(annotation(schedule, block, KERNEL))
-        if (mark in _KERNELS and kernel == "") or (kernel == "" and size > largest):
-            kernel = mark if mark in _KERNELS else ""
+        mark = str(annotation(schedule, block, KERNEL_ATTR))
+        if kernel == "" and (mark in KERNELS or size > largest):  # other marks are of blocks around a kernel
+            kernel = mark if mark in KERNELS else ""
             domain, largest = (spatial, reduction), size
     return {
         "kernel": kernel,

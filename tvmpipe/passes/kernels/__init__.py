@@ -1,4 +1,7 @@
-"""What each operator that decides speed computes, as tensor expressions whose loops `passes.kernels.schedule` knows.
+"""The operators that decide speed: what each computes, how its loops are cut, and what that means for its cost.
+
+A kernel is a folder with `compute.py`, `schedule.py`, `cost.py` and a `KERNEL`; `KERNELS` lists them. What several of
+them share lies beside the folders.
 
 Layouts are the same for every target: channels and columns in blocks of 16, which is one AVX-512 register, two of
 AVX2 and four of NEON. A tensor that passes from one device to an unlike one then needs no repacking, and the
@@ -7,17 +10,22 @@ placement sees one graph.
 
 from __future__ import annotations
 
-from tvmpipe.passes.kernels import elementwise, special_values
-from tvmpipe.passes.kernels.base import Legalize
-from tvmpipe.passes.kernels.matmul import compute as matmul
-from tvmpipe.passes.kernels.rows import compute as rows
+from tvmpipe.passes.kernels import attention, conv2d, depthwise, matmul, pool, rows, winograd
+from tvmpipe.passes.kernels.kernel import Kernel
+from tvmpipe.targets.cost.kernel_costs import register
 
+_LIST = (
+    attention.KERNEL,
+    conv2d.KERNEL,
+    depthwise.KERNEL,
+    matmul.KERNEL,
+    pool.KERNEL,
+    rows.KERNEL,
+    winograd.KERNEL,
+)
+"""A new one goes to the end: the features that costs are learned from keep this order."""
 
-def legalizations() -> dict[str, Legalize]:
-    """What `LegalizeOps` is to use instead of TVM's own, by Relax operator."""
-    return {
-        **special_values.legalizations(),
-        **elementwise.legalizations(),
-        **rows.legalizations(),
-        **matmul.legalizations(),
-    }
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _LIST}
+
+for _kernel in _LIST:
+    register(_kernel.name, _kernel.cost)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvmpipe.targets.cost.tiles import BLOCK as BLOCK
+from tvmpipe.passes.kernels.tiles import BLOCK as BLOCK
 
 Legalize = Callable[[Any, Any], Any]
 """(relax.BlockBuilder, call) -> what to compute instead."""
 
-KERNEL = "tvmpipe.kernel"  # annotation of the TIR block that a rule of `passes.kernels.schedule` starts from
-FLOPS = "tvmpipe.flops"  # annotation: useful operations of the block, padding not counted
+KERNEL_ATTR = "tvmpipe.kernel"  # annotation of the TIR block that a rule of `passes.kernels.schedule` starts from
+FLOPS_ATTR = "tvmpipe.flops"  # annotation: useful operations of the block, padding not counted
 
 # TVM's operator patterns, relax/op_attr_types.h
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCTION, OUT_FUSABLE, OPAQUE = 0, 1, 2, 3, 4, 8
@@ -57,4 +57,4 @@ def useful_flops(function: Any) -> float:
 
     schedule = s_tir.Schedule(function)
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
-    return float(sum(int((schedule.get(block).annotations or {}).get(FLOPS, 0)) for block in blocks))
+    return float(sum(int((schedule.get(block).annotations or {}).get(FLOPS_ATTR, 0)) for block in blocks))

@@ -1,79 +1,61 @@
-"""Schedules for primitives: one rule a file. Every primitive gets a correct, parallel, vectorised one."""
+"""Schedules for primitives: their kernel's, or the general one. All are correct, parallel and vectorised."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tvmpipe.passes.backend.records import Records, open_records
-from tvmpipe.passes.kernels.attention.compute import ATTENTION
-from tvmpipe.passes.kernels.attention.schedule import schedule_attention
-from tvmpipe.passes.kernels.base import KERNEL
-from tvmpipe.passes.kernels.conv2d.compute import CONV2D, DEPTHWISE
-from tvmpipe.passes.kernels.conv2d.schedule import schedule_conv2d
+from tvmpipe.passes.kernels import KERNELS
+from tvmpipe.passes.kernels.base import KERNEL_ATTR
 from tvmpipe.passes.kernels.generic import schedule_generic
 from tvmpipe.passes.kernels.inspect import NotApplicable, annotation, blocks_of
-from tvmpipe.passes.kernels.matmul.compute import MATMUL
-from tvmpipe.passes.kernels.matmul.schedule import schedule_matmul
-from tvmpipe.passes.kernels.pool2d.compute import POOL
-from tvmpipe.passes.kernels.pool2d.schedule import schedule_window
-from tvmpipe.passes.kernels.rows.compute import ROWS
-from tvmpipe.passes.kernels.rows.schedule import schedule_rows
-from tvmpipe.passes.kernels.winograd.compute import WINOGRAD
-from tvmpipe.passes.kernels.winograd.schedule import schedule_winograd
-from tvmpipe.targets.description.cpu_model import Machine, describe
+from tvmpipe.targets.description.cpu_model import CpuModel, describe_cpu
 from tvmpipe.targets.description.target import TargetDescription
 
 logger = logging.getLogger(__name__)
 
-# What `passes.kernels` marked a block as -> the rule for primitives around such a block.
-_RULES: dict[str, Callable[[Any, Any, Machine], None]] = {
-    ATTENTION: schedule_attention,
-    CONV2D: schedule_conv2d,
-    DEPTHWISE: schedule_window,
-    MATMUL: schedule_matmul,
-    POOL: schedule_window,
-    ROWS: schedule_rows,
-    WINOGRAD: schedule_winograd,
-}
+
+class KnownSchedules(Protocol):
+    """Schedules that were found by tuning."""
+
+    def find(self, function: Any) -> Any:
+        """The fastest `tvm.s_tir.Schedule` of an unscheduled function, or None."""
+        ...
 
 
-def schedule_module(module: Any, target: TargetDescription, threads: int, records: Path | None = None) -> Any:
+def schedule_module(module: Any, target: TargetDescription, threads: int, known: KnownSchedules | None = None) -> Any:
     """A copy of `module` whose TIR functions are scheduled for `threads` threads of `target`.
 
-    A function has its fastest schedule in the folder `records`, if there is one, else the rules'. One that no rule
-    understands keeps TVM's default loops: slower, not wrong.
+    A function has the schedule that is `known` of it, if there is one, else the rules'. One that no rule understands
+    keeps TVM's default loops: slower, not wrong.
     """
     import tvm
     from tvm import tirx
 
-    machine = describe(target, threads)
-    known = None if records is None else open_records(records, target, threads)
+    cpu = describe_cpu(target, threads)
     scheduled = tvm.IRModule(module.functions, attrs=module.attrs)
     for gvar, function in module.functions.items():
         if not isinstance(function, tirx.PrimFunc):
             continue
         try:
-            scheduled[gvar] = schedule_function(function, machine, known)
+            scheduled[gvar] = schedule_function(function, cpu, known)
         except (tvm.s_tir.ScheduleError, ValueError, tvm.error.InternalError) as error:
             logger.warning("no schedule for %s: %s", gvar.name_hint, _reason(error))
     return scheduled
 
 
-def schedule_function(function: Any, machine: Machine, known: Records | None = None) -> Any:
+def schedule_function(function: Any, cpu: CpuModel, known: KnownSchedules | None = None) -> Any:
     """The scheduled PrimFunc, same attributes, same results up to the order of additions."""
     source = narrow(function)
-    schedule = (known.find(source) if known is not None else None) or apply_rules(source, machine)
+    schedule = (known.find(source) if known is not None else None) or apply_rules(source, cpu)
     scheduled = schedule.mod["main"].without_attr("global_symbol")
     for key, value in (function.attrs or {}).items():
         scheduled = scheduled.with_attr(key, value)
     return scheduled
 
 
-def apply_rules(function: Any, machine: Machine) -> Any:
+def apply_rules(function: Any, cpu: CpuModel) -> Any:
     """The `tvm.s_tir.Schedule` of a function by the rule for its kernel, or by the general one."""
     import tvm
     from tvm import s_tir
@@ -82,20 +64,20 @@ def apply_rules(function: Any, machine: Machine) -> Any:
     kernel, block = _kernel(schedule)
     if block is not None:
         try:
-            _RULES[kernel](schedule, block, machine)
+            KERNELS[kernel].schedule(schedule, block, cpu)
         except (NotApplicable, tvm.s_tir.ScheduleError) as error:
             logger.info("the general rule for a %s: %s", kernel, _reason(error))
             schedule, block = s_tir.Schedule(function), None
     if block is None:
-        schedule_generic(schedule, machine.lanes)
+        schedule_generic(schedule, cpu.lanes)
     return schedule
 
 
 def _kernel(schedule: Any) -> tuple[str, Any]:
     """The first block that has a rule, and its kind."""
     for block in blocks_of(schedule):
-        kernel = str(annotation(schedule, block, KERNEL))
-        if kernel in _RULES:
+        kernel = str(annotation(schedule, block, KERNEL_ATTR))
+        if kernel in KERNELS:
             return kernel, block
     return "", None
 

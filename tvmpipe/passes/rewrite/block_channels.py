@@ -21,15 +21,10 @@ from tvmpipe.passes.kernels.base import (
     shape_of,
 )
 from tvmpipe.passes.kernels.blocks import pack, pack_constant, unpack
-from tvmpipe.passes.kernels.conv2d.compute import (
-    Window,
-    conv2d,
-    depthwise_conv2d,
-    merge_groups,
-    pack_depthwise_weight,
-    pack_weight,
-)
-from tvmpipe.passes.kernels.pool2d.compute import avg_pool2d, global_avg_pool2d, max_pool2d
+from tvmpipe.passes.kernels.conv2d.compute import conv2d, merge_groups, pack_weight
+from tvmpipe.passes.kernels.depthwise.compute import depthwise_conv2d, pack_depthwise_weight
+from tvmpipe.passes.kernels.pool.compute import avg_pool2d, global_avg_pool2d, max_pool2d
+from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import choose_tile, transform_weight, winograd_conv2d
 
 _UNARY = {"relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.nn.silu", "relax.tanh", "relax.nn.leakyrelu"}

@@ -8,7 +8,7 @@ from typing import Any
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.graph.primitives import extract_graph
-from tvmpipe.passes.kernels import legalizations
+from tvmpipe.passes.kernels.legalize import legalizations
 from tvmpipe.passes.rewrite.block_channels import block_channels
 from tvmpipe.passes.rewrite.clip_gather_indices import clip_lookups
 from tvmpipe.passes.rewrite.find_attention import fuse_attention

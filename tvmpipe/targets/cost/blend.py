@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.targets.cost.features import MONOTONE, NAMES, as_row, family, features
+from tvmpipe.targets.cost.features import MONOTONE, as_row, family, feature_names, features
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.rates import Rates, by_rates, fit_rates, fit_rates_near, resources
 from tvmpipe.targets.description.target import TargetDescription
@@ -38,7 +38,7 @@ _SETTINGS: tuple[dict[str, float], ...] = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What is seen of primitives, a row for each: `features.NAMES`, `rates.resources`, and their families."""
+    """What is seen of primitives, a row for each: `feature_names`, `rates.resources`, and their families."""
 
     table: NDArray[np.float32]
     used: NDArray[np.float64]
@@ -130,7 +130,7 @@ def _train(
     """Trees for what the rates leave over."""
     import xgboost
 
-    rising = ["1" if name in MONOTONE else "0" for name in NAMES]
+    rising = ["1" if name in MONOTONE else "0" for name in feature_names()]
     parameters = {
         **setting,
         "max_depth": int(setting["max_depth"]),

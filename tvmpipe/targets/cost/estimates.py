@@ -27,17 +27,17 @@ from pathlib import Path
 from tvmpipe.profiling.watch import undisturbed, usual_s
 from tvmpipe.targets.cost.calibration import as_here, shifts
 from tvmpipe.targets.cost.features import family
+from tvmpipe.targets.cost.kernel_costs import kernel_names
 from tvmpipe.targets.cost.learned import ENOUGH, PLENTY, Prediction, TargetModel, data_hash, fit, from_json
-from tvmpipe.targets.cost.model import CALL_S, Estimate, Roofline, Work
+from tvmpipe.targets.cost.model import CALL_S, Estimate, Work
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Device
 from tvmpipe.targets.description.target import TargetDescription, find_target, target_names
 from tvmpipe.targets.store.profile_store import (
     Measurement,
     ProfileStore,
     counting,
-    default_store,
     identity,
-    shipped,
     store_key,
     tvm_version,
 )
@@ -125,8 +125,13 @@ class LearnedCost:
     def _rows(self, target: TargetDescription, threads: int) -> dict[str, Measurement]:
         """What counts of all folders' measurements of a target, as the last folder's device would have made them."""
         found: dict[str, Measurement] = {}
+        kernels = {"", *kernel_names()}  # another version may have measured others
         for store in self._stores:
-            rows = (row for row in store.read(target, threads) if row.work.key not in self._ignored)
+            rows = (
+                row
+                for row in store.read(target, threads)
+                if row.work.key not in self._ignored and row.work.kernel in kernels
+            )
             found = as_here(found, counting(rows))
         return found
 
@@ -182,12 +187,6 @@ class LearnedCost:
             except OSError as error:
                 reason = error.strerror or error
                 logger.warning("%s cannot be written (%s): costs are learned anew each time", self._cache, reason)
-
-
-def default_cost(folder: Path | None = None) -> LearnedCost:
-    """Prices from the measurements that come with tvmpipe and those in `folder`, by default the user's own."""
-    folder = folder or default_store()
-    return LearnedCost([ProfileStore(one) for one in (*shipped(), folder)], folder / "models")
 
 
 def corrections(

@@ -34,37 +34,41 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from tvmpipe.targets.cost.kernel_costs import kernel_cost, kernel_names, phases
 from tvmpipe.targets.cost.model import CALL_S, Work
-from tvmpipe.targets.cost.phases import far_share, phases
+from tvmpipe.targets.cost.phases import far_share
 from tvmpipe.targets.description.target import TargetDescription
 
 VERSION = 3
 
-_KERNELS = ("attention", "conv2d", "depthwise", "matmul", "pool", "rows", "winograd")
-_SIMPLE = {"add", "relu", "clip", "multiply", "subtract", "maximum", "minimum", *_KERNELS, "winograd_conv2d"}
+_SIMPLE = {"add", "relu", "clip", "multiply", "subtract", "maximum", "minimum", "winograd_conv2d"}  # and kernels
 _SCATTERS = ("unpack", "transpose")  # they read or write single numbers far apart
 _JOINS = ("concat",)
 _PICKS = ("take", "strided_slice")  # they read no more than they write, however large what they read from
 _MOVES = (*_SCATTERS, *_JOINS, *_PICKS, "pack", "reshape", "pad")
 
-NAMES = (
+_SIZES = (
     *("flops", "arithmetic", "padding", "input", "weight", "output", "inner", "intensity", "bound", "roofline"),
     *("first", "cold"),
     *("special", "operators", "depth", "per_thread", "tile_rows", "tile_cols", "tile_fill", "residual", "expensive"),
     *("tiles", "cycles", "transform", "second", "third", "padded", "chunk", "far"),
     *(f"spatial{place}" for place in range(5)),
     *(f"reduction{place}" for place in range(4)),
-    *(f"is_{kernel}" for kernel in _KERNELS),
-    *("is_scatter", "is_join", "moves"),
 )
+_KINDS = ("is_scatter", "is_join", "moves")
 
 # More of these takes no less time, everything else the same. The roofline is the base that a ratio is learned to, so
 # that a ratio may well fall with the size: overheads weigh less. Hence they are used where log time is learned.
 MONOTONE = ("flops", "arithmetic", "input", "weight", "output", "roofline")
 
 
+def feature_names() -> tuple[str, ...]:
+    """The features in their order; there is one for each registered kernel."""
+    return (*_SIZES, *(f"is_{kernel}" for kernel in kernel_names()), *_KINDS)
+
+
 def features(work: Work, target: TargetDescription, threads: int) -> dict[str, float]:
-    """The features of a primitive on `threads` threads of a target, by the names of `NAMES`."""
+    """The features of a primitive on `threads` threads of a target, by `feature_names`, in that order."""
     compute_s, memory_s = _times(work, target, threads)
     spatial, reduction = work.spatial[::-1], work.reduction[::-1]
     followed = phases(work, target, threads)
@@ -98,15 +102,15 @@ def features(work: Work, target: TargetDescription, threads: int) -> dict[str, f
         "chunk": _log(followed.chunk),
         "far": far_share(first + work.output_bytes + followed.padded),
         "residual": float(work.input_bytes > 0 and "add" in work.operators and _adds_tensor(work)),
-        "expensive": float(any(name not in _SIMPLE for name in work.operators)),
+        "expensive": float(any(name not in _SIMPLE and name not in kernel_names() for name in work.operators)),
         "is_scatter": float(family(work) == "scatter"),
         "is_join": float(family(work) == "join"),
         "moves": float(_some(work, _MOVES)),
     }
     values |= {f"spatial{place}": _log(spatial[place]) if place < len(spatial) else 0.0 for place in range(5)}
     values |= {f"reduction{place}": _log(reduction[place]) if place < len(reduction) else 0.0 for place in range(4)}
-    values |= {f"is_{kernel}": float(work.kernel == kernel) for kernel in _KERNELS}
-    return {name: values[name] for name in NAMES}
+    values |= {f"is_{kernel}": float(work.kernel == kernel) for kernel in kernel_names()}
+    return {name: values[name] for name in feature_names()}
 
 
 def base_seconds(work: Work, target: TargetDescription, threads: int) -> float:
@@ -129,10 +133,9 @@ def operands(work: Work) -> tuple[float, float]:
     of attention's three operands each is a third.
     """
     read = float(min(work.input_bytes, work.output_bytes) if _some(work, _PICKS) else work.input_bytes)
-    if work.kernel == "attention":
-        others = read * 2 / 3
-    elif work.kernel:
-        others = work.output_bytes if _adds_tensor(work) else 0
+    if work.kernel:
+        count = kernel_cost(work.kernel).operands
+        others = read * (count - 1) / count + (work.output_bytes if _adds_tensor(work) else 0)
     elif _some(work, _JOINS):
         others = read / 2
     else:
@@ -163,7 +166,7 @@ def _times(work: Work, target: TargetDescription, threads: int) -> tuple[float, 
 def _adds_tensor(work: Work) -> bool:
     """Whether more is read than the kernel's own input: as many bytes again as there are results."""
     own = work.input_bytes - work.output_bytes
-    return own > 0 and work.kernel in {"conv2d", "winograd", "matmul", "depthwise"} and work.operators.count("add") > 1
+    return own > 0 and work.kernel != "" and kernel_cost(work.kernel).biased and work.operators.count("add") > 1
 
 
 def _log(value: float) -> float:
@@ -171,5 +174,5 @@ def _log(value: float) -> float:
 
 
 def as_row(values: Mapping[str, float]) -> list[float]:
-    """Features in the order of `NAMES`."""
-    return [values[name] for name in NAMES]
+    """Features in the order of `feature_names`."""
+    return [values[name] for name in feature_names()]

@@ -74,7 +74,7 @@ class TargetModel:
             {
                 "version": VERSION,
                 "features_version": features.VERSION,
-                "features": list(features.NAMES),
+                "features": list(features.feature_names()),
                 "data": self.data,
                 "errors": self.errors,
                 "blends": [
@@ -96,7 +96,7 @@ def from_json(text: str, target: TargetDescription, threads: int, data: str) -> 
     import xgboost
 
     values = json.loads(text)
-    wanted = (VERSION, features.VERSION, list(features.NAMES), data)
+    wanted = (VERSION, features.VERSION, list(features.feature_names()), data)
     if tuple(values.get(name) for name in ("version", "features_version", "features", "data")) != wanted:
         return None
     blends = []

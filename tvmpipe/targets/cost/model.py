@@ -1,6 +1,6 @@
 """Cost models: what a primitive does, and the seconds that takes on a device.
 
-The roofline answers for a target that nobody profiled; `targets.cost.learned` for one that somebody did.
+`targets.cost.roofline` answers for a target that nobody profiled, `targets.cost.learned` for one that somebody did.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Work:
         input_bytes, weight_bytes, output_bytes: sizes of its tensors; weights are the constants of the model.
         operators: names of the operators fused into it, in order.
         key: hash of its unscheduled TIR, shapes included; "" for what is no TIR function.
-        kernel: which of `passes.kernels` is at its heart, "" for none.
+        kernel: which of `passes.kernels.KERNELS` is at its heart, "" for none.
         spatial, reduction: loop extents of that kernel's block, of the largest block where there is no kernel.
         arithmetic: operations of all blocks, padding and transforms included.
         inner_bytes: bytes that all blocks write, results included.
@@ -75,10 +75,6 @@ class CostModel(Protocol):
         ...
 
 
-# What an operator reaches of the rate that matmuls and convolutions sustain. Attention's exponentials are no
-# multiply-adds: 47 % of peak in ViT-Base beside 90 to 93 % in its matmuls (`tvmpipe bench`).
-_SHARE = {"attention": 0.5}
-
 CALL_S = 5e-6
 """What calling any primitive costs in the Relax virtual machine."""
 
@@ -91,20 +87,3 @@ _COPY = 3  # times that bytes which are copied pass the memory: read, fetched wh
 def stage_entry(device: Device) -> tuple[float, float]:
     """Seconds that a device takes to enter a stage, and seconds per byte of the inputs, which are copied there."""
     return device.slowdown * STAGE_S, device.slowdown * _COPY / device.target.memory_bandwidth_bps
-
-
-@dataclass(frozen=True)
-class Roofline:
-    """Time is the larger of compute at the sustained rate and traffic at the memory bandwidth.
-
-    Williams, Waterman, Patterson: "Roofline: an insightful visual performance model", CACM 52(4), 2009.
-    """
-
-    call_s: float = CALL_S
-
-    def estimate(self, work: Work, device: Device) -> Estimate:
-        target = device.target
-        rate = target.peak_flops(device.threads) * target.sustained_fraction
-        compute_s = work.flops / (rate * min((_SHARE.get(name, 1.0) for name in work.operators), default=1.0))
-        traffic_s = work.bytes_touched / target.memory_bandwidth_bps
-        return Estimate(max(compute_s, traffic_s) + self.call_s, "roofline")

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.targets.cost import features
+from tvmpipe.targets.cost.kernel_costs import kernel_cost, kernel_names, phases
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.cost.phases import far_share, phases
+from tvmpipe.targets.cost.phases import far_share
 from tvmpipe.targets.description.target import TargetDescription
 
 Rates = dict[str, tuple[float, ...]]
@@ -35,7 +36,6 @@ RESOURCES = (
 )
 
 _COMPUTES = np.array([name in {"cycles", "transform", "special", "scattered", "call"} for name in RESOURCES])
-_COMPUTING = {"attention", "conv2d", "depthwise", "matmul", "winograd"}
 _CLASS_ROWS = 4.0  # that all rows of the same class weigh beside a family's own
 _OTHER_ROWS = 1.0  # that those of the other class weigh
 _PRIOR_ROWS = 0.3  # that the class's rates weigh
@@ -78,7 +78,7 @@ def fit_rates(used: NDArray[np.float64], logs: NDArray[np.float64], families: Se
     """Rates from `[rows, resources]` and log2 of the seconds, for all together and for each family."""
     relative = used / np.exp2(logs)[:, None]
     names = np.array(families)
-    computing = np.isin(names, sorted(_COMPUTING))
+    computing = np.isin(names, [name for name in kernel_names() if kernel_cost(name).computes])
     everything = _fit(relative, np.ones(len(relative)))
     rates = {"": everything}
     for kind in (True, False):

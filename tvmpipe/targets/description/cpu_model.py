@@ -20,7 +20,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Machine:
+class CpuModel:
     """`lanes` floats in a vector register, `registers` vector registers, `threads` that run a stage."""
 
     lanes: int
@@ -54,6 +54,6 @@ class Machine:
         return self.choices.made.get(name, default)  # type: ignore[no-any-return]
 
 
-def describe(target: TargetDescription, threads: int, choices: Choices | None = None) -> Machine:
+def describe_cpu(target: TargetDescription, threads: int, choices: Choices | None = None) -> CpuModel:
     """What `target` looks like from `threads` threads."""
-    return Machine(max(target.vector_bits // 32, 4), target.vector_registers, threads, choices or Choices())
+    return CpuModel(max(target.vector_bits // 32, 4), target.vector_registers, threads, choices or Choices())

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tvmpipe.passes.kernels import elementwise
-from tvmpipe.passes.kernels.base import BLOCK, FLOPS, KERNEL
+from tvmpipe.passes.kernels.base import BLOCK, FLOPS_ATTR, KERNEL_ATTR
 from tvmpipe.passes.kernels.matmul.compute import PACK
 from tvmpipe.passes.kernels.rows.compute import reduce_last_axis
 
@@ -32,12 +32,12 @@ def attention(query: Any, key: Any, value: Any, *masks: Any, scale: float) -> An
         element = key(*outer, d, column)
         return element if n % BLOCK == 0 else tirx.if_then_else(column < n, element, tirx.const(0, "float32"))
 
-    keys = te.compute((*batch, panels, depth, BLOCK), packed_key, name="keys", attrs={KERNEL: PACK})
+    keys = te.compute((*batch, panels, depth, BLOCK), packed_key, name="keys", attrs={KERNEL_ATTR: PACK})
     values = te.compute(
         (*batch, width // BLOCK, n, BLOCK),
         lambda *at: value(*at[:-3], at[-2], at[-3] * BLOCK + at[-1]),
         name="values",
-        attrs={KERNEL: PACK},
+        attrs={KERNEL_ATTR: PACK},
     )
     d = te.reduce_axis((0, depth), name="d")
     flops = 2 * math.prod(batch) * m * n * (depth + width)
@@ -45,7 +45,7 @@ def attention(query: Any, key: Any, value: Any, *masks: Any, scale: float) -> An
         (*batch, m, panels * BLOCK),
         lambda *at: te.sum(query(*at[:-1], d) * keys(*at[:-2], at[-1] // BLOCK, d, at[-1] % BLOCK), axis=d),
         name="scores",
-        attrs={KERNEL: SCORES, FLOPS: flops},
+        attrs={KERNEL_ATTR: SCORES, FLOPS_ATTR: flops},
     )
 
     def logit(*at: Any) -> Any:
@@ -70,8 +70,8 @@ def attention(query: Any, key: Any, value: Any, *masks: Any, scale: float) -> An
             power(*at[:-1], place) * values(*at[:-2], at[-1] // BLOCK, place, at[-1] % BLOCK), axis=place
         ),
         name="weighted",
-        attrs={KERNEL: VALUES},
+        attrs={KERNEL_ATTR: VALUES},
     )
     return te.compute(
-        weighted.shape, lambda *at: weighted(*at) / total(*at[:-1]), name="attention", attrs={KERNEL: ATTENTION}
+        weighted.shape, lambda *at: weighted(*at) / total(*at[:-1]), name="attention", attrs={KERNEL_ATTR: ATTENTION}
     )

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.kernels.base import BLOCK, FLOPS, KERNEL
+from tvmpipe.passes.kernels.base import BLOCK, FLOPS_ATTR, KERNEL_ATTR
 from tvmpipe.passes.kernels.blocks import blocks, pad_spatial
+from tvmpipe.passes.kernels.window import Window
 
-CONV2D, DEPTHWISE = "conv2d", "depthwise"
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a kernel moves over an image: `size`, `strides`, `dilation` (height, width), `padding` (top, left,
-    bottom, right)."""
-
-    size: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
-
-    def output(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the result."""
-        top, left, bottom, right = self.padding
-        spans = [(size - 1) * step + 1 for size, step in zip(self.size, self.dilation, strict=True)]
-        return (
-            (height + top + bottom - spans[0]) // self.strides[0] + 1,
-            (width + left + right - spans[1]) // self.strides[1] + 1,
-        )
+CONV2D = "conv2d"
 
 
 def pack_weight(weight: NDArray[np.float32], *, blocked_input: bool) -> NDArray[np.float32]:
@@ -44,14 +24,6 @@ def pack_weight(weight: NDArray[np.float32], *, blocked_input: bool) -> NDArray[
         return np.ascontiguousarray(padded.reshape(-1, BLOCK, c, r, s).transpose(0, 2, 3, 4, 1))
     split = padded.reshape(blocks(k), BLOCK, blocks(c), BLOCK, r, s)
     return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
-
-
-def pack_depthwise_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[C, 1, R, S]` as `[C/16, R, S, 16]`."""
-    c, _, r, s = weight.shape
-    padded = np.zeros((blocks(c) * BLOCK, r, s), np.float32)
-    padded[:c] = weight[:, 0]
-    return np.ascontiguousarray(padded.reshape(-1, BLOCK, r, s).transpose(0, 2, 3, 1))
 
 
 def merge_groups(weight: NDArray[np.float32], groups: int) -> tuple[NDArray[np.float32], int]:
@@ -99,25 +71,5 @@ def conv2d(x: Any, weight: Any, window: Window, flops: int, groups: int = 1) -> 
         (n, int(weight.shape[0]), output_height, output_width, BLOCK),
         element,
         name="conv2d",
-        attrs={KERNEL: CONV2D, FLOPS: flops},
-    )
-
-
-def depthwise_conv2d(x: Any, weight: Any, window: Window, flops: int) -> Any:
-    """Each channel of blocked `x` with its own kernel from `pack_depthwise_weight`."""
-    from tvm import te
-
-    n, c, height, width, _ = (int(extent) for extent in x.shape)
-    output_height, output_width = window.output(height, width)
-    padded = pad_spatial(x, window.padding)
-    row = te.reduce_axis((0, window.size[0]), name="rh")
-    column = te.reduce_axis((0, window.size[1]), name="rw")
-
-    def element(i: Any, k: Any, h: Any, w: Any, lane: Any) -> Any:
-        y = h * window.strides[0] + row * window.dilation[0]
-        z = w * window.strides[1] + column * window.dilation[1]
-        return te.sum(padded[i, k, y, z, lane] * weight[k, row, column, lane], axis=[row, column])
-
-    return te.compute(
-        (n, c, output_height, output_width, BLOCK), element, name="depthwise", attrs={KERNEL: DEPTHWISE, FLOPS: flops}
+        attrs={KERNEL_ATTR: CONV2D, FLOPS_ATTR: flops},
     )

@@ -7,15 +7,15 @@ from typing import Any
 
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.kernels.inspect import PARTITION, REDUCTION, NotApplicable, extents
-from tvmpipe.targets.cost.tiles import image_tile, rows_apart, spreads, tile_candidates
-from tvmpipe.targets.description.cpu_model import Machine
+from tvmpipe.passes.kernels.tiles import image_tile, rows_apart, spreads, tile_candidates
+from tvmpipe.targets.description.cpu_model import CpuModel
 
 
-def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
+def schedule_conv2d(schedule: Any, main: Any, cpu: CpuModel) -> None:
     """Tile, vectorise and parallelise the block `main`, `[N, K/16, OH, OW, 16]`, and what follows it."""
     reductions = [variable for variable in schedule.get(main).iter_vars if int(variable.iter_type) == REDUCTION]
     window = [int(variable.dom.extent) for variable in reductions[1:3]]
-    pads = _prepare_inputs(schedule, main, machine)
+    pads = _prepare_inputs(schedule, main, cpu)
     last = fold_epilogue(schedule, main)
     image, k, row, column, lane = schedule.get_loops(last)
     height, width = extents(schedule, [row, column])
@@ -24,9 +24,7 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
         column = schedule.fuse(row, column)
         height, width = 1, height * width
     (blocks,) = extents(schedule, [k])
-    pixels, tile_blocks = machine.choose(
-        "tile", image_tile(width, blocks, machine), tile_candidates(width, blocks, machine)
-    )
+    pixels, tile_blocks = cpu.choose("tile", image_tile(width, blocks, cpu), tile_candidates(width, blocks, cpu))
     column_tile, pixel = schedule.split(column, [None, pixels])
     k_tile, block = schedule.split(k, [None, tile_blocks])
     outer = [image, k_tile] + ([] if pointwise else [row])
@@ -35,13 +33,13 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
         # Pixels change inside, so that the weights of a tile of channels stay in the cache.
         pixel_tiles = -(-width // pixels)
         k_tiles = blocks // tile_blocks
-        if rows_apart(pixel_tiles, width, blocks, machine.threads) or (
-            not spreads(k_tiles, machine.threads) and pixel_tiles >= machine.threads
+        if rows_apart(pixel_tiles, width, blocks, cpu.threads) or (
+            not spreads(k_tiles, cpu.threads) and pixel_tiles >= cpu.threads
         ):
-            chunk, column_tile = schedule.split(column_tile, [machine.threads, None])
+            chunk, column_tile = schedule.split(column_tile, [cpu.threads, None])
             outer.insert(1, chunk)
-    elif not pointwise and rows_apart(height, height * width, blocks * math.prod(window), machine.threads):
-        chunk, row = schedule.split(row, [machine.threads, None])
+    elif not pointwise and rows_apart(height, height * width, blocks * math.prod(window), cpu.threads):
+        chunk, row = schedule.split(row, [cpu.threads, None])
         outer = [image, chunk, k_tile, row]
     schedule.reorder(*outer, column_tile, pixel, block, lane)
     schedule.annotate(column_tile, PARTITION, 1)
@@ -49,15 +47,15 @@ def schedule_conv2d(schedule: Any, main: Any, machine: Machine) -> None:
     loops = schedule.get_loops(main)
     own = loops[-(5 + len(reductions)) :]
     i, kb, y, x, kl, *summed = own
-    vector, inner = schedule.split(kl, [None, machine.lanes])
-    if len(summed) == 3 and machine.by_element:
+    vector, inner = schedule.split(kl, [None, cpu.lanes])
+    if len(summed) == 3 and cpu.by_element:
         # NEON: LLVM unrolls a short innermost loop. Over columns it would keep the pixels they share, and spill.
         summed = [summed[0], summed[2], summed[1]]
     schedule.reorder(i, *summed, y, x, kb, vector, inner)
     for loop in (y, x, kb, vector):
         schedule.unroll(loop)
     schedule.vectorize(inner)
-    vector, inner = schedule.split(lane, [None, machine.lanes])
+    vector, inner = schedule.split(lane, [None, cpu.lanes])
     schedule.vectorize(inner)
     if is_cheap(schedule, last):
         for loop in (pixel, block, vector):
@@ -79,7 +77,7 @@ def _reads_contiguous(schedule: Any, main: Any, reductions: list[Any]) -> bool:
     return False
 
 
-def _prepare_inputs(schedule: Any, main: Any, machine: Machine) -> list[Any]:
+def _prepare_inputs(schedule: Any, main: Any, cpu: CpuModel) -> list[Any]:
     """Schedule the blocks that compute what `main` reads, such as padding; returns them."""
     producers = list(schedule.get_producers(main))
     for block in producers:
@@ -87,8 +85,8 @@ def _prepare_inputs(schedule: Any, main: Any, machine: Machine) -> list[Any]:
             raise NotApplicable("what precedes the reduction is more than padding")
         *outer, last = schedule.get_loops(block)
         (extent,) = extents(schedule, [last])
-        if extent % machine.lanes == 0:
-            _, lane = schedule.split(last, [None, machine.lanes])
+        if extent % cpu.lanes == 0:
+            _, lane = schedule.split(last, [None, cpu.lanes])
             schedule.vectorize(lane)
         schedule.parallel(schedule.fuse(*outer[: max(1, len(outer) - 1)]))
     return producers

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from tvmpipe.passes.kernels.base import (
     BLOCK,
-    FLOPS,
+    FLOPS_ATTR,
     INJECTIVE,
-    KERNEL,
+    KERNEL_ATTR,
     OUT_FUSABLE,
     Legalize,
     constant_of,
@@ -86,7 +86,7 @@ def matmul_packed(left: Any, panels: Any, n: int) -> Any:
         return te.sum(left(*rows, axis) * panels[j // BLOCK, axis, j % BLOCK], axis=axis)
 
     flops = 2 * math.prod(batch) * m * k * n
-    return te.compute((*batch, m, columns), element, name="matmul", attrs={KERNEL: MATMUL, FLOPS: flops})
+    return te.compute((*batch, m, columns), element, name="matmul", attrs={KERNEL_ATTR: MATMUL, FLOPS_ATTR: flops})
 
 
 def matmul(left: Any, right: Any) -> Any:
@@ -105,7 +105,7 @@ def matmul(left: Any, right: Any) -> Any:
         value = right(*rows, row, column)
         return value if n % BLOCK == 0 else tirx.if_then_else(column < n, value, tirx.const(0, "float32"))
 
-    pack = te.compute((*right_batch, panels, k, BLOCK), packed, name="pack", attrs={KERNEL: PACK})
+    pack = te.compute((*right_batch, panels, k, BLOCK), packed, name="pack", attrs={KERNEL_ATTR: PACK})
 
     def element(*indices: Any) -> Any:
         *rows, i, j = indices
@@ -113,7 +113,9 @@ def matmul(left: Any, right: Any) -> Any:
         return te.sum(a * pack(*_broadcast(rows, right_batch), j // BLOCK, axis, j % BLOCK), axis=axis)
 
     flops = 2 * math.prod(batch) * m * k * n
-    return te.compute((*batch, m, panels * BLOCK), element, name="matmul", attrs={KERNEL: MATMUL, FLOPS: flops})
+    return te.compute(
+        (*batch, m, panels * BLOCK), element, name="matmul", attrs={KERNEL_ATTR: MATMUL, FLOPS_ATTR: flops}
+    )
 
 
 def take_columns(padded: Any, n: int) -> Any:

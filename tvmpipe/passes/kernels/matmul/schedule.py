@@ -5,28 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tvmpipe.passes.kernels.base import BLOCK, KERNEL
+from tvmpipe.passes.kernels.base import BLOCK, KERNEL_ATTR
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.kernels.inspect import PARTITION, NotApplicable, annotation, extents
 from tvmpipe.passes.kernels.matmul.compute import PACK
-from tvmpipe.targets.cost.tiles import (
-    in_fours,
-    product_step,
-    product_tile,
-    spreads,
-    step_tiles_together,
-    tile_candidates,
-    tiles_together,
-)
-from tvmpipe.targets.description.cpu_model import Machine
+from tvmpipe.passes.kernels.matmul.cost import in_fours, product_step, step_tiles_together, tiles_together
+from tvmpipe.passes.kernels.tiles import product_tile, spreads, tile_candidates
+from tvmpipe.targets.description.cpu_model import CpuModel
 
 
-def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
+def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
     """Tile, vectorise and parallelise the block `main`, `[..., M, N]` with N a multiple of 16, and what follows.
 
     Columns go in groups of tiles, so that the left-hand side is read from afar once a group, not once a tile.
     """
-    packs = [block for block in schedule.get_producers(main) if annotation(schedule, block, KERNEL) == PACK]
+    packs = [block for block in schedule.get_producers(main) if annotation(schedule, block, KERNEL_ATTR) == PACK]
     packed_batch = bool(packs) and len(schedule.get(packs[0]).iter_vars) > 3
     for block in packs:
         schedule_pack(schedule, block)
@@ -36,16 +29,16 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
     if not packed_batch:
         _flatten(schedule, main, last)
     # Rows of one matrix lie apart evenly.
-    fours = in_fours(k, machine) and (packed_batch or matrices == 1)
+    fours = in_fours(k, cpu) and (packed_batch or matrices == 1)
     *batch, rows, columns = schedule.get_loops(last)
     heads = math.prod(extents(schedule, batch))
     m, n = extents(schedule, [rows, columns])
-    if not batch and (step := product_step(m, k, machine)) < k:
-        _in_steps(schedule, main, last, step, machine)
+    if not batch and (step := product_step(m, k, cpu)) < k:
+        _in_steps(schedule, main, last, step, cpu)
         return
-    ragged = heads >= machine.threads and bool(batch)
-    tile = product_tile(m, n // BLOCK, k, machine, ragged_panels=ragged, fours=fours)
-    tile_rows, panels = machine.choose("tile", tile, tile_candidates(m, n // BLOCK, machine))
+    ragged = heads >= cpu.threads and bool(batch)
+    tile = product_tile(m, n // BLOCK, k, cpu, ragged_panels=ragged, fours=fours)
+    tile_rows, panels = cpu.choose("tile", tile, tile_candidates(m, n // BLOCK, cpu))
     row_tile, row = schedule.split(rows, [None, tile_rows])
     parallel = list(batch)
     if ragged:
@@ -56,30 +49,30 @@ def schedule_matmul(schedule: Any, main: Any, machine: Machine) -> None:
             schedule.annotate(column_tile, PARTITION, 1)
     else:
         tile_count = n // (panels * BLOCK)
-        group = tiles_together(tile_count, panels * BLOCK * k * 4, machine.threads)
-        group = machine.choose("group", group, [size for size in (1, 2, 3, 4, 6, 8) if tile_count % size == 0])
+        group = tiles_together(tile_count, panels * BLOCK * k * 4, cpu.threads)
+        group = cpu.choose("group", group, [size for size in (1, 2, 3, 4, 6, 8) if tile_count % size == 0])
         if tile_count % group:
             raise NotApplicable("no whole number of groups")
         group_tile, column_tile, column = schedule.split(columns, [None, group, panels * BLOCK])
         parallel.append(group_tile)
         groups = heads * n // (panels * BLOCK * group)
-        if not spreads(groups, machine.threads) and m > tile_rows * machine.threads:
-            chunk, row_tile = schedule.split(row_tile, [machine.threads, None])
+        if not spreads(groups, cpu.threads) and m > tile_rows * cpu.threads:
+            chunk, row_tile = schedule.split(row_tile, [cpu.threads, None])
             parallel.append(chunk)
         schedule.reorder(*parallel, row_tile, column_tile, row, column)
         at = column_tile
     schedule.annotate(row_tile, PARTITION, 1)
     schedule.compute_at(main, at, preserve_unit_loops=True)
     i, j, reduction = schedule.get_loops(main)[-3:]
-    tile_product(schedule, i, j, reduction, panels * BLOCK, machine)
+    tile_product(schedule, i, j, reduction, panels * BLOCK, cpu)
     if fours and tile_rows > 1:
-        reduction = _load_in_fours(schedule, main, reduction, machine)
-    _finish(schedule, last, row, column, machine)
+        reduction = _load_in_fours(schedule, main, reduction, cpu)
+    _finish(schedule, last, row, column, cpu)
     schedule.parallel(schedule.fuse(*parallel))
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
 
 
-def _in_steps(schedule: Any, main: Any, last: Any, step: int, machine: Machine) -> None:
+def _in_steps(schedule: Any, main: Any, last: Any, step: int, cpu: CpuModel) -> None:
     """A product `[M, N]` of great length: for a group of columns all rows go through `step` of K, then the next.
 
     So what is read again stays in the level 2 cache: a slice of the group's right-hand side, one of the left-hand side
@@ -87,12 +80,12 @@ def _in_steps(schedule: Any, main: Any, last: Any, step: int, machine: Machine) 
     """
     rows, columns = schedule.get_loops(last)
     m, n = extents(schedule, [rows, columns])
-    tile = product_tile(m, n // BLOCK, step, machine, apart=_length(schedule, main))
-    tile_rows, panels = machine.choose("tile", tile, tile_candidates(m, n // BLOCK, machine))
+    tile = product_tile(m, n // BLOCK, step, cpu, apart=_length(schedule, main))
+    tile_rows, panels = cpu.choose("tile", tile, tile_candidates(m, n // BLOCK, cpu))
     width = panels * BLOCK
     tile_count = n // width
-    group = step_tiles_together(tile_count, width * step * 4, machine.threads)
-    group = machine.choose("group", group, [size for size in (1, 2, 4, 8, 16) if tile_count % size == 0])
+    group = step_tiles_together(tile_count, width * step * 4, cpu.threads)
+    group = cpu.choose("group", group, [size for size in (1, 2, 4, 8, 16) if tile_count % size == 0])
     if tile_count % group:
         raise NotApplicable("no whole number of groups")
     schedule.set_scope(main, 0, "global")  # more than a stack should hold
@@ -104,19 +97,19 @@ def _in_steps(schedule: Any, main: Any, last: Any, step: int, machine: Machine) 
     row_tile, row = schedule.split(i, [None, tile_rows])
     schedule.reorder(outer, row_tile, j, row, inner)
     schedule.annotate(row_tile, PARTITION, 1)
-    tile_product(schedule, row, j, inner, width, machine)
-    _, lane = schedule.split(column, [None, machine.lanes])
+    tile_product(schedule, row, j, inner, width, cpu)
+    _, lane = schedule.split(column, [None, cpu.lanes])
     schedule.vectorize(lane)
     schedule.parallel(group_tile)
     start = schedule.decompose_reduction(main, outer)
-    _, lane = schedule.split(schedule.get_loops(start)[-1], [None, machine.lanes])
+    _, lane = schedule.split(schedule.get_loops(start)[-1], [None, cpu.lanes])
     schedule.vectorize(lane)
 
 
-def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machine: Machine) -> None:
+def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, cpu: CpuModel) -> None:
     """Order a product's innermost loops: tiles of `width` columns, `k`, then the tile, unrolled and vectorised."""
     ragged = extents(schedule, [column])[0] % width
-    tile, vector, lane = schedule.split(column, [None, width // machine.lanes, machine.lanes])
+    tile, vector, lane = schedule.split(column, [None, width // cpu.lanes, cpu.lanes])
     schedule.reorder(tile, k, row, vector, lane)
     if ragged:
         schedule.annotate(tile, PARTITION, 1)
@@ -125,13 +118,13 @@ def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, machi
     schedule.vectorize(lane)
 
 
-def _load_in_fours(schedule: Any, main: Any, k: Any, machine: Machine) -> Any:
+def _load_in_fours(schedule: Any, main: Any, k: Any, cpu: CpuModel) -> Any:
     """Load the left-hand side's numbers a register at a time; returns the loop over these of `k`.
 
     One at a time, LLVM loads one row of five or six into all lanes (`ld1r`) and multiplies by the vector, and there are
     1.46 instructions for each product of vectors, not 1.21 (197 x 768 x 768).
     """
-    four, step = schedule.split(k, [None, machine.lanes])
+    four, step = schedule.split(k, [None, cpu.lanes])
     schedule.unroll(step)
     held = schedule.cache_read(main, 0, "global")  # what is small and global lies on the stack, so LLVM may move it
     schedule.compute_at(held, four, preserve_unit_loops=True)
@@ -181,9 +174,9 @@ def _length(schedule: Any, product: Any) -> int:
     return int(schedule.get(product).iter_vars[-1].dom.extent)
 
 
-def _finish(schedule: Any, last: Any, row: Any, column: Any, machine: Machine) -> None:
+def _finish(schedule: Any, last: Any, row: Any, column: Any, cpu: CpuModel) -> None:
     """Vectorise what writes a tile; unrolled as well, it reads the accumulators from registers."""
-    vector, lane = schedule.split(column, [None, machine.lanes])
+    vector, lane = schedule.split(column, [None, cpu.lanes])
     schedule.vectorize(lane)
     if is_cheap(schedule, last):
         schedule.unroll(row)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tvmpipe.passes.kernels import elementwise
-from tvmpipe.passes.kernels.base import BLOCK, KERNEL, OPAQUE, Legalize, default_legalize, is_float32
+from tvmpipe.passes.kernels.base import BLOCK, KERNEL_ATTR, OPAQUE, Legalize, default_legalize, is_float32
 
 ROWS = "rows"  # the block that writes the result
 LANES = "rows.lanes"  # a reduction that leaves one value a lane
@@ -50,7 +50,7 @@ def softmax(x: Any) -> Any:
     largest = reduce_last_axis(x.shape, lambda *at: x(*at), lambda a, b: tirx.max(a, b), -float("inf"), "largest")
     power = te.compute(x.shape, lambda *at: elementwise.exp(x(*at) - largest(*at[:-1])), name="power")
     total = reduce_last_axis(x.shape, lambda *at: power(*at), lambda a, b: a + b, 0.0, "total")
-    return te.compute(x.shape, lambda *at: power(*at) / total(*at[:-1]), name="softmax", attrs={KERNEL: ROWS})
+    return te.compute(x.shape, lambda *at: power(*at) / total(*at[:-1]), name="softmax", attrs={KERNEL_ATTR: ROWS})
 
 
 def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
@@ -78,7 +78,7 @@ def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
         x.shape,
         lambda *at: (x(*at) - mean(*at[:-1])) * factor(*at[:-1]) * scale[at[-1]] + shift[at[-1]],
         name="layer_norm",
-        attrs={KERNEL: ROWS},
+        attrs={KERNEL_ATTR: ROWS},
     )
 
 
@@ -117,7 +117,7 @@ def norm(x: Any, *affine: Any, epsilon: float, axes: int, centred: bool, scaled:
             result = result * number if scaled and place == 0 else result + number
         return result
 
-    return te.compute(x.shape, element, name="norm", attrs={KERNEL: ROWS, AXES: axes})
+    return te.compute(x.shape, element, name="norm", attrs={KERNEL_ATTR: ROWS, AXES: axes})
 
 
 def reduce_last_axis(
@@ -150,7 +150,7 @@ def reduce_last_axis(
             (*outer, BLOCK),
             lambda *at: reducer(value(*at[:-1], *along, group * BLOCK + at[-1]), axis=[*along, group]),
             name=f"{name}_lanes",
-            attrs={KERNEL: LANES},
+            attrs={KERNEL_ATTR: LANES},
         )
         parts.append(te.compute(outer, lambda *at: reducer(lanes(*at, lane), axis=[lane]), name=f"{name}_whole"))
     if left:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.kernels.base import BLOCK, FLOPS, KERNEL
+from tvmpipe.passes.kernels.base import BLOCK, FLOPS_ATTR, KERNEL_ATTR
 from tvmpipe.passes.kernels.blocks import blocks, pad_spatial
-from tvmpipe.passes.kernels.conv2d.compute import Window
+from tvmpipe.passes.kernels.window import Window
 
 WINOGRAD = "winograd"  # the matrix products
 INPUT_ROWS, INPUT_TILES = "winograd.input_rows", "winograd.input_tiles"
@@ -106,13 +106,13 @@ def winograd_conv2d(x: Any, weight: Any, window: Window, m: int, flops: int) -> 
         (points, n, c, rows, columns * m + 2, BLOCK),
         lambda p, i, ch, r, z, lane: _select(p, transform.data, lambda j: padded[i, ch, r * m + j, z, lane]),
         name="input_rows",
-        attrs={KERNEL: INPUT_ROWS},
+        attrs={KERNEL_ATTR: INPUT_ROWS},
     )
     tiles = te.compute(
         (points, points, n, c, rows, columns, BLOCK),
         lambda p, q, i, ch, r, z, lane: _select(q, transform.data, lambda j: input_rows[p, i, ch, r, z * m + j, lane]),
         name="input_tiles",
-        attrs={KERNEL: INPUT_TILES},
+        attrs={KERNEL_ATTR: INPUT_TILES},
     )
     block, channel = te.reduce_axis((0, c), name="rc"), te.reduce_axis((0, BLOCK), name="rl")
     products = te.compute(
@@ -122,19 +122,19 @@ def winograd_conv2d(x: Any, weight: Any, window: Window, m: int, flops: int) -> 
             axis=[block, channel],
         ),
         name="products",
-        attrs={KERNEL: WINOGRAD, FLOPS: flops, TILE: m},
+        attrs={KERNEL_ATTR: WINOGRAD, FLOPS_ATTR: flops, TILE: m},
     )
     result_rows = te.compute(
         (n, k, output_height, columns, points, BLOCK),
         lambda i, kb, h, z, q, lane: _select(h % m, transform.result, lambda p: products[p, q, i, kb, h // m, z, lane]),
         name="result_rows",
-        attrs={KERNEL: RESULT_ROWS},
+        attrs={KERNEL_ATTR: RESULT_ROWS},
     )
     return te.compute(
         (n, k, output_height, output_width, BLOCK),
         lambda i, kb, h, w, lane: _select(w % m, transform.result, lambda q: result_rows[i, kb, h, w // m, q, lane]),
         name="winograd_conv2d",
-        attrs={KERNEL: RESULT},
+        attrs={KERNEL_ATTR: RESULT},
     )
 
 

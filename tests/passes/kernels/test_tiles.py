@@ -5,11 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmpipe.targets.cost.tiles import chunk_shares, product_step, product_tile, rows_apart, rows_together, spreads
-from tvmpipe.targets.description.cpu_model import describe
+from tvmpipe.passes.kernels.matmul.cost import product_step
+from tvmpipe.passes.kernels.tiles import product_tile, rows_apart, spreads
+from tvmpipe.passes.kernels.winograd.cost import chunk_shares, rows_together
+from tvmpipe.targets.description.cpu_model import describe_cpu
 from tvmpipe.targets.description.target import find_target
 
-MACHINE = describe(find_target("x86-64-v4"), 1)
+MACHINE = describe_cpu(find_target("x86-64-v4"), 1)
 
 
 @settings(derandomize=True, database=None)

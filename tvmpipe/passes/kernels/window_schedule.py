@@ -6,15 +6,15 @@ from typing import Any
 
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.kernels.inspect import PARTITION, NotApplicable, extents
-from tvmpipe.targets.cost.tiles import rows_apart
-from tvmpipe.targets.description.cpu_model import Machine
+from tvmpipe.passes.kernels.tiles import rows_apart
+from tvmpipe.targets.description.cpu_model import CpuModel
 
 _PIXELS = 8  # results in registers at a time
 _ROWS = 8  # rows that share one padded copy of what they read, small enough for a level 2 cache
 _UNROLLED = 25  # larger windows stay loops
 
 
-def schedule_window(schedule: Any, main: Any, machine: Machine) -> None:
+def schedule_window(schedule: Any, main: Any, cpu: CpuModel) -> None:
     """Tile, vectorise and parallelise the block `main`, `[N, C/16, OH, OW, 16]`, and what follows it."""
     pads = schedule.get_producers(main)
     if any(schedule.get_producers(pad) for pad in pads):
@@ -23,16 +23,16 @@ def schedule_window(schedule: Any, main: Any, machine: Machine) -> None:
     image, block, row, column, lane = schedule.get_loops(last)
     blocks, height, width = extents(schedule, [block, row, column])
     divisors = [size for size in range(1, height + 1) if height % size == 0]
-    rows = machine.choose("rows", max(size for size in divisors if size <= _ROWS), divisors)
+    rows = cpu.choose("rows", max(size for size in divisors if size <= _ROWS), divisors)
     chunk, row = schedule.split(row, [None, rows])
     pixels = -(-width // -(-width // _PIXELS))
-    pixels = machine.choose("pixels", pixels, [size for size in range(2, 15) if size <= width])
+    pixels = cpu.choose("pixels", pixels, [size for size in range(2, 15) if size <= width])
     column_tile, pixel = schedule.split(column, [None, pixels])
     schedule.annotate(column_tile, PARTITION, 1)
 
     schedule.compute_at(main, column_tile, preserve_unit_loops=True)
     i, c, y, x, kl, rh, rw = schedule.get_loops(main)[-7:]
-    vector, inner = schedule.split(kl, [None, machine.lanes])
+    vector, inner = schedule.split(kl, [None, cpu.lanes])
     schedule.reorder(i, c, y, rh, rw, x, vector, inner)
     (window_height, window_width) = extents(schedule, [rh, rw])
     for loop in (x, vector, *((rh, rw) if window_height * window_width <= _UNROLLED else ())):
@@ -40,14 +40,14 @@ def schedule_window(schedule: Any, main: Any, machine: Machine) -> None:
     schedule.vectorize(inner)
     for pad in pads:
         schedule.compute_at(pad, chunk, preserve_unit_loops=True)
-        _, pad_lane = schedule.split(schedule.get_loops(pad)[-1], [None, machine.lanes])
+        _, pad_lane = schedule.split(schedule.get_loops(pad)[-1], [None, cpu.lanes])
         schedule.vectorize(pad_lane)
-    vector, inner = schedule.split(lane, [None, machine.lanes])
+    vector, inner = schedule.split(lane, [None, cpu.lanes])
     schedule.vectorize(inner)
     if is_cheap(schedule, last):
         schedule.unroll(pixel)
         schedule.unroll(vector)
-    if rows_apart(height // rows, height * width, blocks, machine.threads):
+    if rows_apart(height // rows, height * width, blocks, cpu.threads):
         schedule.reorder(image, chunk, block)
         schedule.parallel(schedule.fuse(image, chunk, block))
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.kernels.base import BLOCK, KERNEL
+from tvmpipe.passes.kernels.base import BLOCK, KERNEL_ATTR
 from tvmpipe.passes.kernels.blocks import pad_spatial
-from tvmpipe.passes.kernels.conv2d.compute import Window
+from tvmpipe.passes.kernels.window import Window
 
 POOL = "pool"
 
@@ -78,4 +78,4 @@ def _pool(x: Any, window: Window, output: tuple[int, int], reduce: Any, outside:
         z = w * window.strides[1] + column * window.dilation[1]
         return reduce(padded[i, k, y, z, lane], axis=[row, column])
 
-    return te.compute((n, c, *output, BLOCK), element, name=name, attrs={KERNEL: POOL})
+    return te.compute((n, c, *output, BLOCK), element, name=name, attrs={KERNEL_ATTR: POOL})

@@ -1,0 +1,49 @@
+"""What a convolution's loops mean for its cost."""
+
+from __future__ import annotations
+
+import math
+
+from tvmpipe.passes.kernels.tiles import BLOCK, image_tile, rows_cycles
+from tvmpipe.targets.cost.kernel_costs import KernelCost
+from tvmpipe.targets.cost.model import Work
+from tvmpipe.targets.cost.phases import FLOAT_BYTES, Phases, RereadBytes, copied_bytes
+from tvmpipe.targets.description.cpu_model import describe_cpu
+from tvmpipe.targets.description.target import TargetDescription
+
+
+def conv2d_phases(work: Work, target: TargetDescription, threads: int) -> Phases:
+    """The phases of the loops of `schedule_conv2d`."""
+    cpu = describe_cpu(target, threads)
+    vectors = BLOCK // cpu.lanes
+    images, blocks, height, width, _ = work.spatial
+    depth = math.prod(work.reduction)
+    window = work.reduction[1:3]
+    size = float(min(work.input_bytes, images * work.reduction[0] * height * width * BLOCK * FLOAT_BYTES * 4))
+    if window == (1, 1) and work.input_bytes >= work.reduction[0] * height * width * BLOCK * FLOAT_BYTES:
+        height, width = 1, height * width
+    rows, columns = image_tile(width, blocks, cpu)
+    groups = blocks / columns
+    passes = images * height * groups
+    reread = RereadBytes()
+    panel = depth * columns * BLOCK * FLOAT_BYTES
+    across = -(-width // rows)
+    reread.again(work.weight_bytes, images * height * across - 1, panel + rows * depth * FLOAT_BYTES)
+    reread.again(size, window[0] - 1 if len(window) > 1 else 0, window[0] * size / height + panel)
+    reread.again(size, groups - 1, size + panel)
+    copies = copied_bytes(work)
+    reread.again(copies, 1, 2 * copies)
+    return Phases(
+        cycles=passes * depth * rows_cycles(width, rows, columns * vectors) / threads,
+        second=reread.second,
+        third=reread.third,
+        padded=copied_bytes(work),
+        rows=rows,
+        columns=columns,
+        fill=width / (across * rows),
+        tiles=passes * across,
+        chunk=panel,
+    )
+
+
+CONV2D_COST = KernelCost(conv2d_phases, computes=True, biased=True)

@@ -1,0 +1,45 @@
+"""Depthwise convolutions on blocked channels, weights packed when the model is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmpipe.passes.kernels.base import BLOCK, FLOPS_ATTR, KERNEL_ATTR
+from tvmpipe.passes.kernels.blocks import blocks, pad_spatial
+from tvmpipe.passes.kernels.window import Window
+
+DEPTHWISE = "depthwise"
+
+
+def pack_depthwise_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[C, 1, R, S]` as `[C/16, R, S, 16]`."""
+    c, _, r, s = weight.shape
+    padded = np.zeros((blocks(c) * BLOCK, r, s), np.float32)
+    padded[:c] = weight[:, 0]
+    return np.ascontiguousarray(padded.reshape(-1, BLOCK, r, s).transpose(0, 2, 3, 1))
+
+
+def depthwise_conv2d(x: Any, weight: Any, window: Window, flops: int) -> Any:
+    """Each channel of blocked `x` with its own kernel from `pack_depthwise_weight`."""
+    from tvm import te
+
+    n, c, height, width, _ = (int(extent) for extent in x.shape)
+    output_height, output_width = window.output(height, width)
+    padded = pad_spatial(x, window.padding)
+    row = te.reduce_axis((0, window.size[0]), name="rh")
+    column = te.reduce_axis((0, window.size[1]), name="rw")
+
+    def element(i: Any, k: Any, h: Any, w: Any, lane: Any) -> Any:
+        y = h * window.strides[0] + row * window.dilation[0]
+        z = w * window.strides[1] + column * window.dilation[1]
+        return te.sum(padded[i, k, y, z, lane] * weight[k, row, column, lane], axis=[row, column])
+
+    return te.compute(
+        (n, c, output_height, output_width, BLOCK),
+        element,
+        name="depthwise",
+        attrs={KERNEL_ATTR: DEPTHWISE, FLOPS_ATTR: flops},
+    )
