@@ -38,7 +38,7 @@ from benchmarks.optima import WORKLOADS
 from benchmarks.problems import fused, fused_problem
 from benchmarks.workloads import pipeedge as boards
 from tvmpipe.commands.stdout import reserve_stdout
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.solve import solve
@@ -193,7 +193,7 @@ def in_turn_s(problem: Problem, solution: Solution, groups: Groups) -> float:
 def _tried(planner: Callable[[], Any]) -> Any:
     try:
         return planner()
-    except InfeasibleError:
+    except Infeasible:
         return None
 
 

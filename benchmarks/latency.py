@@ -31,7 +31,7 @@ from benchmarks.checker import check
 from benchmarks.described import TEN_GIGABIT, Kind, described
 from benchmarks.problems import NAMES, fused, fused_problem, operator_problem
 from tvmpipe.commands.stdout import reserve_stdout
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits, Progress
 from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.solve import solve
@@ -98,7 +98,7 @@ def measure(model: str, limits: Limits, memory: float | None, whole_only: bool) 
         started = time.perf_counter()
         try:
             found = baseline(problem)
-        except InfeasibleError:
+        except Infeasible:
             row["baselines"][name] = row["ratios"][name] = None
             continue
         row["baseline_seconds"][name] = time.perf_counter() - started

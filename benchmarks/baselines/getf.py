@@ -20,7 +20,7 @@ def getf(problem: Problem) -> Solution:
     of most total speed among those that are at least as fast as the task's median; within its group, the earliest
     start first. Simplified: devices are not exactly related here, so a device's speed is its mean over the nodes; the
     program counts communication as the mean transfer of edges that are not kept within a group; a task for which its
-    group has no room may go anywhere. Raises InfeasibleError when no device has room for a node.
+    group has no room may go anywhere. Raises Infeasible when no device has room for a node.
     """
     groups = speed_groups(problem)
     group_of = _assign(problem, groups)

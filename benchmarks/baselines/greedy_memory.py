@@ -6,14 +6,14 @@ import numpy as np
 
 from benchmarks.baselines.placed import solution, units
 from benchmarks.baselines.timeline import Room
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.problem import Problem, Solution
 
 
 def greedy_memory(problem: Problem) -> Solution:
     """Layers in topological order go to a device until its memory is full, then to the next one; the device with the
     most memory first (m-TOPO of Jeon et al., Baechi, 2020, is this with a common memory limit for all devices).
-    Times are not looked at. Raises InfeasibleError when the last device is full before the last layer.
+    Times are not looked at. Raises Infeasible when the last device is full before the last layer.
     """
     queue = [int(device) for device in np.argsort(-problem.memory_bytes, kind="stable")]
     room = Room(problem)
@@ -23,7 +23,7 @@ def greedy_memory(problem: Problem) -> Solution:
         while queue and queue[0] not in fitting:
             queue.pop(0)
         if not queue:
-            raise InfeasibleError(f"all devices are full before {problem.names[layer[0]]}")
+            raise Infeasible(f"all devices are full before {problem.names[layer[0]]}")
         for node in layer:
             room.take(node, queue[0])
             device_of[node] = queue[0]

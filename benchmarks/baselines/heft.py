@@ -12,7 +12,7 @@ def heft(problem: Problem) -> Solution:
     IEEE TPDS 13(3), 2002. Nodes by upward rank (mean times and transfers), each on the device where it ends first,
     in the first gap that is long enough. The paper knows no contention and no memory: here a transfer also waits for
     its ports, so that the schedule is valid, and devices without room left are passed over.
-    Raises InfeasibleError when no device has room for a node.
+    Raises Infeasible when no device has room for a node.
     """
     timeline = Timeline(problem, insertion=True)
     for node in by_rank(problem):

@@ -16,7 +16,7 @@ def m_etf(problem: Problem) -> Solution:
     Of all pairs of a ready node and a device with room for it, the one that can start first is taken, ties in
     topological order. A node's own speed on a device plays no part: the paper's devices are equal. Its memory model
     (temporary and output memory) is this problem's: all weights and the largest working set.
-    Raises InfeasibleError when no device has room for a node.
+    Raises Infeasible when no device has room for a node.
     """
     return earliest_first(problem, "m-etf", lambda timeline, node: timeline.devices_for(node))
 

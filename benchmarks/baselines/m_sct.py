@@ -16,7 +16,7 @@ def m_sct(problem: Problem) -> Solution:
     transfer: its favourite child. Then earliest task first, but a device that has just run a node whose favourite
     child is ready, and can run it soonest, is kept for it: another node runs there only once it is urgent, which is
     when its tensors could be on any device. Memory as in m-ETF. Simplified: the paper steps through
-    time, here the earliest of all possible starts is taken next. Raises InfeasibleError when no device has room for a
+    time, here the earliest of all possible starts is taken next. Raises Infeasible when no device has room for a
     node.
     """
     favourite = favourite_children(problem)

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.baselines.linear import Array, Chain, Layers, layers
 from benchmarks.baselines.placed import solution
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.throughput.period import loads
 
@@ -29,7 +29,7 @@ def pipedream(problem: Problem, chain: Chain = "blocks") -> Solution:
     mean times and links of the devices (accelerators only where the problem has a free host), and the smallest
     memory; where nothing fits that or the plan does not fit the devices, the mean memory, then the largest. Its
     stages then run on the devices in the given order, and are priced as what these are. A graph becomes a chain as
-    `layers` says. Raises InfeasibleError when no such plan fits.
+    `layers` says. Raises Infeasible when no such plan fits.
     """
     for split in _splits(problem, layers(problem, chain), replicate=False):
         device_of = [0] * problem.node_count
@@ -39,20 +39,20 @@ def pipedream(problem: Problem, chain: Chain = "blocks") -> Solution:
         found = solution(problem, device_of, "pipedream")
         if math.isfinite(found.figure_s) and not problem.shortage_bytes(device_of).any():
             return found
-    raise InfeasibleError("PipeDream's plan for equal workers does not fit these devices")
+    raise Infeasible("PipeDream's plan for equal workers does not fit these devices")
 
 
 def pipedream_replicated(problem: Problem, chain: Chain = "blocks") -> Replicated:
     """The same with stages on several workers in turn (round robin), as the paper has it: a stage on m workers takes
     an m-th of its time, a boundary its whole time. The true period is the mean over one whole turn of all stages.
-    Periods only. Raises InfeasibleError, ValueError for a makespan problem.
+    Periods only. Raises Infeasible, ValueError for a makespan problem.
     """
     if problem.model == "makespan":
         raise ValueError("replication changes no makespan")
     for split in _splits(problem, layers(problem, chain), replicate=True):
         if all(_fits(problem, nodes, device) for nodes, devices in split for device in devices):
             return Replicated(tuple(split), replicated_period_s(problem, split))
-    raise InfeasibleError("PipeDream's plan for equal workers does not fit these devices")
+    raise Infeasible("PipeDream's plan for equal workers does not fit these devices")
 
 
 _Split = list[tuple[tuple[int, ...], tuple[int, ...]]]

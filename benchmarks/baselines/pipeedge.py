@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.baselines.linear import Array, Chain, Layers, layers
 from benchmarks.baselines.placed import solution
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.problem import Problem, Solution
 
 _State = tuple[tuple[int, ...], int]
@@ -23,7 +23,7 @@ def pipeedge(problem: Problem, chain: Chain = "nodes") -> Solution:
     released: upstream's scheduler looks a device's profile up with the index of its type in a list of all instances,
     which is another device's as soon as there are several of the first type. Beyond the paper, the first input's and
     the result's way from and to the head count, and a graph becomes a chain as `layers` says, tensors passing every
-    boundary between their maker and their last reader. Raises InfeasibleError when no split fits the memories.
+    boundary between their maker and their last reader. Raises Infeasible when no split fits the memories.
     """
     line = layers(problem, chain)
     types = _types(problem)
@@ -55,7 +55,7 @@ def pipeedge(problem: Problem, chain: Chain = "nodes") -> Solution:
     }
     state = min(ends, key=lambda one: ends[one])
     if not math.isfinite(ends[state]):
-        raise InfeasibleError("no split of the chain fits the memories of these devices")
+        raise Infeasible("no split of the chain fits the memories of these devices")
     device_of = [0] * problem.node_count
     left = [list(kind) for kind in types]
     end = line.count

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.baselines.placed import solution, units
 from benchmarks.baselines.timeline import Room
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.problem import Problem, Solution
 
 
@@ -17,7 +17,7 @@ def placeto(problem: Problem, *, evaluations: int = 300, population: int = 30, s
     starting near the fastest device alone; nodes are visited in topological order and keep the device of the node
     before with even chance, as neighbours mostly should. Its limits: no graph network, so nothing learned carries over
     to other graphs; some hundred evaluations where the paper spends many thousands; the figure is the model's own, not
-    a measured time. Seeded. Raises InfeasibleError when no sample fits the memories.
+    a measured time. Seeded. Raises Infeasible when no sample fits the memories.
     """
     random = np.random.default_rng(seed)
     layers = units(problem)
@@ -49,7 +49,7 @@ def placeto(problem: Problem, *, evaluations: int = 300, population: int = 30, s
             chances *= 0.85
             chances[np.arange(len(layers)), choice] += 0.15
     if best is None:
-        raise InfeasibleError("no placement that was tried fits the memories of these devices")
+        raise Infeasible("no placement that was tried fits the memories of these devices")
     return best
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.problem import Problem, Schedule, Solution, Transfer
 
 _Interval = tuple[float, float]
@@ -182,12 +182,12 @@ class Room:
         return [int(device) for device in np.flatnonzero(allowed & (weights + working <= problem.memory_bytes))]
 
     def devices_for(self, node: int) -> list[int]:
-        """Devices on which the node may run and fits with its group. Raises InfeasibleError if there is none."""
+        """Devices on which the node may run and fits with its group. Raises Infeasible if there is none."""
         if node in self._home:
             return [self._home[node]]
         found = self.fitting(self._group.get(node, (node,)))
         if not found:
-            raise InfeasibleError(f"no device has room left for {self._problem.names[node]}")
+            raise Infeasible(f"no device has room left for {self._problem.names[node]}")
         return found
 
     def take(self, node: int, device: int) -> None:

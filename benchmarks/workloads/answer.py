@@ -14,10 +14,12 @@ from rich.table import Table
 from benchmarks.checker import check
 from benchmarks.workloads import moirai, msr, pipeedge
 from benchmarks.workloads.named import Named
-from tvmpipe.errors import TvmpipeError
+from tvmpipe.errors import InfeasibleError, TvmpipeError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits, Listener
 from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.solve import solve
+from tvmpipe.units import format_size
 
 READERS = {"moirai": moirai.read, "msr": msr.read, "pipeedge": pipeedge.read}
 
@@ -138,7 +140,10 @@ def read(path: Path, kind: str, options: Mapping[str, Any]) -> Named:
 def answer(named: Named, limits: Limits, listener: Listener | None = None) -> Answer:
     """Solve and check. Raises InfeasibleError where nothing fits, RefusedError where the checker finds a fault."""
     began = time.perf_counter()
-    solution = solve(named.problem, limits, listener)
+    try:
+        solution = solve(named.problem, limits, listener)
+    except Infeasible as error:
+        raise InfeasibleError(error.sentence(format_size)) from error
     seconds = time.perf_counter() - began
     refuse_faults(named.problem, solution)
     return Answer(named, solution, seconds)

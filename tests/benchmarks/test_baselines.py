@@ -25,7 +25,7 @@ from benchmarks.workloads import moirai, msr
 from benchmarks.workloads import pipeedge as boards
 from tests.passes.placement.brute import least_period
 from tests.passes.placement.problems import problems
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.problem import Model, Problem, Solution, Tensor
 
 Baseline = Callable[[Problem], Solution]
@@ -117,7 +117,7 @@ def test_even_split_counts_layers() -> None:
 def test_greedy_fills_the_largest_memory_first_and_says_when_all_are_full() -> None:
     problem = replace(made([[1, 1]] * 4, chain(4), "overlapped"), weight_bytes=np.ones(4))
     assert greedy_memory(replace(problem, memory_bytes=np.array([1.0, 3.0]))).device_of == (1, 1, 1, 0)
-    with pytest.raises(InfeasibleError, match="before d"):
+    with pytest.raises(Infeasible, match="before d"):
         greedy_memory(replace(problem, memory_bytes=np.array([1.0, 2.0])))
 
 
@@ -154,7 +154,7 @@ def test_replicas_of_unequal_devices_go_at_the_pace_of_the_slowest() -> None:
 def test_what_fits_nowhere_is_said(baseline: Baseline) -> None:
     model: Model = "overlapped" if baseline in CHAINS else "makespan"
     problem = replace(made([[1, 1]] * 2, chain(2), model), weight_bytes=np.array([1.0, 5.0]))
-    with pytest.raises(InfeasibleError):
+    with pytest.raises(Infeasible):
         baseline(replace(problem, memory_bytes=np.array([4.0, 4.0])))
 
 
@@ -164,7 +164,7 @@ def test_what_fits_nowhere_is_said(baseline: Baseline) -> None:
 def test_schedules_are_valid(baseline: Baseline, problem: Problem) -> None:
     try:
         found = baseline(problem)
-    except InfeasibleError:
+    except Infeasible:
         return
     assert check(problem, found).faults == ()
 
@@ -176,7 +176,7 @@ def test_placements_are_valid_and_no_better_than_the_best(baseline: Baseline, pr
     best = least_period(problem)
     try:
         found = baseline(problem)
-    except InfeasibleError:
+    except Infeasible:
         return
     assert check(problem, found).faults == ()
     assert best is not None
@@ -195,7 +195,7 @@ def test_pipeedge_is_exact_for_chains_of_stages(problem: Problem) -> None:
     problem = replace(problem, tensors=tensors, groups=(), contiguous=True, taking=np.zeros(0))
     best = least_period(problem)
     if best is None:
-        with pytest.raises(InfeasibleError):
+        with pytest.raises(Infeasible):
             pipeedge(problem)
     else:
         assert pipeedge(problem).figure_s == pytest.approx(best.figure_s)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from benchmarks.checker import check
 from tests.passes.placement.brute import least
 from tests.passes.placement.problems import problems
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Contention, Model, Problem, Schedule, Solution, Tensor, Transfer
 from tvmpipe.passes.placement.throughput.replicas import least_period_replicated
@@ -288,6 +288,6 @@ def test_what_is_wrong_with_turns_is_named(
 def test_what_the_planner_of_turns_finds_is_accepted(problem: Problem) -> None:
     try:
         solution, groups = least_period_replicated(problem, Limits(0.5))
-    except InfeasibleError:
+    except Infeasible:
         return
     assert check(problem, solution, groups).faults == ()

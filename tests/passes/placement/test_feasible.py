@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.feasible import first_fit
+from tvmpipe.passes.placement.infeasible import BlockTooLarge, Infeasible, MemoryShortage
 from tvmpipe.passes.placement.problem import Problem, Shared
+from tvmpipe.units import format_size
 
 MIB = 2**20
 
@@ -77,29 +79,49 @@ def test_a_placement_is_found_whenever_there_is_one(problem: Problem) -> None:
     if any(fits(problem, one) for one in everything):
         assert fits(problem, first_fit(problem))
     else:
-        with pytest.raises(InfeasibleError):
+        with pytest.raises(Infeasible):
             first_fit(problem)
 
 
 def test_the_bytes_that_are_missing_are_named() -> None:
-    with pytest.raises(InfeasibleError, match=rf"; {2 * MIB} bytes are missing: .* on d[01]$"):
+    with pytest.raises(MemoryShortage) as caught:
         first_fit(problem_of([4, 4, 4], [6, 4]))
+    error = caught.value
+    assert (error.weight_bytes, error.working_bytes) == (12 * MIB, 0)
+    assert error.memory_bytes == {"d0": 6 * MIB, "d1": 4 * MIB}
+    assert sum(error.missing_bytes.values()) == 2 * MIB
+    assert re.fullmatch(
+        r"no placement fits: 12\.0 MiB of weights and at least 0 B of activations on d0 6\.0 MiB, d1 4\.0 MiB; "
+        r"2097152 bytes are missing: 2097152 bytes \(2\.0 MiB\) on d[01]",
+        error.sentence(format_size),
+    )
 
 
 def test_a_node_that_fits_nowhere_is_named() -> None:
-    with pytest.raises(InfeasibleError, match=rf"n1 needs 9\.0 MiB, and the largest device is d0 .*{3 * MIB} bytes"):
+    with pytest.raises(BlockTooLarge) as caught:
         first_fit(problem_of([1, 8], [6, 4], working=[0, 1]))
+    error = caught.value
+    assert (error.nodes, error.device, error.allowed) == (("n1",), "d0", ())
+    assert (error.need_bytes, error.memory_bytes) == (9 * MIB, 6 * MIB)
+    assert str(error) == (
+        "no placement fits: n1 needs 9437184 bytes, and the largest device is d0 with 6291456 bytes; "
+        "3145728 bytes are missing: 3145728 bytes on d0"
+    )
+    assert error.sentence(format_size) == (
+        "no placement fits: n1 needs 9.0 MiB, and the largest device is d0 with 6.0 MiB; "
+        "3145728 bytes are missing: 3145728 bytes (3.0 MiB) on d0"
+    )
 
 
 def test_pins_that_conflict_within_a_group_are_named() -> None:
     problem = replace(problem_of([1, 1], [9, 9]), groups=((0, 1),))
     problem.time_s[0, 1] = problem.time_s[1, 0] = np.inf
-    with pytest.raises(InfeasibleError, match="n0 and n1 must share a device, but the first may only be on d0 and"):
+    with pytest.raises(Infeasible, match="n0 and n1 must share a device, but the first may only be on d0 and"):
         first_fit(problem)
 
 
 def test_a_node_without_a_device_is_named() -> None:
     problem = problem_of([1, 1], [9, 9])
     problem.time_s[1] = np.inf
-    with pytest.raises(InfeasibleError, match="n1 may run on no device"):
+    with pytest.raises(Infeasible, match="n1 may run on no device"):
         first_fit(problem)

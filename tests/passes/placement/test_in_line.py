@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from benchmarks.baselines.pipeedge import pipeedge
 from tests.passes.placement.problems import problems
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.reduce.chain_order import in_line
@@ -40,6 +40,6 @@ def test_boundaries_and_plans(problem: Problem) -> None:
         return
     try:
         published = pipeedge(problem, "nodes")
-    except InfeasibleError:
+    except Infeasible:
         return
     assert loads(chain, placed).period_s <= loads(chain, whole.lower(published.device_of) or ()).period_s * (1 + 1e-6)

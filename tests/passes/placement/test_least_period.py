@@ -12,7 +12,7 @@ from benchmarks.optima import ROWS, WORKLOADS, Row
 from benchmarks.scale import chain, mixed_problem, random_graph
 from benchmarks.workloads.answer import read
 from tests.passes.placement.test_period_programs import chain_problem
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits, Progress
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.solve import solve
@@ -73,5 +73,5 @@ def test_progress_is_told() -> None:
 def test_what_fits_nowhere_is_refused() -> None:
     problem = chain_problem(3, [1.0, 1.0], [1.0])
     small = Problem(**{**vars(problem), "weight_bytes": np.full(3, 2.0**30), "memory_bytes": np.full(2, 2.0**30)})
-    with pytest.raises(InfeasibleError, match="missing"):
+    with pytest.raises(Infeasible, match="missing"):
         solve(small)

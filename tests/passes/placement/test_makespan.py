@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.passes.placement.makespan_oracle import faults, feasible, problems, shorter
-from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.exact.makespan import Engine
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.latency.search import least_makespan
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
@@ -39,7 +39,7 @@ def test_it_is_the_best_of_all(engine: Engine, problem: Problem) -> None:
 def proven_best(problem: Problem, engine: Engine) -> Solution | None:
     """What an engine finds, which must be as good as anything; None where there is nothing to find."""
     if not feasible(problem):
-        with pytest.raises(InfeasibleError):
+        with pytest.raises(Infeasible):
             least_makespan(problem, Limits(20.0), engine=engine)
         return None
     solution = least_makespan(problem, Limits(20.0), engine=engine)
@@ -101,5 +101,5 @@ def test_one_seed_one_answer() -> None:
 def test_what_cannot_be_held_is_refused() -> None:
     problem = wide(6, 2, 2)
     problem.memory_bytes[:] = 1.0
-    with pytest.raises(InfeasibleError):
+    with pytest.raises(Infeasible):
         least_makespan(problem, Limits(5.0))

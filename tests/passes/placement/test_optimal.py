@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from benchmarks.checker import check
 from tests.passes.placement.brute import least
 from tests.passes.placement.problems import problems
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.solve import solve
@@ -26,7 +26,7 @@ def _examples(count: int) -> settings:
 def agrees(problem: Problem) -> None:
     best = least(problem)
     if best is None:
-        with pytest.raises(InfeasibleError):
+        with pytest.raises(Infeasible):
             solve(problem, _LIMITS)
         return
     found = solve(problem, _LIMITS)

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import BlockTooLarge, Infeasible, MemoryShortage
 from tvmpipe.passes.placement.problem import Problem
-from tvmpipe.units import format_size
 
 _TIME_LIMIT_S = 10.0
 
@@ -17,7 +16,7 @@ _TIME_LIMIT_S = 10.0
 def first_fit(problem: Problem) -> tuple[int, ...]:
     """Some placement that keeps memories, forbidden devices and groups (contiguity aside).
 
-    Raises InfeasibleError that names what conflicts: a node that may run nowhere, a group that shares no device, a
+    Raises Infeasible that names what conflicts: a node that may run nowhere, a group that shares no device, a
     node larger than every memory it may go to, or the bytes that are missing in all and where.
     """
     blocks = blocks_of(problem)
@@ -29,7 +28,7 @@ def first_fit(problem: Problem) -> tuple[int, ...]:
         return filled
     device_of, missing = least_shortage(problem)
     if missing.sum() > 0:
-        raise InfeasibleError(_shortage(problem, missing))
+        raise _shortage(problem, missing)
     return device_of
 
 
@@ -99,29 +98,24 @@ def _check_alone(problem: Problem, block: Sequence[int], devices: Sequence[int])
     if not devices:
         for node in block:
             if not np.isfinite(problem.time_s[node]).any():
-                raise InfeasibleError(f"{problem.names[node]} may run on no device")
+                raise Infeasible(f"{problem.names[node]} may run on no device")
         first = block[0]
         here = {int(d) for d in np.flatnonzero(np.isfinite(problem.time_s[first]))}
         for node in block[1:]:
             there = {int(d) for d in np.flatnonzero(np.isfinite(problem.time_s[node]))}
             if not here & there:
-                raise InfeasibleError(
+                raise Infeasible(
                     f"{problem.names[first]} and {problem.names[node]} must share a device, but the first may only be "
                     f"on {_names(problem, here)} and the second only on {_names(problem, there)}"
                 )
         names = ", ".join(problem.names[node] for node in block)
-        raise InfeasibleError(f"{names} must share a device, and no device is allowed for all of them")
+        raise Infeasible(f"{names} must share a device, and no device is allowed for all of them")
     need = problem.need_bytes(block)
     largest = max(devices, key=lambda d: float(problem.memory_bytes[d]))
     if need > problem.memory_bytes[largest]:
-        what = problem.names[block[0]] + (f" and {len(block) - 1} that share its device" if len(block) > 1 else "")
-        only = "" if len(devices) == problem.device_count else f", of those allowed ({_names(problem, devices)}),"
-        missing = int(np.ceil(need - problem.memory_bytes[largest]))
-        raise InfeasibleError(
-            f"no placement fits: {what} needs {format_size(int(need))}, and the largest device{only} is "
-            f"{problem.devices[largest]} with {format_size(int(problem.memory_bytes[largest]))}; "
-            f"{missing} bytes are missing: {missing} bytes ({format_size(missing)}) on {problem.devices[largest]}"
-        )
+        allowed = [] if len(devices) == problem.device_count else [problem.devices[d] for d in devices]
+        blocked = [problem.names[node] for node in block]
+        raise BlockTooLarge(blocked, need, problem.devices[largest], float(problem.memory_bytes[largest]), allowed)
 
 
 def _fill(
@@ -161,21 +155,15 @@ def _fill(
     return None
 
 
-def _shortage(problem: Problem, missing: Any) -> str:
-    """Where the fewest missing bytes are: the memories that would have to grow, and by how much."""
-    sizes = {problem.devices[d]: int(np.ceil(missing[d])) for d in np.flatnonzero(missing > 0)}
-    where = ", ".join(f"{size} bytes ({format_size(size)}) on {name}" for name, size in sizes.items())
-    held = ", ".join(
-        f"{name} {format_size(int(memory))}"
-        for name, memory in zip(problem.devices, problem.memory_bytes, strict=True)
-        if np.isfinite(memory)
-    )
-    restricted = not np.isfinite(problem.time_s).all()
-    return (
-        f"no placement fits{' with these pins' if restricted else ''}: "
-        f"{format_size(int(problem.all_bytes))} of weights and at least "
-        f"{format_size(int(problem.working_bytes.max(initial=0)))} of activations on {held}; "
-        f"{sum(sizes.values())} bytes are missing: {where}"
+def _shortage(problem: Problem, missing: Any) -> MemoryShortage:
+    """The memories that would have to grow, and by how much."""
+    limited = [d for d in range(problem.device_count) if np.isfinite(problem.memory_bytes[d])]
+    return MemoryShortage(
+        weight_bytes=problem.all_bytes,
+        working_bytes=float(problem.working_bytes.max(initial=0.0)),
+        memory_bytes={problem.devices[d]: float(problem.memory_bytes[d]) for d in limited},
+        missing_bytes={problem.devices[d]: float(missing[d]) for d in limited if missing[d] > 0},
+        restricted=not bool(np.isfinite(problem.time_s).all()),
     )
 
 

@@ -10,7 +10,7 @@ def solve(problem: Problem, limits: Limits | None = None, listener: Listener | N
     """The best placement that the planners of the problem's model find within the limits.
 
     Never worse than the best single device that can hold everything. Deterministic as long as the time limit does
-    not end a search. Raises InfeasibleError when no placement fits memories, pins and groups.
+    not end a search. Raises Infeasible when no placement fits memories, pins and groups.
     """
     if problem.model == "makespan":
         from tvmpipe.passes.placement.latency.search import least_makespan

@@ -14,6 +14,7 @@ from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import group_name
 from tvmpipe.passes.graph.stages import returns_of
 from tvmpipe.passes.placement.feasible import first_fit
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.latency.bounds import relaxation_s, windows
 from tvmpipe.passes.placement.latency.instance import read
 from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
@@ -27,7 +28,7 @@ from tvmpipe.passes.planning.evaluate import Price, price, price_single_devices,
 from tvmpipe.passes.planning.plan import Pessimistic, Plan, explain_missing, read_placement, resolve_pins
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
 from tvmpipe.targets.description.cluster import Cluster
-from tvmpipe.units import format_duration
+from tvmpipe.units import format_duration, format_size
 
 _CLOSE = 1.03  # estimates are no better: among plans this close to the best, the one of fewest stages is taken
 # What a sample's return to a device that it has been on adds to the period, in parts of it: it waits there for others.
@@ -169,9 +170,9 @@ class _Search:
                 return
             try:
                 tried = self.offer("fill by memory", first_fit(tried), tried)
-            except InfeasibleError:
+            except Infeasible as error:
                 if round_number == 0:
-                    raise
+                    raise InfeasibleError(error.sentence(format_size)) from error
                 return
 
     def search(self) -> float | None:
@@ -200,7 +201,7 @@ class _Search:
         """Offer a placement in which devices take samples in turn."""
         try:
             solution, groups = least_period_replicated(self.problem, Limits(max(0.1, seconds), gap=_GAP), self.hear)
-        except InfeasibleError:
+        except Infeasible:
             return
         names = [group_name(self.problem.devices[device] for device in group) for group in groups]
         placed = zip(self.problem.names, solution.device_of, strict=True)
@@ -223,7 +224,7 @@ class _Search:
             # A part of what is left for each solution, so that something is left to put it right.
             try:
                 solution = solve(tried, Limits(max(0.1, 0.7 * deadline.left_s), gap=_GAP), self.hear)
-            except InfeasibleError:
+            except Infeasible:
                 break
             if round_number == 0:
                 bound = solution.bound_s or None

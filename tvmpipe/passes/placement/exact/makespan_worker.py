@@ -1,6 +1,7 @@
 """The process in which CP-SAT runs: tasks come in on stdin, answers go out on stdout, both pickled.
 
-It is started by `makespan_exact` alone, with that as its only peer.
+It is started by `makespan.Engine` alone, with that as its only peer, and ends with it: when stdin ends, whoever asked
+is gone, however that ended.
 """
 
 from __future__ import annotations
@@ -8,24 +9,32 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
+from queue import Queue
 
+from tvmpipe.passes.placement.exact.makespan import Task
 from tvmpipe.passes.placement.exact.makespan_cpsat import solve
-from tvmpipe.process import die_with_parent
 
 
 def main() -> None:
     """Answers tasks until stdin ends."""
-    die_with_parent()
     # Whatever a library prints must not end up between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    tasks: Queue[Task] = Queue()
+    threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
+    while True:
+        pickle.dump(solve(tasks.get()), answers)
+        answers.flush()
+
+
+def _receive(tasks: Queue[Task]) -> None:
+    """Queues tasks; ends the process with stdin, whatever is being solved."""
     while True:
         try:
-            task = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        pickle.dump(solve(task), answers)
-        answers.flush()
+            tasks.put(pickle.load(sys.stdin.buffer))
+        except (EOFError, pickle.UnpicklingError):
+            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.exact.makespan import Engine, Exact, Task
 from tvmpipe.passes.placement.feasible import first_fit
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.latency.ancestors import with_ancestors
 from tvmpipe.passes.placement.latency.bounds import relaxation_s, windows
 from tvmpipe.passes.placement.latency.instance import Instance, read
@@ -66,7 +66,7 @@ def least_makespan(
 
     Never longer than on the best single device that can hold everything. The same problem and seed give the same
     answer unless the time limit ends the search. `engine`, where given, is used and left open; else one is started
-    when it is needed. Raises InfeasibleError when no placement fits memories, pins and groups.
+    when it is needed. Raises Infeasible when no placement fits memories, pins and groups.
     """
     with contextlib.ExitStack() as stack:
         return _Search(read(problem), limits, listener, engine, stack).run()
@@ -162,7 +162,7 @@ class _Search:
         self._take(found, self.engine.name if whole else "windows", bound)
 
     def _start(self) -> None:
-        """Schedules to start from. Raises InfeasibleError."""
+        """Schedules to start from. Raises Infeasible."""
         inst = self.inst
         fitting = first_fit(inst.problem)
         for device in range(inst.problem.device_count):
@@ -181,17 +181,17 @@ class _Search:
         if self.best is None:
             self._any()
         if math.isinf(self._found()[1].makespan):
-            raise InfeasibleError("no placement was found that needs no link without bandwidth")
+            raise Infeasible("no placement was found that needs no link without bandwidth")
 
     def _any(self) -> None:
-        """Any schedule, where stages must be ordered and no start is. Raises InfeasibleError."""
+        """Any schedule, where stages must be ordered and no start is. Raises Infeasible."""
         inst = self.inst
         moves = sum(max(s for row in table for s in row if math.isfinite(s)) for table in inst.seconds)
         longest = sum(max(s for s in row if math.isfinite(s)) for row in inst.times)
         longest += moves * inst.problem.device_count
         answer = self.engine.solve([Task(inst, longest, self.deadline.left_s)], self.deadline)[0]
         if answer.device_of is None or answer.table is None:
-            raise InfeasibleError("no placement fits whose stages can be put in an order")
+            raise Infeasible("no placement fits whose stages can be put in an order")
         self._take((answer.device_of, answer.table), self.engine.name)
 
     def _bounds(self) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import networkx as nx
 import numpy as np
 
-from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener
 from tvmpipe.passes.placement.problem import Matrix, Problem, Solution, Tensor, Vector
 from tvmpipe.passes.placement.reduce.device_classes import device_classes
@@ -116,7 +116,7 @@ def least_period_replicated(
     The solution's devices are the groups; its bound holds for every grouping. Groupings that are tried: all
     devices together; the islands between slow links, whole and by kinds; all of each kind; for each kind so many
     groups of each size, the smaller sizes first; then one device more for a busy group, taken from the least busy.
-    Raises InfeasibleError.
+    Raises Infeasible.
     """
     return _Groupings(problem, limits, listener).run()
 
@@ -212,7 +212,7 @@ class _Groupings:
         part = replace(self.limits, time_limit_s=max(0.05, self.deadline.left_s * _SHARE))
         try:
             solution = least_period(problem, part, self.listener)
-        except InfeasibleError:  # members hold the same weights: larger groups may have too little memory in all
+        except Infeasible:  # members hold the same weights: larger groups may have too little memory in all
             return False
         return self.take(solution, groups)
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import networkx as nx
 import numpy as np
 
-from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.placement.exact.period_program import solve_program
 from tvmpipe.passes.placement.feasible import first_fit
+from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener, Progress
 from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.reduce.chain_order import in_line
@@ -45,12 +45,12 @@ _PROGRAM_SIZE = 25_000  # variables of a program that is worth a try as a whole
 def least_period(problem: Problem, limits: Limits, listener: Listener | None = None) -> Solution:
     """The placement of least period ("overlapped" or "summed") that is found within the limits, and a bound.
 
-    Never worse than the best single device, nor than the dynamic programs. Raises InfeasibleError.
+    Never worse than the best single device, nor than the dynamic programs. Raises Infeasible.
     """
     search = _Search(problem, limits, listener)
     search.run()
     if search.best is None:
-        raise InfeasibleError("no placement was found in which every device has one stage and the memories hold them")
+        raise Infeasible("no placement was found in which every device has one stage and the memories hold them")
     return Solution(search.best, search.best_s, min(search.bound_s, search.best_s), search.origin)
 
 
