@@ -47,7 +47,7 @@ def main(seconds: float, as_json: bool) -> None:
     with (
         tempfile.TemporaryDirectory() as store,
         local_cluster([LocalAgent(key) for key in KEYS], store=Path(store)) as cluster,
-        bundle.connect(cluster.tracker) as pipe,
+        tvmpipe.connect(bundle, cluster.tracker) as pipe,
     ):
         processes = {"head": psutil.Process()}
         for key in KEYS:

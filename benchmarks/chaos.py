@@ -150,7 +150,7 @@ def with_failover(
 ) -> dict[str, Any]:
     """Stream through all of it. Raises when a result is wrong, missing, or out of order."""
     worst, slowest = 0.0, 0.0
-    with bundle.connect(tracker, failover=True, event_log=log) as pipe:
+    with tvmpipe.connect(bundle, tracker, failover=True, event_log=log) as pipe:
         pipe.warm_up()
         numbers = [number % DISTINCT for number in range(samples)]
         before = time.monotonic()
@@ -176,7 +176,7 @@ def connect_again(bundle: Bundle, tracker: str, log: Path | None) -> Pipeline:
     deadline = time.monotonic() + 60
     while True:
         try:
-            return bundle.connect(tracker, wait_s=30, connect_timeout_s=30, recover_s=0, event_log=log)
+            return tvmpipe.connect(bundle, tracker, wait_s=30, connect_timeout_s=30, recover_s=0, event_log=log)
         except DeviceError:
             if time.monotonic() > deadline:
                 raise

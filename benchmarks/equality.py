@@ -110,7 +110,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     reference = Reference(model)
     samples = random_samples(bundle.manifest, SAMPLES, seed=11)
     with local_cluster([LocalAgent(d.key) for d in cluster.devices], store=folder / f"store-{name}") as local:  # noqa: SIM117
-        with bundle.connect(local.tracker) as pipe:
+        with tvmpipe.connect(bundle, local.tracker) as pipe:
             results = list(pipe.stream(samples))
             wants = [reference.expect(sample) for sample in samples]
             found = worst(compare(result, want) for result, want in zip(results, wants, strict=True))

@@ -65,7 +65,7 @@ def main(samples: int) -> None:
     agents = [LocalAgent(device.key) for device in bundle.manifest.devices]
     with tempfile.TemporaryDirectory() as store, local_cluster(agents, store=Path(store)) as cluster:
         for batch, inflight in ((None, None), (1, 32), (4, 128), (16, 512)):
-            with bundle.connect(cluster.tracker, inflight=inflight, batch=batch) as pipe:
+            with tvmpipe.connect(bundle, cluster.tracker, inflight=inflight, batch=batch) as pipe:
                 pipe.warm_up(20)
                 alone = []
                 for sample in inputs[:50]:

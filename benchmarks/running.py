@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import tvmpipe
 from benchmarks.emulated import agent_of
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.progress import count_progress
@@ -32,7 +33,7 @@ class Running:
         local = stack.enter_context(
             local_cluster([agent_of(one, cluster.network, profiles) for one in used], store=store)
         )
-        self.pipe: Pipeline = stack.enter_context(bundle.connect(local.tracker, batch=1, timeout_s=300))
+        self.pipe: Pipeline = stack.enter_context(tvmpipe.connect(bundle, local.tracker, batch=1, timeout_s=300))
         self.inflight = self.pipe.inflight
         self.samples = random_samples(bundle.manifest, 2, seed=0)
         self.predicted_s = bundle.manifest.plan.predicted.period_s

@@ -55,7 +55,7 @@ def measure(model: Path, count: int, slowdown: float, samples: int) -> dict[str,
     with (
         tempfile.TemporaryDirectory() as store,
         local_cluster(agents, store=Path(store)) as local,
-        bundle.connect(local.tracker, timeout_s=300) as pipe,
+        tvmpipe.connect(bundle, local.tracker, timeout_s=300) as pipe,
     ):
         pipe.warm_up()
         # The period counts from the first result on, when the pipeline is full.

@@ -26,6 +26,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+import tvmpipe
 from benchmarks.chaos import DISTINCT, KEYS, Stage, stage_for_chaos
 from tests.runtime.cable import Cable
 from tvmpipe.commands.progress import stderr
@@ -81,7 +82,9 @@ def live(stage: Stage, harm: Harm, count: int) -> Counter[str]:
     met: Counter[str] = Counter()
     harm.phase = "opening"
     try:
-        pipe = stage.bundle.connect(stage.cluster.tracker, failover=True, wait_s=30, connect_timeout_s=30, recover_s=30)
+        pipe = tvmpipe.connect(
+            stage.bundle, stage.cluster.tracker, failover=True, wait_s=30, connect_timeout_s=30, recover_s=30
+        )
     except TvmpipeError as error:
         met[f"opening: {type(error).__name__}"] += 1
         return met
@@ -136,7 +139,7 @@ def main(pipelines: int, seed: int, as_json: bool) -> None:
         tempfile.tempdir = str(temporary)
         for _ in range(2):  # the first makes what is kept; as long as the second lives, about, do those that are harmed
             began = time.monotonic()
-            with stage.bundle.connect(cluster.tracker, failover=True) as pipe:
+            with tvmpipe.connect(stage.bundle, cluster.tracker, failover=True) as pipe:
                 list(pipe.stream([stage.pool[0]] * SAMPLES))
             life_s = time.monotonic() - began
         time.sleep(1.0)

@@ -33,7 +33,7 @@ BENCHMARKS = "".join(path.read_text() for path in sorted((ROOT / "benchmarks").r
 
 CALLED: dict[str, Callable[..., Any]] = {
     "build": tvmpipe.build,
-    "connect": tvmpipe.Bundle.connect,
+    "connect": tvmpipe.connect,
     "load": tvmpipe.load,
 }
 

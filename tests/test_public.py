@@ -11,7 +11,7 @@ import tvmpipe
 
 
 def test_public_names() -> None:
-    assert sorted(tvmpipe.__all__) == ["Bundle", "build", "load"]
+    assert sorted(tvmpipe.__all__) == ["Bundle", "build", "connect", "load"]
     assert all(hasattr(tvmpipe, name) for name in tvmpipe.__all__)
 
 

@@ -39,7 +39,7 @@ def compile_and_run(
     """The model's first output over three agents, checked against ONNX Runtime."""
     bundle = tvmpipe.build(model, cluster, shapes=shapes, plan=plan)
     assert {stage.device for stage in bundle.manifest.plan.stages} == {"alpha", "beta", "gamma"}
-    with bundle.connect(tracker) as pipe:
+    with tvmpipe.connect(bundle, tracker) as pipe:
         result = pipe.run(sample)
     assert Reference(model).compare(result, sample).equal
     first: NDArray[np.float32] = result[bundle.manifest.model.outputs[0].name]

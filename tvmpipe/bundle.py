@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -30,9 +30,6 @@ from tvmpipe.errors import BundleError
 from tvmpipe.files import TemporaryFolder
 from tvmpipe.manifest import FORMAT_VERSION, FileEntry, Manifest
 from tvmpipe.text import clean
-
-if TYPE_CHECKING:
-    from tvmpipe.runtime.head.pipeline import Pipeline
 
 MANIFEST = "manifest.json"
 SEAL = f"{MANIFEST}.sha256"
@@ -77,55 +74,6 @@ class Bundle:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return target
-
-    def connect(
-        self,
-        tracker: str,
-        *,
-        inflight: int | None = None,
-        batch: int | None = None,
-        failover: bool = False,
-        wait_s: float = 10.0,
-        timeout_s: float = 60.0,
-        connect_timeout_s: float = 10.0,
-        start_timeout_s: float = 120.0,
-        recover_s: float | None = None,
-        cluster_key: str | Path | None = None,
-        trace: bool = False,
-        event_log: str | Path | None = None,
-    ) -> Pipeline:
-        """Request the bundle's devices from a tracker ("host:port"), have the stages hosted, return the pipeline.
-
-        `inflight` samples at most are in it at once, by default what the plan says keeps every device busy; `batch`
-        samples travel together, by default more than one where periods are so short that each message would count (a
-        sample that comes alone never waits for others). `wait_s` is how long to wait for a device that somebody else
-        has, `timeout_s` how long one stage may take, `connect_timeout_s` how long finding a device may,
-        and `start_timeout_s` how long one may start Python and import TVM, and as long again load its stages.
-        With `failover` the loss of a device moves the work to those that are left, where the bundle has a plan for
-        that; otherwise, and without `failover`, the device is waited for. Nothing may run for `recover_s` at most, by
-        default 60 s with failover and 10 s without; 0 without failover makes every loss final.
-        `cluster_key` is the file that the agents have too, needed off loopback. `trace` has devices note what they
-        do when; `event_log` is a file for what the executor decided on, from which a run can be replayed.
-
-        Raises TrackerError, DeviceUnavailableError, DeviceError, InputError.
-        """
-        from tvmpipe.runtime.head.connect import connect
-
-        return connect(
-            self,
-            tracker,
-            inflight=inflight,
-            batch=batch,
-            failover=failover,
-            wait_s=wait_s,
-            timeout_s=timeout_s,
-            connect_timeout_s=connect_timeout_s,
-            start_timeout_s=start_timeout_s,
-            recover_s=recover_s,
-            cluster_key=cluster_key,
-            trace=trace,
-            event_log=event_log,
-        )
 
     def path_of(self, entry: FileEntry) -> Path:
         """Where a file of the bundle lies."""

@@ -227,11 +227,34 @@ def profile(models: tuple[Path, ...], shapes: Any, dims: Any, **options: Any) ->
 @click.option("--learn", is_flag=True, help="Keep what stages took, for the plans to come.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder to keep that in; default: your cache.")
 @_command
-def run(bundle: Path, **options: Any) -> Outcome:
+def run(
+    bundle: Path,
+    *,
+    inflight: int | None,
+    batch: int | None,
+    failover: bool,
+    connect_timeout_s: float,
+    wait_s: float,
+    timeout_s: float,
+    start_timeout_s: float,
+    recover_s: float | None,
+    cluster_key: Path | None,
+    event_log: Path | None,
+    **more: Any,
+) -> Outcome:
     """Run samples through BUNDLE on the devices behind a tracker."""
     from tvmpipe.commands.run import run_bundle
+    from tvmpipe.runtime.head.options import ConnectOptions, Limits
 
-    return run_bundle(bundle, **options)
+    options = ConnectOptions(
+        inflight=inflight,
+        batch=batch,
+        failover=failover,
+        limits=Limits(connect_timeout_s, wait_s, timeout_s, start_timeout_s, recover_s),
+        cluster_key=cluster_key,
+        event_log=event_log,
+    )
+    return run_bundle(bundle, options=options, **more)
 
 
 @cli.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -52,6 +53,14 @@ class FileEntry(_Frozen):
         if len(names) > _DEEPEST or any(len(name.encode()) > _LONGEST_NAME_BYTES for name in names):
             raise ValueError(f"a path has at most {_DEEPEST} names of {_LONGEST_NAME_BYTES} bytes")
         return path
+
+
+class Files(Protocol):
+    """Where the files that a manifest lists lie on this machine: a `Bundle`, or anything else that has them."""
+
+    def path_of(self, entry: FileEntry) -> Path:
+        """The file, as it was written: whoever made this has checked its sha256."""
+        ...
 
 
 class DeviceEntry(_Frozen):

@@ -28,7 +28,7 @@ _CONNECT = """
 import sys, tvmpipe
 from tvmpipe.errors import TvmpipeError
 try:
-    tvmpipe.load(sys.argv[1]).connect(sys.argv[2], connect_timeout_s=5).close()
+    tvmpipe.connect(sys.argv[1], sys.argv[2], connect_timeout_s=5).close()
     print("a pipeline was opened on it")
 except TvmpipeError as error:
     print(error)

@@ -64,7 +64,7 @@ class Going:
 
 def main(bundle: str, tracker: str, key: str, folder: Path) -> None:
     """Run one until `folder`/stop is there; "up" appears once it runs, and in the end "told" with what became of it."""
-    with tvmpipe.load(bundle).connect(tracker, cluster_key=key, connect_timeout_s=30) as pipe:
+    with tvmpipe.connect(bundle, tracker, cluster_key=key, connect_timeout_s=30) as pipe:
         going = Going(pipe)
         (folder / "up").touch()
         while not (folder / "stop").exists():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+import tvmpipe
 from benchmarks.hostile import knocking
 from benchmarks.hostile.intrusions import Plot, carry_out, must
 from benchmarks.hostile.pipelines import KEY, Going, make_bundle
@@ -96,7 +97,7 @@ def _inject(kind: str) -> Callable[[Scene], str]:
 def _pipeline(scene: Scene) -> str:
     """Every port of its head and of its stage host."""
     before = set(listening(os.getpid()))
-    with scene.bundle.connect(scene.cluster.tracker, connect_timeout_s=30) as pipe:
+    with tvmpipe.connect(scene.bundle, scene.cluster.tracker, connect_timeout_s=30) as pipe:
         going = Going(pipe)
         agent = psutil.Process(scene.cluster.process(KEY).pid)
         ports = sorted({*listening(os.getpid()), *listening(stage_host(agent).pid)} - before)
@@ -122,7 +123,7 @@ def _impostor(scene: Scene) -> str:
     with running_as_other(code, "import socket") as process:
         with registered(scene.cluster.tracker, "impostor", int(line_of(process))):
             try:
-                asked.connect(scene.cluster.tracker, connect_timeout_s=3).close()
+                tvmpipe.connect(asked, scene.cluster.tracker, connect_timeout_s=3).close()
                 sentence = "a pipeline was opened on it"
             except DeviceError as error:
                 sentence = str(error)
@@ -161,7 +162,7 @@ def _open_key(scene: Scene) -> str:
     sentence = agent.stderr.strip()
     must(agent.returncode == 1 and "is open to other users (mode 0644)" in sentence, f"an agent says {sentence!r}")
     try:
-        scene.bundle.connect(scene.cluster.tracker, cluster_key=path).close()
+        tvmpipe.connect(scene.bundle, scene.cluster.tracker, cluster_key=path).close()
         said = "a pipeline was opened with it"
     except InputError as error:
         said = str(error)

@@ -28,7 +28,7 @@ bundle, tracker, key = sys.argv[1:]
 bundle = tvmpipe.load(bundle)
 reference = Reference(chain().SerializeToString())
 samples = samples_of(bundle)
-with bundle.connect(tracker, cluster_key=key, connect_timeout_s=30) as pipe:
+with tvmpipe.connect(bundle, tracker, cluster_key=key, connect_timeout_s=30) as pipe:
     results = list(pipe.stream(samples))
 print(json.dumps([compare(r, reference.expect(s)).verdict for r, s in zip(results, samples, strict=True)]))
 """

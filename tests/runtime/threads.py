@@ -7,10 +7,8 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from numpy.typing import NDArray
 
 from tvmpipe.errors import DeviceError
@@ -19,8 +17,7 @@ from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.ports import hold_port
 from tvmpipe.runtime.device.spec import Opening, host_spec
 from tvmpipe.runtime.emulation.slow_device import Emulation
-from tvmpipe.runtime.head import pipeline
-from tvmpipe.runtime.head.deployer import Limits, Opened, OpenError
+from tvmpipe.runtime.head.opened import HeadEnd, Opened, OpenError
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.transport.address import format_address
@@ -84,30 +81,28 @@ class Host:
             self._hosted.serve()
 
 
-class ThreadOpener:
-    """Has `Opener`'s face; `devices` are those of the manifest by name."""
+class ThreadDeployer:
+    """A `PlanDeployer` whose `devices` are those of the manifest, by name."""
 
-    def __init__(self, manifest: Manifest, devices: dict[str, Device], batches: int, ports: tuple[int, int]) -> None:
+    def __init__(self, manifest: Manifest, devices: dict[str, Device]) -> None:
         self.agents: dict[str, Any] = {}
         self.sent_bytes = 0
         self.sessions: frozenset[str] = frozenset()
         self.prepared = 0
         self._manifest = manifest
         self._devices = devices
-        self._batches = batches
-        self._ports = ports
         self._running: Opened | None = None
 
-    def open(self, plan: PlanEntry) -> Opened:
+    def open(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         """Stop what runs, then host the plan."""
         self.close()
-        self._running = self._host(plan)
+        self._running = self._host(plan, head)
         return self._running
 
-    def prepare(self, plan: PlanEntry) -> Opened:
+    def prepare(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         """Host the plan beside what runs."""
         self.prepared += 1
-        return self._host(plan)
+        return self._host(plan, head)
 
     def activate(self, opened: Opened) -> None:
         """End what ran before."""
@@ -134,13 +129,13 @@ class ThreadOpener:
             for name in opened.plan.devices:
                 self._devices[name].end(opened.session)
 
-    def _host(self, plan: PlanEntry) -> Opened:
+    def _host(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         session = secrets.token_hex(8)
         self.sessions |= {session}
         with contextlib.ExitStack() as held:
             ports = {name: held.enter_context(hold_port("127.0.0.1", range(20000, 60000))) for name in plan.devices}
         links = {name: format_address("127.0.0.1", port) for name, port in ports.items()}
-        link, status = (format_address("127.0.0.1", port) for port in self._ports)
+        link, status = (format_address("127.0.0.1", port) for port in (head.link_port, head.status_port))
         opening = Opening(
             session=session,
             owner="a test",
@@ -148,7 +143,7 @@ class ThreadOpener:
             head_link=link,
             head_status=status,
             lease_s=10.0,
-            max_batches=self._batches,
+            max_batches=head.max_batches,
         )
         for name in plan.devices:
             device = self._devices[name]
@@ -164,26 +159,13 @@ class ThreadPipeline:
 
     pipe: Pipeline
     devices: dict[str, Device]
-    opener: ThreadOpener
+    deployer: ThreadDeployer
 
 
 @contextlib.contextmanager
-def thread_pipeline(
-    monkeypatch: pytest.MonkeyPatch, manifest: Manifest, settings: Settings, inflight: int = 4
-) -> Iterator[ThreadPipeline]:
+def thread_pipeline(manifest: Manifest, settings: Settings, inflight: int = 4) -> Iterator[ThreadPipeline]:
     """A manifest's pipeline, running on threads."""
     devices = {entry.name: Device(entry.name) for entry in manifest.devices}
-    made: list[ThreadOpener] = []
-
-    def opener(*arguments: Any) -> ThreadOpener:
-        ports = next(one for one in arguments if isinstance(one, tuple))
-        made.append(ThreadOpener(manifest, devices, settings.max_batches, ports))
-        return made[-1]
-
-    monkeypatch.setattr(pipeline, "Opener", opener)
-    bundle: Any = SimpleNamespace(manifest=manifest)
-    limits = Limits(5.0, 5.0, 5.0)
-    with Pipeline(
-        bundle, "", inflight=inflight, settings=settings, limits=limits, key=None, trace=False, log=None
-    ) as pipe:
-        yield ThreadPipeline(pipe, devices, made[0])
+    deployer = ThreadDeployer(manifest, devices)
+    with Pipeline(manifest, deployer, inflight=inflight, settings=settings) as pipe:
+        yield ThreadPipeline(pipe, devices, deployer)

@@ -22,6 +22,7 @@ from tvmpipe.console import plain
 from tvmpipe.equality import Comparison, Results, compare, worst
 from tvmpipe.errors import DeviceError, InputError
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.head.connect import connect
 from tvmpipe.targets.description.cluster import parse_cluster
 from tvmpipe.units import format_duration, format_size
 
@@ -136,7 +137,7 @@ def _run(
     """Stream the samples: facts and results."""
     names = ", ".join(device.name for device in bundle.manifest.devices)
     results: list[Results] = []
-    with bundle.connect(local.tracker) as pipe:
+    with connect(bundle, local.tracker) as pipe:
         pipe.warm_up()  # the first run of a stage allocates its memory
         measured = measure_stream(pipe, inputs, len(inputs), f"running on {names}", results.append)
         return {**measured, **describe_run(pipe), "sent_bytes": pipe.sent_bytes}, results

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tvmpipe.bundle import Bundle
 from tvmpipe.errors import InputError
+from tvmpipe.manifest import Manifest
+from tvmpipe.runtime.head.options import ConnectOptions
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.units import format_duration
 
 
-def check_learnable(bundle: Bundle, options: dict[str, Any]) -> None:
-    """Raise InputError where nothing could be learned; samples then travel one by one, so that each is timed."""
-    if bundle.manifest.code is None:
+def learning(manifest: Manifest, options: ConnectOptions) -> ConnectOptions:
+    """The options with which something can be learned: samples travel one by one, so that each is timed.
+
+    Raises InputError where nothing could be.
+    """
+    if manifest.code is None:
         raise InputError("this bundle has tuned schedules, which costs do not know: nothing can be learned from it")
-    if (options.get("batch") or 1) > 1:
+    if (options.batch or 1) > 1:
         raise InputError("--learn times samples one by one; leave --batch away")
-    options["batch"] = 1
+    return replace(options, batch=1, trace=True)
 
 
 def learn_stages(pipe: Pipeline, store: Path | None) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 
 from tvmpipe.bundle import load
-from tvmpipe.commands.learn import check_learnable, learn_stages, render_learned
+from tvmpipe.commands.learn import learn_stages, learning, render_learned
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import count_progress, stderr
 from tvmpipe.commands.results import ResultWriter, check_output
@@ -20,6 +21,8 @@ from tvmpipe.commands.samples import Samples
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, TvmpipeError
 from tvmpipe.files import check_writable
+from tvmpipe.runtime.head.connect import open_pipeline
+from tvmpipe.runtime.head.options import ConnectOptions
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.sample import Result, Sample
 from tvmpipe.runtime.head.trace import write_trace
@@ -38,22 +41,23 @@ def run_bundle(
     trace: Path | None,
     learn: bool,
     store: Path | None,
-    **options: Any,
+    options: ConnectOptions,
 ) -> Outcome:
     """Run samples from files (or random ones) through a bundle; write results where `output` says.
 
-    With `learn`, what stages took goes to the profiles in `store`. `options` are those of `Bundle.connect`.
+    With `learn`, what stages took goes to the profiles in `store`. `options` say how to connect.
     """
     bundle = load(path)
     if learn:
-        check_learnable(bundle, options)
+        options = learning(bundle.manifest, options)
     samples = Samples(bundle.manifest, inputs, random or 0, seed, repeat)
     if not len(samples):
         raise InputError("there is nothing to run: give --input FILE, or --random N for random tensors")
     check_output(output, bundle.manifest)
     if trace is not None:
         check_writable(trace, "trace")
-    with bundle.connect(tracker, trace=learn or trace is not None, **options) as pipe:
+    options = replace(options, trace=options.trace or trace is not None)
+    with open_pipeline(bundle.manifest, bundle, tracker, options) as pipe:
         stderr.print(f"connected to {len(pipe.devices)} devices, sent {format_size(pipe.sent_bytes)}")
         facts: dict[str, Any] = {"bundle": str(path)}
         if any(link.encoding != "none" for link in pipe.manifest.plan.links):

@@ -37,7 +37,7 @@ def test_a_device_of_another_architecture_is_refused(branchy_path: Path, agents:
     target = "pi4" if here == "x86_64" else "x86-64-v2"
     bundle = tvmpipe.build(branchy_path, parse_cluster(f'[[device]]\nname = "alpha"\ntarget = "{target}"\n'))
     with pytest.raises(DeviceError, match=f"device alpha is a {here} machine, its stages were compiled for"):
-        bundle.connect(agents.tracker, connect_timeout_s=20)
+        tvmpipe.connect(bundle, agents.tracker, connect_timeout_s=20)
 
 
 def test_a_function_that_is_one_opaque_block(cluster_path: Path) -> None:

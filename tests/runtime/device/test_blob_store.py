@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tvmpipe
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.device.blob_store import DamagedFileError, Store, StoreFullError, Wanted, files_of
@@ -221,13 +222,13 @@ def test_a_head_is_told_and_what_is_old_makes_room(disk: Path, chain_bundle: Bun
     """The device says how much it needs and has; once there is room, the same agent takes the files."""
     with local_cluster([LocalAgent(key) for key in ("alpha", "beta", "gamma")], store=disk) as cluster:
         (disk / "others").write_bytes(bytes(4 * MIB))
-        with pytest.raises(DeviceError) as caught, chain_bundle.connect(cluster.tracker):
+        with pytest.raises(DeviceError) as caught, tvmpipe.connect(chain_bundle, cluster.tracker):
             pass
         assert "cannot take the stages' files" in str(caught.value)
         assert "are needed" in str(caught.value)
         assert "are free at its store" in str(caught.value)
         (disk / "others").unlink()
-        with chain_bundle.connect(cluster.tracker) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker) as pipe:
             pipe.run(X)
     assert not list(disk.rglob(".part-*"))
 
@@ -236,7 +237,7 @@ def test_damage_between_two_runs_is_mended(tmp_path: Path, chain_bundle: Bundle)
     """A bit, a tail, everything: the files are sent again and results are what they were."""
     agents = [LocalAgent(key) for key in ("alpha", "beta", "gamma")]
     with local_cluster(agents, store=tmp_path) as cluster:
-        with chain_bundle.connect(cluster.tracker) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker) as pipe:
             expected = pipe.run(X)["y"]
             assert pipe.sent_bytes > 0
         files = sorted(path for path in tmp_path.rglob("*") if path.suffix in (".so", ".safetensors"))
@@ -244,8 +245,8 @@ def test_damage_between_two_runs_is_mended(tmp_path: Path, chain_bundle: Bundle)
             content = bytearray(path.read_bytes())
             content[-100] ^= 1
             path.write_bytes((bytes(content), content[:1000], b"")[number % 3])
-        with chain_bundle.connect(cluster.tracker) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker) as pipe:
             assert np.array_equal(pipe.run(X)["y"], expected)
             assert pipe.sent_bytes > 0
-        with chain_bundle.connect(cluster.tracker) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker) as pipe:
             assert pipe.sent_bytes == 0

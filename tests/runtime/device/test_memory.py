@@ -24,7 +24,7 @@ def memory_of(agents: LocalCluster, bundle: Bundle) -> tuple[int, int]:
     """Bytes of the process that hosts the stages of a bundle with one input `x`: at most, and in huge pages."""
     (x,) = bundle.manifest.model.inputs
     agent = psutil.Process(agents.process("solo").pid)
-    with bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(bundle, agents.tracker) as pipe:
         for _ in range(2):
             pipe.run({"x": np.ones(x.shape, np.float32)})
         host = stage_host(agent)

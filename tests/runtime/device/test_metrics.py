@@ -107,7 +107,7 @@ def test_values_of_a_run_and_counters_that_never_fall(metered: Metered, solo_bun
     scraper = threading.Thread(target=scrape)
     scraper.start()
     try:
-        with solo_bundle.connect(metered.cluster.tracker) as pipe:
+        with tvmpipe.connect(solo_bundle, metered.cluster.tracker) as pipe:
             assert total(metered.samples(), "tvmpipe_device_held") == 1
             for _ in range(7):
                 pipe.run(X)
@@ -115,7 +115,7 @@ def test_values_of_a_run_and_counters_that_never_fall(metered: Metered, solo_bun
             wait_until(lambda: metered.samples().get(("tvmpipe_stage_samples_total", labels)) == 7)
             assert total(metered.samples(), "tvmpipe_host_resident_memory_bytes") > 10e6
         first = metered.samples()
-        with solo_bundle.connect(metered.cluster.tracker) as pipe:
+        with tvmpipe.connect(solo_bundle, metered.cluster.tracker) as pipe:
             for _ in range(5):
                 pipe.run(X)
         second = metered.samples()
@@ -244,7 +244,7 @@ def test_health_without_a_tracker(tmp_path: Path) -> None:
 
 def test_health_of_a_host_that_has_failed(metered: Metered, solo_bundle: Bundle) -> None:
     before = total(metered.samples(), "tvmpipe_sessions_total")
-    with contextlib.suppress(DeviceError), solo_bundle.connect(metered.cluster.tracker, recover_s=0) as pipe:
+    with contextlib.suppress(DeviceError), tvmpipe.connect(solo_bundle, metered.cluster.tracker, recover_s=0) as pipe:
         pipe.run(X)
         assert metered.health()[1] == {"status": "ok", "held": True, "host": "ready"}
         stage_host(metered.agent()).kill()
@@ -334,7 +334,7 @@ def test_receiving_something_large_takes_longer_than_clocks_differ(
     bundle = tvmpipe.build(path, cluster_path, plan=spread_plan(path, ["alpha"]))
     name = "tvmpipe_stage_receive_seconds_total"
     before = total(metered.samples(), name)
-    with bundle.connect(metered.cluster.tracker) as pipe:
+    with tvmpipe.connect(bundle, metered.cluster.tracker) as pipe:
         for _ in range(3):
             pipe.run({"x": np.ones((1, size), np.float32)})
     assert 0 < total(metered.samples(), name) - before < PATIENCE_S

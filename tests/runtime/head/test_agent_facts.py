@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tvmpipe
 from tests.runtime.fake_agent import fake_agent
 from tests.runtime.processes import agent_facts
 from tvmpipe.bundle import Bundle
@@ -169,4 +170,4 @@ def test_one_that_passes_for_an_agent_ends_nothing(
         others = chain_bundle.manifest.devices[1:]
         asked = Bundle(chain_bundle.root, chain_bundle.manifest.model_copy(update={"devices": (renamed, *others)}))
         with pytest.raises(DeviceError, match=sentence):
-            asked.connect(agents.tracker, connect_timeout_s=10)
+            tvmpipe.connect(asked, agents.tracker, connect_timeout_s=10)

@@ -25,9 +25,10 @@ from tvmpipe.equality import compare
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.device.heartbeat import Status
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.runtime.head.claims import Limits, OpenError
-from tvmpipe.runtime.head.deployer import NoRoomError, Opened, Opener
+from tvmpipe.runtime.head.deployer import Deployer
 from tvmpipe.runtime.head.input_sender import Feeds
+from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError
+from tvmpipe.runtime.head.options import ConnectOptions, Limits
 from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.runtime.transport import wire
 from tvmpipe.runtime.transport.sockets import Sockets
@@ -62,8 +63,9 @@ class Head:
         self._thread = threading.Thread(target=self._answer, daemon=True)
         self._thread.start()
         limits = Limits(connect_s=10.0, wait_s=PATIENCE_S, timeout_s=PATIENCE_S)
-        ports = (results_port, status_port)
-        self.opener = Opener(bundle, tracker, None, limits, 4, True, False, ports, self.telemetry.heard)
+        self.end = HeadEnd(results_port, status_port, max_batches=4, heard=self.telemetry.heard)
+        options = ConnectOptions(failover=True, limits=limits)
+        self.deployer = Deployer(manifest, bundle, tracker, None, options)
         self.number = 0
 
     def _answer(self) -> None:
@@ -71,7 +73,7 @@ class Head:
             if self._statuses.poll(50):
                 identity, message = self._statuses.recv_multipart()
                 status = Status.model_validate_json(message)
-                if status.session in self.opener.sessions:
+                if status.session in self.deployer.sessions:
                     answer = {"sent_s": status.sent_s, "head_s": time.time(), "open": False}
                     self._statuses.send_multipart([identity, json.dumps(answer).encode()], zmq.NOBLOCK)
                     self.telemetry.take(status, current=False)
@@ -95,7 +97,7 @@ class Head:
         self.number += 1
 
     def close(self) -> None:
-        self.opener.close()
+        self.deployer.close()
         self._feeds.disconnect()
         self._stopped.set()
         self._thread.join(PATIENCE_S)
@@ -115,33 +117,33 @@ def test_a_plan_gets_ready_beside_the_one_that_runs(spare_bundle: Bundle, agents
     whole = spare_bundle.manifest.plans[0]
     without_beta = next(plan for plan in spare_bundle.manifest.plans if plan.lost == "beta")
     with head(spare_bundle, agents) as one:
-        before = one.opener.open(without_beta)
+        before = one.deployer.open(without_beta, one.end)
         one.go_to(before)
         one.run(before)
         prepared: list[Opened] = []
-        thread = threading.Thread(target=lambda: prepared.append(one.opener.prepare(whole)), daemon=True)
+        thread = threading.Thread(target=lambda: prepared.append(one.deployer.prepare(whole, one.end)), daemon=True)
         thread.start()
         while thread.is_alive():
             one.run(before)  # right through it
         (after,) = prepared
         for _ in range(8):
             one.run(before)
-        assert one.opener.sessions == {before.session, after.session}
+        assert one.deployer.sessions == {before.session, after.session}
         assert set(before.links.values()).isdisjoint(after.links.values())
         one.go_to(after)
         one.run(after)
-        one.opener.activate(after)
+        one.deployer.activate(after)
         for _ in range(8):
             one.run(after)
-        assert one.opener.sessions == {after.session}
+        assert one.deployer.sessions == {after.session}
         assert [agent_facts(agents, key)["host"] for key in KEYS] == ["ready"] * 3
         # What comes next finds the ports changed over: without a change over, and with one.
-        again = one.opener.open(without_beta)
+        again = one.deployer.open(without_beta, one.end)
         one.go_to(again)
         one.run(again)
-        last = one.opener.prepare(whole)
-        one.opener.discard(last)
-        assert one.opener.sessions == {again.session}
+        last = one.deployer.prepare(whole, one.end)
+        one.deployer.discard(last)
+        assert one.deployer.sessions == {again.session}
         one.run(again)
     assert [agent_facts(agents, key)["held_by"] for key in KEYS] == [None] * 3
 
@@ -150,23 +152,24 @@ def test_opening_another_plan_gives_up_what_is_prepared(spare_bundle: Bundle, ag
     whole = spare_bundle.manifest.plans[0]
     without_beta = next(plan for plan in spare_bundle.manifest.plans if plan.lost == "beta")
     with head(spare_bundle, agents) as one:
-        one.opener.open(without_beta)
+        one.deployer.open(without_beta, one.end)
         failed: list[OpenError] = []
 
         def prepare() -> None:
             with pytest.raises(OpenError) as caught:
-                one.opener.prepare(whole)
+                one.deployer.prepare(whole, one.end)
             failed.append(caught.value)
 
         thread = threading.Thread(target=prepare, daemon=True)
         thread.start()
-        wait_until(lambda: len(one.opener.sessions) == 2)
-        opened = one.opener.open(next(plan for plan in spare_bundle.manifest.plans if plan.lost == "gamma"))
+        wait_until(lambda: len(one.deployer.sessions) == 2)
+        without_gamma = next(plan for plan in spare_bundle.manifest.plans if plan.lost == "gamma")
+        opened = one.deployer.open(without_gamma, one.end)
         thread.join(PATIENCE_S)
         assert failed
         one.go_to(opened)
         one.run(opened)
-        assert one.opener.sessions == {opened.session}
+        assert one.deployer.sessions == {opened.session}
 
 
 def test_a_device_without_room_for_both_says_so(spare_bundle: Bundle, tmp_path: Path) -> None:
@@ -178,12 +181,12 @@ def test_a_device_without_room_for_both_says_so(spare_bundle: Bundle, tmp_path: 
     )
     small = [LocalAgent("alpha", memory_bytes=need), LocalAgent("beta"), LocalAgent("gamma")]
     with local_cluster(small, store=tmp_path) as cluster, head(spare_bundle, cluster) as one:
-        before = one.opener.open(without_beta)
+        before = one.deployer.open(without_beta, one.end)
         one.go_to(before)
         with pytest.raises(NoRoomError, match=r"device alpha cannot host another plan beside .* both plans need"):
-            one.opener.prepare(whole)
+            one.deployer.prepare(whole, one.end)
         one.run(before)
-        after = one.opener.open(whole)
+        after = one.deployer.open(whole, one.end)
         one.go_to(after)
         one.run(after)
 
@@ -197,8 +200,8 @@ def test_an_agent_with_one_port_says_so(spare_bundle: Bundle, tmp_path: Path) ->
     ]
     without_beta = next(plan for plan in spare_bundle.manifest.plans if plan.lost == "beta")
     with local_cluster(agents, store=tmp_path) as cluster, head(spare_bundle, cluster) as one:
-        before = one.opener.open(without_beta)
+        before = one.deployer.open(without_beta, one.end)
         with pytest.raises(NoRoomError, match="the agent on device alpha has one link port only"):
-            one.opener.prepare(spare_bundle.manifest.plans[0])
+            one.deployer.prepare(spare_bundle.manifest.plans[0], one.end)
         one.go_to(before)
         one.run(before)

@@ -22,8 +22,11 @@ from tvmpipe.errors import DeviceError, DeviceHeldError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.device.device_manager import LEASE_S, Claim
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.runtime.head.claims import Attempt, Claims, Limits, OpenError, Reached
-from tvmpipe.runtime.head.deployer import Opener
+from tvmpipe.runtime.head.attempt import Attempt
+from tvmpipe.runtime.head.claims import Claims, Reached
+from tvmpipe.runtime.head.deployer import Deployer
+from tvmpipe.runtime.head.opened import HeadEnd, OpenError
+from tvmpipe.runtime.head.options import ConnectOptions, Limits
 from tvmpipe.runtime.transport.tracker import Tracker, wait_for_keys
 
 KEYS = ("alpha", "beta", "gamma")
@@ -175,21 +178,24 @@ def test_the_one_who_has_it_is_named(agents: LocalCluster) -> None:
     assert agent_facts(agents, "alpha")["held_by"] is None
 
 
-def opener(bundle: Bundle, tracker: str, *, wait_s: float, failover: bool = False) -> Opener:
+END = HeadEnd(link_port=9, status_port=9, max_batches=4, heard=lambda *_: True)
+
+
+def deployer(bundle: Bundle, tracker: str, *, wait_s: float, failover: bool = False) -> Deployer:
     limits = Limits(connect_s=PATIENCE_S, wait_s=wait_s, timeout_s=PATIENCE_S)
-    return Opener(bundle, tracker, None, limits, 4, failover, False, (9, 9), lambda *_: True)
+    return Deployer(bundle.manifest, bundle, tracker, None, ConnectOptions(failover=failover, limits=limits))
 
 
 def test_closing_ends_an_opening_under_way_and_gives_back_what_it_had(
     chain_bundle: Bundle, agents: LocalCluster
 ) -> None:
     with head(agents, "holder", entry("gamma")):
-        one = opener(chain_bundle, agents.tracker, wait_s=10 * PATIENCE_S)
+        one = deployer(chain_bundle, agents.tracker, wait_s=10 * PATIENCE_S)
         failed: list[OpenError] = []
 
         def work() -> None:
             with pytest.raises(OpenError) as caught:
-                one.open(chain_bundle.manifest.plan)
+                one.open(chain_bundle.manifest.plan, END)
             failed.append(caught.value)
 
         thread = threading.Thread(target=work, daemon=True)
@@ -199,15 +205,15 @@ def test_closing_ends_an_opening_under_way_and_gives_back_what_it_had(
         assert failed, "the opening goes on after the end of its pipeline"
         assert [agent_facts(agents, key)["held_by"] for key in KEYS] == [None, None, "holder"]
         with pytest.raises(OpenError, match="the pipeline was closed"):
-            one.open(chain_bundle.manifest.plan)
+            one.open(chain_bundle.manifest.plan, END)
 
 
 def test_a_failed_opening_gives_everything_back_at_once(chain_bundle: Bundle, tmp_path: Path) -> None:
     small = [LocalAgent("alpha"), LocalAgent("beta", memory_bytes=100_000), LocalAgent("gamma")]
     with local_cluster(small, store=tmp_path) as cluster:
-        one = opener(chain_bundle, cluster.tracker, wait_s=0.0)
+        one = deployer(chain_bundle, cluster.tracker, wait_s=0.0)
         with pytest.raises(OpenError, match="device beta offers"):
-            one.open(chain_bundle.manifest.plan)
+            one.open(chain_bundle.manifest.plan, END)
         assert [agent_facts(cluster, key)["held_by"] for key in KEYS] == [None] * 3
         one.close()
 
@@ -226,7 +232,7 @@ def slow(self, bundle, stages, alive):
         {between}
     return send(self, bundle, stages, alive)
 AgentControl.send = slow
-tvmpipe.load({path!r}).connect({tracker!r})
+tvmpipe.connect({path!r}, {tracker!r})
 """
 
 

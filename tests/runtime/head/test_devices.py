@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+import tvmpipe
 from tests.models import branchy, chain
 from tests.runtime.processes import stage_host
 from tests.runtime.stock import stock_server
@@ -24,8 +25,8 @@ from tvmpipe.commands.samples import random_samples
 from tvmpipe.equality import worst
 from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, TrackerError
 from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.device.device_manager import LEASE_S
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.runtime.head.deployer import LEASE_S
 from tvmpipe.runtime.transport.tracker import Tracker
 
 KEYS = ["alpha", "beta", "gamma"]
@@ -35,7 +36,7 @@ def test_stream_over_agents_equals_onnx_runtime(branchy_bundle: Bundle, agents: 
     reference = Reference(branchy().SerializeToString())
     samples = random_samples(branchy_bundle.manifest, 40, seed=5)
     assert {stage.device for stage in branchy_bundle.manifest.plan.stages} == set(KEYS)
-    with branchy_bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(branchy_bundle, agents.tracker) as pipe:
         assert set(pipe.agents) == set(KEYS)
         results = list(pipe.stream(samples))
     found = [reference.compare(result, s) for s, result in zip(samples, results, strict=True)]
@@ -50,9 +51,9 @@ def test_nothing_is_sent_twice(chain_bundle: Bundle, agents: LocalCluster) -> No
         for file in (stage.library, *stage.weight_files)
     }
     size = sum((chain_bundle.root / path).stat().st_size for _, path in needed)
-    with chain_bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe:
         assert pipe.sent_bytes in (0, size)  # 0 when another test was first
-    with chain_bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe:
         assert pipe.sent_bytes == 0
         pipe.run({"x": np.ones((4, 256), np.float32)})
 
@@ -63,7 +64,7 @@ def test_stock_rpc_server(chain_bundle: Bundle, tmp_path: Path) -> None:
     agents = [LocalAgent(key) for key in KEYS[:2]]
     with local_cluster(agents, store=tmp_path) as cluster, stock_server(cluster.tracker, "gamma"):
         for _ in range(2):  # the server must serve again after a session
-            with chain_bundle.connect(cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
+            with tvmpipe.connect(chain_bundle, cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
                 assert set(pipe.agents) == {"alpha", "beta"}
                 for sample in random_samples(chain_bundle.manifest, 3, seed=2):
                     assert reference.compare(pipe.run(sample), sample).equal
@@ -74,14 +75,14 @@ def test_no_tracker(chain_bundle: Bundle) -> None:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         with no_hang(), pytest.raises(TrackerError, match=f"no tracker answers at {address}"):
-            chain_bundle.connect(address)
+            tvmpipe.connect(chain_bundle, address)
 
 
 def test_something_else_listens_there(chain_bundle: Bundle) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         with no_hang(), pytest.raises(TrackerError, match="is not a TVM RPC tracker"):
-            chain_bundle.connect(address)
+            tvmpipe.connect(chain_bundle, address)
 
 
 def test_a_tracker_that_falls_silent(chain_bundle: Bundle) -> None:
@@ -89,7 +90,7 @@ def test_a_tracker_that_falls_silent(chain_bundle: Bundle) -> None:
         thread = threading.Thread(target=shake_hands_and_stop, args=(mute,), daemon=True)
         thread.start()
         with pytest.raises(TrackerError, match="did not answer within"):
-            chain_bundle.connect(f"127.0.0.1:{mute.getsockname()[1]}", connect_timeout_s=1.0)
+            tvmpipe.connect(chain_bundle, f"127.0.0.1:{mute.getsockname()[1]}", connect_timeout_s=1.0)
 
 
 def shake_hands_and_stop(server: socket.socket) -> None:
@@ -107,7 +108,7 @@ def test_a_silent_connection_does_not_block_an_agent(chain_bundle: Bundle, tmp_p
         host, port = address.split(":")
         with socket.create_connection((host, int(port))):
             time.sleep(1)
-            with chain_bundle.connect(cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
+            with tvmpipe.connect(chain_bundle, cluster.tracker, connect_timeout_s=PATIENCE_S) as pipe:
                 # Longer than the limit on handshakes: a session in use must not fall under it.
                 time.sleep(6)
                 pipe.run({"x": np.ones((4, 256), np.float32)})
@@ -140,20 +141,20 @@ def test_unknown_key(agents: LocalCluster) -> None:
 
 def test_a_device_in_use_says_by_whom(chain_bundle: Bundle, agents: LocalCluster) -> None:
     with (
-        chain_bundle.connect(agents.tracker) as first,
+        tvmpipe.connect(chain_bundle, agents.tracker) as first,
         pytest.raises(DeviceUnavailableError, match=rf"device \w+ \(key \w+\) is in use by .*process {os.getpid()}"),
     ):
         first.run({"x": np.ones((4, 256), np.float32)})
-        chain_bundle.connect(agents.tracker, wait_s=0.5)
-    with chain_bundle.connect(agents.tracker) as pipe:
+        tvmpipe.connect(chain_bundle, agents.tracker, wait_s=0.5)
+    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe:
         pipe.run({"x": np.ones((4, 256), np.float32)})
 
 
 def test_a_head_can_wait_for_a_device(chain_bundle: Bundle, agents: LocalCluster) -> None:
-    first = chain_bundle.connect(agents.tracker)
+    first = tvmpipe.connect(chain_bundle, agents.tracker)
     threading.Timer(2.0, first.close).start()
     started = time.monotonic()
-    with chain_bundle.connect(agents.tracker, wait_s=PATIENCE_S) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker, wait_s=PATIENCE_S) as pipe:
         assert time.monotonic() - started > 1.5
         pipe.run({"x": np.ones((4, 256), np.float32)})
 
@@ -164,7 +165,7 @@ def test_too_little_memory_on_the_agent(chain_bundle: Bundle, tmp_path: Path) ->
         local_cluster(small, store=tmp_path) as cluster,
         pytest.raises(DeviceError, match=r"device beta offers 97\.7 KiB of memory, its stages need"),
     ):
-        chain_bundle.connect(cluster.tracker)
+        tvmpipe.connect(chain_bundle, cluster.tracker)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
@@ -172,7 +173,7 @@ def test_losing_an_agent_in_the_middle_of_a_stream(chain_bundle: Bundle, tmp_pat
     """The stream ends within its deadline, names device and stage, and gave out no wrong result."""
     reference = Reference(chain().SerializeToString())
     with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster:
-        with chain_bundle.connect(cluster.tracker, timeout_s=3.0) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker, timeout_s=3.0) as pipe:
             samples = random_samples(chain_bundle.manifest, 5000, seed=0)
             family = [psutil.Process(cluster.process("beta").pid)]
             family += family[0].children(recursive=True)
@@ -198,12 +199,12 @@ def test_losing_an_agent_in_the_middle_of_a_stream(chain_bundle: Bundle, tmp_pat
 
 def test_agent_serves_again_after_its_stage_host_crashed(chain_bundle: Bundle, tmp_path: Path) -> None:
     with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster:
-        with chain_bundle.connect(cluster.tracker, recover_s=0) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker, recover_s=0) as pipe:
             stage_host(psutil.Process(cluster.process("beta").pid)).kill()
             with pytest.raises(DeviceLostError):
                 for _ in range(100):
                     pipe.run({"x": np.ones((4, 256), np.float32)})
-        with chain_bundle.connect(cluster.tracker) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker) as pipe:
             pipe.run({"x": np.ones((4, 256), np.float32)})
 
 
@@ -213,7 +214,7 @@ def test_a_device_whose_head_has_died_is_free_again(chain_bundle: Bundle, tmp_pa
     with local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path / "store") as cluster:
         code = (
             "import sys, time, tvmpipe\n"
-            f"pipe = tvmpipe.load({str(tmp_path / 'b')!r}).connect({cluster.tracker!r})\n"
+            f"pipe = tvmpipe.connect({str(tmp_path / 'b')!r}, {cluster.tracker!r})\n"
             "print('open', flush=True); time.sleep(60)\n"
         )
         head = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -222,6 +223,6 @@ def test_a_device_whose_head_has_died_is_free_again(chain_bundle: Bundle, tmp_pa
         head.kill()
         head.wait(PATIENCE_S)
         with pytest.raises(DeviceUnavailableError, match=f"process {head.pid}"):
-            chain_bundle.connect(cluster.tracker, wait_s=0.5)
-        with chain_bundle.connect(cluster.tracker, wait_s=LEASE_S + 5) as pipe:
+            tvmpipe.connect(chain_bundle, cluster.tracker, wait_s=0.5)
+        with tvmpipe.connect(chain_bundle, cluster.tracker, wait_s=LEASE_S + 5) as pipe:
             pipe.run({"x": np.ones((4, 256), np.float32)})

@@ -38,17 +38,17 @@ def value_of(result: Result) -> float:
 
 
 @pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPipeline]:
+def threads() -> Iterator[ThreadPipeline]:
     """A chain of three devices, each of which adds one."""
-    with thread_pipeline(monkeypatch, CHAIN, Settings(max_batches=4, recover_s=PATIENCE_S)) as threads:
+    with thread_pipeline(CHAIN, Settings(max_batches=4, recover_s=PATIENCE_S)) as threads:
         yield threads
 
 
 @pytest.fixture
-def spared(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPipeline]:
+def spared() -> Iterator[ThreadPipeline]:
     """The same with failover."""
     settings = Settings(max_batches=4, failover=True, recover_s=PATIENCE_S)
-    with thread_pipeline(monkeypatch, CHAIN, settings) as threads:
+    with thread_pipeline(CHAIN, settings) as threads:
         yield threads
 
 
@@ -79,8 +79,8 @@ def test_a_stream_may_refill_one_array(threads: ThreadPipeline) -> None:
     assert [value_of(result) for result in threads.pipe.stream(refilled())] == [number + 3 for number in range(50)]
 
 
-def test_large_buffers_that_are_not_copied_are_sent_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    with thread_pipeline(monkeypatch, CHAIN, Settings()) as threads:
+def test_large_buffers_that_are_not_copied_are_sent_as_they_are() -> None:
+    with thread_pipeline(CHAIN, Settings()) as threads:
         given = sample(1.0)
         assert value_of(threads.pipe.submit(given, copy=False).result(PATIENCE_S)) == 4.0
         assert [value_of(one) for one in threads.pipe.stream([given, given], copy=False)] == [4.0, 4.0]
@@ -118,9 +118,9 @@ def picky(stage: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_what_a_stage_raises_is_that_samples(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+def test_what_a_stage_raises_is_that_samples(batch: int) -> None:
     """Others of its batch are answered, and nothing is opened anew."""
-    with thread_pipeline(monkeypatch, CHAIN, Settings(batch=batch, max_batches=4), inflight=16) as threads:
+    with thread_pipeline(CHAIN, Settings(batch=batch, max_batches=4), inflight=16) as threads:
         threads.devices["b"].compute = picky
         futures = [threads.pipe.submit(sample(number)) for number in range(40)]
         for number, future in enumerate(futures):
@@ -129,7 +129,7 @@ def test_what_a_stage_raises_is_that_samples(monkeypatch: pytest.MonkeyPatch, ba
                     future.result(PATIENCE_S)
             else:
                 assert value_of(future.result(PATIENCE_S)) == number + 3
-        assert len(threads.opener.sessions) == 1
+        assert len(threads.deployer.sessions) == 1
 
 
 def test_with_failover_a_raising_device_is_done_without(spared: ThreadPipeline) -> None:
@@ -154,7 +154,7 @@ def test_with_failover_a_sample_that_all_raise_for_fails_alone(spared: ThreadPip
 def test_a_device_that_is_back_is_made_ready_beside_what_runs(spared: ThreadPipeline) -> None:
     spared.devices["b"].die()
     assert value_of(spared.pipe.run(sample(1))) == 3.0
-    before = spared.opener.prepared
+    before = spared.deployer.prepared
     spared.devices["b"].there = True
     deadline = time.monotonic() + PATIENCE_S
     values: list[float] = []
@@ -162,7 +162,7 @@ def test_a_device_that_is_back_is_made_ready_beside_what_runs(spared: ThreadPipe
         assert time.monotonic() < deadline
         values.append(value_of(spared.pipe.run(sample(1))))
     assert set(values) == {3.0, 4.0}
-    assert spared.opener.prepared == before + 1
+    assert spared.deployer.prepared == before + 1
 
 
 def test_without_failover_a_device_may_come_back(threads: ThreadPipeline) -> None:
@@ -174,8 +174,8 @@ def test_without_failover_a_device_may_come_back(threads: ThreadPipeline) -> Non
     assert [value_of(future.result(PATIENCE_S)) for future in futures] == [3.0, 4.0, 5.0, 6.0]
 
 
-def test_without_patience_a_loss_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
-    with thread_pipeline(monkeypatch, CHAIN, Settings(recover_s=0.0)) as threads:
+def test_without_patience_a_loss_is_final() -> None:
+    with thread_pipeline(CHAIN, Settings(recover_s=0.0)) as threads:
         threads.pipe.run(sample(1))
         threads.devices["b"].die()
         with pytest.raises(DeviceLostError, match="device b was lost"):
@@ -259,7 +259,7 @@ def test_a_crash_of_the_head_fails_all_that_wait_and_all_that_come(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault of ours: nobody may wait for ever."""
-    with thread_pipeline(monkeypatch, CHAIN, Settings(max_batches=4)) as threads:
+    with thread_pipeline(CHAIN, Settings(max_batches=4)) as threads:
         over = threading.Event()
 
         def waiting(stage: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -287,7 +287,7 @@ def test_a_head_that_crashes_at_once_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tvmpipe.runtime.head.state_machine.Machine.start", broken)
     with (
         pytest.raises(DeviceError, match="the head failed: on purpose"),
-        thread_pipeline(monkeypatch, CHAIN, Settings()),
+        thread_pipeline(CHAIN, Settings()),
     ):
         pass
 
@@ -312,7 +312,7 @@ def test_a_link_that_is_never_made_is_a_loss(monkeypatch: pytest.MonkeyPatch) ->
         return push(self, ("127.0.0.1", unused_port()) if blocked else address, **options)
 
     monkeypatch.setattr(Sockets, "push", cut)
-    with thread_pipeline(monkeypatch, CHAIN, Settings(recover_s=0.0)) as threads:
+    with thread_pipeline(CHAIN, Settings(recover_s=0.0)) as threads:
         message = "device b was lost, stage main-s1: the link from a to b broke or could not be made"
         with pytest.raises(DeviceLostError, match=message):
             threads.pipe.run(sample(1))

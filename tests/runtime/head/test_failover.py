@@ -75,7 +75,7 @@ def test_killed_and_hanging_devices_are_done_without_and_used_again(spare_bundle
     checked = Checked(spare_bundle, 400)
     with (
         local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster,
-        spare_bundle.connect(cluster.tracker, inflight=8, failover=True) as pipe,
+        tvmpipe.connect(spare_bundle, cluster.tracker, inflight=8, failover=True) as pipe,
     ):
 
         def restart() -> None:
@@ -104,7 +104,7 @@ def test_why_a_host_ended_is_told(spare_bundle: Bundle, tmp_path: Path, caplog: 
     checked = Checked(spare_bundle, 200)
     with (
         local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster,
-        spare_bundle.connect(cluster.tracker, inflight=8, recover_s=PATIENCE_S) as pipe,
+        tvmpipe.connect(spare_bundle, cluster.tracker, inflight=8, recover_s=PATIENCE_S) as pipe,
     ):
         agent = psutil.Process(cluster.process("beta").pid)
         checked.at = {50: lambda: stage_host(agent).kill()}
@@ -115,7 +115,7 @@ def test_why_a_host_ended_is_told(spare_bundle: Bundle, tmp_path: Path, caplog: 
 def test_a_cut_link_is_done_without(spare_bundle: Bundle, cabled: tuple[LocalCluster, Cable]) -> None:
     cluster, cable = cabled
     checked = Checked(spare_bundle, 200)
-    with spare_bundle.connect(cluster.tracker, inflight=8, failover=True) as pipe:
+    with tvmpipe.connect(spare_bundle, cluster.tracker, inflight=8, failover=True) as pipe:
 
         def mend() -> None:
             assert "beta" not in pipe.devices
@@ -132,12 +132,12 @@ def test_without_failover_a_cut_link_is_an_error_by_name(
 ) -> None:
     cluster, cable = cabled
     checked = Checked(spare_bundle, 500)
-    with spare_bundle.connect(cluster.tracker, inflight=8) as pipe:
+    with tvmpipe.connect(spare_bundle, cluster.tracker, inflight=8) as pipe:
         checked.at = {20: cable.cut}
         with pytest.raises(DeviceLostError, match=r"sample \d+ was not answered: device beta was lost, stage s1: the"):
             checked.run(pipe)
     cable.mend()
-    with spare_bundle.connect(cluster.tracker, inflight=8, wait_s=PATIENCE_S) as pipe:
+    with tvmpipe.connect(spare_bundle, cluster.tracker, inflight=8, wait_s=PATIENCE_S) as pipe:
         pipe.run(checked.samples[0])
 
 
@@ -157,7 +157,7 @@ def test_two_losses_at_once_wait_for_a_return(spare_bundle: Bundle, tmp_path: Pa
     checked = Checked(spare_bundle, 100)
     with (
         local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster,
-        spare_bundle.connect(cluster.tracker, inflight=8, failover=True) as pipe,
+        tvmpipe.connect(spare_bundle, cluster.tracker, inflight=8, failover=True) as pipe,
     ):
         over = threading.Event()
 
@@ -180,7 +180,7 @@ def test_two_losses_at_once_wait_for_a_return(spare_bundle: Bundle, tmp_path: Pa
 def test_giving_up_names_what_is_lost(spare_bundle: Bundle, tmp_path: Path) -> None:
     with (
         local_cluster([LocalAgent(key) for key in KEYS], store=tmp_path) as cluster,
-        spare_bundle.connect(cluster.tracker, inflight=8, failover=True, recover_s=2.0) as pipe,
+        tvmpipe.connect(spare_bundle, cluster.tracker, inflight=8, failover=True, recover_s=2.0) as pipe,
     ):
         pipe.warm_up()
         for key in KEYS:
@@ -198,7 +198,7 @@ def test_trackers_and_agents_come_back_by_themselves(chain_bundle: Bundle, tmp_p
             deadline = time.monotonic() + PATIENCE_S
             while True:
                 try:
-                    with chain_bundle.connect(cluster.tracker) as pipe:
+                    with tvmpipe.connect(chain_bundle, cluster.tracker) as pipe:
                         pipe.run({"x": np.ones((4, 256), np.float32)})
                     break
                 except DeviceError:

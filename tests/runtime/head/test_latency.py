@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import tvmpipe
 from tests.models import chain
 from tvmpipe.build import build
 from tvmpipe.commands.run import measure_stream
@@ -49,12 +50,12 @@ def test_a_plan_over_far_links_has_its_period(tmp_path: Path) -> None:
     options = ("--bandwidth", "4MB/s", "--latency", "20ms")
     samples = random_samples(bundle.manifest, 20, seed=1) * 30
     with local_cluster([LocalAgent(name, options=options) for name in plan.devices], store=tmp_path) as cluster:
-        with bundle.connect(cluster.tracker) as pipe:
+        with tvmpipe.connect(bundle, cluster.tracker) as pipe:
             assert pipe.inflight >= plan.inflight
             pipe.warm_up()
             alone = [measure(pipe, samples[:1])["seconds"] for _ in range(3)]
             full = measure(pipe, samples)
-        with bundle.connect(cluster.tracker, inflight=4, batch=1) as pipe:
+        with tvmpipe.connect(bundle, cluster.tracker, inflight=4, batch=1) as pipe:
             pipe.warm_up()
             few = measure(pipe, samples[:100])
     assert plan.predicted.latency_s * 0.9 < statistics.median(alone) < 3 * plan.predicted.latency_s

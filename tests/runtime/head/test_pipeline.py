@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import tvmpipe
 from tests.models import branchy, chain
 from tests.waiting import wait_until
 from tvmpipe.bundle import Bundle
@@ -31,7 +32,7 @@ ONES = {"x": np.ones((4, 256), np.float32)}
 def test_results_come_in_order(chain_bundle: Bundle, agents: LocalCluster, batch: int) -> None:
     reference = Reference(chain().SerializeToString())
     samples = random_samples(chain_bundle.manifest, 50, seed=1)
-    with chain_bundle.connect(agents.tracker, batch=batch) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker, batch=batch) as pipe:
         pipe.warm_up()
         results = list(pipe.stream(samples))
         counts = pipe.counts()
@@ -42,7 +43,10 @@ def test_results_come_in_order(chain_bundle: Bundle, agents: LocalCluster, batch
 
 def test_no_more_in_flight_than_allowed(chain_bundle: Bundle, tmp_path: Path) -> None:
     slow = [LocalAgent(key, options=("--latency", "200ms")) for key in ("alpha", "beta", "gamma")]
-    with local_cluster(slow, store=tmp_path) as cluster, chain_bundle.connect(cluster.tracker, inflight=2) as pipe:
+    with (
+        local_cluster(slow, store=tmp_path) as cluster,
+        tvmpipe.connect(chain_bundle, cluster.tracker, inflight=2) as pipe,
+    ):
         assert pipe.emulated == ("alpha", "beta", "gamma")
         first = [pipe.submit(ONES, block=False) for _ in range(2)]
         with pytest.raises(QueueFullError, match="2 samples are in flight"):
@@ -59,7 +63,7 @@ def test_no_more_in_flight_than_allowed(chain_bundle: Bundle, tmp_path: Path) ->
 def test_closing_fails_what_is_in_flight(chain_bundle: Bundle, tmp_path: Path) -> None:
     slow = [LocalAgent("alpha"), LocalAgent("beta", options=("--latency", "1s")), LocalAgent("gamma")]
     with local_cluster(slow, store=tmp_path) as cluster:
-        pipe = chain_bundle.connect(cluster.tracker)
+        pipe = tvmpipe.connect(chain_bundle, cluster.tracker)
         future = pipe.submit(ONES)
         pipe.close()
         pipe.close()
@@ -95,7 +99,7 @@ def test_wrong_samples(
 
 @pytest.fixture
 def branchy_pipe(branchy_bundle: Bundle, agents: LocalCluster) -> Any:
-    with branchy_bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(branchy_bundle, agents.tracker) as pipe:
         yield pipe
 
 
@@ -150,7 +154,7 @@ def test_times_of_a_trace_are_the_heads(chain_bundle: Bundle, agents: LocalClust
     Within 2 ms, as soon as a message between each device and the head has been that fast both ways.
     """
     first, second, _ = (stage.name for stage in chain_bundle.manifest.plan.stages)
-    with chain_bundle.connect(agents.tracker, trace=True, inflight=3) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker, trace=True, inflight=3) as pipe:
         done = 0
 
         def ahead_us() -> float:
@@ -168,7 +172,7 @@ def test_times_of_a_trace_are_the_heads(chain_bundle: Bundle, agents: LocalClust
 
 def test_a_run_can_be_traced_and_replayed(chain_bundle: Bundle, agents: LocalCluster, tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
-    with chain_bundle.connect(agents.tracker, trace=True, event_log=log, inflight=3) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker, trace=True, event_log=log, inflight=3) as pipe:
         list(pipe.stream([ONES] * 10))
         trace = pipe.trace()
     spans = [event for event in trace if event["ph"] == "X"]
@@ -187,6 +191,6 @@ def test_a_run_can_be_traced_and_replayed(chain_bundle: Bundle, agents: LocalClu
 def test_failover_without_a_plan_for_it_waits_and_says_so(
     chain_bundle: Bundle, agents: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with chain_bundle.connect(agents.tracker, failover=True, recover_s=7) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker, failover=True, recover_s=7) as pipe:
         pipe.run(ONES)
     assert "a device that is lost is waited for, at most 7 s" in caplog.text

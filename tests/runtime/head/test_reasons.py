@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+import tvmpipe
 from tests.runtime.cable import Cable, lasting_ports
 from tests.runtime.fakes import unused_port
 from tests.runtime.processes import stage_host
@@ -104,7 +105,7 @@ def test_a_link_port_that_was_taken_while_nobody_used_it(chain_bundle: Bundle, t
     with local_cluster(agents, store=tmp_path) as cluster, socket.create_server(("127.0.0.1", port)), no_hang():
         sentence = f"device beta cannot host its stages: cannot listen on 127.0.0.1:{port}: the port is taken"
         with pytest.raises(DeviceError, match=sentence):
-            chain_bundle.connect(cluster.tracker)
+            tvmpipe.connect(chain_bundle, cluster.tracker)
 
 
 def test_a_device_that_is_told_to_send_to_itself(chain_bundle: Bundle, tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_device_that_is_told_to_send_to_itself(chain_bundle: Bundle, tmp_path:
         no_hang(),
         pytest.raises(DeviceError, match=sentence),
     ):
-        chain_bundle.connect(cluster.tracker)
+        tvmpipe.connect(chain_bundle, cluster.tracker)
 
 
 def test_a_device_that_gets_its_own_messages_back(chain_bundle: Bundle, tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_device_that_gets_its_own_messages_back(chain_bundle: Bundle, tmp_path
     with (
         local_cluster([LocalAgent("alpha"), beta, gamma], store=tmp_path) as cluster,
         no_hang(),
-        chain_bundle.connect(cluster.tracker) as pipe,
+        tvmpipe.connect(chain_bundle, cluster.tracker) as pipe,
         pytest.raises(DeviceLostError) as caught,
     ):
         pipe.run({"x": np.ones((4, 256), np.float32)})
@@ -142,7 +143,7 @@ def test_a_host_that_a_signal_ended(chain_bundle: Bundle, tmp_path: Path) -> Non
     log = tmp_path / "log"
     agents = [LocalAgent(key) for key in ("alpha", "beta", "gamma")]
     with local_cluster(agents, store=tmp_path / "store", log=log) as cluster:
-        with chain_bundle.connect(cluster.tracker, recover_s=0) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker, recover_s=0) as pipe:
             stage_host(psutil.Process(cluster.process("beta").pid)).send_signal(signal.SIGKILL)
             with pytest.raises(DeviceLostError):
                 for _ in range(100):
@@ -182,7 +183,7 @@ def test_a_device_of_another_version(chain_bundle: Bundle, tmp_path: Path, monke
             r"device alpha cannot be used: it has tvmpipe .* this machine tvmpipe 99\.0 .*`pip install tvmpipe==99"
         )
         with pytest.raises(DeviceError, match=sentence):
-            chain_bundle.connect(cluster.tracker)
+            tvmpipe.connect(chain_bundle, cluster.tracker)
 
 
 def test_users_have_names() -> None:

@@ -72,7 +72,7 @@ def batches_of(pipe: Pipeline) -> dict[str, set[int]]:
 
 def test_a_middle_stage_in_turn(middle: Bundle, four: LocalCluster) -> None:
     checked = Checked(middle, 60)
-    with middle.connect(four.tracker, inflight=8, batch=1, trace=True) as pipe:
+    with tvmpipe.connect(middle, four.tracker, inflight=8, batch=1, trace=True) as pipe:
         pipe.warm_up()
         assert checked.run(pipe) == 60
         warm = {0, 1}  # a batch for beta and one for gamma
@@ -89,7 +89,7 @@ def test_first_and_last_stages_in_turn(build: Build, four: LocalCluster) -> None
     """Two lanes of two devices, in batches of two samples."""
     bundle = build(*["[alpha, gamma]"] * 3, *["[beta, delta]"] * 3)
     checked = Checked(bundle, 60)
-    with bundle.connect(four.tracker, batch=2, trace=True) as pipe:
+    with tvmpipe.connect(bundle, four.tracker, batch=2, trace=True) as pipe:
         assert checked.run(pipe) == 60
         wait_until(lambda: samples_of(pipe, "s0") == samples_of(pipe, "s1") == 60)
         counts = {name: count.samples for name, count in pipe.counts().items()}
@@ -107,7 +107,7 @@ def test_first_and_last_stages_in_turn(build: Build, four: LocalCluster) -> None
 
 def test_one_that_is_lost_is_done_without_and_takes_its_turn_again(middle: Bundle, four: LocalCluster) -> None:
     checked = Checked(middle, 240)
-    with middle.connect(four.tracker, inflight=8, batch=1, failover=True) as pipe:
+    with tvmpipe.connect(middle, four.tracker, inflight=8, batch=1, failover=True) as pipe:
 
         def restart() -> None:
             assert pipe.lost == ("gamma",)
@@ -125,7 +125,7 @@ def test_one_that_is_lost_is_done_without_and_takes_its_turn_again(middle: Bundl
 
 def test_without_failover_a_lost_one_is_an_error_by_name(middle: Bundle, four: LocalCluster) -> None:
     checked = Checked(middle, 500)
-    with middle.connect(four.tracker, inflight=8, wait_s=15) as pipe:
+    with tvmpipe.connect(middle, four.tracker, inflight=8, wait_s=15) as pipe:
         checked.at = {20: lambda: four.kill("gamma")}
         with pytest.raises(DeviceLostError, match=re.escape("device gamma was lost, stage s1@gamma: ")):
             checked.run(pipe)

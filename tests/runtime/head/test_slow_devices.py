@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tvmpipe
 from tests.runtime.processes import agent_facts
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
@@ -40,7 +41,7 @@ def test_a_slow_device_gets_the_time_it_needs_to_start(chain_bundle: Bundle, tmp
     """More than finding a device may take."""
     with (
         slow_cluster(tmp_path, SLOW_S) as cluster,
-        chain_bundle.connect(cluster.tracker, connect_timeout_s=SLOW_S / 2) as pipe,
+        tvmpipe.connect(chain_bundle, cluster.tracker, connect_timeout_s=SLOW_S / 2) as pipe,
     ):
         pipe.run({"x": np.ones((4, 256), np.float32)})
 
@@ -53,10 +54,10 @@ def test_what_was_waited_for_is_said_and_the_next_try_goes_on_with_it(chain_bund
         )
         for _ in range(2):
             with pytest.raises(DeviceError, match=said):
-                chain_bundle.connect(cluster.tracker, start_timeout_s=1.5)
+                tvmpipe.connect(chain_bundle, cluster.tracker, start_timeout_s=1.5)
         pids = {key: agent_facts(cluster, key)["host_pid"] for key in KEYS}
         assert [agent_facts(cluster, key)["held_by"] for key in KEYS] == [None] * 3
-        with chain_bundle.connect(cluster.tracker) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker) as pipe:
             pipe.run({"x": np.ones((4, 256), np.float32)})
             assert {key: agent_facts(cluster, key)["host_pid"] for key in KEYS} == pids
         wait_until(lambda: all(agent_facts(cluster, key)["host"] is None for key in KEYS))
@@ -70,7 +71,7 @@ def test_a_stage_that_takes_long_to_load_is_told_from_a_slow_start(chain_bundle:
             DeviceError,
             match=r"loading may take 8\.\d* s \(--start-timeout\); so far it took .*importing TVM .*, loading stages 8",
         ):
-            chain_bundle.connect(cluster.tracker, start_timeout_s=8.0)
+            tvmpipe.connect(chain_bundle, cluster.tracker, start_timeout_s=8.0)
 
 
 LOADS_SLOWLY = """
@@ -90,6 +91,6 @@ def test_a_slow_device_goes_on_though_its_head_has_little_patience_for_calls(
     """A call to a device, and a stage, may take `timeout_s`; that it starts is not one."""
     with (
         slow_cluster(tmp_path, SLOW_S / 2) as cluster,
-        chain_bundle.connect(cluster.tracker, timeout_s=SLOW_S / 4, connect_timeout_s=PATIENCE_S) as pipe,
+        tvmpipe.connect(chain_bundle, cluster.tracker, timeout_s=SLOW_S / 4, connect_timeout_s=PATIENCE_S) as pipe,
     ):
         pipe.run({"x": np.ones((4, 256), np.float32)})

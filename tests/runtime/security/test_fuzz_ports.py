@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tvmpipe
 from tests.runtime.garbage import frames, throw, throw_closing
 from tests.runtime.processes import listening
 from tests.runtime.rpc_server import KEY, guarded_server, use
@@ -88,7 +89,7 @@ def test_head_and_tracker_of_a_running_pipeline(chain_bundle: Bundle, agents: Lo
     """What the head listens on for results and heartbeats, and the stock tracker's port."""
     sample = {"x": np.ones((4, 256), np.float32)}
     before = set(listening(os.getpid()))
-    with chain_bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe:
         expected = pipe.run(sample)
         own = set(listening(os.getpid())) - before
         assert own
@@ -97,7 +98,7 @@ def test_head_and_tracker_of_a_running_pipeline(chain_bundle: Bundle, agents: Lo
         (tracker,) = listening(agents.process("tracker").pid)
         throw_closing(tracker, seed=20, answered=True)
         np.testing.assert_array_equal(pipe.run(sample)["y"], expected["y"])
-    with chain_bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe:
         np.testing.assert_array_equal(pipe.run(sample)["y"], expected["y"])
 
 

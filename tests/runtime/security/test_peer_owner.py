@@ -13,6 +13,7 @@ import psutil
 import pytest
 from tvm.rpc import base
 
+import tvmpipe
 from tests.runtime.fakes import registered
 from tests.runtime.processes import rpc_port
 from tests.runtime.rpc_server import guarded_server, use
@@ -236,7 +237,7 @@ def test_a_head_speaks_to_no_device_of_another_user(
         for key in ("alpha", "beta", "gamma"):
             stack.enter_context(registered(cluster.tracker, key, port))
         with pytest.raises(DeviceError, match=rf"device \w+ is not spoken to: .*uid {OTHER_UID}"):
-            chain_bundle.connect(cluster.tracker, connect_timeout_s=3)
+            tvmpipe.connect(chain_bundle, cluster.tracker, connect_timeout_s=3)
         assert line_of(process) == "nobody came"
 
 
@@ -251,7 +252,7 @@ def test_without_a_key_a_head_goes_nowhere_off_loopback(
         for key in ("alpha", "beta", "gamma"):
             stack.enter_context(registered(cluster.tracker, key, listener.getsockname()[1], outside))
         with pytest.raises(DeviceError, match=f"is at {outside}, off loopback, where .* only with a cluster key"):
-            chain_bundle.connect(cluster.tracker, connect_timeout_s=3)
+            tvmpipe.connect(chain_bundle, cluster.tracker, connect_timeout_s=3)
         listener.settimeout(0.5)
         with pytest.raises(TimeoutError):
             listener.accept()

@@ -57,7 +57,7 @@ def keyed(key_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_a_pipeline_with_the_key(chain_bundle: Bundle, keyed: LocalCluster, key_file: Path) -> None:
     reference = Reference(chain().SerializeToString())
     samples = random_samples(chain_bundle.manifest, 30, seed=5)
-    with chain_bundle.connect(keyed.tracker, cluster_key=key_file) as pipe:
+    with tvmpipe.connect(chain_bundle, keyed.tracker, cluster_key=key_file) as pipe:
         results = list(pipe.stream(samples))
     assert worst(reference.compare(r, s) for r, s in zip(results, samples, strict=True)).equal
 
@@ -66,9 +66,9 @@ def test_without_the_key_or_with_another(chain_bundle: Bundle, keyed: LocalClust
     other = tmp_path / "other.key"
     ClusterKey.generate(other)
     with pytest.raises(DeviceError, match="key"):
-        chain_bundle.connect(keyed.tracker, cluster_key=other, connect_timeout_s=3)
+        tvmpipe.connect(chain_bundle, keyed.tracker, cluster_key=other, connect_timeout_s=3)
     with pytest.raises(DeviceError):
-        chain_bundle.connect(keyed.tracker, connect_timeout_s=3)
+        tvmpipe.connect(chain_bundle, keyed.tracker, connect_timeout_s=3)
 
 
 def test_the_rpc_server_itself_listens_on_loopback(keyed: LocalCluster) -> None:

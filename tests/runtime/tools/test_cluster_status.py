@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+import tvmpipe
 from tests.runtime.fakes import mute, registered, unused_port
 from tests.waiting import no_hang
 from tvmpipe.bundle import Bundle
@@ -15,7 +16,7 @@ from tvmpipe.runtime.transport.tracker import Tracker
 
 
 def test_devices_that_work(chain_bundle: Bundle, agents: LocalCluster) -> None:
-    with chain_bundle.connect(agents.tracker) as pipe, Survey(agents.tracker) as survey:
+    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe, Survey(agents.tracker) as survey:
         for _ in range(30):
             pipe.run({"x": np.ones((4, 256), np.float32)})
         time.sleep(2.2)  # two beats that tell the agent

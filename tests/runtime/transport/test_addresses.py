@@ -14,7 +14,8 @@ from tests.waiting import PATIENCE_S
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.device.advertise import registered_host
-from tvmpipe.runtime.head.deployer import OpenError, _check_links
+from tvmpipe.runtime.head.link_checks import check_links
+from tvmpipe.runtime.head.opened import OpenError
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.address import (
     format_address,
@@ -134,6 +135,6 @@ def test_devices_on_loopback_and_elsewhere_in_one_plan(chain_bundle: Bundle) -> 
     plan = chain_bundle.manifest.plan
     inside, outside = "127.0.0.1:9200", "192.0.2.200:9200"
     for links in ((inside, inside, inside), (outside, outside, outside), (inside, outside, outside)):
-        _check_links(plan, dict(zip(plan.devices, links, strict=True)))
+        check_links(plan, dict(zip(plan.devices, links, strict=True)))
     with pytest.raises(OpenError, match=r"beta is at 127\.0\.0\.1, which to device alpha at 192\.0\.2\.200 is itself"):
-        _check_links(plan, dict(zip(plan.devices, (outside, inside, outside), strict=True)))
+        check_links(plan, dict(zip(plan.devices, (outside, inside, outside), strict=True)))

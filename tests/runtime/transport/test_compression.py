@@ -29,7 +29,7 @@ def test_encoded_links_change_results_by_what_is_measured(
     assert encoding in {link.encoding for link in bundle.manifest.plan.links}
     reference = Reference(chain().SerializeToString())
     (sample,) = random_samples(bundle.manifest, 1, seed=3)
-    with bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(bundle, agents.tracker) as pipe:
         measured = pipe.compression_error(sample)
         against_reference = reference.compare(pipe.run(sample), sample)
     assert least < measured < most

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import zmq
 
+import tvmpipe
 from tests.runtime.processes import listening
 from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
@@ -63,7 +64,7 @@ def test_a_bounded_queue_holds_its_sender_back() -> None:
 def test_a_head_under_a_flood(chain_bundle: Bundle, agents: LocalCluster) -> None:
     """Of its ports one takes results and one how devices are; both are tried with both kinds of peer."""
     before = set(listening(os.getpid()))
-    with chain_bundle.connect(agents.tracker) as pipe:
+    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe:
         expected = pipe.run(X)["y"]
         resident = psutil.Process().memory_info().rss
         for port in set(listening(os.getpid())) - before:

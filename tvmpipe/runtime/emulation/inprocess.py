@@ -7,14 +7,11 @@ architecture and instruction set that this machine has can be loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
-from tvmpipe.manifest import PlanEntry
+from tvmpipe.bundle import Bundle
+from tvmpipe.manifest import Files, Manifest, PlanEntry
 from tvmpipe.runtime.device.stage import LoadedStage
 from tvmpipe.runtime.head.sample import Result, Sample, check_sample
-
-if TYPE_CHECKING:
-    from tvmpipe.bundle import Bundle
 
 
 class InProcess:
@@ -23,12 +20,12 @@ class InProcess:
     Samples are numbered as they come, and of devices that take turns the one computes whose turn it is.
     """
 
-    def __init__(self, bundle: Bundle, plan: PlanEntry) -> None:
-        self.manifest = bundle.manifest
+    def __init__(self, manifest: Manifest, files: Files, plan: PlanEntry) -> None:
+        self.manifest = manifest
         self.plan = plan
         self._count = 0
         self.stages = [
-            LoadedStage(entry, bundle.path_of(entry.library), [bundle.path_of(file) for file in entry.weight_files])
+            LoadedStage(entry, files.path_of(entry.library), [files.path_of(file) for file in entry.weight_files])
             for entry in plan.stages
         ]
 
@@ -57,4 +54,4 @@ class InProcess:
 
 def run_in_process(bundle: Bundle, plan: PlanEntry | None = None) -> InProcess:
     """Load a plan of the bundle, by default the one to start with."""
-    return InProcess(bundle, bundle.manifest.plan if plan is None else plan)
+    return InProcess(bundle.manifest, bundle, bundle.manifest.plan if plan is None else plan)

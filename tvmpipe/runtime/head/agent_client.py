@@ -6,22 +6,19 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
-from tvmpipe.manifest import FileEntry, StageEntry
+from tvmpipe.manifest import FileEntry, Files, StageEntry
 from tvmpipe.runtime.device.blob_store import Wanted, files_of
 from tvmpipe.runtime.device.device_manager import Claim
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.head.agent_facts import checked_facts
+from tvmpipe.runtime.head.options import Limits
 from tvmpipe.runtime.transport.address import format_address
 from tvmpipe.runtime.transport.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.transport.versions import difference, work_together
 from tvmpipe.units import format_duration, format_size
-
-if TYPE_CHECKING:
-    from tvmpipe.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +35,6 @@ _STATES = {
     "waiting": "ending what it computed before",
     "loading": "loading stages",
 }
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a device may take until its stages are ready: `start_s` to start its host and import TVM, and as much
-    again, besides the time to read the weights, to load; `connect_s` to be heard of here."""
-
-    start_s: float
-    connect_s: float
 
 
 class NoRoom(DeviceError):
@@ -122,20 +110,20 @@ class AgentControl:
                 float(answer["again_s"]),
             )
 
-    def send(self, bundle: Bundle, stages: Iterable[StageEntry], alive: Callable[[float], None]) -> int:
+    def send(self, files: Files, stages: Iterable[StageEntry], alive: Callable[[float], None]) -> int:
         """Send the libraries and weights that the device's store lacks. Returns the bytes sent.
 
         `alive` is called again and again meanwhile, with the seconds that the next step may take.
         """
-        files = {wanted: entry for stage in stages for wanted, entry in files_of(stage).items()}
+        entries = {wanted: entry for stage in stages for wanted, entry in files_of(stage).items()}
         prepare = self._function("tvmpipe.store_prepare")
         with self.session.guard("looking at what it has"):
-            answer = json.loads(str(prepare(json.dumps([one._asdict() for one in files]))))
+            answer = json.loads(str(prepare(json.dumps([one._asdict() for one in entries]))))
         self._refuse_on(answer.get("error"), "the stages' files")
         missing = [Wanted(**one) for one in answer["missing"]]
         for one in missing:
-            with self.session.guard(f"sending {files[one].path}", more_s=one.size_bytes / SLOWEST_UPLOAD_BPS):
-                self._send(bundle, files[one], one, alive)
+            with self.session.guard(f"sending {entries[one].path}", more_s=one.size_bytes / SLOWEST_UPLOAD_BPS):
+                self._send(files, entries[one], one, alive)
         return sum(one.size_bytes for one in missing)
 
     def open(
@@ -144,7 +132,7 @@ class AgentControl:
         spec: HostSpec,
         port: int,
         ready: Callable[[], bool],
-        patience: Patience,
+        limits: Limits,
         pause: Callable[[float], None],
         *,
         beside: bool = False,
@@ -173,7 +161,7 @@ class AgentControl:
                 raise DeviceError(f"device {device.name} cannot host its stages: {why}")
             if state["state"] == "ready" and ready():
                 return
-            self._check_patience(spec, state, patience)
+            self._check_limits(spec, state, limits)
             pause(poll_s)
             poll_s = min(_LONGEST_POLL_S, 1.1 * poll_s)  # each question costs a small device something
 
@@ -196,12 +184,12 @@ class AgentControl:
                 raise NoRoom(f"device {device.name} does not reach {peers} at the ports beside those in use")
             pause(_POLL_S)
 
-    def _check_patience(self, spec: HostSpec, state: dict[str, Any], patience: Patience) -> None:
+    def _check_limits(self, spec: HostSpec, state: dict[str, Any], limits: Limits) -> None:
         """Raise DeviceError, saying what was waited for, when the device has taken longer than it may."""
         took: dict[str, float] = state["took"]
         device = self.session.device
         if state["state"] == "ready":
-            if took["ready"] <= patience.connect_s:
+            if took["ready"] <= limits.connect_s:
                 return
             raise DeviceError(
                 f"device {device.name} has loaded its stages but cannot reach this head at "
@@ -209,10 +197,10 @@ class AgentControl:
             )
         if state["state"] == "loading":
             what, so_far_s = "loading", took["loading"]
-            allowed_s = patience.start_s + sum(stage.weight_bytes for stage in spec.stages) / _LOAD_BPS
+            allowed_s = limits.start_s + sum(stage.weight_bytes for stage in spec.stages) / _LOAD_BPS
         else:
             what, so_far_s = "starting", sum(took.get(phase, 0.0) for phase in ("starting", "importing", "waiting"))
-            allowed_s = patience.start_s
+            allowed_s = limits.start_s
         if so_far_s > allowed_s:
             parts = [
                 f"{_STATES[phase]} {format_duration(seconds)}" for phase, seconds in took.items() if seconds > 0.01
@@ -239,10 +227,10 @@ class AgentControl:
         with self.session.guard("giving it back"):
             _ask(self.session, {"do": "release", "claim": claim.model_dump()})
 
-    def _send(self, bundle: Bundle, file: FileEntry, one: Wanted, alive: Callable[[float], None]) -> None:
+    def _send(self, files: Files, file: FileEntry, one: Wanted, alive: Callable[[float], None]) -> None:
         append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("append", "commit"))
         size = _FIRST_CHUNK_BYTES
-        with bundle.path_of(file).open("rb") as stream:
+        with files.path_of(file).open("rb") as stream:
             while chunk := stream.read(size):
                 alive(0.0)
                 began = time.monotonic()

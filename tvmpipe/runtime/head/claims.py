@@ -12,14 +12,16 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.device.device_manager import LEASE_S, Claim
-from tvmpipe.runtime.head.agent_client import AgentControl, Patience
+from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.attempt import Attempt, for_each
+from tvmpipe.runtime.head.opened import OpenError
+from tvmpipe.runtime.head.options import Limits
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.rpc_session import RpcSession, open_session
 from tvmpipe.runtime.transport.tracker import Tracker
@@ -32,80 +34,6 @@ _RELEASE_S = 5.0
 _BACK_S = 3.0
 _ITSELF_S = 10.0  # for how long nothing but the same agent will do for one that was lost and is still registered
 _SLICE_S = 0.2
-
-
-class OpenError(Exception):
-    """A device that could not be opened, and why."""
-
-    def __init__(self, device: str, cause: TvmpipeError) -> None:
-        super().__init__(str(cause))
-        self.device = device
-        self.cause = cause
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long things may take: `connect_s` finding a device and dialling back, `wait_s` for one that is in use,
-    `timeout_s` a call to a device, `start_s` a device to start Python, import TVM, or load its stages."""
-
-    connect_s: float
-    wait_s: float
-    timeout_s: float
-    start_s: float = 120.0
-
-    @property
-    def patience(self) -> Patience:
-        return Patience(self.start_s, self.connect_s)
-
-
-class _Interruptible(Protocol):
-    def interrupt(self) -> None: ...
-
-
-class Attempt:
-    """Something that is done in one or more threads and can be given up from another."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._given_up = threading.Event()
-        self._why = ""
-        self._waits: list[_Interruptible] = []
-
-    def give_up(self, why: str) -> None:
-        """Its threads raise DeviceError with this, those that are not in a call at once."""
-        self._why = self._why or why
-        self._given_up.set()
-
-    def interrupt(self) -> None:
-        """End the calls that it waits in, too."""
-        with self._lock:
-            for one in self._waits:
-                one.interrupt()
-
-    @property
-    def given_up(self) -> bool:
-        return self._given_up.is_set()
-
-    def check(self) -> None:
-        if self._given_up.is_set():
-            raise DeviceError(self._why)
-
-    def pause(self, seconds: float) -> None:
-        """Wait."""
-        if self._given_up.wait(seconds):
-            raise DeviceError(self._why)
-
-    @contextlib.contextmanager
-    def waits_on(self, one: _Interruptible) -> Iterator[None]:
-        """`one` is what may have to be interrupted."""
-        with self._lock:
-            self._waits.append(one)
-        try:
-            self.check()
-            yield
-        finally:
-            with self._lock:
-                self._waits.remove(one)
 
 
 @dataclass
@@ -351,39 +279,6 @@ class Claims:
             finally:
                 session.close()
         self.released(device.name)
-
-
-def for_each(
-    devices: Iterable[DeviceEntry], work: Callable[[DeviceEntry], None], attempt: Attempt | None = None
-) -> None:
-    """Do `work` for all devices at the same time; raises OpenError for the first that failed.
-
-    The others are then given up with the attempt, if there is one. Daemon threads, unlike an executor's: a device that
-    hangs must not keep the process from ending.
-    """
-    failed: list[tuple[str, Exception]] = []
-
-    def guarded(device: DeviceEntry) -> None:
-        try:
-            work(device)
-        except Exception as error:  # noqa: BLE001  # raised again below
-            failed.append((device.name, error))
-            if attempt is not None:
-                attempt.give_up(f"device {device.name} failed")
-
-    threads = [threading.Thread(target=guarded, args=(device,), daemon=True) for device in devices]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        name, error = failed.pop(0)
-        failed.clear()  # what refers to itself keeps its frames, and sessions in them
-        if isinstance(error, OpenError):
-            raise error
-        if isinstance(error, TvmpipeError):
-            raise OpenError(name, error) from error
-        raise error
 
 
 def _order(device: DeviceEntry) -> tuple[str, str]:

@@ -5,34 +5,26 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
+from tvmpipe.bundle import Bundle, load
 from tvmpipe.errors import InputError
-from tvmpipe.runtime.head.deployer import Limits
+from tvmpipe.manifest import Files, Manifest, PlanEntry
+from tvmpipe.runtime.head.deployer import Deployer
+from tvmpipe.runtime.head.options import ConnectOptions, Limits
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.security.keys import ClusterKey
 
-if TYPE_CHECKING:
-    from tvmpipe.bundle import Bundle
-
 logger = logging.getLogger(__name__)
 
-RECOVER_S = 60.0  # with failover: how long nothing may run before the pipeline fails
-PATIENCE_S = 10.0  # without: a wireless link that drops, or a stage host that starts again
 _MESSAGE_S = 60e-6  # what receiving a batch, handing it on and sending it costs a host (`benchmarks.executor`)
 _MESSAGE_SHARE = 0.04  # of a period
 _LARGEST_BATCH = 16
 
 
-def default_batch(period_s: float) -> int:
-    """Samples that travel together so that a host spends little of each period on messages, however short it is."""
-    wanted = _MESSAGE_S / (_MESSAGE_SHARE * period_s) if period_s > 0 else math.inf
-    return int(min(_LARGEST_BATCH, max(1, math.ceil(wanted))))
-
-
 def connect(
-    bundle: Bundle,
+    bundle: Bundle | str | Path,
     tracker: str,
     *,
     inflight: int | None = None,
@@ -47,41 +39,76 @@ def connect(
     trace: bool = False,
     event_log: str | Path | None = None,
 ) -> Pipeline:
-    """Put a bundle on its devices; see `Bundle.connect`."""
-    if recover_s is None:
-        recover_s = RECOVER_S if failover else PATIENCE_S
-    if failover and len(bundle.manifest.plans) == 1:
+    """Request a bundle's devices from a tracker ("host:port"), have the stages hosted, return the pipeline.
+
+    `bundle` is one, or the path of one. `inflight` samples at most are in the pipeline at once, by default what the
+    plan says keeps every device busy; `batch` samples travel together, by default more than one where periods are so
+    short that each message would count (a sample that comes alone never waits for others). `wait_s` is how long to
+    wait for a device that somebody else has, `timeout_s` how long one stage may take, `connect_timeout_s` how long
+    finding a device may, and `start_timeout_s` how long one may start Python and import TVM, and as long again load
+    its stages. With `failover` the loss of a device moves the work to those that remain, where the bundle has a plan
+    for that; otherwise, and without `failover`, the device is waited for. Nothing may run for `recover_s` at most, by
+    default 60 s with failover and 10 s without; 0 without failover makes every loss final.
+    `cluster_key` is the file that the agents have too, needed off loopback. `trace` has devices note what they
+    do when; `event_log` is a file for what the executor decided on, from which a run can be replayed.
+
+    Raises BundleError, TrackerError, DeviceUnavailableError, DeviceError, InputError.
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else load(bundle)
+    options = ConnectOptions(
+        inflight=inflight,
+        batch=batch,
+        failover=failover,
+        limits=Limits(connect_timeout_s, wait_s, timeout_s, start_timeout_s, recover_s),
+        cluster_key=None if cluster_key is None else Path(cluster_key),
+        trace=trace,
+        event_log=None if event_log is None else Path(event_log),
+    )
+    return open_pipeline(loaded.manifest, loaded, tracker, options)
+
+
+def open_pipeline(manifest: Manifest, files: Files, tracker: str, options: ConnectOptions) -> Pipeline:
+    """As `connect`, for a manifest and the files that it lists."""
+    if options.failover and len(manifest.plans) == 1:
         logger.warning(
             "this bundle has no plan without one of its devices (`compile --failover` makes those that are possible): "
             "a device that is lost is waited for, at most %g s",
-            recover_s,
+            options.recover_s,
         )
-    plan = bundle.manifest.plan
-    with_devices = max(1, plan.inflight - plan.on_links)  # these have batches; links delay large ones no longer
-    if batch is None:
-        batch = default_batch(plan.predicted.period_s)
-        if inflight is not None:  # so few batches under way must still keep every device busy
-            batch = max(1, min(batch, (inflight - plan.on_links) // with_devices))
-    samples = inflight or with_devices * batch + plan.on_links
-    settings = Settings(
-        batch=batch,
-        max_batches=max(1, math.ceil(samples / batch)),
-        failover=failover,
-        timeout_s=timeout_s,
-        recover_s=recover_s,
-    )
-    key = None if cluster_key is None else ClusterKey.load(Path(cluster_key))
-    log = None if event_log is None else _open_log(Path(event_log))
+    key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
+    samples, settings = plan_settings(manifest.plan, options)
     return Pipeline(
-        bundle,
-        tracker,
+        manifest,
+        Deployer(manifest, files, tracker, key, options),
         inflight=samples,
         settings=settings,
-        limits=Limits(connect_timeout_s, wait_s, timeout_s, start_timeout_s),
         key=key,
-        trace=trace,
-        log=log,
+        log=None if options.event_log is None else _open_log(options.event_log),
     )
+
+
+def plan_settings(plan: PlanEntry, options: ConnectOptions) -> tuple[int, Settings]:
+    """How many samples may be in the pipeline at once, and how the executor behaves."""
+    with_devices = max(1, plan.inflight - plan.on_links)  # these have batches; links delay large ones no longer
+    batch = options.batch
+    if batch is None:
+        batch = default_batch(plan.predicted.period_s)
+        if options.inflight is not None:  # so few batches under way must still keep every device busy
+            batch = max(1, min(batch, (options.inflight - plan.on_links) // with_devices))
+    samples = options.inflight or with_devices * batch + plan.on_links
+    return samples, Settings(
+        batch=batch,
+        max_batches=max(1, math.ceil(samples / batch)),
+        failover=options.failover,
+        timeout_s=options.limits.timeout_s,
+        recover_s=options.recover_s,
+    )
+
+
+def default_batch(period_s: float) -> int:
+    """Samples that travel together so that a host spends little of each period on messages, however short it is."""
+    wanted = _MESSAGE_S / (_MESSAGE_SHARE * period_s) if period_s > 0 else math.inf
+    return int(min(_LARGEST_BATCH, max(1, math.ceil(wanted))))
 
 
 def _open_log(path: Path) -> TextIO:

@@ -9,36 +9,31 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvmpipe.errors import DeviceError, DeviceLostError
-from tvmpipe.manifest import DeviceEntry, PlanEntry, StageEntry
+from tvmpipe.manifest import DeviceEntry, Files, Manifest, PlanEntry, StageEntry
 from tvmpipe.process import user_name
 from tvmpipe.runtime.device.device_manager import LEASE_S, Claim
 from tvmpipe.runtime.device.ports import hold_port
 from tvmpipe.runtime.device.spec import HostSpec, Opening, host_spec
 from tvmpipe.runtime.head.agent_client import AgentControl, NoRoom
-from tvmpipe.runtime.head.claims import Attempt, Claims, Limits, OpenError, Reached, for_each
+from tvmpipe.runtime.head.attempt import Attempt, for_each
+from tvmpipe.runtime.head.claims import Claims, Reached
+from tvmpipe.runtime.head.link_checks import check_links, check_reachable
+from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError
+from tvmpipe.runtime.head.options import ConnectOptions
 from tvmpipe.runtime.head.stock_server import RemoteStages, StockServer
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.address import (
     address_towards,
     format_address,
-    is_loopback,
-    own_addresses,
     parse_address,
-    resolve,
 )
 from tvmpipe.runtime.transport.rpc_session import RpcSession
 from tvmpipe.runtime.transport.sockets import Sockets
 
-if TYPE_CHECKING:
-    from tvmpipe.bundle import Bundle
-
 logger = logging.getLogger(__name__)
-
-__all__ = ["LEASE_S", "Limits", "NoRoomError", "OpenError", "Opened", "Opener"]
 
 _STOCK_PORTS = range(9400, 9600)
 _CLOSE_S = 10.0  # what may be under way is waited for so long
@@ -47,41 +42,22 @@ _UNDO_S = 2.0  # for an agent to be told that an opening failed
 _PREPARED_S = 5.0  # for an agent to take part in a change over
 
 
-class NoRoomError(OpenError):
-    """A device that cannot host a plan beside the running one."""
+class Deployer:
+    """Opens plans of one bundle, one after the other.
 
-
-@dataclass(frozen=True)
-class Opened:
-    """A plan on its devices: the session that its messages carry, and each stage link as HOST:PORT."""
-
-    plan: PlanEntry
-    session: str
-    links: Mapping[str, str]
-
-
-@dataclass
-class Opener:
-    """Opens plans of one bundle, one after the other. `heard` tells whether a device of a session has been heard of.
-
-    Attributes: `ports` those of the head's link and status sockets; `sent_bytes` what has been sent so far; `agents`
-    what each agent said of itself.
+    Attributes: `sent_bytes` what has been sent so far; `agents` what each agent said of itself.
     """
 
-    bundle: Bundle
-    tracker: str
-    key: ClusterKey | None
-    limits: Limits
-    max_batches: int
-    failover: bool
-    trace: bool
-    ports: tuple[int, int]
-    heard: Callable[[str, str], bool]
-    sent_bytes: int = 0
-    agents: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._claims = Claims(self.tracker, self.key, self.limits, Claim(token=secrets.token_hex(8), owner=_owner()))
+    def __init__(
+        self, manifest: Manifest, files: Files, tracker: str, key: ClusterKey | None, options: ConnectOptions
+    ) -> None:
+        self.sent_bytes = 0
+        self.agents: dict[str, dict[str, Any]] = {}
+        self._manifest = manifest
+        self._files = files
+        self._key = key
+        self._options = options
+        self._claims = Claims(tracker, key, options.limits, Claim(token=secrets.token_hex(8), owner=_owner()))
         self._stock: list[tuple[StockServer, RpcSession]] = []
         self._stock_ports = contextlib.ExitStack()
         self._changed = threading.Condition()
@@ -96,7 +72,7 @@ class Opener:
         with self._changed:
             return frozenset(self._sessions)
 
-    def open(self, plan: PlanEntry) -> Opened:
+    def open(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         """Have every stage of `plan` hosted. What was hosted before on these devices ends. Raises OpenError.
 
         What is being prepared is given up.
@@ -105,9 +81,9 @@ class Opener:
         with self._attempt("open", plan) as attempt:
             self._sessions_are(())
             self._end_stock()
-            return self._bring_up(plan, attempt, beside=False)
+            return self._bring_up(plan, head, attempt, beside=False)
 
-    def prepare(self, plan: PlanEntry) -> Opened:
+    def prepare(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         """Have every stage of `plan` hosted beside those of the plan that runs, which goes on.
 
         Raises NoRoomError when a device cannot host both, OpenError when one cannot be had or `open` is called.
@@ -115,7 +91,7 @@ class Opener:
         with self._attempt("prepare", plan) as attempt:
             if self._stock:
                 raise NoRoomError(plan.devices[0], NoRoom("a stock RPC server serves the running plan"))
-            return self._bring_up(plan, attempt, beside=True)
+            return self._bring_up(plan, head, attempt, beside=True)
 
     def activate(self, opened: Opened) -> None:
         """A prepared plan is the one that runs now: on its devices whatever ran before ends.
@@ -136,7 +112,7 @@ class Opener:
         """Whether a lost device can be had again."""
         attempt = Attempt()
         with self._registered(attempt, "back"):
-            return self._claims.back(self.bundle.manifest.device(device), attempt)
+            return self._claims.back(self._manifest.device(device), attempt)
 
     def close(self) -> None:
         """Give up what is under way, wait until it has ended, and give every device back that still answers."""
@@ -147,11 +123,11 @@ class Opener:
             if not self._changed.wait_for(lambda: not self._attempts, _CLOSE_S):
                 logger.warning("a device that hangs keeps an opening from ending")
         self._end_stock()
-        self._claims.give_back(self.bundle.manifest.devices)
+        self._claims.give_back(self._manifest.devices)
         self._claims.close()
 
-    def _bring_up(self, plan: PlanEntry, attempt: Attempt, *, beside: bool) -> Opened:
-        devices = [self.bundle.manifest.device(name) for name in plan.devices]
+    def _bring_up(self, plan: PlanEntry, head: HeadEnd, attempt: Attempt, *, beside: bool) -> Opened:
+        devices = [self._manifest.device(name) for name in plan.devices]
         reached: dict[str, Reached] = {}
         session = secrets.token_hex(8)
         with self._changed:
@@ -159,14 +135,16 @@ class Opener:
         try:
             self._claims.claim(devices, attempt, reached)
             links = {device.name: self._link(device, reached[device.name], beside=beside) for device in devices}
-            _check_links(plan, {name: link for name, link in links.items() if reached[name].agent is not None})
+            check_links(plan, {name: link for name, link in links.items() if reached[name].agent is not None})
             for_each(
                 devices,
-                lambda device: self._host(plan, device, reached[device.name], session, links, attempt, beside=beside),
+                lambda device: self._host(
+                    plan, head, device, reached[device.name], session, links, attempt, beside=beside
+                ),
                 attempt,
             )
             if beside:
-                _check_reachable(links)
+                check_reachable(links)
                 for_each(
                     devices, lambda device: self._wait_until_linked(reached[device.name], session, attempt), attempt
                 )
@@ -194,7 +172,7 @@ class Opener:
                 device.name,
             )
             port = self._stock_ports.enter_context(hold_port("127.0.0.1", _STOCK_PORTS))
-            host = "127.0.0.1" if self.key is None else _here(reached.session)
+            host = "127.0.0.1" if self._key is None else _here(reached.session)
             return format_address(host, port)
         self.agents[device.name] = reached.agent.facts
         serves = reached.agent.facts["host"] in ("waiting", "loading", "ready")
@@ -208,6 +186,7 @@ class Opener:
     def _host(
         self,
         plan: PlanEntry,
+        head: HeadEnd,
         device: DeviceEntry,
         reached: Reached,
         session: str,
@@ -221,13 +200,13 @@ class Opener:
             session=session,
             owner=self._claims.mine.owner,
             links=dict(links),
-            head_link=format_address(here, self.ports[0]),
-            head_status=format_address(here, self.ports[1]),
+            head_link=format_address(here, head.link_port),
+            head_status=format_address(here, head.status_port),
             lease_s=LEASE_S,
-            max_batches=self.max_batches,
-            trace=self.trace,
+            max_batches=head.max_batches,
+            trace=self._options.trace,
         )
-        spec = host_spec(self.bundle.manifest, plan, device.name, opening)
+        spec = host_spec(self._manifest, plan, device.name, opening)
         if reached.agent is None:
             self._host_here(spec, reached, links[device.name])
             return
@@ -244,22 +223,22 @@ class Opener:
                 self._claims.mine,
                 spec,
                 parse_address(links[device.name], "link")[1] if own else agent.facts["link_port"],
-                lambda: self.heard(session, device.name),
-                self.limits.patience,
+                lambda: head.heard(session, device.name),
+                self._options.limits,
                 attempt.pause,
                 beside=beside,
             )
 
         files = [*spec.stages, *self._spare(device.name)]
         with attempt.waits_on(reached.session):
-            self._count(agent.send(self.bundle, files, alive))
+            self._count(agent.send(self._files, files, alive))
             try:
                 load()
             except (DeviceLostError, NoRoom):
                 raise
             except DeviceError:
                 # What it finds damaged it removes from its store; then there is something to send again.
-                sent_bytes = agent.send(self.bundle, files, alive)
+                sent_bytes = agent.send(self._files, files, alive)
                 if not sent_bytes:
                     raise
                 logger.warning("device %s lacked files, or had damaged ones; they were sent again", device.name)
@@ -269,7 +248,7 @@ class Opener:
     def _wait_until_linked(self, reached: Reached, session: str, attempt: Attempt) -> None:
         assert reached.agent is not None
         with attempt.waits_on(reached.session):
-            reached.agent.wait_until_linked(self._claims.mine, session, self.limits.connect_s, attempt.pause)
+            reached.agent.wait_until_linked(self._claims.mine, session, self._options.limits.connect_s, attempt.pause)
 
     def _undo(self, reached: Mapping[str, Reached], session: str, *, beside: bool) -> None:
         """After a failed opening: what was prepared ends; without failover nobody needs the devices any more."""
@@ -282,11 +261,11 @@ class Opener:
             with contextlib.suppress(DeviceError):  # it is gone
                 if beside:
                     agent.discard(self._claims.mine, session)
-                elif not self.failover:
+                elif not self._options.failover:
                     agent.release(self._claims.mine)
                     self._claims.released(device.name)
 
-        for_each([self.bundle.manifest.device(name) for name in reached], undo)
+        for_each([self._manifest.device(name) for name in reached], undo)
 
     def _tell(self, opened: Opened, attempt: Attempt, say: Callable[[AgentControl], None]) -> None:
         """Tell the devices of a prepared plan something, those that answer."""
@@ -305,7 +284,7 @@ class Opener:
                 for one in reached.values():
                     one.session.close()
 
-        for_each([self.bundle.manifest.device(name) for name in opened.plan.devices], tell)
+        for_each([self._manifest.device(name) for name in opened.plan.devices], tell)
 
     @contextlib.contextmanager
     def _attempt(self, name: str, plan: PlanEntry) -> Iterator[Attempt]:
@@ -352,13 +331,13 @@ class Opener:
 
     def _spare(self, device: str) -> Iterable[StageEntry]:
         """With failover, what the device would need for any other plan is brought now, while there is time."""
-        plans = self.bundle.manifest.plans if self.failover else ()
+        plans = self._manifest.plans if self._options.failover else ()
         return (stage for plan in plans for stage in plan.stages if stage.device == device)
 
     def _host_here(self, spec: HostSpec, reached: Reached, link: str) -> None:
-        runner = RemoteStages(reached.session, self.bundle, spec.stages)
+        runner = RemoteStages(reached.session, self._files, spec.stages)
         self._count(runner.sent_bytes)
-        server = StockServer(spec, runner, lambda: Sockets(self.key), parse_address(link, "link"))
+        server = StockServer(spec, runner, lambda: Sockets(self._key), parse_address(link, "link"))
         self._stock.append((server, reached.session))
 
     def _count(self, sent_bytes: int) -> None:
@@ -371,33 +350,6 @@ class Opener:
             server.stop()
         self._stock.clear()
         self._stock_ports.close()
-
-
-def _check_reachable(links: Mapping[str, str]) -> None:
-    """Whether this machine reaches the links of a prepared plan, some at ports that were not used before."""
-    for device, link in links.items():
-        try:
-            socket.create_connection(parse_address(link, "link"), timeout=_PREPARED_S).close()
-        except OSError as error:
-            why = NoRoom(f"the link port {link} of device {device} cannot be reached: {error.strerror or error}")
-            raise NoRoomError(device, why) from None
-
-
-def _check_links(plan: PlanEntry, links: Mapping[str, str]) -> None:
-    """Raises OpenError when a device would be sent to at a loopback address by one on another machine."""
-    hosts = {name: resolve(parse_address(link, "link")[0]) for name, link in links.items()}
-    if len({is_loopback(host) for host in hosts.values()}) < 2:
-        return
-    here = own_addresses()
-    for link in plan.links:
-        there, receiver = hosts.get(link.sender), hosts.get(link.receiver)
-        if there is None or receiver is None or not is_loopback(receiver) or is_loopback(there) or there in here:
-            continue
-        cause = DeviceError(
-            f"device {link.receiver} is at {receiver}, which to device {link.sender} at {there} is itself: start the "
-            f"agent of {link.receiver} with --host 0.0.0.0 or with the address that the others have for its machine"
-        )
-        raise OpenError(link.receiver, cause)
 
 
 def _here(session: RpcSession) -> str:

@@ -24,9 +24,9 @@ from tvmpipe.runtime.device.heartbeat import Status
 from tvmpipe.runtime.device.hosting import queue_length
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head import events
-from tvmpipe.runtime.head.deployer import NoRoomError, Opened, Opener, OpenError
 from tvmpipe.runtime.head.events import Event, Failure
 from tvmpipe.runtime.head.input_sender import Feeds
+from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError, PlanDeployer
 from tvmpipe.runtime.head.sample import Result
 from tvmpipe.runtime.head.state_machine import LINGER_S, Machine, Settings
 from tvmpipe.runtime.head.telemetry import Telemetry
@@ -69,10 +69,11 @@ class Head:
         manifest: Manifest,
         settings: Settings,
         key: ClusterKey | None,
-        make_opener: Callable[[tuple[int, int], Callable[[str, str], bool]], Opener],
+        deployer: PlanDeployer,
         callbacks: Callbacks,
         log: TextIO | None = None,
     ) -> None:
+        self.deployer = deployer
         self.telemetry = Telemetry(manifest)
         self.cause: TvmpipeError | None = None
         self._manifest = manifest
@@ -86,7 +87,7 @@ class Head:
         self._opened: Opened | None = None
         self._prepared: Opened | None = None
         self._device_of = {stage.name: stage.device for plan in manifest.plans for stage in plan.stages}
-        self._openers: list[threading.Thread] = []
+        self._deploying: list[threading.Thread] = []
         self._wanted: tuple[str, ...] = ()
         self._specs = {
             value: (spec.shape, np.dtype(spec.dtype))
@@ -109,7 +110,7 @@ class Head:
         self._awake = False
         self._waking = threading.Lock()
         self._stopped = threading.Event()
-        self.opener = make_opener((results_port, status_port), self.telemetry.heard)
+        self._end = HeadEnd(results_port, status_port, settings.max_batches, self.telemetry.heard)
         self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
         self._prober = threading.Thread(target=self._probe, name="tvmpipe-prober", daemon=True)
 
@@ -138,8 +139,8 @@ class Head:
         self._post(events.Closed(time.monotonic()))
         self._stopped.set()
         self._thread.join()
-        self.opener.close()
-        for thread in (self._prober, *self._openers):
+        self.deployer.close()
+        for thread in (self._prober, *self._deploying):
             thread.join(timeout=_JOIN_S)
         with self._waking:
             # Who is still at work writes into nothing, rather than into a file that got the same descriptor.
@@ -234,7 +235,7 @@ class Head:
 
         def work() -> None:
             try:
-                opened = self.opener.open(plan)
+                opened = self.deployer.open(plan, self._end)
             except OpenError as error:
                 self.cause = error.cause
                 lost = events.DeviceLost(one.epoch, error.device, str(error), time.monotonic())
@@ -256,7 +257,7 @@ class Head:
 
         def work() -> None:
             try:
-                prepared = self.opener.prepare(plan)
+                prepared = self.deployer.prepare(plan, self._end)
             except NoRoomError as error:
                 failed(error.device, error, room=False)
             except OpenError as error:
@@ -276,11 +277,11 @@ class Head:
         self._prepared = None
         self._feeds.disconnect()
         self._connect(one.epoch, prepared)
-        self._begin(lambda: self.opener.activate(prepared))
+        self._begin(lambda: self.deployer.activate(prepared))
 
     def _begin(self, work: Callable[[], None]) -> None:
         """Do something with the devices in a thread of its own."""
-        self._openers = [thread for thread in self._openers if thread.is_alive()]
+        self._deploying = [thread for thread in self._deploying if thread.is_alive()]
 
         def guarded() -> None:
             try:
@@ -288,8 +289,8 @@ class Head:
             except OpenError as error:
                 logger.info("devices were not told: %s", error)  # closing; what they host ends with its lease
 
-        thread = threading.Thread(target=guarded, name="tvmpipe-opener", daemon=True)
-        self._openers.append(thread)
+        thread = threading.Thread(target=guarded, name="tvmpipe-deployer", daemon=True)
+        self._deploying.append(thread)
         thread.start()
 
     def _connect(self, epoch: int, opened: Opened) -> None:
@@ -363,7 +364,7 @@ class Head:
     def _take_status(self, identity: bytes, status: Status) -> None:
         now = time.monotonic()
         opening = self._opened.session if self._opened is not None else None
-        if status.session == opening or status.session in self.opener.sessions or self._machine.phase == "opening":
+        if status.session == opening or status.session in self.deployer.sessions or self._machine.phase == "opening":
             whole = status.session == opening
             answer = json.dumps({"sent_s": status.sent_s, "head_s": time.time(), "open": whole}).encode()
             self._statuses.send_multipart([identity, answer], zmq.NOBLOCK)
@@ -395,7 +396,7 @@ class Head:
                 self._connect(event.epoch, extra)
             elif isinstance(event, events.Prepared):
                 if not self._machine.prepares(event.epoch):
-                    self._begin(functools.partial(self.opener.discard, extra))
+                    self._begin(functools.partial(self.deployer.discard, extra))
                     continue
                 self._prepared = extra
             self._handle(event)
@@ -409,5 +410,5 @@ class Head:
         """Look for lost devices, again and again."""
         while not self._stopped.wait(_PROBE_S):
             for device in self._wanted:
-                if not self._stopped.is_set() and self.opener.back(device):
+                if not self._stopped.is_set() and self.deployer.back(device):
                     self._post(events.Returned(device, time.monotonic()))

@@ -9,7 +9,7 @@ import zmq
 
 from tvmpipe.manifest import HEAD, Encoding, Manifest, Turn
 from tvmpipe.runtime.device.spec import receivers_of
-from tvmpipe.runtime.head.deployer import Opened
+from tvmpipe.runtime.head.opened import Opened
 from tvmpipe.runtime.head.sample import Result
 from tvmpipe.runtime.transport import wire
 from tvmpipe.runtime.transport.address import parse_address

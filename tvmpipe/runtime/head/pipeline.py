@@ -6,32 +6,30 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, StageError
+from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head.callbacks import CallbackRunner, ResultFuture, check_process
-from tvmpipe.runtime.head.deployer import Limits, Opener
 from tvmpipe.runtime.head.events import Failure
 from tvmpipe.runtime.head.head import Callbacks, Head
+from tvmpipe.runtime.head.opened import PlanDeployer
 from tvmpipe.runtime.head.sample import Result, Sample, check_sample
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.head.streams import stream, stream_async
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.tensors import random_tensor
 
-if TYPE_CHECKING:
-    from tvmpipe.bundle import Bundle
-
 
 class Pipeline:
-    """A bundle on its devices. Made by `Bundle.connect`; a context manager; safe to use from several threads.
+    """A bundle on its devices. Made by `connect`; a context manager; safe to use from several threads.
 
     After a device is lost, what was in flight is computed again: with failover by the devices that are left, without
     it once the device is back. Where neither happens in time every sample in flight fails with a DeviceLostError, and
@@ -40,17 +38,15 @@ class Pipeline:
 
     def __init__(
         self,
-        bundle: Bundle,
-        tracker: str,
+        manifest: Manifest,
+        deployer: PlanDeployer,
         *,
         inflight: int,
         settings: Settings,
-        limits: Limits,
-        key: ClusterKey | None,
-        trace: bool,
-        log: TextIO | None,
+        key: ClusterKey | None = None,
+        log: TextIO | None = None,
     ) -> None:
-        self.manifest = bundle.manifest
+        self.manifest = manifest
         self.inflight = inflight
         self._slots = threading.BoundedSemaphore(inflight)
         self._lock = threading.Lock()
@@ -63,11 +59,8 @@ class Pipeline:
         self._failure: Failure | None = None
         self._closed = False
 
-        def opener(ports: tuple[int, int], heard: Callable[[str, str], bool]) -> Opener:
-            return Opener(bundle, tracker, key, limits, settings.max_batches, settings.failover, trace, ports, heard)
-
         callbacks = Callbacks(self._answer, self._fail, self._phase_changed, self._runner.tick, self._crashed)
-        self._head = Head(bundle.manifest, settings, key, opener, callbacks, log)
+        self._head = Head(manifest, settings, key, deployer, callbacks, log)
         self._head.start()
         self._wait_until_open()
 
@@ -82,12 +75,12 @@ class Pipeline:
     @property
     def sent_bytes(self) -> int:
         """Bytes of libraries and weights sent to the devices so far."""
-        return self._head.opener.sent_bytes
+        return self._head.deployer.sent_bytes
 
     @property
     def agents(self) -> Mapping[str, Mapping[str, Any]]:
         """What each device that runs a tvmpipe agent said of itself; stock RPC servers are not in it."""
-        return self._head.opener.agents
+        return self._head.deployer.agents
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -9,22 +9,19 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tvm
 from numpy.typing import NDArray
 from safetensors import safe_open
 from tvm import relax
 
-from tvmpipe.manifest import StageEntry
+from tvmpipe.manifest import Files, StageEntry
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.transport.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.transport.sockets import Sockets
-
-if TYPE_CHECKING:
-    from tvmpipe.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +38,14 @@ class _RemoteStage:
 class RemoteStages:
     """Stages loaded over a session; what `LoadedStages` is for an agent."""
 
-    def __init__(self, session: RpcSession, bundle: Bundle, stages: Sequence[StageEntry]) -> None:
+    def __init__(self, session: RpcSession, files: Files, stages: Sequence[StageEntry]) -> None:
         self._session = session
         self._stages: dict[str, _RemoteStage] = {}
         self.sent_bytes = 0
         for stage in stages:
             more_s = stage.weight_bytes / SLOWEST_UPLOAD_BPS
             with session.guard(f"loading stage {stage.name}", stage=stage.name, more_s=more_s):
-                self._stages[stage.name] = self._load(bundle, stage)
+                self._stages[stage.name] = self._load(files, stage)
 
     def run(self, stage: str, batch: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs of a stage; raises DeviceLostError."""
@@ -60,18 +57,18 @@ class RemoteStages:
             loaded.machine.invoke_stateful("main")
             return [tensor.numpy() for tensor in loaded.machine.get_outputs("main")]
 
-    def _load(self, bundle: Bundle, stage: StageEntry) -> _RemoteStage:
+    def _load(self, files: Files, stage: StageEntry) -> _RemoteStage:
         remote = self._session.remote
         cpu = remote.cpu()
-        path = bundle.path_of(stage.library)
+        path = files.path_of(stage.library)
         name = f"{stage.library.sha256}.so"
         remote.upload(bytearray(path.read_bytes()), name)
         machine = relax.VirtualMachine(remote.load_module(name), cpu)
         self.sent_bytes += path.stat().st_size + stage.weight_bytes
         inputs = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype, cpu) for t in stage.inputs)
-        return _RemoteStage(machine, inputs, self._weights(bundle, stage, cpu))
+        return _RemoteStage(machine, inputs, self._weights(files, stage, cpu))
 
-    def _weights(self, bundle: Bundle, stage: StageEntry, cpu: Any) -> tuple[Any, ...]:
+    def _weights(self, files: Files, stage: StageEntry, cpu: Any) -> tuple[Any, ...]:
         """The weights as one object on the device, made from TVM's tensor cache there."""
         if not stage.weight_names:
             return ()
@@ -79,7 +76,7 @@ class RemoteStages:
         place = {name: position for position, name in enumerate(stage.weight_names)}
         update = remote.get_function("vm.builtin.tensor_cache.update")
         for entry in stage.weight_files:
-            with safe_open(bundle.path_of(entry), framework="numpy") as file:
+            with safe_open(files.path_of(entry), framework="numpy") as file:
                 for name in file.keys():  # noqa: SIM118  # not a mapping
                     if name in place:
                         array = file.get_tensor(name)

@@ -1,0 +1,52 @@
+"""What a user may ask of a pipeline: how long things may take, how much is under way, what happens on a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RECOVER_S = 60.0  # with failover: how long nothing may run before the pipeline fails
+RECONNECT_S = 10.0  # without: a wireless link that drops, or a stage host that starts again
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long things may take, in seconds.
+
+    Attributes: `connect_s` finding a device, and its reaching this machine; `wait_s` for a device that another head
+    has; `timeout_s` one stage for a batch, and one call to a device; `start_s` a device to start Python and import
+    TVM, and as long again, besides the time to read the weights, to load its stages; `recover_s` the longest that
+    nothing may run after a loss, None: 60 with failover and 10 without.
+    """
+
+    connect_s: float = 10.0
+    wait_s: float = 10.0
+    timeout_s: float = 60.0
+    start_s: float = 120.0
+    recover_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ConnectOptions:
+    """How a bundle is put on its devices; `connect` says what each of these means.
+
+    Attributes: `inflight` samples in the pipeline at once, None: what keeps every device busy; `batch` samples that
+    travel together, None: as many as the period asks for; `failover` whether to go on without a lost device;
+    `cluster_key` the key file of the cluster; `trace` whether devices note what they do when; `event_log` a file for
+    the events that the executor decided on.
+    """
+
+    inflight: int | None = None
+    batch: int | None = None
+    failover: bool = False
+    limits: Limits = field(default_factory=Limits)
+    cluster_key: Path | None = None
+    trace: bool = False
+    event_log: Path | None = None
+
+    @property
+    def recover_s(self) -> float:
+        """`limits.recover_s`, or what stands for None."""
+        if self.limits.recover_s is not None:
+            return self.limits.recover_s
+        return RECOVER_S if self.failover else RECONNECT_S
