@@ -31,7 +31,7 @@ from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Expected, compare, worst
-from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.reference.results import Reference
 from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
@@ -64,11 +64,9 @@ def model_file(name: str, folder: Path) -> tuple[Path, dict[str, list[int]]]:
 
 def too_small_each(model: Path, shapes: dict[str, list[int]]) -> Cluster:
     """Three devices of different targets, none of which can hold the model."""
-    from tvmpipe.build import prepare
     from tvmpipe.passes.graph.stages import activation_bytes, derive_stages
 
-    graph = run_passes(prepare(model, Cluster((), {}), shapes=shapes), FRONT).graph
-    assert graph is not None
+    graph = driver.front(model, shapes=shapes).graph
     weights = graph.all_weight_bytes
     largest = max(primitive.weight_bytes for primitive in graph.primitives)
     (alone,) = derive_stages(graph, dict.fromkeys(graph.by_name(), "d0"))

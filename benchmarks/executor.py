@@ -43,11 +43,9 @@ def idle_bundle() -> Bundle:
     """The model with each node on a device of its own."""
     names = [f"d{i}" for i in range(STAGES)]
     cluster = parse_cluster("".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in names))
-    from tvmpipe.build import prepare
-    from tvmpipe.passes.driver import FRONT, run_passes
+    from tvmpipe.passes import driver
 
-    graph = run_passes(prepare(idle_model(), cluster), FRONT).graph
-    assert graph is not None
+    graph = driver.front(idle_model()).graph
     pins = dict(zip(graph.by_name(), names, strict=True))
     return tvmpipe.build(idle_model(), cluster, pins=pins)
 

@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
@@ -35,16 +35,17 @@ from benchmarks.cost_model import RESULTS
 from benchmarks.emulated import cluster_of
 from benchmarks.kernels import model_file, processor
 from benchmarks.running import Running
-from tvmpipe.build import prepare
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
-from tvmpipe.passes.base import CompileState, required
-from tvmpipe.passes.driver import COMPILE, FRONT, run_passes
+from tvmpipe.passes import driver
+from tvmpipe.passes.driver import Compiled, Fused
 from tvmpipe.passes.graph.primitive_features import works_of
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.evaluate import price_stages
 from tvmpipe.reference.results import Reference
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.cost.model import CostModel
+from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.targets.store.profile_store import ProfileStore, identity, shipped, tvm_version
 from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
@@ -100,9 +101,9 @@ class Row:
         return self.predicted_latency_s / self.latency_s - 1
 
 
-def compiled(front: CompileState, cost_model: CostModel) -> CompileState:
+def compiled(fused: Fused, cluster: Cluster, cost_model: CostModel) -> Compiled:
     """Planned with these costs, and compiled."""
-    return run_passes(replace(front, options=replace(front.options, cost_model=cost_model)), COMPILE[len(FRONT) :])
+    return driver.compile(driver.plan(fused, cluster, BuildOptions(time_limit_s=PLAN_S, cost_model=cost_model)))
 
 
 class Pair:
@@ -113,20 +114,16 @@ class Pair:
 
     def __init__(self, path: Path, model: str, name: str, store: ProfileStore) -> None:
         cluster = cluster_of(name)
-        front = run_passes(prepare(path, cluster, time_limit_s=PLAN_S), FRONT)
-        assert front.graph is not None
-        works = works_of(front.graph, front.module)
+        fused = driver.front(path)
+        works = works_of(fused.graph, fused.module)
         costs = LearnedCost([store])
-        blind = compiled(front, costs.without({work.key for work in works}))
-        known = compiled(front, costs)
-        assert blind.plan is not None
-        assert known.plan is not None
-        assert known.costs is not None
+        blind = compiled(fused, cluster, costs.without({work.key for work in works}))
+        known = compiled(fused, cluster, costs)
         self.path, self.model, self.name, self.cluster, self.profiles = path, model, name, cluster, store.folder
         states = (blind,) if blind.plan.placement == known.plan.placement else (blind, known)
-        self.bundles = [required(state.bundle, "bundle") for state in states]
+        self.bundles = [state.bundle for state in states]
         self.said = blind.plan
-        self.known = price_stages(front.graph, known.costs, cluster, blind.plan.stages)
+        self.known = price_stages(fused.graph, known.costs, cluster, blind.plan.stages)
         self.timed = {identity(w.key, SCHEDULE_VERSION, tvm_version()) for w in works if w.key and not w.view}
         self.measured = self.timed & {row.key for row in store.read(cluster.devices[0].target, 1)}
         self.periods: list[tuple[float, ...]] = []

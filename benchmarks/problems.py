@@ -19,15 +19,18 @@ import onnx
 import tvmpipe
 from benchmarks.models import MODELS
 from benchmarks.structures import STRUCTURES
-from tvmpipe.passes.base import Objective
+from tvmpipe.passes.graph.primitive_features import works_of
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph, extract_graph
+from tvmpipe.passes.options import Objective
 from tvmpipe.passes.placement.problem import Problem
-from tvmpipe.passes.planning.cost_table import Cost, CostTable
+from tvmpipe.passes.planning.cost_table import CostTable, price_table
+from tvmpipe.passes.planning.default_cost import default_cost
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
 from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Cluster
+from tvmpipe.targets.store.profile_store import default_store
 
 NAMES = (*MODELS, *STRUCTURES, *LIGHT_MODELS)
 
@@ -76,11 +79,8 @@ def _work(primitive: Primitive) -> Work:
 
 
 def _costs(graph: PrimitiveGraph, cluster: Cluster) -> CostTable:
-    from tvmpipe.build import prepare
 
-    costs = Cost().apply(replace(prepare(None, cluster), graph=graph)).costs
-    assert costs is not None
-    return costs
+    return price_table(works_of(graph, None), cluster, default_cost(default_store()))[0]
 
 
 @cache
@@ -107,7 +107,12 @@ def _model(name: str) -> onnx.ModelProto:
 def _sources() -> str:
     """A hash of everything that decides what a model becomes."""
     package, here = Path(tvmpipe.__file__).parent, Path(__file__).parent
-    files = [here / "problems.py", here / "models.py", here / "structures.py", package / "seeded.py"]
+    files = [
+        here / "problems.py",
+        here / "models.py",
+        here / "structures.py",
+        package / "reference" / "seeded_models.py",
+    ]
     files += [path for path in sorted((package / "passes").rglob("*.py")) if "placement" not in path.parts]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
@@ -116,8 +121,7 @@ def fuse(model: onnx.ModelProto) -> Fused:
     """Run the front end on a model, and note what `FuseOps` made of which operators."""
     import tvm
 
-    from tvmpipe.build import prepare
-    from tvmpipe.passes.driver import FRONT, run_passes
+    from tvmpipe.passes import driver
 
     after: list[Any] = []
 
@@ -128,8 +132,7 @@ def fuse(model: onnx.ModelProto) -> Fused:
                 after.append(module)
 
     with tvm.transform.PassContext(instruments=[Watch()]):
-        state = run_passes(prepare(model, Cluster((), {})), FRONT)
-    assert state.graph is not None
+        state = driver.front(model)
     operators, owner = _unfused(after[-1], state.signature, state.graph)
     return Fused(_plain(state.graph), _plain(operators), owner)
 

@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.models import MODELS
-from tvmpipe.build import prepare
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.passes.driver import COMPILE, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import parse_cluster
 from tvmpipe.targets.description.target import find_target
@@ -30,9 +29,7 @@ RUNS = 5
 def measure(model: onnx.ModelProto, target: str) -> tuple[float, float, float]:
     """(FLOPs, measured seconds, predicted seconds) of one sample on one thread, without transfers."""
     cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = 1\n')
-    state = run_passes(prepare(model, cluster), COMPILE)
-    assert state.bundle is not None
-    assert state.graph is not None
+    state = driver.compile(driver.plan(driver.front(model), cluster))
     sample = random_samples(state.bundle.manifest, 1, seed=0)[0]
     with run_in_process(state.bundle) as pipe:
         pipe.run(sample)

@@ -7,13 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.kernels import model_file
-from tvmpipe.build import prepare
-from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.passes.graph.primitive_features import works_of
 from tvmpipe.passes.workloads import Subject, distinct, subjects_of
 from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.targets.description.target import find_target
 from tvmpipe.targets.store.profile_store import ProfileStore
 
@@ -34,8 +32,7 @@ def suite_works() -> dict[str, dict[Work, int]]:
     found = {}
     with tempfile.TemporaryDirectory(prefix="tvmpipe-") as models:
         for name in SUITE:
-            state = run_passes(prepare(model_file(name, Path(models)), Cluster((), {})), FRONT)
-            assert state.graph is not None
+            state = driver.front(model_file(name, Path(models)))
             calls: dict[Work, int] = {}
             for primitive, work in zip(state.graph.primitives, works_of(state.graph, state.module), strict=True):
                 if work.key and not work.view and not primitive.constant:

@@ -11,7 +11,6 @@ import pytest
 import tvmpipe
 from tests.models import branchy, chain, save
 from tvmpipe.bundle import Bundle
-from tvmpipe.passes.base import CompileState
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 
 # Targets every x86-64 or aarch64 host can run; what differs is what a test needs to differ.
@@ -60,20 +59,17 @@ def chain_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def spread_plan(cluster_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[str]], Path]:
+def spread_plan(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, list[str]], Path]:
     """Writes a plan file that deals the primitives of a model to devices by a repeating pattern."""
-    from tvmpipe.build import prepare
-    from tvmpipe.passes.driver import FRONT, run_passes
+    from tvmpipe.passes import driver
 
     folder = tmp_path_factory.mktemp("plans")
-    fronts: dict[Path, CompileState] = {}
+    names: dict[Path, list[str]] = {}
 
     def write(model: Path, pattern: list[str]) -> Path:
-        if model not in fronts:
-            fronts[model] = run_passes(prepare(model, cluster_path), FRONT)
-        graph = fronts[model].graph
-        assert graph is not None
-        lines = [f"  {name}: {pattern[i % len(pattern)]}" for i, name in enumerate(graph.by_name())]
+        if model not in names:
+            names[model] = list(driver.front(model).graph.by_name())
+        lines = [f"  {name}: {pattern[i % len(pattern)]}" for i, name in enumerate(names[model])]
         path = folder / f"plan{len(list(folder.iterdir()))}.yaml"
         path.write_text("placement:\n" + "\n".join(lines) + "\n")
         return path

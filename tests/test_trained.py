@@ -48,11 +48,9 @@ def compile_and_run(
 
 def thirds(model: Path, cluster: Path, shapes: dict[str, list[int]], folder: Path) -> Path:
     """A plan that cuts the primitives into three consecutive parts."""
-    from tvmpipe.build import prepare
-    from tvmpipe.passes.driver import FRONT, run_passes
+    from tvmpipe.passes import driver
 
-    graph = run_passes(prepare(model, cluster, shapes=shapes), FRONT).graph
-    assert graph is not None
+    graph = driver.front(model, shapes=shapes).graph
     names = list(graph.by_name())
     devices = ["alpha", "beta", "gamma"]
     lines = [f"  {name}: {devices[3 * i // len(names)]}" for i, name in enumerate(names)]

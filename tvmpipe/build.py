@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ from tvmpipe.bundle import Bundle
 
 if TYPE_CHECKING:
     from tvmpipe.manifest import Encoding
-    from tvmpipe.passes.base import Objective
-    from tvmpipe.passes.driver import Progress
+    from tvmpipe.passes.monitor import Progress
+    from tvmpipe.passes.options import Objective
     from tvmpipe.targets.cost.model import CostModel
     from tvmpipe.targets.description.cluster import Cluster
 
@@ -61,80 +60,29 @@ def build(
 
     Raises ModelError, ClusterError, PlanError for bad input and InfeasibleError when nothing fits.
     """
-    from tvmpipe.passes.driver import COMPILE, run_passes
+    from tvmpipe.passes import driver
+    from tvmpipe.passes.monitor import Monitor
+    from tvmpipe.passes.options import BuildOptions
     from tvmpipe.runtime.security.keys import ClusterKey
+    from tvmpipe.targets.description.cluster import Cluster, load_cluster
 
-    state = prepare(
-        model,
-        cluster,
-        shapes=shapes,
-        dims=dims,
+    options = BuildOptions(
         objective=objective,
         time_limit_s=time_limit_s,
-        pins=pins,
-        plan=plan,
+        pins=pins or {},
+        plan=None if plan is None else Path(plan),
         replicate=replicate,
         failover=failover,
         compress=compress,
         robust=robust,
-        profiles=profiles,
+        profiles=None if profiles is None else Path(profiles),
         cost_model=cost_model,
-    )
-    options = replace(
-        state.options,
         records=None if records is None else Path(records),
         tune=tune,
         tracker=tracker,
         cluster_key=None if cluster_key is None else ClusterKey.load(Path(cluster_key)),
     )
-    state = replace(state, options=options)
-    state = run_passes(state, COMPILE, progress=progress, dump=None if dump is None else Path(dump))
-    assert state.bundle is not None
-    return state.bundle
-
-
-def prepare(
-    model: Any,
-    cluster: str | Path | Cluster,
-    *,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    dims: Mapping[str, int] | None = None,
-    objective: Objective = "throughput",
-    time_limit_s: float = 60.0,
-    pins: Mapping[str, str] | None = None,
-    plan: str | Path | None = None,
-    replicate: bool = False,
-    failover: bool = False,
-    compress: Encoding = "none",
-    robust: bool = False,
-    profiles: str | Path | None = None,
-    cost_model: CostModel | None = None,
-) -> Any:
-    """The `CompileState` that the passes start from; parameters as for `build`."""
-    from tvmpipe.passes.base import CompileState, Options
-    from tvmpipe.passes.planning.default_cost import default_cost
-    from tvmpipe.targets.description.cluster import Cluster, load_cluster
-    from tvmpipe.targets.store.link_times import with_measured_links
-    from tvmpipe.targets.store.profile_store import default_store
-
-    folder = default_store() if profiles is None else Path(profiles)
-    cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
-    cluster, notes = with_measured_links(cluster, folder)
-    return CompileState(
-        source=model,
-        cluster=cluster,
-        notes=tuple(notes),
-        options=Options(
-            objective=objective,
-            time_limit_s=time_limit_s,
-            shapes={name: tuple(int(d) for d in extents) for name, extents in (shapes or {}).items()},
-            dims={name: int(extent) for name, extent in (dims or {}).items()},
-            pins=dict(pins or {}),
-            plan_file=None if plan is None else Path(plan),
-            replicate=replicate,
-            failover=failover,
-            compress=compress,
-            robust=robust,
-            cost_model=cost_model or default_cost(folder),
-        ),
-    )
+    devices = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
+    monitor = Monitor(driver.COMPILE, progress, None if dump is None else Path(dump))
+    fused = driver.front(model, shapes, dims, monitor)
+    return driver.compile(driver.plan(fused, devices, options, monitor), monitor).bundle

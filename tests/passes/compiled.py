@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tvmpipe.build import prepare
-from tvmpipe.passes.driver import COMPILE, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import parse_cluster
@@ -97,9 +96,7 @@ def check(
     """
     cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = {threads}\n')
     with schedule_messages() as messages:
-        state = run_passes(prepare(model, cluster), COMPILE)
-    assert state.bundle is not None
-    assert state.graph is not None
+        state = driver.compile(driver.plan(driver.front(model), cluster))
     sample = sample_of(model) if sample is None else sample
     with run_in_process(state.bundle) as pipe:
         have = pipe.run(sample)

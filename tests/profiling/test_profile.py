@@ -13,13 +13,12 @@ from click.testing import CliRunner
 
 from tests.models import branchy
 from tests.targets.cost.synthetic import measurements
-from tvmpipe.build import prepare
 from tvmpipe.cli import cli
 from tvmpipe.errors import DeviceUnavailableError
+from tvmpipe.passes import driver
 from tvmpipe.passes import profile as profiling
-from tvmpipe.passes.driver import PLAN, run_passes
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.profile import profile
-from tvmpipe.passes.reports.report import report
 from tvmpipe.passes.workloads import Subject, subjects_of
 from tvmpipe.profiling.timing import Patience
 from tvmpipe.profiling.watch import loops_of
@@ -175,8 +174,8 @@ def test_on_a_device(tmp_path: Path, chain_path: Path, agents: LocalCluster) -> 
     assert facts is not None
     assert facts.peak_flops > 1e8
     assert facts.memory_bandwidth_bps > 1e8
-    state = run_passes(prepare(chain_path, one, cost_model=LearnedCost([store])), PLAN)
-    (shown,) = report(state)["devices"]
+    state = driver.plan(driver.front(chain_path), one, BuildOptions(cost_model=LearnedCost([store])))
+    (shown,) = state.report()["devices"]
     assert "profile" in shown["cost_source"]
     seconds = sum(row.network_s for row in store.read(device.target, 1))
     assert shown["compute_s"] > seconds
@@ -184,9 +183,8 @@ def test_on_a_device(tmp_path: Path, chain_path: Path, agents: LocalCluster) -> 
 
 def test_the_plan_says_what_nobody_measured(chain_path: Path) -> None:
     text = '[[device]]\nname = "pi"\ntarget = "pi4"\n'
-    state = run_passes(prepare(chain_path, cluster(text), cost_model=Roofline()), PLAN)
+    state = driver.plan(driver.front(chain_path), cluster(text), BuildOptions(cost_model=Roofline()))
     assert any("nobody has measured" in note and "pi" in note for note in state.notes)
-    assert state.costs is not None
     assert all(high > low for low, high in zip(state.costs.low_s["pi"], state.costs.high_s["pi"], strict=True))
 
 
@@ -194,8 +192,7 @@ def test_folder_of_profiles_is_used(tmp_path: Path, chain_path: Path) -> None:
     target = find_target("x86-64-v3")
     ProfileStore(tmp_path).add_all(target, 1, measurements(target, 1, 64))
     text = '[[device]]\nname = "desk"\ntarget = "x86-64-v3"\nthreads = 1\n'
-    state = run_passes(prepare(chain_path, cluster(text), profiles=tmp_path), PLAN)
-    assert state.costs is not None
+    state = driver.plan(driver.front(chain_path), cluster(text), BuildOptions(profiles=tmp_path))
     assert "xgboost" in state.costs.sources["desk"]
 
 

@@ -34,7 +34,7 @@ from tvmpipe.tensors import random_tensor
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
     from tvmpipe.manifest import Manifest
-    from tvmpipe.passes.driver import Progress
+    from tvmpipe.passes.monitor import Progress
     from tvmpipe.targets.description.target import TargetDescription
 
 Against = Literal["onnxruntime", "none"]
@@ -206,15 +206,15 @@ def _compile(
     progress: Progress | None,
 ) -> tuple[Bundle, dict[str, _Cost]]:
     """A bundle of one stage, as `tvmpipe compile` writes it, and what its functions cost."""
-    from tvmpipe.build import prepare
-    from tvmpipe.passes.driver import COMPILE, run_passes
+    from tvmpipe.passes import driver
+    from tvmpipe.passes.monitor import Monitor
     from tvmpipe.targets.description.cluster import Cluster, Device
 
     cluster = Cluster((Device("device", "device", target, threads, None),), {})
-    state = run_passes(prepare(path, cluster, shapes=shapes, dims=dims), COMPILE, progress=progress)
-    assert state.bundle is not None
-    assert state.graph is not None
-    return state.bundle, {one.function: _Cost(one.operators, one.flops) for one in state.graph.primitives}
+    monitor = Monitor(driver.COMPILE, progress)
+    planned = driver.plan(driver.front(path, shapes, dims, monitor), cluster, monitor=monitor)
+    bundle = driver.compile(planned, monitor).bundle
+    return bundle, {one.function: _Cost(one.operators, one.flops) for one in planned.graph.primitives}
 
 
 def _alternate(ours: _Worker, theirs: _Worker, runs: int, seconds: float) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
-from tvmpipe.build import build, prepare
+from tvmpipe.build import build
 from tvmpipe.bundle import check_target
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress
@@ -18,7 +18,7 @@ from tvmpipe.errors import InputError
 from tvmpipe.units import format_size
 
 if TYPE_CHECKING:
-    from tvmpipe.passes.base import CompileState
+    from tvmpipe.passes.driver import Planned
     from tvmpipe.passes.graph.primitives import PrimitiveGraph
 
 
@@ -35,46 +35,73 @@ def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, 
 
 
 def plan_model(
-    model: Path, cluster: Path, output: Path | None, *, simulate: int | None, jitter: float, **options: Any
+    model: Path,
+    cluster: Path,
+    output: Path | None,
+    *,
+    shapes: Mapping[str, Sequence[int]],
+    dims: Mapping[str, int],
+    dump: Path | None,
+    simulate: int | None,
+    jitter: float,
+    **options: Any,
 ) -> Outcome:
-    """Plan without compiling; write `plan.yaml` where `output` says; send `simulate` samples through the plan."""
-    from tvmpipe.passes.driver import PLAN, run_passes
-    from tvmpipe.passes.planning.plan import to_yaml, written
-    from tvmpipe.passes.reports.report import render, report
+    """Plan without compiling; write `plan.yaml` where `output` says; send `simulate` samples through the plan.
 
-    dump = options.pop("dump", None)
-    with pass_progress(f"planning {model.name}") as progress:
-        state = run_passes(prepare(model, cluster, **options), PLAN, progress=progress, dump=dump)
-    facts = report(state)
-    assert state.plan is not None
-    assert state.signature is not None
+    `options` are those of `BuildOptions`.
+    """
+    from tvmpipe.passes.planning.plan import to_yaml, written
+    from tvmpipe.passes.reports.report import render
+
+    planned = planned_model(model, cluster, shapes, dims, dump, **options)
+    facts = planned.report()
     if output is not None:
         try:
-            output.write_text(to_yaml(state.plan, state.signature.sha256), encoding="utf-8")
+            output.write_text(to_yaml(planned.plan, planned.signature.sha256), encoding="utf-8")
         except OSError as error:
             raise InputError(f"plan file {output} cannot be written: {error.strerror}") from None
-    facts["placement"] = written(state.plan.placement)
+    facts["placement"] = written(planned.plan.placement)
     views = [render(facts)]
     if simulate is not None:
-        simulated, view = _simulated(state, simulate, jitter)
+        simulated, view = _simulated(planned, simulate, jitter)
         facts["simulated"] = simulated
         views.append(view)
     return Outcome(facts, Group(*views))
 
 
-def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[str, Any], RenderableType]:
+def planned_model(
+    model: Path,
+    cluster: Path,
+    shapes: Mapping[str, Sequence[int]],
+    dims: Mapping[str, int],
+    dump: Path | None,
+    **options: Any,
+) -> Planned:
+    """A model planned as `BuildOptions(**options)` ask."""
+    from tvmpipe.passes import driver
+    from tvmpipe.passes.monitor import Monitor
+    from tvmpipe.passes.options import BuildOptions
+    from tvmpipe.targets.description.cluster import load_cluster
+
+    devices = load_cluster(cluster)
+    with pass_progress(f"planning {model.name}") as progress:
+        monitor = Monitor(driver.PLAN, progress, dump)
+        planned = driver.plan(driver.front(model, shapes, dims, monitor), devices, BuildOptions(**options), monitor)
+        monitor.end()
+    return planned
+
+
+def _simulated(planned: Planned, samples: int, jitter: float) -> tuple[dict[str, Any], RenderableType]:
     """What happens to samples that enter as fast as the plan's `inflight` lets them, and a picture of it."""
     from tvmpipe.passes.planning.problem_from_plan import stage_problem
     from tvmpipe.passes.simulation import simulate, timeline
 
-    assert state.graph is not None
-    assert state.costs is not None
-    assert state.plan is not None
-    problem, solution, groups = stage_problem(state.graph, state.costs, state.cluster, state.plan)
-    run = simulate(problem, solution, samples, state.plan.in_flight.samples, jitter, groups=groups)
+    plan = planned.plan
+    problem, solution, groups = stage_problem(planned.graph, planned.costs, planned.cluster, plan)
+    run = simulate(problem, solution, samples, plan.in_flight.samples, jitter, groups=groups)
     facts = {
         "samples": samples,
-        "inflight": state.plan.in_flight.samples,
+        "inflight": plan.in_flight.samples,
         "jitter": jitter,
         "period_s": run.period_s,
         "latency_s": run.latency_s,
@@ -85,14 +112,14 @@ def _simulated(state: CompileState, samples: int, jitter: float) -> tuple[dict[s
 
 def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Outcome:
     """The fused primitives of a model, as a table."""
-    from tvmpipe.passes.driver import FRONT, run_passes
-    from tvmpipe.targets.description.cluster import Cluster
+    from tvmpipe.passes.driver import FRONT, front
+    from tvmpipe.passes.monitor import Monitor
 
     with pass_progress(f"reading {model.name}") as progress:
-        state = run_passes(prepare(model, Cluster((), {}), shapes=shapes, dims=dims), FRONT, progress=progress)
-    graph, signature = state.graph, state.signature
-    assert graph is not None
-    assert signature is not None
+        monitor = Monitor(FRONT, progress)
+        fused = front(model, shapes, dims, monitor)
+        monitor.end()
+    graph, signature = fused.graph, fused.signature
     rows = [
         {
             "name": primitive.name,

@@ -7,26 +7,22 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from tvmpipe.build import prepare
+from tvmpipe.commands.compile import planned_model
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.units import format_duration, format_size
 
 
-def explain_model(model: Path, cluster: Path, time_limit_s: float, **options: Any) -> Outcome:
+def explain_model(model: Path, cluster: Path, *, time_limit_s: float, **options: Any) -> Outcome:
     """Plan, or follow a plan file, and explain what came out; the what-ifs search as long again as the plan did."""
-    from tvmpipe.passes.driver import PLAN, run_passes
-    from tvmpipe.passes.reports.explain import explain
-    from tvmpipe.passes.reports.report import render, report
+    from tvmpipe.passes.driver import explain
+    from tvmpipe.passes.reports.report import render
 
-    dump = options.pop("dump", None)
-    with pass_progress(f"planning {model.name}") as progress:
-        state = prepare(model, cluster, time_limit_s=time_limit_s, **options)
-        state = run_passes(state, PLAN, progress=progress, dump=dump)
+    planned = planned_model(model, cluster, time_limit_s=time_limit_s, **options)
     with pass_progress("what if") as progress:
-        facts = explain(state, time_limit_s, lambda name, number, total: progress(name, number, total, 0.0))
-    plan = report(state)
+        facts = explain(planned, time_limit_s, lambda name, number, total: progress(name, number, total, 0.0))
+    plan = planned.report()
     return Outcome({**plan, "explanation": facts}, Group(render(plan), *_render(facts)))
 
 

@@ -1,81 +1,320 @@
-"""The passes in order, and what runs them."""
+"""The passes in their order, the loops over them, and what is known after each phase. Nothing else knows either.
+
+::
+
+    fused = front("model.onnx")
+    planned = plan(fused, load_cluster("cluster.toml"), BuildOptions(failover=True))
+    bundle = compile(planned).bundle
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from tvmpipe.errors import InputError
-from tvmpipe.passes.backend.lower import Lower
-from tvmpipe.passes.backend.partition import Partition
-from tvmpipe.passes.backend.tune import Tune
-from tvmpipe.passes.backend.write_bundle import WriteBundle
-from tvmpipe.passes.base import CompileState, Detailed, Pass
-from tvmpipe.passes.frontend.import_onnx import ImportOnnx
-from tvmpipe.passes.planning.compression import Compress
-from tvmpipe.passes.planning.cost_table import Cost
-from tvmpipe.passes.planning.failover import Failover
-from tvmpipe.passes.planning.fit import Fit
-from tvmpipe.passes.planning.place import Place
-from tvmpipe.passes.rewrite.fuse import Fuse
+from tvmpipe.bundle import Bundle
+from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.backend.lower import StageLibrary, lower
+from tvmpipe.passes.backend.memory import held_bytes, with_compiled_loads
+from tvmpipe.passes.backend.partition import CutPlan, partition
+from tvmpipe.passes.backend.tune import tune
+from tvmpipe.passes.backend.write_bundle import write_bundle
+from tvmpipe.passes.frontend.import_onnx import import_onnx
+from tvmpipe.passes.frontend.signature import Signature
+from tvmpipe.passes.graph.primitive_features import works_of
+from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.monitor import Monitor
+from tvmpipe.passes.options import BuildOptions
+from tvmpipe.passes.planning.compression import compress
+from tvmpipe.passes.planning.cost_table import CostTable, price_table
+from tvmpipe.passes.planning.default_cost import default_cost
+from tvmpipe.passes.planning.evaluate import price_stages
+from tvmpipe.passes.planning.failover import Spare, spare_plans
+from tvmpipe.passes.planning.place import follow, place, unless_better
+from tvmpipe.passes.planning.plan import Plan, explain_missing, read_placement
+from tvmpipe.passes.reports import explain as explanations
+from tvmpipe.passes.reports.compare import compare
+from tvmpipe.passes.reports.report import report
+from tvmpipe.passes.rewrite.fuse import fuse
+from tvmpipe.targets.cost.model import CostModel
+from tvmpipe.targets.description.cluster import Cluster
+from tvmpipe.targets.store.link_times import with_measured_links
+from tvmpipe.targets.store.profile_store import default_store
 
-FRONT: tuple[Pass, ...] = (ImportOnnx(), Fuse())
-PLAN: tuple[Pass, ...] = (*FRONT, Cost(), Place(), Compress(), Failover())
-COMPILE: tuple[Pass, ...] = (*PLAN, Partition(), Tune(), Lower(), Fit(), WriteBundle())
+FRONT = ("import", "fuse")
+PLAN = (*FRONT, "cost", "place", "compress", "failover")
+COMPILE = (*PLAN, "partition", "tune", "lower", "fit", "bundle")
 
-_TELL_S = 2.0
-
-Progress = Callable[[str, int, int, float], None]
-"""Called before each pass with its name (and perhaps what it will do), its number, how many there are, and seconds."""
+_FITTING_ROUNDS = 3
 
 
-def run_passes(
-    state: CompileState,
-    passes: tuple[Pass, ...] = COMPILE,
-    *,
-    progress: Progress | None = None,
-    dump: Path | None = None,
-) -> CompileState:
-    """Apply `passes` in order. With `dump`, the module after each pass is written there as TVMScript."""
-    if dump is not None:
+@dataclass(frozen=True)
+class Fused:
+    """A model as fused primitives: `module` is a `tvm.IRModule`, `notes` are sentences for the report."""
+
+    signature: Signature
+    module: Any
+    graph: PrimitiveGraph
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Priced(Fused):
+    """Its primitives priced on a cluster, whose links are as they were measured where its file does not say."""
+
+    cluster: Cluster
+    options: BuildOptions
+    cost_model: CostModel
+    costs: CostTable
+
+
+@dataclass(frozen=True)
+class Planned(Priced):
+    """Placed, with plans for the loss of devices where they were asked for. `priced` is what it was planned from."""
+
+    priced: Priced
+    plan: Plan
+    spares: tuple[Spare, ...]
+
+    def report(self) -> dict[str, Any]:
+        """The facts of `report.json`, as far as they are known before anything is compiled."""
+        return report(self.signature, self.graph, self.costs, self.cluster, self.plan, self.spares, self.notes)
+
+
+@dataclass(frozen=True)
+class Compiled(Planned):
+    """Compiled and written. Loads of plans have the memory that compiled stages take."""
+
+    bundle: Bundle
+
+
+def front(
+    source: Any,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    monitor: Monitor | None = None,
+) -> Fused:
+    """Import and fuse a model: a path or an `onnx.ModelProto`.
+
+    `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open.
+    Raises ModelError, UnsupportedModelError and InputError.
+    """
+    monitor = monitor or Monitor(FRONT)
+    monitor.begin("import")
+    imported = import_onnx(source, shapes or {}, dims or {})
+    monitor.dump({"": imported.module})
+    monitor.begin("fuse")
+    module, graph = fuse(imported.module, imported.signature)
+    monitor.dump({"": module})
+    return Fused(imported.signature, module, graph, imported.notes)
+
+
+def plan(
+    fused: Fused, cluster: Cluster, options: BuildOptions | None = None, monitor: Monitor | None = None
+) -> Planned:
+    """Price and place a model on the devices of a cluster.
+
+    Raises InfeasibleError when nothing fits, PlanError for a wrong pin or plan file.
+    """
+    options, monitor = options or BuildOptions(), monitor or Monitor(PLAN)
+    folder = options.profiles or default_store()
+    cluster, notes = with_measured_links(cluster, folder)
+    model = options.cost_model or default_cost(folder)
+    monitor.begin("cost")
+    costs, said = price_table(works_of(fused.graph, fused.module), cluster, model)
+    priced = Priced(
+        signature=fused.signature,
+        module=fused.module,
+        graph=fused.graph,
+        notes=(*notes, *fused.notes, *said),
+        cluster=cluster,
+        options=options,
+        cost_model=model,
+        costs=costs,
+    )
+    return _plan(priced, cluster, monitor)
+
+
+def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:
+    """Cut the plans into stages, compile these, and write a bundle. Plans again where compiled stages do not fit.
+
+    Raises UnsupportedModelError for what TVM cannot compile, InfeasibleError when compiled stages take more memory than
+    there is, InputError and DeviceError where tuning cannot be done.
+    """
+    monitor = monitor or Monitor(COMPILE)
+    made = _compile(planned, planned.cluster, monitor)
+    monitor.begin("fit")
+    made = _fit(made, monitor)
+    monitor.begin("bundle")
+    planned = made.planned
+    allocated = {library.stage: library.allocated_bytes for library in made.libraries}
+    facts = report(
+        planned.signature,
+        planned.graph,
+        planned.costs,
+        planned.cluster,
+        planned.plan,
+        planned.spares,
+        planned.notes,
+        [
+            max(held_bytes(planned.graph, stage.shape, allocated[name]) for name in stage.hosted.values())
+            for stage in made.cuts[0].stages
+        ],
+    )
+    bundle = write_bundle(
+        planned.signature,
+        planned.graph,
+        planned.costs,
+        planned.cluster,
+        made.cuts,
+        made.libraries,
+        facts,
+        tuned=planned.options.records is not None,
+    )
+    monitor.end()
+    return Compiled(**vars(planned), bundle=bundle)
+
+
+def explain(planned: Planned, time_limit_s: float, notice: explanations.Notice | None = None) -> dict[str, Any]:
+    """Why the plan is as it is and how right its costs are, in plain JSON types; what-ifs search `time_limit_s`."""
+
+    def plan_again(cluster: Cluster, options: BuildOptions) -> Plan:
+        return _replan(planned.priced, cluster, options, planned.plan.placement, "known")[0]
+
+    options = replace(planned.options, time_limit_s=time_limit_s)
+    why = explanations.explain(planned.graph, planned.costs, planned.cluster, planned.plan, options, plan_again, notice)
+    measured = compare(planned.graph, planned.costs, planned.cluster, planned.plan, planned.cost_model)
+    return {**why, "measured": measured}
+
+
+def _plan(priced: Priced, cluster: Cluster, monitor: Monitor) -> Planned:
+    """Place, compress and plan for losses on `cluster`, which is the priced one, perhaps with less memory."""
+    graph, costs, options = priced.graph, priced.costs, priced.options
+    monitor.begin("place")
+    if options.plan is None:
+        found = place(graph, costs, cluster, options, monitor.tell)
+    else:
+        placement = read_placement(options.plan, graph, cluster, priced.signature.sha256)
+        found = follow(placement, graph, costs, cluster, options)
+    monitor.begin("compress")
+    found, said = compress(graph, costs, cluster, found, options.compress)
+    notes = (*priced.notes, *said)
+    monitor.begin("failover", f"plans without each of {', '.join(found.loads)}" if options.failover else "")
+
+    def plan_without(lost: str, seconds: float, known: Mapping[str, str] | None) -> tuple[Plan, list[str]]:
+        pins = {pattern: device for pattern, device in options.pins.items() if device != lost}
+        asked = replace(options, pins=pins, time_limit_s=seconds)
+        after, more = _replan(priced, cluster.without(lost), asked, known, "fewer turns")
+        return after, [note for note in more if note not in notes]
+
+    spares: tuple[Spare, ...] = ()
+    if options.failover:
+        spares, said = spare_plans(found, len(cluster.devices), options.time_limit_s, plan_without)
+        notes = (*notes, *said)
+    return Planned(**{**vars(priced), "notes": notes}, priced=priced, plan=found, spares=spares)
+
+
+def _replan(
+    priced: Priced, cluster: Cluster, options: BuildOptions, known: Mapping[str, str] | None, origin: str
+) -> tuple[Plan, list[str]]:
+    """The plan for another cluster and other options, and sentences about it alone; a plan file does not hold.
+
+    `known` is a placement that can run there too; where the search finds nothing better it is the plan, of that
+    `origin`. Raises InfeasibleError.
+    """
+    costs, notes = price_table(priced.costs.works, cluster, priced.cost_model)
+    found = place(priced.graph, costs, cluster, options)
+    if known is not None:
+        found = unless_better(found, known, origin, priced.graph, costs, cluster)
+    found, said = compress(priced.graph, costs, cluster, found, options.compress)
+    return found, [*notes, *said]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Plans cut and compiled; the first of `cuts` is the plan to start with, the others those for losses."""
+
+    planned: Planned
+    cuts: tuple[CutPlan, ...]
+    libraries: tuple[StageLibrary, ...]
+
+
+def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
+    monitor.begin("partition")
+    graph, module = planned.graph, planned.module
+    cuts = (
+        partition(graph, module, planned.plan),
+        *(partition(graph, module, spare.plan, spare.lost) for spare in planned.spares),
+    )
+    stages = [stage for cut in cuts for stage in cut.stages]
+    monitor.dump({stage.name: stage.module for stage in stages})
+    monitor.begin("tune")
+    tune(cuts[0].stages, cluster, planned.options)
+    plans = f" of {len(cuts)} plans" if len(cuts) > 1 else ""
+    monitor.begin("lower", f"{len(stages)} stages{plans}")
+    libraries = lower(stages, planned.cluster, planned.options.records)
+    allocated = {made.stage: made.allocated_bytes for made in libraries}
+    return _with_cuts(planned, [with_compiled_loads(graph, cut, allocated, planned.cluster) for cut in cuts], libraries)
+
+
+def _with_cuts(planned: Planned, cuts: Sequence[CutPlan], libraries: Sequence[StageLibrary]) -> _Made:
+    """`cuts` have the plans that count."""
+    spares = tuple(Spare(cut.lost, cut.plan) for cut in cuts if cut.lost is not None)
+    return _Made(replace(planned, plan=cuts[0].plan, spares=spares), tuple(cuts), tuple(libraries))
+
+
+def _fit(made: _Made, monitor: Monitor) -> _Made:
+    """Check that what TVM allocates fits the devices; plan, cut and compile again for smaller memories where not.
+
+    Placements are searched by a count of what is alive at a time; TVM's plan is known only of compiled stages. What it
+    takes beyond the count is kept free in the next search, which gets as much time as the first. A spare plan that
+    still does not fit becomes a note.
+
+    Raises InfeasibleError where the plan does not fit, at once where a plan file says what it is.
+    """
+    options, cluster = made.planned.options, made.planned.cluster
+    reserved: dict[str, int] = {}
+    for _ in range(_FITTING_ROUNDS):
+        if options.plan is not None or not any(cut.plan.missing_bytes for cut in made.cuts):
+            break
+        reserved = _beyond_the_count(made, reserved)
         try:
-            dump.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"dump folder {dump} cannot be made: {error.strerror}") from None
-    started = time.perf_counter()
-    for number, one in enumerate(passes):
-        if progress is not None:
-            detail = one.detail(state) if isinstance(one, Detailed) else ""
-            title = f"{one.name}: {detail}" if detail else one.name
-            progress(title, number, len(passes), time.perf_counter() - started)
-            state = replace(state, tell=_teller(progress, one.name, number, len(passes), started))
-        state = one.apply(state)
-        if dump is not None:
-            _dump(state, one.name, number, dump)
-    if progress is not None:
-        progress("done", len(passes), len(passes), time.perf_counter() - started)
-    return state
+            again = _plan(made.planned.priced, _with_less_memory(cluster, reserved), monitor.within())
+            made = _compile(again, cluster, monitor.within())
+        except InfeasibleError:
+            break
+    first = made.cuts[0].plan
+    if first.missing_bytes:
+        whose = "the plan file" if options.plan is not None else "the plan"
+        raise InfeasibleError(f"compiled, {whose} takes more memory than there is: {explain_missing(first.loads)}")
+    notes = tuple(
+        f"without {cut.lost} the model cannot run: {explain_missing(cut.plan.loads)}"
+        for cut in made.cuts
+        if cut.plan.missing_bytes
+    )
+    fitting = [cut for cut in made.cuts if not cut.plan.missing_bytes]
+    used = {name for cut in fitting for stage in cut.stages for name in stage.hosted.values()}
+    libraries = [library for library in made.libraries if library.stage in used]
+    planned = replace(made.planned, notes=(*made.planned.notes, *notes))
+    return _with_cuts(planned, fitting, libraries)
 
 
-def _teller(progress: Progress, name: str, number: int, total: int, started: float) -> Callable[[str], None]:
-    """Passes on what a pass says, at most every few seconds."""
-    last = started
-
-    def tell(text: str) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if now - last > _TELL_S:
-            last = now
-            progress(f"{name}: {text}", number, total, now - started)
-
-    return tell
+def _beyond_the_count(made: _Made, known: Mapping[str, int]) -> dict[str, int]:
+    """For each device the most bytes that a plan takes beyond what `price_stages` counts, and no less than `known`."""
+    planned, beyond = made.planned, dict(known)
+    for cut in made.cuts:
+        counted = price_stages(planned.graph, planned.costs, planned.cluster, cut.plan.stages).loads
+        for device, load in cut.plan.loads.items():
+            beyond[device] = max(beyond.get(device, 0), load.held_bytes - counted[device].held_bytes)
+    return beyond
 
 
-def _dump(state: CompileState, name: str, number: int, folder: Path) -> None:
-    stages = (*state.stages, *(stage for spare in state.spares for stage in spare.stages))
-    modules = {f"-{stage.name}": stage.module for stage in stages} or {"": state.module}
-    for suffix, module in modules.items():
-        path = folder / f"{number:02d}-{name}{suffix}.py"
-        path.write_text(module.script(show_meta=False), encoding="utf-8")
+def _with_less_memory(cluster: Cluster, reserved: Mapping[str, int]) -> Cluster:
+    devices = (
+        device
+        if device.memory_bytes is None
+        else replace(device, memory_bytes=max(0, device.memory_bytes - reserved.get(device.name, 0)))
+        for device in cluster.devices
+    )
+    return replace(cluster, devices=tuple(devices))

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvmpipe.build import prepare
-from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.passes.driver import front
 from tvmpipe.passes.graph.primitive_features import function_of, works_of
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.targets.store.profile_store import identity, tvm_version
 from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
@@ -44,11 +42,10 @@ def subjects_of(
 
     Raises ModelError.
     """
-    state = run_passes(prepare(source, Cluster((), {}), shapes=shapes, dims=dims), FRONT)
-    assert state.graph is not None
+    fused = front(source, shapes, dims)
     subjects: dict[str, Subject] = {}
-    for primitive, work in zip(state.graph.primitives, works_of(state.graph, state.module), strict=True):
-        function = function_of(primitive, state.module)
+    for primitive, work in zip(fused.graph.primitives, works_of(fused.graph, fused.module), strict=True):
+        function = function_of(primitive, fused.module)
         if function is not None and not work.view and not primitive.constant:
             subjects.setdefault(work.key, Subject(work, function, origin))
     return list(subjects.values())

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.models import branchy
-from tvmpipe.build import prepare
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.passes.base import CompileState, Objective
-from tvmpipe.passes.driver import COMPILE, FRONT, run_passes
+from tvmpipe.passes import driver
+from tvmpipe.passes.driver import Fused
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.stages import StageShape, derive_stages
+from tvmpipe.passes.options import BuildOptions, Objective
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import parse_cluster
@@ -25,8 +25,8 @@ CLUSTER = parse_cluster("".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' fo
 
 
 @pytest.fixture(scope="module")
-def front() -> CompileState:
-    return run_passes(prepare(branchy(), CLUSTER), FRONT)
+def front() -> Fused:
+    return driver.front(branchy())
 
 
 def stage_graph(graph: PrimitiveGraph, stages: list[StageShape]) -> nx.DiGraph:
@@ -39,9 +39,8 @@ def stage_graph(graph: PrimitiveGraph, stages: list[StageShape]) -> nx.DiGraph:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_stages_are_acyclic_and_complete(front: CompileState, data: st.DataObject) -> None:
+def test_stages_are_acyclic_and_complete(front: Fused, data: st.DataObject) -> None:
     graph = front.graph
-    assert graph is not None
     placement = {name: data.draw(st.sampled_from(DEVICES)) for name in graph.by_name()}
     stages = derive_stages(graph, placement, eager=data.draw(st.booleans()))
     quotient = stage_graph(graph, stages)
@@ -55,17 +54,13 @@ def test_stages_are_acyclic_and_complete(front: CompileState, data: st.DataObjec
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_cut_computes_the_same(
-    front: CompileState, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_any_cut_computes_the_same(front: Fused, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     graph = front.graph
-    assert graph is not None
     placement = {name: data.draw(st.sampled_from(DEVICES)) for name in graph.by_name()}
     plan = tmp_path_factory.mktemp("cut") / "plan.yaml"
     plan.write_text("placement:\n" + "".join(f"  {name}: {device}\n" for name, device in placement.items()))
     objective: Objective = data.draw(st.sampled_from(["throughput", "latency"]))
-    bundle = run_passes(prepare(branchy(), CLUSTER, plan=plan, objective=objective), COMPILE).bundle
-    assert bundle is not None
+    bundle = driver.compile(driver.plan(front, CLUSTER, BuildOptions(plan=plan, objective=objective))).bundle
     reference = Reference(branchy().SerializeToString())
     with run_in_process(bundle) as pipe:
         for sample in random_samples(bundle.manifest, 3, seed=1):

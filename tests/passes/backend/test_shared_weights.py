@@ -13,11 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.models import save
 from tests.passes.compiled import normal
-from tvmpipe.build import build, prepare
+from tvmpipe.build import build
 from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.base import CompileState
-from tvmpipe.passes.driver import FRONT, PLAN, run_passes
+from tvmpipe.passes import driver
+from tvmpipe.passes.driver import Planned
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
 from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.load_stages import LoadedStages
@@ -49,13 +50,12 @@ def devices(memory_bytes: int, count: int = 2) -> Cluster:
     return Cluster(tuple(Device(f"d{n}", f"d{n}", target, 1, memory_bytes) for n in range(count)), {})
 
 
-def planned(memory_bytes: int, **options: Any) -> CompileState:
-    return run_passes(prepare(recurrent(), devices(memory_bytes), time_limit_s=5, **options), PLAN)
+def planned(memory_bytes: int, **options: Any) -> Planned:
+    return driver.plan(driver.front(recurrent()), devices(memory_bytes), BuildOptions(time_limit_s=5, **options))
 
 
 def test_the_graph_counts_it_once() -> None:
-    graph = run_passes(prepare(recurrent(), Cluster((), {})), FRONT).graph
-    assert graph is not None
+    graph = driver.front(recurrent()).graph
     assert graph.all_weight_bytes == WEIGHT
     assert [graph.held_weight_bytes([one.index]) for one in graph.primitives] == [WEIGHT] * USES
 
@@ -64,7 +64,6 @@ def test_the_graph_counts_it_once() -> None:
 def test_it_fits_where_it_fits_once(objective: Any) -> None:
     """Each of two devices has room for the weight and little else."""
     state = planned(WEIGHT + 64 * 1024, objective=objective)
-    assert state.plan is not None
     assert {load.weight_bytes for load in state.plan.loads.values()} == {WEIGHT}
 
 
@@ -75,8 +74,6 @@ def test_where_it_does_not_fit_the_message_says_what_is_needed() -> None:
 
 def test_the_problem_names_who_shares() -> None:
     state = planned(4 * WEIGHT)
-    assert state.graph is not None
-    assert state.costs is not None
     problem = problem_from_graph(state.graph, state.costs, state.cluster, "throughput", {})
     (shared,) = problem.shared
     assert (shared.nodes, shared.size_bytes) == (tuple(range(USES)), WEIGHT)

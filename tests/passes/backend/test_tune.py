@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 import tvmpipe
-from tvmpipe.build import prepare
 from tvmpipe.errors import DeviceUnavailableError, InputError
-from tvmpipe.passes.backend.partition import Partition
+from tvmpipe.passes import driver
+from tvmpipe.passes.backend.partition import partition
 from tvmpipe.passes.backend.records import open_records
 from tvmpipe.passes.backend.tune import _Candidate, _tune_function
-from tvmpipe.passes.driver import PLAN, run_passes
 from tvmpipe.passes.kernels.schedule import apply_rules, narrow, schedule_function
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
@@ -29,8 +28,8 @@ ONE = '[[device]]\nname = "alpha"\ntarget = "native"\nthreads = 1\n'
 def primitive(chain_path: Path) -> tuple[Any, Device]:
     """A matmul with tanh, and the device it is for."""
     cluster = parse_cluster(ONE)
-    state = run_passes(prepare(chain_path, cluster), (*PLAN, Partition()))
-    module = state.stages[0].module
+    planned = driver.plan(driver.front(chain_path), cluster)
+    module = partition(planned.graph, planned.module, planned.plan).stages[0].module
     (name,) = (gvar.name_hint for gvar in module.get_global_vars() if "matmul" in gvar.name_hint)
     return module[name], cluster.devices[0]
 

@@ -65,12 +65,9 @@ def test_whole_models() -> None:
 
 
 def test_a_compiled_model_knows_its_bounds() -> None:
-    from tvmpipe.build import prepare
-    from tvmpipe.passes.driver import FRONT, run_passes
-    from tvmpipe.targets.description.cluster import Cluster
+    from tvmpipe.passes import driver
 
-    signature = run_passes(prepare(branchy(), Cluster((), {})), FRONT).signature
-    assert signature is not None
+    signature = driver.front(branchy()).signature
     assert {spec.name: spec.below for spec in signature.inputs} == {"image": None, "ids": 10}
 
 

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.models import save
 from tests.passes.compiled import normal
-from tvmpipe.build import build, prepare
+from tvmpipe.build import build
 from tvmpipe.passes.frontend.agreement import CannotCompareError, Original
-from tvmpipe.passes.frontend.import_onnx import ImportOnnx
+from tvmpipe.passes.frontend.import_onnx import import_onnx
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 from tvmpipe.passes.frontend.simplify import simplify
 from tvmpipe.runtime.emulation.inprocess import run_in_process
@@ -156,8 +156,7 @@ def test_declared_shapes_do_not_matter(tmp_path: Path) -> None:
     for declared in ([], [1, "seqlen"], [7, 7, 7]):
         model = made(nodes, [value("x", [2, 8])], [value("y", declared)], weights)
         model.graph.value_info.append(value("m", [5]))
-        state = ImportOnnx().apply(prepare(save(model, tmp_path), Cluster((), {})))
-        assert state.signature is not None
+        state = import_onnx(save(model, tmp_path), {}, {})
         assert state.signature.outputs[0].shape == (2, 4)
         assert state.notes == ()
 

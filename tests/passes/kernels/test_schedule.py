@@ -11,13 +11,10 @@ import pytest
 
 from tests.passes.compiled import check, runnable, schedule_messages
 from tests.passes.networks import resnet_like, transformer_like
-from tvmpipe.build import prepare
-from tvmpipe.passes.base import CompileState
-from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.passes.driver import Fused, front
 from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.inspect import NotApplicable
 from tvmpipe.passes.kernels.schedule import schedule_module
-from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.targets.description.target import find_target
 
 NETWORKS = [resnet_like, transformer_like]
@@ -27,18 +24,14 @@ OPERATORS: dict[Callable[..., Any], set[str]] = {
 }
 
 
-def front(model: onnx.ModelProto) -> CompileState:
-    return run_passes(prepare(model, Cluster((), {})), FRONT)
-
-
 @pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: network.__name__)
-def state(request: pytest.FixtureRequest) -> CompileState:
+def state(request: pytest.FixtureRequest) -> Fused:
     return front(request.param())
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("target", ["native", "pi5", "x86-64-v3"])
-def test_no_kernel_needs_the_general_rule(state: CompileState, target: str, threads: int) -> None:
+def test_no_kernel_needs_the_general_rule(state: Fused, target: str, threads: int) -> None:
     with schedule_messages() as messages:
         schedule_module(state.module, find_target(target), threads)
     assert messages == []

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from tests.models import chain, two_branches
-from tvmpipe.build import prepare
 from tvmpipe.manifest import Encoding
-from tvmpipe.passes.base import CompileState
-from tvmpipe.passes.driver import PLAN, run_passes
+from tvmpipe.passes import driver
+from tvmpipe.passes.driver import Planned
 from tvmpipe.passes.graph.routes import encoded_bytes
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.plan import Plan
 from tvmpipe.targets.description.cluster import HEAD, Cluster, Link, parse_cluster
 from tvmpipe.tensors import TensorSpec
@@ -29,9 +29,8 @@ def cluster_of(links: dict[tuple[str, str], Link], devices: int = 3) -> Cluster:
     return replace(cluster, links={**every, **{frozenset(ends): link for ends, link in links.items()}})
 
 
-def plan_of(cluster: Cluster, compress: Encoding, **options: object) -> tuple[Plan, CompileState]:
-    state = run_passes(prepare(chain(), cluster, pins=PINS, compress=compress, **options), PLAN)  # type: ignore[arg-type]
-    assert state.plan is not None
+def plan_of(cluster: Cluster, compress: Encoding) -> tuple[Plan, Planned]:
+    state = driver.plan(driver.front(chain()), cluster, BuildOptions(pins=PINS, compress=compress))
     return state.plan, state
 
 
@@ -76,8 +75,7 @@ def test_a_link_that_only_has_a_latency_is_left_alone() -> None:
 
 
 def test_where_a_device_is_the_bottleneck_nothing_is_encoded() -> None:
-    state = run_passes(prepare(two_branches(), cluster_of({}, 2), compress="fp16"), PLAN)
-    assert state.plan is not None
+    state = driver.plan(driver.front(two_branches()), cluster_of({}, 2), BuildOptions(compress="fp16"))
     assert len(state.plan.bottleneck) == 1
     assert encodings(state.plan) == {}
     assert state.plan.bound_s is not None

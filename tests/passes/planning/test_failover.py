@@ -11,11 +11,11 @@ from safetensors import safe_open
 
 import tvmpipe
 from tests.models import chain
-from tvmpipe.build import prepare
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
-from tvmpipe.passes.driver import PLAN, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.passes.graph.weights import group_by_readers
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import Cluster, parse_cluster
@@ -116,7 +116,7 @@ def test_bundles_with_spare_plans_are_reproducible(bundle: Bundle, chain_path: P
 
 
 def test_pins_hold_on_what_is_left() -> None:
-    state = run_passes(prepare(chain(), cluster_of("900KiB"), pins=PINS, failover=True), PLAN)
+    state = driver.plan(driver.front(chain()), cluster_of("900KiB"), BuildOptions(pins=PINS, failover=True))
     assert [spare.lost for spare in state.spares] == ["d0", "d1", "d2"]
     for spare in state.spares:
         kept = [device for device in ("d0", "d1", "d2") if device != spare.lost]
@@ -126,10 +126,10 @@ def test_pins_hold_on_what_is_left() -> None:
 
 
 def test_a_loss_that_nothing_survives_is_a_note() -> None:
-    state = run_passes(prepare(chain(), cluster_of("700KiB"), failover=True), PLAN)
+    state = driver.plan(driver.front(chain()), cluster_of("700KiB"), BuildOptions(failover=True))
     assert state.spares == ()
     assert sum("the model cannot run: no placement fits" in note for note in state.notes) == 3
-    alone = run_passes(prepare(chain(), cluster_of("4MiB").only("d1"), failover=True), PLAN)
+    alone = driver.plan(driver.front(chain()), cluster_of("4MiB").only("d1"), BuildOptions(failover=True))
     assert "without d1 no device is left" in alone.notes
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import tvmpipe
 from tests.models import branchy
-from tvmpipe.build import prepare
 from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.base import CompileState
-from tvmpipe.passes.driver import PLAN, run_passes
+from tvmpipe.passes import driver
+from tvmpipe.passes.driver import Planned
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.targets.description.cluster import parse_cluster
 
 ROOMY = '[[device]]\nname = "roomy"\ntarget = "x86-64-v3"\nthreads = 1\nslowdown = 50\n'
@@ -22,17 +22,15 @@ def tight(memory_bytes: int) -> str:
     return f'[[device]]\nname = "tight"\ntarget = "x86-64-v3"\nthreads = 1\nmemory = {memory_bytes}\n'
 
 
-def counted() -> CompileState:
+def counted() -> Planned:
     """The whole model on one device, as planned before anything is compiled."""
-    return run_passes(prepare(branchy(), parse_cluster(tight(1 << 30)), time_limit_s=1), PLAN)
+    return driver.plan(driver.front(branchy()), parse_cluster(tight(1 << 30)), BuildOptions(time_limit_s=1))
 
 
 @pytest.fixture(scope="module")
 def between() -> int:
     """A memory that is enough for what is alive in `branchy` at a time, and too little for what TVM allocates."""
-    plan = counted().plan
-    assert plan is not None
-    needed = plan.loads["tight"].held_bytes
+    needed = counted().plan.loads["tight"].held_bytes
     (stage,) = tvmpipe.build(branchy(), parse_cluster(tight(1 << 30)), time_limit_s=1).manifest.plan.stages
     assert 1.1 * needed < stage.memory_bytes < 1.5 * needed
     return (needed + stage.memory_bytes) // 2
@@ -59,7 +57,6 @@ def test_what_fits_nowhere_once_compiled_is_refused(between: int) -> None:
 
 def all_on(device: str, folder: Path) -> Path:
     graph = counted().graph
-    assert graph is not None
     plan = folder / "plan.yaml"
     plan.write_text("placement:\n" + "".join(f"  {name}: {device}\n" for name in graph.by_name()))
     return plan

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.models import chain
-from tvmpipe.build import prepare
-from tvmpipe.passes.base import CompileState
-from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.passes import driver
+from tvmpipe.passes.driver import Fused
 from tvmpipe.passes.graph.stages import StageShape
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.cost_table import CostTable
+from tvmpipe.passes.planning.device_load import DeviceLoad
 from tvmpipe.passes.planning.inflight import in_flight
-from tvmpipe.passes.planning.place import Place
-from tvmpipe.passes.planning.plan import DeviceLoad, Plan
+from tvmpipe.passes.planning.place import place
+from tvmpipe.passes.planning.plan import Plan
 from tvmpipe.passes.planning.problem_from_plan import stage_problem
 from tvmpipe.passes.reports.report import render, report
 from tvmpipe.passes.simulation import simulate
@@ -33,31 +32,26 @@ def far_apart(memory: str | None = None) -> Cluster:
     return Cluster(parse_cluster(text).devices, {}, FAR)
 
 
-def planned(cluster: Cluster, seconds: float = LAYER_S) -> tuple[Plan, CompileState]:
+def planned(cluster: Cluster, seconds: float = LAYER_S) -> tuple[Plan, Fused, CostTable]:
     """Layers that pass 1 KiB on and take so long each, anywhere."""
-    front = run_passes(prepare(chain(LAYERS, 64), cluster, time_limit_s=2.0), FRONT)
-    assert front.graph is not None
+    fused = driver.front(chain(LAYERS, 64))
     costs = CostTable(
-        {d.name: (seconds,) * len(front.graph.primitives) for d in cluster.devices},
+        {d.name: (seconds,) * len(fused.graph.primitives) for d in cluster.devices},
         {d.name: "by hand" for d in cluster.devices},
     )
-    state = Place().apply(replace(front, costs=costs))
-    assert state.plan is not None
-    return state.plan, state
+    return place(fused.graph, costs, cluster, BuildOptions(time_limit_s=2.0)), fused, costs
 
 
 def test_small_tensors_over_a_long_way_are_worth_it() -> None:
     """1 KiB takes 82 us of the link; its 20 ms are no reason to leave a device idle."""
-    plan, state = planned(far_apart())
+    plan, fused, costs = planned(far_apart())
     assert plan.period_s == pytest.approx(LAYERS / 2 * LAYER_S)
     assert len(plan.bottleneck) == 1
     assert [link.busy_s for link in plan.links] == pytest.approx([KIB / FAR.bandwidth_bps] * 3)
     assert plan.latency_s == pytest.approx(LAYERS * LAYER_S + 3 * (20e-3 + KIB / FAR.bandwidth_bps))
     # 61.8 ms at one result every 0.8 ms are 78 samples, 3 of them not on links.
     assert (plan.in_flight.samples, plan.in_flight.on_links) == (78 + 2, 75)
-    assert state.graph is not None
-    assert state.costs is not None
-    problem, solution, groups = stage_problem(state.graph, state.costs, state.cluster, plan)
+    problem, solution, groups = stage_problem(fused.graph, costs, far_apart(), plan)
     full = simulate(problem, solution, 400, plan.in_flight.samples, groups=groups)
     assert full.period_s == pytest.approx(plan.period_s, rel=0.01)
     few = simulate(problem, solution, 400, 10, groups=groups)
@@ -67,14 +61,14 @@ def test_small_tensors_over_a_long_way_are_worth_it() -> None:
 def test_where_memories_hold_few_samples_the_latency_bounds_the_period() -> None:
     """Both devices are full but for some KiB: too few samples at once hide two latencies more, and one is faster."""
     cluster = far_apart("80KiB")
-    plan, state = planned(cluster)
+    plan, fused, costs = planned(cluster)
     assert plan.best_single is not None
     assert plan.period_s <= plan.best_single[1] * (1 + 1e-9)
     room = min((80 * KIB - load.held_bytes) // (2 * KIB) for load in plan.loads.values())
     assert plan.in_flight.on_links <= room < 75
     assert plan.period_s == pytest.approx(plan.latency_s / plan.in_flight.samples)
     assert plan.bottleneck == ()
-    facts = report(state)
+    facts = report(fused.signature, fused.graph, costs, cluster, plan)
     assert facts["bottleneck"]["ends"] == []
     assert facts["on_links"] == plan.in_flight.on_links
     lines = [str(line) for line in getattr(render(facts), "renderables")]  # noqa: B009

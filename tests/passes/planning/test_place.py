@@ -6,16 +6,17 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.models import branchy, chain, save, two_branches
-from tvmpipe.build import prepare
 from tvmpipe.errors import InfeasibleError, PlanError
-from tvmpipe.passes.driver import PLAN, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.stages import StageShape
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import price
 from tvmpipe.passes.planning.plan import Plan, to_yaml
@@ -25,6 +26,7 @@ from tvmpipe.targets.description.cluster import (
     HEAD,
     Cluster,
     Link,
+    load_cluster,
     parse_cluster,
 )
 
@@ -37,10 +39,9 @@ def cluster_of(*memories: str) -> Cluster:
     return parse_cluster(text)
 
 
-def plan_of(model: object, cluster: Cluster, **options: object) -> Plan:
-    plan = run_passes(prepare(model, cluster, **options), PLAN).plan  # type: ignore[arg-type]
-    assert plan is not None
-    return plan
+def plan_of(model: object, cluster: Cluster | Path, **options: Any) -> Plan:
+    devices = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
+    return driver.plan(driver.front(model), devices, BuildOptions(**options)).plan
 
 
 @pytest.mark.parametrize("objective", ["throughput", "latency"])
@@ -89,7 +90,7 @@ def test_one_device_too_small_by_itself() -> None:
 
 
 def test_pins_hold(branchy_path: Path, cluster_path: Path) -> None:
-    plan = plan_of(branchy_path, cluster_path, pins={"*conv2d*": "beta"})  # type: ignore[arg-type]
+    plan = plan_of(branchy_path, cluster_path, pins={"*conv2d*": "beta"})
     convs = [device for name, device in plan.placement.items() if "conv2d" in name]
     assert len(convs) >= 2
     assert set(convs) == {"beta"}
@@ -105,7 +106,7 @@ def test_pins_hold(branchy_path: Path, cluster_path: Path) -> None:
 )
 def test_wrong_pins(branchy_path: Path, cluster_path: Path, pins: dict[str, str], message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        plan_of(branchy_path, cluster_path, pins=pins)  # type: ignore[arg-type]
+        plan_of(branchy_path, cluster_path, pins=pins)
 
 
 def test_parallel_branches_run_at_the_same_time_for_latency() -> None:
@@ -142,9 +143,7 @@ def test_turns_end_where_the_memory_does() -> None:
 def test_price_is_what_the_executor_does() -> None:
     """By hand: a chain cut once between two devices; receiving, computing and sending overlap."""
     cluster = cluster_of("1GiB", "1GiB")
-    state = run_passes(prepare(chain(2, 64), cluster), PLAN)
-    assert state.graph is not None
-    assert state.costs is not None
+    state = driver.plan(driver.front(chain(2, 64)), cluster)
     first, second = state.graph.by_name()
     cut = {first: "d0", second: "d1"}
     busy = 4 * 64 * 4 / DEFAULT_BANDWIDTH_BPS
@@ -165,10 +164,8 @@ def test_price_of_any_placement_by_an_independent_evaluator() -> None:
         cluster_of("1GiB", "1GiB", "1GiB"),
         links={frozenset(("d0", "d1")): Link(1e6, 0.002), frozenset(("d2", HEAD)): Link(5e5, 0.001)},
     )
-    state = run_passes(prepare(branchy(), cluster), PLAN)
+    state = driver.plan(driver.front(branchy()), cluster)
     graph, costs = state.graph, state.costs
-    assert graph is not None
-    assert costs is not None
     generator = random.Random(0)
     for _ in range(50):
         placement = {name: generator.choice(("d0", "d1", "d2")) for name in graph.by_name()}
@@ -251,18 +248,16 @@ def test_plan_file_is_followed(
     branchy_path: Path, cluster_path: Path, spread_plan: Callable[[Path, list[str]], Path]
 ) -> None:
     path = spread_plan(branchy_path, ["gamma", "beta"])
-    plan = plan_of(branchy_path, cluster_path, plan=path)  # type: ignore[arg-type]
+    plan = plan_of(branchy_path, cluster_path, plan=path)
     assert dict(plan.placement) == yaml.safe_load(path.read_text())["placement"]
     assert plan.origin == "plan file"
 
 
 def test_written_plan_reads_back(tmp_path: Path, branchy_path: Path, cluster_path: Path) -> None:
-    state = run_passes(prepare(branchy_path, cluster_path), PLAN)
-    assert state.plan is not None
-    assert state.signature is not None
+    state = driver.plan(driver.front(branchy_path), load_cluster(cluster_path))
     path = tmp_path / "plan.yaml"
     path.write_text(to_yaml(state.plan, state.signature.sha256))
-    again = plan_of(branchy_path, cluster_path, plan=path)  # type: ignore[arg-type]
+    again = plan_of(branchy_path, cluster_path, plan=path)
     assert again.placement == state.plan.placement
     assert again.period_s == state.plan.period_s
 
@@ -282,14 +277,13 @@ def test_wrong_plan_files(tmp_path: Path, branchy_path: Path, cluster_path: Path
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     with pytest.raises(PlanError, match=message):
-        plan_of(branchy_path, cluster_path, plan=path)  # type: ignore[arg-type]
+        plan_of(branchy_path, cluster_path, plan=path)
 
 
 def test_plan_file_beyond_memory_is_infeasible(tmp_path: Path) -> None:
     model = save(chain(), tmp_path)
     cluster = cluster_of("700KiB", "700KiB", "700KiB")
-    state = run_passes(prepare(model, cluster), PLAN)
-    assert state.plan is not None
+    state = driver.plan(driver.front(model), cluster)
     path = tmp_path / "plan.yaml"
     path.write_text("placement:\n" + "".join(f"  {name}: d1\n" for name in state.plan.placement))
     with pytest.raises(InfeasibleError, match=r"the plan file does not fit: d1 misses \d+ bytes"):

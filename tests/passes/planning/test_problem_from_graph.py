@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.models import branchy
-from tvmpipe.build import prepare
-from tvmpipe.passes.driver import PLAN, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.passes.placement.throughput.period import loads
 from tvmpipe.passes.planning.evaluate import price
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
@@ -23,9 +22,7 @@ def test_the_period_of_random_placements_is_the_price() -> None:
         links={frozenset(("d0", "d1")): Link(1e6, 0.0), frozenset(("d2", HEAD)): Link(5e5, 0.0)},
         network=Link(1e7, 0.0),
     )
-    state = run_passes(prepare(branchy(), cluster), PLAN)
-    assert state.graph is not None
-    assert state.costs is not None
+    state = driver.plan(driver.front(branchy()), cluster)
     costs = replace(state.costs, entry_s={})
     problem = problem_from_graph(state.graph, costs, cluster, "throughput", {})
     generator = random.Random(0)

@@ -10,9 +10,10 @@ import pytest
 
 from benchmarks.checker import check
 from tests.models import branchy
-from tvmpipe.build import prepare
-from tvmpipe.passes.driver import PLAN, run_passes
-from tvmpipe.passes.planning.place import Place
+from tvmpipe.passes import driver
+from tvmpipe.passes.options import BuildOptions
+from tvmpipe.passes.planning.place import follow
+from tvmpipe.passes.planning.plan import read_placement
 from tvmpipe.passes.planning.problem_from_plan import stage_problem
 from tvmpipe.passes.simulation import simulate
 from tvmpipe.targets.description.cluster import HEAD, Link, parse_cluster
@@ -25,19 +26,16 @@ def test_a_simulated_plan_takes_what_it_should(tmp_path: Path) -> None:
         links={frozenset(("d0", "d1")): Link(1e6, 0.002), frozenset(("d2", HEAD)): Link(5e5, 0.001)},
     )
     generator = random.Random(1)
-    front = run_passes(prepare(branchy(), cluster), PLAN)
-    assert front.graph is not None
-    names = list(front.graph.by_name())
+    fused = driver.front(branchy())
+    names = list(fused.graph.by_name())
     stages = set()
     for number in range(8):
         path = tmp_path / f"{number}.yaml"
         lines = "\n".join(f"  {name}: d{generator.randrange(3)}" for name in names)
         path.write_text(f"placement:\n{lines}\n")
-        state = run_passes(replace(front, options=replace(front.options, plan_file=path)), PLAN[2:])
-        assert state.plan is not None
-        assert state.costs is not None
+        state = driver.plan(fused, cluster, BuildOptions(plan=path))
         stages.add(len(state.plan.stages))
-        problem, solution, groups = stage_problem(front.graph, state.costs, cluster, state.plan)
+        problem, solution, groups = stage_problem(fused.graph, state.costs, cluster, state.plan)
         full = simulate(problem, solution, samples=200, groups=groups)
         assert full.period_s == pytest.approx(state.plan.period_s, rel=1e-3)
         one = simulate(problem, solution, samples=1, groups=groups)
@@ -54,15 +52,10 @@ def test_a_simulated_plan_with_turns_has_its_period(tmp_path: Path) -> None:
         parse_cluster("".join(f'[[device]]\nname = "d{i}"\nthreads = 1\n' for i in range(6))),
         links={frozenset(("d0", "d3")): Link(1e6, 0.002), frozenset(("d2", HEAD)): Link(5e5, 0.001)},
     )
-    front = run_passes(prepare(branchy(), cluster), PLAN)
-    graph = front.graph
-    assert graph is not None
-    assert front.costs is not None
-    slower = {
-        name: tuple(s * (1 + i / 3) for s in front.costs.latency_s[name])
-        for i, name in enumerate(front.costs.latency_s)
-    }
-    front = replace(front, costs=replace(front.costs, latency_s=slower))
+    planned = driver.plan(driver.front(branchy()), cluster)
+    graph, costs = planned.graph, planned.costs
+    slower = {name: tuple(s * (1 + i / 3) for s in costs.latency_s[name]) for i, name in enumerate(costs.latency_s)}
+    costs = replace(costs, latency_s=slower)
     names = list(graph.by_name())
     generator = random.Random(4)
     rounds = set()
@@ -72,14 +65,13 @@ def test_a_simulated_plan_with_turns_has_its_period(tmp_path: Path) -> None:
         places = [[f"d{i}" for i in order[a:b]] for a, b in zip([0, *cuts], [*cuts, 6], strict=True)]
         path = tmp_path / f"{number}.yaml"
         path.write_text("placement:\n" + "".join(f"  {n}: [{', '.join(generator.choice(places))}]\n" for n in names))
-        state = run_passes(replace(front, options=replace(front.options, plan_file=path)), (Place(),))
-        assert state.plan is not None
-        assert state.costs is not None
-        problem, solution, groups = stage_problem(graph, state.costs, cluster, state.plan)
+        placement = read_placement(path, graph, cluster, planned.signature.sha256)
+        found = follow(placement, graph, costs, cluster, BuildOptions())
+        problem, solution, groups = stage_problem(graph, costs, cluster, found)
         full = simulate(problem, solution, samples=1200, groups=groups)
         rounds.add(full.round)
         # What is cut off at both ends of the second half is less than a round of 600 samples or so.
-        assert full.period_s == pytest.approx(state.plan.period_s, rel=3e-3)
+        assert full.period_s == pytest.approx(found.period_s, rel=3e-3)
         assert check(problem, solution, groups).faults == ()
-        assert simulate(problem, solution, samples=1, groups=groups).latency_s <= state.plan.latency_s * (1 + 1e-9)
+        assert simulate(problem, solution, samples=1, groups=groups).latency_s <= found.latency_s * (1 + 1e-9)
     assert len(rounds) > 2

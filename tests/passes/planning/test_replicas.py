@@ -14,14 +14,14 @@ import yaml
 
 import tvmpipe
 from tests.models import branchy, chain, save
-from tvmpipe.build import prepare
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.manifest import Turn
-from tvmpipe.passes.driver import FRONT, PLAN, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import conflict, group_name, members_of, without
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.compression import compress
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import Price, price
@@ -47,8 +47,7 @@ def cluster_of(count: int, **links: Link) -> Cluster:
 @pytest.fixture(scope="module")
 def layers() -> PrimitiveGraph:
     """Three layers, one after the other."""
-    graph = run_passes(prepare(chain(3, 64), cluster_of(1)), FRONT).graph
-    assert graph is not None
+    graph = driver.front(chain(3, 64)).graph
     assert len(graph.by_name()) == len(graph.primitives) == 3
     return graph
 
@@ -140,9 +139,8 @@ def test_the_slowest_links_between_devices_that_take_turns_are_encoded(layers: P
 def test_price_of_any_groups_by_following_every_sample_of_a_round() -> None:
     """Random placements of a net whose branches join: who computes, sends and receives what, sample by sample."""
     devices = [f"d{i}" for i in range(6)]
-    state = run_passes(prepare(branchy(), cluster_of(6)), FRONT)
+    state = driver.front(branchy())
     graph = state.graph
-    assert graph is not None
     generator = random.Random(0)
     for _ in range(40):
         generator.shuffle(devices)
@@ -202,14 +200,12 @@ def test_turns_meet_where_some_batch_is_for_both() -> None:
 def test_plan_files_have_lists(tmp_path: Path) -> None:
     model = save(chain(3, 64), tmp_path)
     cluster = cluster_of(3)
-    names = list(run_passes(prepare(model, cluster), FRONT).graph.by_name())  # type: ignore[union-attr]
+    names = list(driver.front(model).graph.by_name())
     path = tmp_path / "plan.yaml"
 
     def follow(text: str) -> Plan:
         path.write_text("placement:\n" + "".join(f"  {n}: {p}\n" for n, p in zip(names, text.split(";"), strict=True)))
-        state = run_passes(prepare(model, cluster, plan=path), PLAN)
-        assert state.plan is not None
-        assert state.signature is not None
+        state = driver.plan(driver.front(model), cluster, BuildOptions(plan=path))
         again = to_yaml(state.plan, state.signature.sha256)
         assert yaml.safe_load(again)["placement"] == yaml.safe_load(path.read_text())["placement"]
         assert sum("d1" in line for line in again.splitlines()) == 2, "a line for each primitive, the list in it"
@@ -236,10 +232,10 @@ def test_each_device_must_hold_all_of_its_stage(tmp_path: Path) -> None:
     small = 3 * WEIGHTS - 1
     cluster = parse_cluster(f'[[device]]\nname = "d0"\n[[device]]\nname = "d1"\nmemory = "{small}B"\n')
     path = tmp_path / "plan.yaml"
-    names = run_passes(prepare(model, cluster), FRONT).graph.by_name()  # type: ignore[union-attr]
+    names = driver.front(model).graph.by_name()
     path.write_text("placement:\n" + "".join(f"  {name}: [d0, d1]\n" for name in names))
     with pytest.raises(InfeasibleError, match=r"the plan file does not fit: d1 misses \d+ bytes"):
-        run_passes(prepare(model, cluster, plan=path), PLAN)
+        driver.plan(driver.front(model), cluster, BuildOptions(plan=path))
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +247,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         f'[[device]]\nname = "d{i}"\nthreads = 1\ntarget = "{OTHER if i == 2 else "native"}"\n' for i in range(4)
     )
     cluster = parse_cluster(text)
-    names = run_passes(prepare(model, cluster), FRONT).graph.by_name()  # type: ignore[union-attr]
+    names = driver.front(model).graph.by_name()
     path = folder / "plan.yaml"
     places = ["d0", "[d1, d2, d3]", "d0"]
     path.write_text("placement:\n" + "".join(f"  {n}: {p}\n" for n, p in zip(names, places, strict=True)))
@@ -298,13 +294,11 @@ def test_others_take_the_turns_of_a_lost_device(tmp_path: Path) -> None:
     model = save(chain(2, 64), tmp_path)
     cluster = cluster_of(2)
     path = tmp_path / "plan.yaml"
-    names = run_passes(prepare(model, cluster), FRONT).graph.by_name()  # type: ignore[union-attr]
+    names = driver.front(model).graph.by_name()
     path.write_text("placement:\n" + "".join(f"  {name}: [d0, d1]\n" for name in names))
-    state = run_passes(prepare(model, cluster, plan=path, failover=True), PLAN)
+    state = driver.plan(driver.front(model), cluster, BuildOptions(plan=path, failover=True))
     assert [(spare.lost, spare.plan.origin) for spare in state.spares] == [("d0", "fewer turns"), ("d1", "fewer turns")]
     assert [stage.device for stage in state.spares[0].plan.stages] == ["d1"]
-    assert state.plan is not None
-    assert state.costs is not None
     enter_s, byte_s = state.costs.entry_s["d0"]
     alone_s = sum(state.costs.latency_s["d0"]) + enter_s + byte_s * 4 * 64 * 4
     assert state.plan.loads["d0"].busy_s == pytest.approx(alone_s / 2)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.models import chain
-from tvmpipe.build import prepare
-from tvmpipe.passes.base import CompileState
-from tvmpipe.passes.driver import PLAN, run_passes
+from tvmpipe.passes import driver
+from tvmpipe.passes.driver import Planned
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.evaluate import price_stages
-from tvmpipe.passes.reports.report import report
 from tvmpipe.targets.cost.model import Estimate, Work
 from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Cluster, Device, Link, parse_cluster
@@ -35,13 +35,12 @@ def cluster_of(*names: str) -> Cluster:
     return replace(parse_cluster(text), network=Link(1e9, 1e-5))
 
 
-def planned(most: dict[str, float], **options: object) -> CompileState:
+def planned(most: dict[str, float], **options: Any) -> Planned:
     model, cluster = chain(LAYERS, 64), cluster_of(*most)
-    return run_passes(prepare(model, cluster, cost_model=Spread(most), **options), PLAN)  # type: ignore[arg-type]
+    return driver.plan(driver.front(model), cluster, BuildOptions(cost_model=Spread(most), **options))
 
 
-def primitives_on(state: CompileState, device: str) -> int:
-    assert state.plan is not None
+def primitives_on(state: Planned, device: str) -> int:
     return list(state.plan.placement.values()).count(device)
 
 
@@ -49,8 +48,6 @@ def primitives_on(state: CompileState, device: str) -> int:
 def test_without_uncertainty_it_is_the_ordinary_plan(objective: str) -> None:
     most = {"one": 1.0, "two": 1.0, "three": 1.0}
     plain, robust = planned(most, objective=objective).plan, planned(most, objective=objective, robust=True).plan
-    assert plain is not None
-    assert robust is not None
     assert robust.placement == plain.placement
     assert (robust.period_s, robust.latency_s) == (plain.period_s, plain.latency_s)
     assert plain.pessimistic is None
@@ -65,26 +62,22 @@ def test_an_uncertain_device_gets_less() -> None:
     plain, robust = planned(most), planned(most, robust=True)
     assert (primitives_on(plain, "sure"), primitives_on(plain, "unsure")) == (6, 6)
     assert (primitives_on(robust, "sure"), primitives_on(robust, "unsure")) == (8, 4)
-    assert robust.plan is not None
     assert robust.plan.pessimistic is not None
     assert robust.plan.period_s == pytest.approx(8e-3, rel=0.05)
     assert robust.plan.pessimistic.period_s == pytest.approx(8e-3, rel=0.05)
-    assert plain.plan is not None
     assert plain.plan.period_s == pytest.approx(6e-3, rel=0.05)
     # By hand: the ordinary plan would take twice the six layers of the device that is not known well.
-    assert plain.graph is not None
-    assert plain.costs is not None
     worst = price_stages(plain.graph, plain.costs.pessimistic(), plain.cluster, plain.plan.stages)
     assert worst.period_s == pytest.approx(12e-3, rel=0.05)
 
 
 def test_the_report_has_both_figures() -> None:
     most = {"sure": 1.0, "unsure": 2.0}
-    facts = report(planned(most, robust=True))
+    facts = planned(most, robust=True).report()
     assert facts["robust"]["period_s"] >= facts["period_s"]
     assert facts["bound_s"] is None
     assert facts["robust"]["bound_s"] <= facts["robust"]["period_s"]
-    assert report(planned(most))["robust"] is None
+    assert planned(most).report()["robust"] is None
 
 
 def test_spare_plans_are_robust_too() -> None:
@@ -94,7 +87,6 @@ def test_spare_plans_are_robust_too() -> None:
 
 
 def test_what_nobody_measured_may_take_twice_as_long(chain_path: Path) -> None:
-    state = run_passes(prepare(chain_path, cluster_of("one"), cost_model=Roofline(), robust=True), PLAN)
-    assert state.costs is not None
+    state = driver.plan(driver.front(chain_path), cluster_of("one"), BuildOptions(cost_model=Roofline(), robust=True))
     worst = state.costs.pessimistic()
     assert worst.latency_s["one"] == pytest.approx([2 * seconds for seconds in state.costs.latency_s["one"]])

@@ -15,9 +15,8 @@ import pytest
 from tests.models import chain
 from tests.passes.planning.test_place import cluster_of
 from tests.targets.cost.synthetic import measurements
-from tvmpipe.build import prepare
-from tvmpipe.passes.driver import PLAN, run_passes
-from tvmpipe.passes.reports.explain import explain
+from tvmpipe.passes import driver
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.roofline import Roofline
@@ -29,9 +28,9 @@ from tvmpipe.targets.store.stage_times import StageTime
 
 
 def explained(cluster: Cluster, **options: Any) -> tuple[Any, dict[str, Any]]:
-    state = run_passes(prepare(chain(6, 512), cluster, time_limit_s=10, **options), PLAN)
+    state = driver.plan(driver.front(chain(6, 512)), cluster, BuildOptions(time_limit_s=10, **options))
     names: list[str] = []
-    facts = explain(state, 10.0, lambda name, number, total: names.append(name))
+    facts = driver.explain(state, 10.0, lambda name, number, total: names.append(name))
     assert [change["change"] for change in facts["what_if"]] == names
     return state.plan, facts
 
@@ -93,7 +92,7 @@ def test_a_pinned_model_is_told_so() -> None:
 
 
 def planned(cluster: Cluster, model: LearnedCost) -> Any:
-    return run_passes(prepare(chain(6, 512), cluster, cost_model=model), PLAN)
+    return driver.plan(driver.front(chain(6, 512)), cluster, BuildOptions(cost_model=model))
 
 
 def measured_as(works: Sequence[Work], factors: Sequence[float], target: TargetDescription) -> list[Measurement]:
@@ -113,11 +112,11 @@ def test_predicted_stands_beside_measured(tmp_path: Path) -> None:
     one = parse_cluster('[[device]]\nname = "solo"\ntarget = "x86-64-v2"\nthreads = 1\nslowdown = 3\n')
     model = LearnedCost([store])
     plain = planned(one, model)
-    assert explain(plain, 1.0)["measured"] == []
+    assert driver.explain(plain, 1.0)["measured"] == []
     works = list({work.key: work for work in plain.costs.works if not work.view}.values())
     store.add_all(target, 1, measured_as(works, [2.0 + place for place in range(len(works))], target))
     state = planned(one, LearnedCost([store]))
-    (facts,) = explain(state, 1.0)["measured"]
+    (facts,) = driver.explain(state, 1.0)["measured"]
     graph = state.graph
     named = {graph.primitives[place].name: work for place, work in enumerate(state.costs.works)}
     worst = facts["most_wrong"]
@@ -155,7 +154,7 @@ def test_a_stage_that_ran_stands_beside_its_estimate(tmp_path: Path) -> None:
     )
     store.add(one.devices[0].target, 1, took)
     state = planned(one, LearnedCost([store]))
-    (facts,) = explain(state, 1.0)["measured"]
+    (facts,) = driver.explain(state, 1.0)["measured"]
     (stage,) = facts["stages"]
     assert stage["measured_s"] / stage["predicted_s"] == pytest.approx(1.25, rel=1e-3)
     assert stage["corrected_s"] == pytest.approx(stage["measured_s"], rel=1e-3)

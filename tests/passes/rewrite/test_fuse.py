@@ -9,18 +9,16 @@ from onnx import TensorProto, helper
 
 import tvmpipe
 from tests.models import branchy, chain
-from tvmpipe.build import prepare
-from tvmpipe.passes.driver import FRONT, run_passes
+from tvmpipe.passes import driver
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.stages import activation_bytes, derive_stages
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
-from tvmpipe.targets.description.cluster import Cluster, parse_cluster
+from tvmpipe.targets.description.cluster import parse_cluster
 
 
 def graph_of(model: object) -> PrimitiveGraph:
-    graph = run_passes(prepare(model, Cluster((), {})), FRONT).graph
-    assert graph is not None
+    graph = driver.front(model).graph
     return graph
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.models import chain
-from tvmpipe.build import prepare
+from tvmpipe.passes import driver
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.targets.description.cluster import DEFAULT_BANDWIDTH_BPS, HEAD, Link, parse_cluster
 from tvmpipe.targets.store.link_times import LinkRow, LinkStore, fit_link, with_measured_links
 
@@ -70,8 +71,8 @@ def test_measured_links_are_used_where_the_file_says_nothing(tmp_path: Path) -> 
     (note,) = notes
     assert "desk - pi (3 MB/s and 2.00 ms, 2026-01-01)" in note
     assert "head - desk" in note
-    state = prepare(chain(), parse_cluster(DEVICES), profiles=tmp_path)
-    assert state.notes == (note,)
+    state = driver.plan(driver.front(chain()), parse_cluster(DEVICES), BuildOptions(profiles=tmp_path))
+    assert state.notes[0] == note
     assert state.cluster == cluster
 
 

@@ -7,18 +7,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError
-from tvmpipe.passes.backend.memory import MemoryPlan, compiled_loads
+from tvmpipe.passes.backend.memory import MemoryPlan
 from tvmpipe.passes.backend.partition import Stage
 from tvmpipe.passes.backend.records import open_records
-from tvmpipe.passes.base import CompileState, required
-from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.planning.plan import Plan
-from tvmpipe.targets.description.cluster import Device
+from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
 
 
@@ -36,40 +33,29 @@ class StageLibrary:
     allocated_bytes: int
 
 
-@dataclass(frozen=True)
-class Lower:
-    """Compile the stages of all plans, several at a time on a host with several cores; fill in `libraries`.
+def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None) -> tuple[StageLibrary, ...]:
+    """Compile stages for the devices that host them, several at a time on a host with several cores.
 
-    The plans' loads then have the memory that the compiled stages take.
+    Schedules are from the folder `records` where it has any. Raises UnsupportedModelError.
     """
+    from tvm_ffi import StructuralKey
 
-    name: str = "lower"
-
-    def apply(self, state: CompileState) -> CompileState:
-        from tvm_ffi import StructuralKey
-
-        devices = {device.name: device for device in state.cluster.devices}
-        jobs: dict[tuple[Any, TargetDescription, int], _Job] = {}
-        job_of = {}
-        for stage in _all_stages(state):
-            structure = StructuralKey(stage.module)
-            for name, hosted in stage.hosted.items():
-                device = devices[name]
-                job = _Job(hosted, stage.module, device)
-                job_of[hosted] = jobs.setdefault((structure, device.target, device.threads), job)
-        work = list(jobs.values())
-        if len(work) == 1 or (os.cpu_count() or 1) == 1:
-            made = [_compile_here(job, state.options.records) for job in work]
-        else:
-            made = _compile_in_processes(work, state.options.records)
-        made_of = {job.name: one for job, one in zip(work, made, strict=True)}
-        libraries = tuple(StageLibrary(stage, job.name, *made_of[job.name]) for stage, job in job_of.items())
-        return _with_memory(replace(state, libraries=libraries))
-
-    def detail(self, state: CompileState) -> str:
-        """What progress says of the work to come."""
-        plans = f" of {1 + len(state.spares)} plans" if state.spares else ""
-        return f"{len(_all_stages(state))} stages{plans}"
+    devices = {device.name: device for device in cluster.devices}
+    jobs: dict[tuple[Any, TargetDescription, int], _Job] = {}
+    job_of = {}
+    for stage in stages:
+        structure = StructuralKey(stage.module)
+        for name, hosted in stage.hosted.items():
+            device = devices[name]
+            job = _Job(hosted, stage.module, device)
+            job_of[hosted] = jobs.setdefault((structure, device.target, device.threads), job)
+    work = list(jobs.values())
+    if len(work) == 1 or (os.cpu_count() or 1) == 1:
+        made = [_compile_here(job, records) for job in work]
+    else:
+        made = _compile_in_processes(work, records)
+    made_of = {job.name: one for job, one in zip(work, made, strict=True)}
+    return tuple(StageLibrary(stage, job.name, *made_of[job.name]) for stage, job in job_of.items())
 
 
 @dataclass(frozen=True)
@@ -77,22 +63,6 @@ class _Job:
     name: str
     module: Any
     device: Device
-
-
-def _with_memory(state: CompileState) -> CompileState:
-    graph: PrimitiveGraph = required(state.graph, "graph")
-    allocated = {made.stage: made.allocated_bytes for made in state.libraries}
-    memories = {device.name: device.memory_bytes for device in state.cluster.devices}
-
-    def loaded(plan: Plan, stages: Sequence[Stage]) -> Plan:
-        return replace(plan, loads=compiled_loads(graph, plan.loads, stages, allocated, memories))
-
-    spares = tuple(replace(spare, plan=loaded(spare.plan, spare.stages)) for spare in state.spares)
-    return replace(state, plan=loaded(required(state.plan, "plan"), state.stages), spares=spares)
-
-
-def _all_stages(state: CompileState) -> list[Stage]:
-    return [*state.stages, *(stage for spare in state.spares for stage in spare.stages)]
 
 
 def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[tuple[bytes, int]]:

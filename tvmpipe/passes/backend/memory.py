@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tvmpipe.passes.backend.partition import CutPlan
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.stages import StageShape
-from tvmpipe.passes.planning.plan import DeviceLoad
-
-if TYPE_CHECKING:
-    from tvmpipe.passes.backend.partition import Stage
+from tvmpipe.targets.description.cluster import Cluster
 
 _PLANNED = "StaticPlanBlockMemory"
 _STORAGE_SHARED = "tirx.StorageRewrite"
@@ -82,29 +80,27 @@ def held_bytes(graph: PrimitiveGraph, shape: StageShape, allocated_bytes: int) -
     return 2 * sum(graph.values[value].spec.size_bytes for value in shape.inputs) + allocated_bytes
 
 
-def compiled_loads(
-    graph: PrimitiveGraph,
-    loads: Mapping[str, DeviceLoad],
-    stages: Sequence[Stage],
-    allocated_bytes: Mapping[str, int],
-    memory_bytes: Mapping[str, int | None],
-) -> dict[str, DeviceLoad]:
-    """`loads` (by device) with the memory that compiled stages take in the `memory_bytes` that devices have.
+def with_compiled_loads(
+    graph: PrimitiveGraph, cut: CutPlan, allocated_bytes: Mapping[str, int], cluster: Cluster
+) -> CutPlan:
+    """The plan with the memory that its compiled stages take of what devices have.
 
     `allocated_bytes` are by hosted stage.
     """
-    activations = dict.fromkeys(loads, 0)
-    weights: dict[str, dict[str, int]] = {device: {} for device in loads}  # by name: a device's stages share them
-    for stage in stages:
+    activations = dict.fromkeys(cut.plan.loads, 0)
+    weights: dict[str, dict[str, int]] = {device: {} for device in cut.plan.loads}  # a device's stages share them
+    for stage in cut.stages:
         for device, name in stage.hosted.items():
             weights[device].update((weight.name, weight.array.nbytes) for weight in stage.weights)
             activations[device] += held_bytes(graph, stage.shape, allocated_bytes[name])
-    return {
+    memory_bytes = {device.name: device.memory_bytes for device in cluster.devices}
+    loads = {
         device: replace(
             load,
             weight_bytes=sum(weights[device].values()),
             activation_bytes=activations[device],
             memory_bytes=memory_bytes[device],
         )
-        for device, load in loads.items()
+        for device, load in cut.plan.loads.items()
     }
+    return replace(cut, plan=replace(cut.plan, loads=loads))

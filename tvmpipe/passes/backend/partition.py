@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.graph.primitives import PrimitiveGraph, map_tensors
 from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.passes.graph.weights import Weight
@@ -42,22 +40,19 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Partition:
-    """Emit a module for each stage of the plan and of every spare plan; fill in `stages`, also of `spares`."""
+class CutPlan:
+    """A plan and its stages; `lost` is the device it does without, None for the plan to start with."""
 
-    name: str = "partition"
+    lost: str | None
+    plan: Plan
+    stages: tuple[Stage, ...]
 
-    def apply(self, state: CompileState) -> CompileState:
-        graph: PrimitiveGraph = required(state.graph, "graph")
-        plan: Plan = required(state.plan, "plan")
 
-        def emit(prefix: str, shapes: Sequence[StageShape]) -> tuple[Stage, ...]:
-            return tuple(
-                _emit(graph, state.module, f"{prefix}s{position}", shape) for position, shape in enumerate(shapes)
-            )
-
-        spares = tuple(replace(spare, stages=emit(f"{spare.lost}-", spare.plan.stages)) for spare in state.spares)
-        return replace(state, stages=emit("", plan.stages), spares=spares)
+def partition(graph: PrimitiveGraph, module: Any, plan: Plan, lost: str | None = None) -> CutPlan:
+    """Emit a module for each stage of a plan; `module` is the fused model that `graph` was read off."""
+    prefix = "" if lost is None else f"{lost}-"
+    stages = tuple(_emit(graph, module, f"{prefix}s{number}", shape) for number, shape in enumerate(plan.stages))
+    return CutPlan(lost, plan, stages)
 
 
 def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from tvmpipe.errors import InputError
 from tvmpipe.passes.backend.lower import compile_function
 from tvmpipe.passes.backend.partition import Stage
 from tvmpipe.passes.backend.records import open_records, target_key
-from tvmpipe.passes.base import CompileState
 from tvmpipe.passes.kernels.schedule import apply_rules, narrow
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.profiling.measure import RemoteTimer, remote_timer
-from tvmpipe.targets.description.cluster import Device
+from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.cpu_model import Choices, describe_cpu
 
 logger = logging.getLogger(__name__)
@@ -32,27 +31,24 @@ _WORTHWHILE = 0.97  # of the rule's time; less is noise
 _CONFIRMATIONS = 5
 
 
-@dataclass(frozen=True)
-class Tune:
-    """Measure up to `options.tune` schedules of each hot primitive; add the best to `options.records`."""
+def tune(stages: Sequence[Stage], cluster: Cluster, options: BuildOptions) -> None:
+    """Measure up to `options.tune` schedules of each hot primitive; add the best to `options.records`.
 
-    name: str = "tune"
-
-    def apply(self, state: CompileState) -> CompileState:
-        options = state.options
-        if not options.tune:
-            if options.records is not None and not options.records.is_dir():
-                raise InputError(f"records folder {options.records} does not exist; --tune makes one")
-            return state
-        if options.records is None or options.tracker is None:
-            raise InputError("tuning needs a folder for its records (--records) and a tracker (--tracker)")
-        devices = {device.name: device for device in state.cluster.devices}
-        done: set[tuple[str, str]] = set()
-        for stage in state.stages:
-            for name in stage.shape.devices:
-                with remote_timer(options.tracker, devices[name], options.cluster_key) as timer:
-                    _tune_stage(stage, devices[name], options.tune, options.records, timer, done)
-        return state
+    Raises InputError where the options do not say on what devices and where to keep what is found, DeviceError when a
+    device fails.
+    """
+    if not options.tune:
+        if options.records is not None and not options.records.is_dir():
+            raise InputError(f"records folder {options.records} does not exist; --tune makes one")
+        return
+    if options.records is None or options.tracker is None:
+        raise InputError("tuning needs a folder for its records (--records) and a tracker (--tracker)")
+    devices = {device.name: device for device in cluster.devices}
+    done: set[tuple[str, str]] = set()
+    for stage in stages:
+        for name in stage.shape.devices:
+            with remote_timer(options.tracker, devices[name], options.cluster_key) as timer:
+                _tune_stage(stage, devices[name], options.tune, options.records, timer, done)
 
 
 def _tune_stage(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import save_file
 
@@ -27,68 +27,105 @@ from tvmpipe.manifest import (
     StageTensor,
     Turn,
 )
+from tvmpipe.passes.backend.lower import StageLibrary
 from tvmpipe.passes.backend.memory import held_bytes
-from tvmpipe.passes.backend.partition import Stage
-from tvmpipe.passes.base import CompileState, Signature, required
+from tvmpipe.passes.backend.partition import CutPlan, Stage
+from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.weights import group_by_readers
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import stage_seconds
-from tvmpipe.passes.planning.plan import Plan, to_yaml
-from tvmpipe.passes.reports.report import render_html, report
+from tvmpipe.passes.planning.plan import to_yaml
+from tvmpipe.passes.reports.report import render_html
+from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
 
-@dataclass(frozen=True)
-class WriteBundle:
-    """Fill in `bundle`: a directory that is deleted with the object unless it is saved."""
+def write_bundle(
+    signature: Signature,
+    graph: PrimitiveGraph,
+    costs: CostTable,
+    cluster: Cluster,
+    plans: Sequence[CutPlan],
+    libraries: Sequence[StageLibrary],
+    facts: Mapping[str, Any],
+    *,
+    tuned: bool,
+) -> Bundle:
+    """A bundle in a directory that is deleted with the object unless it is saved.
 
-    name: str = "bundle"
-
-    def apply(self, state: CompileState) -> CompileState:
-        plan: Plan = required(state.plan, "plan")
-        signature: Signature = required(state.signature, "signature")
-        owned = TemporaryFolder("tvmpipe-")
-        root = Path(owned.name) / "bundle"
-        root.mkdir()
-        (root / "stages").mkdir()
-        (root / "weights").mkdir()
-        writer = _Writer(root, state)
-        plans = (
-            writer.plan(None, plan, state.stages),
-            *(writer.plan(spare.lost, spare.plan, spare.stages) for spare in state.spares),
-        )
-        (root / "plan.yaml").write_text(to_yaml(plan, signature.sha256), encoding="utf-8")
-        facts = report(state)
-        (root / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        (root / "report.html").write_text(render_html(facts), encoding="utf-8")
-        manifest = _manifest(root, state, signature, plans)
-        (root / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (root / f"{MANIFEST}.sha256").write_text(hash_file(root / MANIFEST) + "\n", encoding="utf-8")
-        return replace(state, bundle=Bundle(root, manifest, owned))
+    `plans` begins with the plan to start with; `facts` are the report; `tuned` says that stages may have other
+    schedules than those whose costs are known.
+    """
+    owned = TemporaryFolder("tvmpipe-")
+    root = Path(owned.name) / "bundle"
+    root.mkdir()
+    (root / "stages").mkdir()
+    (root / "weights").mkdir()
+    writer = _Writer(root, graph, costs, cluster, plans, libraries)
+    entries = tuple(writer.plan(cut) for cut in plans)
+    (root / "plan.yaml").write_text(to_yaml(plans[0].plan, signature.sha256), encoding="utf-8")
+    (root / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (root / "report.html").write_text(render_html(facts), encoding="utf-8")
+    used = {name for plan in entries for name in plan.devices}
+    manifest = Manifest(
+        format=FORMAT_VERSION,
+        tools={name: version(name) for name in ("tvmpipe", "apache-tvm", "apache-tvm-ffi")},
+        model=ModelEntry(
+            name=signature.name, sha256=signature.sha256, inputs=signature.inputs, outputs=signature.outputs
+        ),
+        objective=plans[0].plan.objective,
+        devices=tuple(
+            DeviceEntry(
+                name=device.name,
+                key=device.key,
+                target=device.target.name,
+                triple=device.target.triple,
+                cpu=device.target.cpu,
+                threads=device.threads,
+                memory_bytes=device.memory_bytes,
+            )
+            for device in cluster.devices
+            if device.name in used
+        ),
+        model_inputs=dict(graph.model_inputs),
+        model_outputs=dict(graph.model_outputs),
+        plans=entries,
+        code=None if tuned else _code(costs, plans),
+        files=tuple(_entry(root, file) for file in sorted(root.rglob("*")) if file.is_file()),
+    )
+    (root / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (root / f"{MANIFEST}.sha256").write_text(hash_file(root / MANIFEST) + "\n", encoding="utf-8")
+    return Bundle(root, manifest, owned)
 
 
 class _Writer:
     """Writes libraries and weights, each once, and describes the plans that use them."""
 
-    def __init__(self, root: Path, state: CompileState) -> None:
-        self.root = root
-        self.cluster = state.cluster
-        self.graph: PrimitiveGraph = required(state.graph, "graph")
-        self.costs: CostTable = required(state.costs, "costs")
-        self.names = {v: n for n, v in (*self.graph.model_outputs.items(), *self.graph.model_inputs.items())}
-        self.library_of = self._write_libraries(state)
-        self.allocated_bytes = {made.stage: made.allocated_bytes for made in state.libraries}
-        self.file_of = self._write_weights(state)  # name of a weight -> the file it lies in
+    def __init__(
+        self,
+        root: Path,
+        graph: PrimitiveGraph,
+        costs: CostTable,
+        cluster: Cluster,
+        plans: Sequence[CutPlan],
+        libraries: Sequence[StageLibrary],
+    ) -> None:
+        self.root, self.graph, self.costs, self.cluster = root, graph, costs, cluster
+        self.names = {v: n for n, v in (*graph.model_outputs.items(), *graph.model_inputs.items())}
+        self.library_of = self._write_libraries(libraries)
+        self.allocated_bytes = {made.stage: made.allocated_bytes for made in libraries}
+        self.file_of = self._write_weights(plans)  # name of a weight -> the file it lies in
 
-    def plan(self, lost: str | None, plan: Plan, stages: Sequence[Stage]) -> PlanEntry:
+    def plan(self, cut: CutPlan) -> PlanEntry:
         """A plan whose files are written."""
+        plan = cut.plan
         return PlanEntry(
-            lost=lost,
+            lost=cut.lost,
             predicted=Predicted(period_s=plan.period_s, latency_s=plan.latency_s),
             inflight=plan.in_flight.samples,
             on_links=plan.in_flight.on_links,
-            stages=tuple(entry for stage in stages for entry in self._entries(stage)),
+            stages=tuple(entry for stage in cut.stages for entry in self._entries(stage)),
             links=tuple(
                 LinkEntry(
                     sender=link.sender,
@@ -132,17 +169,17 @@ class _Writer:
         spec = self.graph.values[value].spec
         return StageTensor(value=value, spec=spec.model_copy(update={"name": self.names.get(value, f"t{value}")}))
 
-    def _write_libraries(self, state: CompileState) -> dict[str, FileEntry]:
+    def _write_libraries(self, libraries: Sequence[StageLibrary]) -> dict[str, FileEntry]:
         written: dict[str, FileEntry] = {}
-        for made in state.libraries:
+        for made in libraries:
             if made.name not in written:
                 path = self.root / "stages" / f"{made.name}.so"
                 path.write_bytes(made.library)
                 written[made.name] = _entry(self.root, path)
-        return {made.stage: written[made.name] for made in state.libraries}
+        return {made.stage: written[made.name] for made in libraries}
 
-    def _write_weights(self, state: CompileState) -> dict[str, FileEntry]:
-        stages = [*state.stages, *(stage for spare in state.spares for stage in spare.stages)]
+    def _write_weights(self, plans: Sequence[CutPlan]) -> dict[str, FileEntry]:
+        stages = [stage for cut in plans for stage in cut.stages]
         arrays = {weight.name: weight.array for stage in stages for weight in stage.weights}
         groups = group_by_readers({stage.name: [weight.name for weight in stage.weights] for stage in stages})
         file_of = {}
@@ -157,44 +194,10 @@ def _entry(root: Path, file: Path) -> FileEntry:
     return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file), size_bytes=file.stat().st_size)
 
 
-def _manifest(root: Path, state: CompileState, signature: Signature, plans: tuple[PlanEntry, ...]) -> Manifest:
-    graph: PrimitiveGraph = required(state.graph, "graph")
-    used = {name for plan in plans for name in plan.devices}
-    return Manifest(
-        format=FORMAT_VERSION,
-        tools={name: version(name) for name in ("tvmpipe", "apache-tvm", "apache-tvm-ffi")},
-        model=ModelEntry(
-            name=signature.name, sha256=signature.sha256, inputs=signature.inputs, outputs=signature.outputs
-        ),
-        objective=state.options.objective,
-        devices=tuple(
-            DeviceEntry(
-                name=device.name,
-                key=device.key,
-                target=device.target.name,
-                triple=device.target.triple,
-                cpu=device.target.cpu,
-                threads=device.threads,
-                memory_bytes=device.memory_bytes,
-            )
-            for device in state.cluster.devices
-            if device.name in used
-        ),
-        model_inputs=dict(graph.model_inputs),
-        model_outputs=dict(graph.model_outputs),
-        plans=plans,
-        code=_code(state),
-        files=tuple(_entry(root, file) for file in sorted(root.rglob("*")) if file.is_file()),
-    )
-
-
-def _code(state: CompileState) -> CodeEntry | None:
-    """What is compiled, unless by other schedules than those whose costs are known."""
-    costs: CostTable = required(state.costs, "costs")
-    if state.options.records is not None:
-        return None
+def _code(costs: CostTable, plans: Sequence[CutPlan]) -> CodeEntry:
+    """What is compiled."""
     calls: dict[str, dict[str, int]] = {}
-    for stage in (*state.stages, *(stage for spare in state.spares for stage in spare.stages)):
+    for stage in (stage for cut in plans for stage in cut.stages):
         keys = [costs.works[index].key for index in (*stage.shape.primitives, *stage.shape.repeated)]
         if all(keys):  # what runs as no TIR function has none
             calls |= {name: dict(sorted(Counter(keys).items())) for name in stage.hosted.values()}

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
 
 from tvmpipe.errors import UnsupportedModelError, last_line
-from tvmpipe.passes.base import CompileState, Signature
 from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
 from tvmpipe.passes.frontend.read_model import read_model
+from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.frontend.simplify import quiet, simplify
 from tvmpipe.passes.frontend.unsupported import DTYPES, check_operators, label
 from tvmpipe.tensors import TensorSpec
 
 
 @dataclass(frozen=True)
-class ImportOnnx:
-    """Read `state.source` and fill in `module` and `signature`."""
+class Imported:
+    """A model as a Relax `IRModule`, as its users see it, and sentences for the report."""
 
-    name: str = "import"
+    module: Any
+    signature: Signature
+    notes: tuple[str, ...]
 
-    def apply(self, state: CompileState) -> CompileState:
-        model, name, digest = read_model(state.source)
-        inputs = fix_inputs(model, state.options.shapes, state.options.dims)
-        forget_declared(model)
-        simplified, notes = simplify(model, inputs)
-        module = _to_relax(simplified)
-        outputs = _output_specs(module, simplified.graph)
-        signature = Signature(name, digest, inputs, outputs)
-        kept = [value.name for value in simplified.graph.input]
-        module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
-        return replace(state, module=module, signature=signature, notes=state.notes + notes)
+
+def import_onnx(source: Any, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Imported:
+    """Read a model, a path or an `onnx.ModelProto`.
+
+    `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open.
+    Raises ModelError, UnsupportedModelError and InputError.
+    """
+    model, name, digest = read_model(source)
+    inputs = fix_inputs(model, {name: tuple(extents) for name, extents in shapes.items()}, dims)
+    forget_declared(model)
+    simplified, notes = simplify(model, inputs)
+    module = _to_relax(simplified)
+    outputs = _output_specs(module, simplified.graph)
+    signature = Signature(name, digest, inputs, outputs)
+    kept = [value.name for value in simplified.graph.input]
+    module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
+    return Imported(module, signature, notes)
 
 
 def forget_declared(model: onnx.ModelProto) -> None:

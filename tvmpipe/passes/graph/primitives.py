@@ -10,8 +10,8 @@ from typing import Any
 import networkx as nx
 
 from tvmpipe.errors import UnsupportedModelError
-from tvmpipe.passes.base import Signature
 from tvmpipe.passes.frontend.import_onnx import tensor_spec
+from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.weights import WeightPool
 from tvmpipe.passes.kernels.base import useful_flops
 from tvmpipe.tensors import TensorSpec

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tvmpipe.manifest import Encoding
-from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.routes import LinkLoad
 from tvmpipe.passes.planning.cost_table import CostTable
@@ -18,34 +17,17 @@ from tvmpipe.units import format_duration
 _WORTHWHILE = 0.9  # of the time it takes as it is; results lose digits for it
 
 
-@dataclass(frozen=True)
-class Compress:
-    """With `options.compress`, let links that bound the period carry float32 tensors encoded; update `plan`.
+def compress(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, plan: Plan, encoding: Encoding
+) -> tuple[Plan, list[str]]:
+    """The plan with links that bound its period encoded, priced again, and a sentence about each of them.
 
     The placement stays. Links above every device's compute are taken one after another, slowest first, until a
     device is the bottleneck, or links' latencies are, or encoding does not help the slowest link: it is encoded
     already or carries no float32.
     """
-
-    name: str = "compress"
-
-    def apply(self, state: CompileState) -> CompileState:
-        if state.options.compress == "none":
-            return state
-        plan, notes = compress(
-            required(state.graph, "graph"),
-            required(state.costs, "costs"),
-            state.cluster,
-            required(state.plan, "plan"),
-            state.options.compress,
-        )
-        return replace(state, plan=plan, notes=(*state.notes, *notes))
-
-
-def compress(
-    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, plan: Plan, encoding: Encoding
-) -> tuple[Plan, list[str]]:
-    """The plan with its slowest links encoded, priced again, and a sentence about each of them."""
+    if encoding == "none":
+        return plan, []
     encodings: dict[tuple[str, str], Encoding] = {}
     notes: list[str] = []
     while True:
@@ -58,8 +40,7 @@ def compress(
         if pessimistic is not None:
             worst = price_stages(graph, costs.pessimistic(), cluster, plan.stages, encodings)
             pessimistic = Pessimistic(worst.period_s, worst.latency_s, None)
-        encoded = _link(priced.links, plan.bottleneck)
-        assert encoded is not None
+        encoded = next(link for link in priced.links if (link.sender, link.receiver) == plan.bottleneck)
         if encoded.busy_s > _WORTHWHILE * slowest.busy_s:
             return plan, notes
         # The bound is one of plans that encode nothing.

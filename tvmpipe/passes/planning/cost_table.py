@@ -7,11 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tvmpipe.passes.base import CompileState, required
-from tvmpipe.passes.graph.primitive_features import works_of
-from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.targets.cost.model import CALL_S, CostModel, Estimate, Work, stage_entry
-from tvmpipe.targets.description.cluster import Device
+from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.store.stage_times import Correction, StageKnowing, correction
 
 UNKNOWN = 2.0
@@ -53,42 +50,32 @@ class CostTable:
         return replace(self, latency_s=worst)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Price every primitive on every device with the cost model, corrected by what stages took; fill in `costs`."""
-
-    name: str = "cost"
-
-    def apply(self, state: CompileState) -> CompileState:
-        graph: PrimitiveGraph = required(state.graph, "graph")
-        works = works_of(graph, state.module)
-        devices = state.cluster.devices
-        model = state.options.cost_model
-        plain = {device.name: estimates_of(model, works, device) for device in devices}
-        corrections = {device.name: correction_of(model, works, plain[device.name], device) for device in devices}
-        found = {name: _corrected(works, estimates, corrections[name]) for name, estimates in plain.items()}
-        table = CostTable(
-            latency_s={d.name: tuple(e.latency_s * d.slowdown for e in found[d.name]) for d in devices},
-            sources={name: _sources(estimates) for name, estimates in found.items()},
-            low_s={d.name: tuple(e.low_s * d.slowdown for e in found[d.name]) for d in devices},
-            high_s={d.name: tuple(e.high_s * d.slowdown for e in found[d.name]) for d in devices},
-            entry_s={d.name: stage_entry(d) for d in devices},
-            works=tuple(works),
-        )
-        slowed = [f"{device.name} {device.slowdown:g} times" for device in devices if device.slowdown > 1]
-        notes = [f"emulated devices, slower than their targets: {', '.join(slowed)}"] if slowed else []
-        guessed = [d.name for d in devices if d.name in found and _all_roofline(found[d.name])]
-        if guessed:
-            notes.append(f"nobody has measured the target of {', '.join(guessed)}: its costs are a roofline's")
-        for name, found_here in corrections.items():
-            if found_here.stages:
-                before = sum(estimate.latency_s for estimate in plain[name])
-                after = sum(estimate.latency_s for estimate in found[name])
-                ran = "1 stage that ran" if found_here.stages == 1 else f"{found_here.stages} stages that ran"
-                notes.append(
-                    f"costs on {name} are {after / before:.2f} times the estimated ones, by {ran} on its target"
-                )
-        return replace(state, costs=table, notes=(*state.notes, *notes))
+def price_table(works: Sequence[Work], cluster: Cluster, model: CostModel) -> tuple[CostTable, list[str]]:
+    """Every primitive on every device by the cost model, corrected by what stages took, and sentences about it."""
+    devices = cluster.devices
+    plain = {device.name: estimates_of(model, works, device) for device in devices}
+    corrections = {device.name: correction_of(model, works, plain[device.name], device) for device in devices}
+    found = {name: _corrected(works, estimates, corrections[name]) for name, estimates in plain.items()}
+    table = CostTable(
+        latency_s={d.name: tuple(e.latency_s * d.slowdown for e in found[d.name]) for d in devices},
+        sources={name: _sources(estimates) for name, estimates in found.items()},
+        low_s={d.name: tuple(e.low_s * d.slowdown for e in found[d.name]) for d in devices},
+        high_s={d.name: tuple(e.high_s * d.slowdown for e in found[d.name]) for d in devices},
+        entry_s={d.name: stage_entry(d) for d in devices},
+        works=tuple(works),
+    )
+    slowed = [f"{device.name} {device.slowdown:g} times" for device in devices if device.slowdown > 1]
+    notes = [f"emulated devices, slower than their targets: {', '.join(slowed)}"] if slowed else []
+    guessed = [name for name, estimates in found.items() if _all_roofline(estimates)]
+    if guessed:
+        notes.append(f"nobody has measured the target of {', '.join(guessed)}: its costs are a roofline's")
+    for name, found_here in corrections.items():
+        if found_here.stages:
+            before = sum(estimate.latency_s for estimate in plain[name])
+            after = sum(estimate.latency_s for estimate in found[name])
+            ran = "1 stage that ran" if found_here.stages == 1 else f"{found_here.stages} stages that ran"
+            notes.append(f"costs on {name} are {after / before:.2f} times the estimated ones, by {ran} on its target")
+    return table, notes
 
 
 def estimates_of(model: CostModel, works: Sequence[Work], device: Device) -> list[Estimate]:

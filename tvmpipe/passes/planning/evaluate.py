@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tvmpipe.passes.base import Objective
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import conflict
 from tvmpipe.passes.graph.routes import Encodings, LinkLoad, Message, link_loads, message_s, messages_of
 from tvmpipe.passes.graph.stages import StageShape, activation_bytes, derive_stages
+from tvmpipe.passes.options import Objective
 from tvmpipe.passes.planning.cost_table import CostTable
+from tvmpipe.passes.planning.device_load import DeviceLoad
 from tvmpipe.passes.planning.inflight import in_flight
-from tvmpipe.passes.planning.plan import DeviceLoad
 from tvmpipe.targets.description.cluster import HEAD, Cluster
 
 

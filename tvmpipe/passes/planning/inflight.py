@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tvmpipe.passes.graph.stages import StageShape, returns_of
-
-if TYPE_CHECKING:
-    from tvmpipe.passes.planning.plan import DeviceLoad
+from tvmpipe.passes.planning.device_load import DeviceLoad
 
 _MOST_ON_LINKS = 512  # the head keeps what each sample was given until its result is there
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tvmpipe.errors import InfeasibleError, PlanError
-from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import group_name
 from tvmpipe.passes.graph.stages import returns_of
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.latency.bounds import relaxation_s, windows
@@ -25,7 +25,7 @@ from tvmpipe.passes.placement.throughput.period_bounds import period_bound_in_tu
 from tvmpipe.passes.placement.throughput.replicas import least_period_replicated
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import Price, price, price_single_devices, price_stages
-from tvmpipe.passes.planning.plan import Pessimistic, Plan, explain_missing, read_placement, resolve_pins
+from tvmpipe.passes.planning.plan import Pessimistic, Plan, explain_missing, resolve_pins
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
 from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.units import format_duration, format_size
@@ -42,57 +42,98 @@ _IN_TURN = 0.4  # part of the time for plans with devices that take turns, where
 _RELAXATION_S = 5.0
 
 
-@dataclass(frozen=True)
-class Place:
-    """Choose a placement, or follow `options.plan_file`; fill in `plan`.
+def place(
+    graph: PrimitiveGraph,
+    costs: CostTable,
+    cluster: Cluster,
+    options: BuildOptions,
+    tell: Callable[[str], None] | None = None,
+) -> Plan:
+    """The best plan that is found in `options.time_limit_s`; `tell` hears how the search is getting on.
 
-    Raises InfeasibleError when no placement fits the memories, PlanError when a plan file or pin is wrong.
+    Raises InfeasibleError when no placement fits the memories, PlanError when a pin is wrong.
     """
+    pins = _checked_pins(graph, cluster, options)
+    chosen, bound = _Search(graph, _judged_by(costs, options), cluster, options, pins, tell).run()
+    return _plan(graph, costs, cluster, options, chosen, bound)
 
-    name: str = "place"
 
-    def apply(self, state: CompileState) -> CompileState:
-        graph: PrimitiveGraph = required(state.graph, "graph")
-        expected: CostTable = required(state.costs, "costs")
-        cluster, options = state.cluster, state.options
-        costs = expected.pessimistic() if options.robust else expected
-        pins = resolve_pins(graph, options.pins)
-        _check_pins(pins, cluster)
-        single = price_single_devices(graph, expected, cluster, options.objective)
-        bound: float | None = None
-        if options.plan_file is not None:
-            digest = required(state.signature, "signature").sha256
-            placement = read_placement(options.plan_file, graph, cluster, digest)
-            broken = next((name for name, device in pins.items() if placement[name] != device), None)
-            if broken:
-                raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {placement[broken]!r}")
-            chosen = Candidate("plan file", placement, price(graph, costs, cluster, placement, options.objective))
-            if chosen.price.missing_bytes:
-                raise InfeasibleError(f"the plan file does not fit: {explain_missing(chosen.price.loads)}")
-        else:
-            chosen, bound = _Search(state, graph, costs, pins).run()
-        pessimistic = None
-        if options.robust:
-            pessimistic = Pessimistic(chosen.price.period_s, chosen.price.latency_s, bound)
-            chosen = replace(chosen, price=price_stages(graph, expected, cluster, chosen.price.stages))
-        plan = Plan(
-            objective=options.objective,
-            placement=chosen.placement,
-            stages=chosen.price.stages,
-            period_s=chosen.price.period_s,
-            latency_s=chosen.price.latency_s,
-            links_s=chosen.price.links_s,
-            loads=chosen.price.loads,
-            links=chosen.price.links,
-            bound_s=None if options.robust else bound,
-            pessimistic=pessimistic,
-            origin=chosen.origin,
-            single_device_s={
-                name: None if priced.missing_bytes else priced.figure(options.objective)
-                for name, priced in single.items()
-            },
-        )
-        return replace(state, plan=plan, unplanned=state)
+def follow(
+    placement: Mapping[str, str], graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, options: BuildOptions
+) -> Plan:
+    """The plan whose placement (primitive name -> place) is given, as a plan file has it.
+
+    Raises InfeasibleError when it does not fit the memories, PlanError when a pin is wrong or broken.
+    """
+    pins = _checked_pins(graph, cluster, options)
+    broken = next((name for name, device in pins.items() if placement[name] != device), None)
+    if broken:
+        raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {placement[broken]!r}")
+    priced = price(graph, _judged_by(costs, options), cluster, placement, options.objective)
+    if priced.missing_bytes:
+        raise InfeasibleError(f"the plan file does not fit: {explain_missing(priced.loads)}")
+    return _plan(graph, costs, cluster, options, Candidate("plan file", placement, priced), None)
+
+
+def unless_better(
+    found: Plan, known: Mapping[str, str], origin: str, graph: PrimitiveGraph, costs: CostTable, cluster: Cluster
+) -> Plan:
+    """The plan whose placement is `known`, of that `origin`, unless it does not fit or the `found` plan is better."""
+    priced = price(graph, costs if found.pessimistic is None else costs.pessimistic(), cluster, known, found.objective)
+    if priced.missing_bytes or priced.figure(found.objective) > found.chosen_by_s:
+        return found
+    pessimistic = found.pessimistic
+    if pessimistic is not None:
+        pessimistic = replace(pessimistic, period_s=priced.period_s, latency_s=priced.latency_s)
+        priced = price_stages(graph, costs, cluster, priced.stages)
+    return replace(
+        found,
+        placement=known,
+        stages=priced.stages,
+        period_s=priced.period_s,
+        latency_s=priced.latency_s,
+        links_s=priced.links_s,
+        loads=priced.loads,
+        links=priced.links,
+        origin=origin,
+        pessimistic=pessimistic,
+    )
+
+
+def _judged_by(costs: CostTable, options: BuildOptions) -> CostTable:
+    """What plans are chosen by."""
+    return costs.pessimistic() if options.robust else costs
+
+
+def _plan(
+    graph: PrimitiveGraph,
+    costs: CostTable,
+    cluster: Cluster,
+    options: BuildOptions,
+    chosen: Candidate,
+    bound: float | None,
+) -> Plan:
+    priced, pessimistic = chosen.price, None
+    if options.robust:
+        pessimistic = Pessimistic(priced.period_s, priced.latency_s, bound)
+        priced = price_stages(graph, costs, cluster, priced.stages)
+    single = price_single_devices(graph, costs, cluster, options.objective)
+    return Plan(
+        objective=options.objective,
+        placement=chosen.placement,
+        stages=priced.stages,
+        period_s=priced.period_s,
+        latency_s=priced.latency_s,
+        links_s=priced.links_s,
+        loads=priced.loads,
+        links=priced.links,
+        bound_s=None if options.robust else bound,
+        pessimistic=pessimistic,
+        origin=chosen.origin,
+        single_device_s={
+            name: None if alone.missing_bytes else alone.figure(options.objective) for name, alone in single.items()
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -100,22 +141,29 @@ class Candidate:
     """A placement, where it comes from, and its price."""
 
     origin: str
-    placement: dict[str, str]
+    placement: Mapping[str, str]
     price: Price
 
 
 class _Search:
-    """Collects candidates that fit and keep the pins, and remembers the one that came closest to fitting."""
+    """Collects candidates that fit and keep the pins, and those that keep pins and do not fit."""
 
-    def __init__(self, state: CompileState, graph: PrimitiveGraph, costs: CostTable, pins: Mapping[str, str]) -> None:
-        self.graph, self.costs, self.cluster, self.pins = graph, costs, state.cluster, pins
-        self.objective = state.options.objective
-        self.in_turn = state.options.replicate and self.objective == "throughput"
-        self.deadline = Deadline(state.options.time_limit_s)
-        self.tell = state.tell
-        self.problem = problem_from_graph(graph, costs, state.cluster, self.objective, pins)
+    def __init__(
+        self,
+        graph: PrimitiveGraph,
+        costs: CostTable,
+        cluster: Cluster,
+        options: BuildOptions,
+        pins: Mapping[str, str],
+        tell: Callable[[str], None] | None,
+    ) -> None:
+        self.graph, self.costs, self.cluster, self.pins, self.tell = graph, costs, cluster, pins, tell
+        self.objective = options.objective
+        self.in_turn = options.replicate and self.objective == "throughput"
+        self.deadline = Deadline(options.time_limit_s)
+        self.problem = problem_from_graph(graph, costs, cluster, self.objective, pins)
         self.fitting: list[Candidate] = []
-        self.closest: Candidate | None = None
+        self.too_large: list[Candidate] = []
 
     def run(self) -> tuple[Candidate, float | None]:
         """The best candidate and a bound on its figure, None when there is none."""
@@ -124,9 +172,10 @@ class _Search:
         self.fill()
         bound = self.search() if self.problem.device_count > 1 else None
         if not self.fitting:
-            assert self.closest is not None
-            closest = explain_missing(self.closest.price.loads)
-            raise InfeasibleError(f"no placement was found that fits; the closest: {closest}")
+            closest = min(self.too_large, key=lambda one: one.price.missing_bytes)
+            raise InfeasibleError(
+                f"no placement was found that fits; the closest: {explain_missing(closest.price.loads)}"
+            )
         least = min(self.expected_s(one) for one in self.fitting)
         close = [one for one in self.fitting if self.expected_s(one) <= _CLOSE * least]
         best = min(close, key=lambda one: (len(one.price.stages), one.price.figure(self.objective)))
@@ -158,8 +207,8 @@ class _Search:
         candidate = Candidate(origin, placement, priced)
         if not priced.missing_bytes:
             self.fitting.append(candidate)
-        elif self.closest is None or priced.missing_bytes < self.closest.price.missing_bytes:
-            self.closest = candidate
+        else:
+            self.too_large.append(candidate)
         return priced
 
     def fill(self) -> None:
@@ -239,8 +288,10 @@ class _Search:
         return bound
 
 
-def _check_pins(pins: Mapping[str, str], cluster: Cluster) -> None:
+def _checked_pins(graph: PrimitiveGraph, cluster: Cluster, options: BuildOptions) -> dict[str, str]:
+    pins = resolve_pins(graph, options.pins)
     devices = [device.name for device in cluster.devices]
     for name, device in pins.items():
         if device not in devices:
             raise PlanError(f"pin puts {name} on {device!r}; allowed: {', '.join(devices)}")
+    return pins

@@ -6,53 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tvmpipe.errors import PlanError
-from tvmpipe.passes.base import Objective
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import conflict, group_name, members_of
 from tvmpipe.passes.graph.routes import LinkLoad
 from tvmpipe.passes.graph.stages import StageShape
+from tvmpipe.passes.options import Objective
+from tvmpipe.passes.planning.device_load import DeviceLoad
 from tvmpipe.passes.planning.inflight import InFlight, in_flight
 from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.units import format_size
 
 FORMAT_VERSION = 1
 _SAME = 1e-9
-
-
-@dataclass(frozen=True)
-class DeviceLoad:
-    """What a plan asks of one device: what it holds, and per sample seconds of compute, bytes it receives and sends.
-
-    Where devices take turns, these are means over all samples. `activation_bytes` is a count of what is alive at a time
-    (stages.py) until the stages are compiled, and then what TVM allocates (memory.py).
-    """
-
-    compute_s: float
-    receive_bytes: int
-    send_bytes: int
-    weight_bytes: int
-    activation_bytes: int
-    memory_bytes: int | None
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds per sample; transfers overlap with compute and count on their links."""
-        return self.compute_s
-
-    @property
-    def held_bytes(self) -> int:
-        """Weights and activations."""
-        return self.weight_bytes + self.activation_bytes
-
-    @property
-    def missing_bytes(self) -> int:
-        """Bytes by which the device's memory is exceeded, 0 when it fits."""
-        return 0 if self.memory_bytes is None else max(0, self.held_bytes - self.memory_bytes)
 
 
 @dataclass(frozen=True)
@@ -219,10 +188,10 @@ def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sh
     return {name: placement[name] for name in expected}
 
 
-def resolve_pins(graph: PrimitiveGraph, pins: Any) -> dict[str, str]:
+def resolve_pins(graph: PrimitiveGraph, pins: Mapping[str, str]) -> dict[str, str]:
     """Pins with shell patterns ("*conv2d*") -> primitive name -> device. Raises PlanError for no match."""
     resolved: dict[str, str] = {}
-    for pattern, device in dict(pins).items():
+    for pattern, device in pins.items():
         names = [name for name in graph.by_name() if fnmatchcase(name, pattern)]
         if not names:
             raise PlanError(f"pin {pattern!r} matches no primitive; `tvmpipe show` lists their names")

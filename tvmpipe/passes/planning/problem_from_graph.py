@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tvmpipe.passes.base import Objective
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.options import Objective
 from tvmpipe.passes.placement.problem import Problem, Shared, Tensor
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.targets.description.cluster import HEAD, Cluster

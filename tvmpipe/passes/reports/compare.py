@@ -8,30 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.planning.cost_table import CostTable, estimates_of
 from tvmpipe.passes.planning.evaluate import stage_seconds
 from tvmpipe.passes.planning.plan import Plan
 from tvmpipe.targets.cost.estimates import LearnedCost
-from tvmpipe.targets.cost.model import Estimate
-from tvmpipe.targets.description.cluster import Device
+from tvmpipe.targets.cost.model import CostModel, Estimate
+from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.store.profile_store import tvm_version
 from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.store.stage_times import fastest, stage_key
 
 
-def compare(state: CompileState) -> list[dict[str, Any]]:
+def compare(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, plan: Plan, model: CostModel
+) -> list[dict[str, Any]]:
     """Facts for each device on which primitives of the model, or stages of the plan, were measured.
 
     Seconds are of all calls of the primitives that were measured; of these the most wrong is the one whose calls
     together are the most seconds off. What is predicted is what the model says when it knows none of the rows.
     """
-    model = state.options.cost_model
-    costs: CostTable = required(state.costs, "costs")
     if not isinstance(model, LearnedCost):
         return []
-    known = {device.name: estimates_of(model, costs.works, device) for device in state.cluster.devices}
+    known = {device.name: estimates_of(model, costs.works, device) for device in cluster.devices}
     measured = {
         work.key
         for estimates in known.values()
@@ -40,25 +39,26 @@ def compare(state: CompileState) -> list[dict[str, Any]]:
     }
     blind = model.without(measured)
     facts = []
-    for device in state.cluster.devices:
+    for device in cluster.devices:
         estimates = known[device.name]
         places = [place for place, estimate in enumerate(estimates) if estimate.source == "profile"]
-        stages = _stages(state, device, estimates)
+        stages = _stages(graph, costs, plan, model, device, estimates)
         if places or stages:
             said = {costs.works[place].key: blind.estimate(costs.works[place], device) for place in places}
-            facts.append({"name": device.name, **_primitives(state, device, places, estimates, said), "stages": stages})
+            facts.append(
+                {"name": device.name, **_primitives(graph, costs, device, places, estimates, said), "stages": stages}
+            )
     return facts
 
 
 def _primitives(
-    state: CompileState,
+    graph: PrimitiveGraph,
+    costs: CostTable,
     device: Device,
     places: Sequence[int],
     estimates: Sequence[Estimate],
     said: Mapping[str, Estimate],
 ) -> dict[str, Any]:
-    graph: PrimitiveGraph = required(state.graph, "graph")
-    costs: CostTable = required(state.costs, "costs")
     calls = Counter(costs.works[place].key for place in places)
     first = {costs.works[place].key: place for place in reversed(places)}
     pairs = {
@@ -84,14 +84,15 @@ def _primitives(
     }
 
 
-def _stages(state: CompileState, device: Device, estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
+def _stages(
+    graph: PrimitiveGraph,
+    costs: CostTable,
+    plan: Plan,
+    model: LearnedCost,
+    device: Device,
+    estimates: Sequence[Estimate],
+) -> list[dict[str, Any]]:
     """Stages of the plan that ran before on the device's target; what is predicted is not corrected by that."""
-    graph: PrimitiveGraph = required(state.graph, "graph")
-    costs: CostTable = required(state.costs, "costs")
-    plan: Plan = required(state.plan, "plan")
-    model = state.options.cost_model
-    if not isinstance(model, LearnedCost):
-        return []
     rows = fastest(model.stage_times(device))
     plain = replace(costs, latency_s={device.name: tuple(one.latency_s * device.slowdown for one in estimates)})
     facts = []

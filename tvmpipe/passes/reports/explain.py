@@ -9,13 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.base import CompileState, required
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import Price, price
 from tvmpipe.passes.planning.plan import Plan, resolve_pins
-from tvmpipe.passes.planning.replan import replan
-from tvmpipe.passes.reports.compare import compare
 from tvmpipe.passes.reports.report import show_bottleneck
 from tvmpipe.targets.description.cluster import Cluster, Device, Link
 from tvmpipe.units import format_duration, format_size
@@ -26,13 +24,23 @@ _SAME = 1e-3  # figures closer than this, relatively, count as equal
 Notice = Callable[[str, int, int], None]
 """Called before each what-if with its name, its number and how many there are."""
 
+PlanAgain = Callable[[Cluster, BuildOptions], Plan]
+"""The same model planned for another cluster or with other options. Raises InfeasibleError."""
 
-def explain(state: CompileState, time_limit_s: float, notice: Notice | None = None) -> dict[str, Any]:
-    """Facts about `state.plan`; plain JSON types, seconds and bytes. The what-ifs together search `time_limit_s`.
+
+def explain(
+    graph: PrimitiveGraph,
+    costs: CostTable,
+    cluster: Cluster,
+    plan: Plan,
+    options: BuildOptions,
+    plan_again: PlanAgain,
+    notice: Notice | None = None,
+) -> dict[str, Any]:
+    """Facts about a plan; plain JSON types, seconds and bytes. The what-ifs together search `options.time_limit_s`.
 
     Their figures are what plans are chosen by: of a robust plan, those where costs are at the upper ends of intervals.
     """
-    plan: Plan = required(state.plan, "plan")
     busy = [load.busy_s for load in plan.loads.values()]
     return {
         "objective": plan.objective,
@@ -42,7 +50,7 @@ def explain(state: CompileState, time_limit_s: float, notice: Notice | None = No
         "balance": sum(busy) / len(busy) / max(busy) if busy and max(busy) > 0 else None,
         "bound_s": plan.bound_s,
         "gap": plan.gap,
-        "devices": [_device(state, plan, device) for device in state.cluster.devices],
+        "devices": [_device(graph, costs, cluster, plan, options, device) for device in cluster.devices],
         "links": [
             {
                 "sender": link.sender,
@@ -52,8 +60,7 @@ def explain(state: CompileState, time_limit_s: float, notice: Notice | None = No
             }
             for link in plan.links
         ],
-        "measured": compare(state),
-        "what_if": _what_ifs(state, plan, time_limit_s, notice),
+        "what_if": _what_ifs(cluster, plan, options, plan_again, notice),
     }
 
 
@@ -61,10 +68,16 @@ def _spare(plan: Plan, busy_s: float) -> float:
     return max(0.0, plan.period_s - busy_s)
 
 
-def _device(state: CompileState, plan: Plan, device: Device) -> dict[str, Any]:
+def _device(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, plan: Plan, options: BuildOptions, device: Device
+) -> dict[str, Any]:
     load = plan.loads.get(device.name)
     if load is None:
-        return {"name": device.name, "used": False, "why_unused": _why_unused(state, plan, device)}
+        return {
+            "name": device.name,
+            "used": False,
+            "why_unused": _why_unused(graph, costs, cluster, plan, options, device),
+        }
     return {
         "name": device.name,
         "used": True,
@@ -75,22 +88,21 @@ def _device(state: CompileState, plan: Plan, device: Device) -> dict[str, Any]:
     }
 
 
-def _why_unused(state: CompileState, plan: Plan, device: Device) -> str:
+def _why_unused(
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, plan: Plan, options: BuildOptions, device: Device
+) -> str:
     """What happens to the plan when some of its work goes to the device: the best of many ways to do that."""
-    graph: PrimitiveGraph = required(state.graph, "graph")
-    costs: CostTable = required(state.costs, "costs")
     if plan.pessimistic is not None:
         costs = costs.pessimistic()
-    pins = resolve_pins(graph, state.options.pins)
+    pins = resolve_pins(graph, options.pins)
     pinned = {name for name, place in plan.placement.items() if name in pins and place != device.name}
     best: tuple[float, Price, list[str]] | None = None
     least_missing: int | None = None
     for names in _parts(graph, plan):
         if pinned & set(names):
             continue
-        tried = price(
-            graph, costs, state.cluster, {**plan.placement, **dict.fromkeys(names, device.name)}, plan.objective
-        )
+        moved = {**plan.placement, **dict.fromkeys(names, device.name)}
+        tried = price(graph, costs, cluster, moved, plan.objective)
         figure = tried.figure(plan.objective)
         if tried.missing_bytes:
             least_missing = min(least_missing or tried.missing_bytes, tried.missing_bytes)
@@ -138,22 +150,21 @@ def _parts(graph: PrimitiveGraph, plan: Plan) -> Iterator[list[str]]:
                 yield names[cut:]
 
 
-def _what_ifs(state: CompileState, plan: Plan, time_limit_s: float, notice: Notice | None) -> list[dict[str, Any]]:
-    changes = [(name, replace(state, cluster=cluster)) for name, cluster in _changes(state.cluster)]
-    if plan.objective == "throughput" and not state.options.replicate and len(state.cluster.devices) > 1:
-        turns = replace(state, options=replace(state.options, replicate=True))
-        changes.append(("devices in turn (--replicate)", turns))
+def _what_ifs(
+    cluster: Cluster, plan: Plan, options: BuildOptions, plan_again: PlanAgain, notice: Notice | None
+) -> list[dict[str, Any]]:
+    changes = [(name, changed, options) for name, changed in _changes(cluster)]
+    if plan.objective == "throughput" and not options.replicate and len(cluster.devices) > 1:
+        changes.append(("devices in turn (--replicate)", cluster, replace(options, replicate=True)))
     facts: list[dict[str, Any]] = []
-    for number, (name, changed) in enumerate(changes):
+    for number, (name, changed, asked) in enumerate(changes):
         if notice is not None:
             notice(name, number, len(changes))
         try:
-            share_s = time_limit_s / len(changes)
-            again = replan(changed, changed.cluster, state.options.pins, share_s, plan.placement)
+            found = plan_again(changed, replace(asked, time_limit_s=options.time_limit_s / len(changes)))
         except InfeasibleError as error:
             facts.append({"change": name, "figure_s": None, "speedup": None, "note": str(error)})
             continue
-        found: Plan = required(again.plan, "plan")
         speedup = plan.chosen_by_s / found.chosen_by_s if found.chosen_by_s > 0 else 1.0
         facts.append({"change": name, "figure_s": found.chosen_by_s, "speedup": speedup})
     return facts

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
 
 from tvmpipe.console import PlainConsole, PlainTable, plain
-from tvmpipe.passes.backend.memory import held_bytes
-from tvmpipe.passes.base import CompileState, Signature, required
+from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import show
-from tvmpipe.passes.graph.stages import activation_bytes
+from tvmpipe.passes.graph.stages import activation_bytes as alive_bytes
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import stage_seconds
+from tvmpipe.passes.planning.failover import Spare
 from tvmpipe.passes.planning.plan import Plan
+from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.units import format_duration, format_size
 
 
-def report(state: CompileState) -> dict[str, Any]:
-    """What goes where and what it should cost; plain JSON types, times in seconds, sizes in bytes."""
-    graph: PrimitiveGraph = required(state.graph, "graph")
-    costs: CostTable = required(state.costs, "costs")
-    plan: Plan = required(state.plan, "plan")
-    signature: Signature = required(state.signature, "signature")
+def report(
+    signature: Signature,
+    graph: PrimitiveGraph,
+    costs: CostTable,
+    cluster: Cluster,
+    plan: Plan,
+    spares: Sequence[Spare] = (),
+    notes: Sequence[str] = (),
+    activation_bytes: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """What goes where and what it should cost; plain JSON types, times in seconds, sizes in bytes.
+
+    `activation_bytes` is what each stage takes on a device where it is compiled; None: what is alive in it at a time.
+    """
+    if activation_bytes is None:
+        activation_bytes = [alive_bytes(graph, stage) for stage in plan.stages]
     single = plan.best_single
     return {
         "model": signature.name,
@@ -52,7 +63,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "cost_source": costs.sources[device.name],
                 **_load(plan, device.name),
             }
-            for device in state.cluster.devices
+            for device in cluster.devices
         ],
         "stages": [
             {
@@ -64,7 +75,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "last": graph.primitives[stage.primitives[-1]].name,
                 "flops": sum(graph.primitives[i].flops for i in stage.primitives),
                 "weight_bytes": graph.held_weight_bytes((*stage.primitives, *stage.repeated)),
-                "activation_bytes": _activation_bytes(state, graph, position),
+                "activation_bytes": activation_bytes[position],
                 # On the slowest of the devices that take turns.
                 "compute_s": max(stage_seconds(graph, costs, stage, device) for device in stage.devices),
             }
@@ -79,7 +90,7 @@ def report(state: CompileState) -> dict[str, Any]:
                 "size_bytes": link.size_bytes,
                 "share": link.share,
                 "seconds": link.busy_s,
-                "latency_s": state.cluster.link(link.sender, link.receiver).latency_s,
+                "latency_s": cluster.link(link.sender, link.receiver).latency_s,
             }
             for link in plan.links
         ],
@@ -91,18 +102,10 @@ def report(state: CompileState) -> dict[str, Any]:
                 "bottleneck": {"ends": list(spare.plan.bottleneck), "seconds": spare.plan.period_s},
                 "stages": [show(stage.device) for stage in spare.plan.stages],
             }
-            for spare in state.spares
+            for spare in spares
         ],
-        "notes": list(state.notes),
+        "notes": list(notes),
     }
-
-
-def _activation_bytes(state: CompileState, graph: PrimitiveGraph, position: int) -> int:
-    """Of a stage on one device: what it takes there if it is compiled, else what is alive in it at a time."""
-    if not state.libraries:
-        return activation_bytes(graph, required(state.plan, "plan").stages[position])
-    stage, allocated = state.stages[position], {made.stage: made.allocated_bytes for made in state.libraries}
-    return max(held_bytes(graph, stage.shape, allocated[name]) for name in stage.hosted.values())
 
 
 def _load(plan: Plan, device: str) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def _load(plan: Plan, device: str) -> dict[str, Any]:
     return {key: 0 if load is None else getattr(load, key) for key in keys}
 
 
-def render(facts: dict[str, Any]) -> RenderableType:
+def render(facts: Mapping[str, Any]) -> RenderableType:
     """The report as tables for a terminal."""
     period = f"predicted period {format_duration(facts['period_s'])}, latency {format_duration(facts['latency_s'])}"
     lines = [f"{period}; the bottleneck is {_name(facts['bottleneck'])}"]
@@ -169,7 +172,7 @@ def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> PlainTa
     return table
 
 
-def _device_table(facts: dict[str, Any]) -> PlainTable:
+def _device_table(facts: Mapping[str, Any]) -> PlainTable:
     columns = ("threads", "compute", "receives", "sends", "weights", "activations", "memory")
     table = _table(f"Plan of {facts['model']} for {facts['objective']}", ("device", "target"), columns)
     for device in facts["devices"]:
@@ -184,7 +187,7 @@ def _device_table(facts: dict[str, Any]) -> PlainTable:
     return table
 
 
-def _stage_table(facts: dict[str, Any]) -> PlainTable:
+def _stage_table(facts: Mapping[str, Any]) -> PlainTable:
     table = _table("Stages", ("stage", "device", "first", "last"), ("primitives", "GFLOP", "compute"))
     for stage in facts["stages"]:
         table.add_row(
@@ -196,7 +199,7 @@ def _stage_table(facts: dict[str, Any]) -> PlainTable:
     return table
 
 
-def _link_table(facts: dict[str, Any]) -> PlainTable:
+def _link_table(facts: Mapping[str, Any]) -> PlainTable:
     table = _table("Links, per sample", ("from", "to", "encoding"), ("messages", "size", "busy", "latency"))
     for link in facts["links"]:
         table.add_row(
@@ -209,7 +212,7 @@ def _link_table(facts: dict[str, Any]) -> PlainTable:
     return table
 
 
-def _spare_table(facts: dict[str, Any]) -> PlainTable:
+def _spare_table(facts: Mapping[str, Any]) -> PlainTable:
     table = _table("If a device is lost", ("lost", "stages on", "bottleneck"), ("period", "latency"))
     for spare in facts["spares"]:
         table.add_row(
@@ -222,7 +225,7 @@ def _spare_table(facts: dict[str, Any]) -> PlainTable:
     return table
 
 
-def render_html(facts: dict[str, Any]) -> str:
+def render_html(facts: Mapping[str, Any]) -> str:
     """The report as a page of its own, with no scripts and nothing to download."""
     console = PlainConsole(record=True, width=140, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(render(facts))

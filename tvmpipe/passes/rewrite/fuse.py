@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError
-from tvmpipe.passes.base import CompileState, required
-from tvmpipe.passes.graph.primitives import extract_graph
+from tvmpipe.passes.frontend.signature import Signature
+from tvmpipe.passes.graph.primitives import PrimitiveGraph, extract_graph
 from tvmpipe.passes.kernels.legalize import legalizations
 from tvmpipe.passes.rewrite.block_channels import block_channels
 from tvmpipe.passes.rewrite.clip_gather_indices import clip_lookups
@@ -18,48 +17,43 @@ from tvmpipe.passes.rewrite.fold_constants import fold_constants
 from tvmpipe.passes.rewrite.restore_clip import restore_clip
 
 
-@dataclass(frozen=True)
-class Fuse:
-    """Decompose, fold, legalize, `FuseOps`, `FuseTIR`; fill in `graph`."""
+def fuse(module: Any, signature: Signature) -> tuple[Any, PrimitiveGraph]:
+    """Decompose, fold, legalize, `FuseOps`, `FuseTIR`: the fused module and the graph of its primitives.
 
-    name: str = "fuse"
+    Raises UnsupportedModelError.
+    """
+    import tvm
+    from tvm import relax
 
-    def apply(self, state: CompileState) -> CompileState:
-        import tvm
-        from tvm import relax
-
-        module = required(state.module, "module")
-        signature = required(state.signature, "signature")
-        transform = relax.transform
-        # Constants are folded by running them here, hence the host's own target.
-        with tvm.target.Target("llvm"):
-            try:
-                module = _run(
-                    module,
-                    transform.DeadCodeElimination(),
-                    clip_lookups,
-                    restore_clip,
-                    fuse_norms,
-                    fold_constants,
-                    fuse_attention,
-                    fold_affine,
-                    transform.DecomposeOpsForInference(),
-                    transform.FoldConstant(),
-                    block_channels,
-                    relax.backend.DispatchSortScan(),
-                    transform.LegalizeOps(legalizations()),
-                    transform.AnnotateTIROpPattern(),
-                    transform.FoldConstant(),
-                )
-            except Exception as error:  # TVM reports what it cannot legalize with many exception types
-                reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-                raise UnsupportedModelError(f"TVM cannot lower {signature.name}: {reason}") from error
-            operators = {gvar.name_hint for gvar in module.get_global_vars()}
-            module = transform.FuseOps()(module)
-            inside = _operators_inside(module, operators)
-            module = _run(module, transform.FuseTIR(), transform.DeadCodeElimination())
-        graph = extract_graph(module, signature, inside)
-        return replace(state, module=module, graph=graph)
+    transform = relax.transform
+    # Constants are folded by running them here, hence the host's own target.
+    with tvm.target.Target("llvm"):
+        try:
+            module = _run(
+                module,
+                transform.DeadCodeElimination(),
+                clip_lookups,
+                restore_clip,
+                fuse_norms,
+                fold_constants,
+                fuse_attention,
+                fold_affine,
+                transform.DecomposeOpsForInference(),
+                transform.FoldConstant(),
+                block_channels,
+                relax.backend.DispatchSortScan(),
+                transform.LegalizeOps(legalizations()),
+                transform.AnnotateTIROpPattern(),
+                transform.FoldConstant(),
+            )
+        except Exception as error:  # TVM reports what it cannot legalize with many exception types
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise UnsupportedModelError(f"TVM cannot lower {signature.name}: {reason}") from error
+        operators = {gvar.name_hint for gvar in module.get_global_vars()}
+        module = transform.FuseOps()(module)
+        inside = _operators_inside(module, operators)
+        module = _run(module, transform.FuseTIR(), transform.DeadCodeElimination())
+    return module, extract_graph(module, signature, inside)
 
 
 def _run(module: Any, *passes: Any) -> Any:
