@@ -84,7 +84,7 @@ def _end(what: str, role: str, key: ClusterKey, arguments: Sequence[str]) -> Non
     here, there = (0, 1) if asks else (1, 0)
     address = (FarLink.addresses[there], _PORTS[there])
     if what == "profile":
-        with Sockets(key, heartbeat_timeout_ms=None) as sockets:
+        with Sockets(key, heartbeat_s=None) as sockets:
             inbox, _ = sockets.pull(FarLink.addresses[here], _PORTS[here], max_frame_bytes=LONGEST_MESSAGE_BYTES)
             outbox, _ = sockets.push(address, queue=0)
             with link_end(inbox, outbox, asks=asks) as end:

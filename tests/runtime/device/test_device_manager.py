@@ -29,6 +29,7 @@ from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.ports import hold_port
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.transport import deadlines
 
 MEMORY_BYTES = 1 << 20
 
@@ -197,8 +198,8 @@ def test_a_host_goes_on_to_the_next_opening(device: Device) -> None:
 
 
 def test_a_claim_ends_with_the_silence_of_its_head(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert keeping.LEASE_S == 10.0  # what is promised
-    monkeypatch.setattr(keeping, "LEASE_S", 0.6)
+    assert deadlines.LEASE_S == 10.0  # what is promised
+    monkeypatch.setattr(deadlines, "LEASE_S", 0.6)
     device.ask("reserve")
     for _ in range(4):
         time.sleep(0.3)

@@ -20,13 +20,14 @@ from tests.waiting import PATIENCE_S, no_hang, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError, DeviceHeldError
 from tvmpipe.manifest import DeviceEntry
-from tvmpipe.runtime.device.device_manager import LEASE_S, Claim
+from tvmpipe.runtime.device.device_manager import Claim
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head.attempt import Attempt
 from tvmpipe.runtime.head.claims import Claims, Reached
 from tvmpipe.runtime.head.deployer import Deployer
 from tvmpipe.runtime.head.opened import HeadEnd, OpenError
 from tvmpipe.runtime.head.options import ConnectOptions, Limits
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.tracker import Tracker, wait_for_keys
 
 KEYS = ("alpha", "beta", "gamma")
@@ -155,7 +156,7 @@ def test_what_is_kept_while_a_head_waits_outlasts_a_lease(agents: LocalCluster) 
         thread = threading.Thread(target=waiting.claim, daemon=True)
         thread.start()
         wait_until(lambda: agent_facts(agents, "beta")["held_by"] == "waiting")
-        until = time.monotonic() + LEASE_S + 2
+        until = time.monotonic() + deadlines.LEASE_S + 2
         while time.monotonic() < until:
             for key in ("alpha", "beta"):
                 assert agent_facts(agents, key)["held_by"] == "waiting"
@@ -261,7 +262,7 @@ def test_a_head_killed_while_it_sends_holds_devices_for_a_lease_at_most(
 ) -> None:
     with sending_head(chain_folder, agents.tracker, 5000, "alive(0.0)") as process:
         # It lives, and holds them for longer than a lease.
-        until = time.monotonic() + LEASE_S + 2
+        until = time.monotonic() + deadlines.LEASE_S + 2
         time.sleep(until - time.monotonic())
         process.kill()
         killed = time.monotonic()
@@ -269,7 +270,7 @@ def test_a_head_killed_while_it_sends_holds_devices_for_a_lease_at_most(
             held = [agent_facts(agents, key)["held_by"] for key in KEYS]
         assert all(str(owner).endswith(f"(process {process.pid})") for owner in held)
         wait_until(lambda: all(agent_facts(agents, key)["held_by"] is None for key in KEYS))
-        assert time.monotonic() - killed < LEASE_S + 5  # of which the asking is some
+        assert time.monotonic() - killed < deadlines.LEASE_S + 5  # of which the asking is some
 
 
 def test_an_interrupted_head_gives_devices_back_at_once(chain_folder: Path, agents: LocalCluster) -> None:

@@ -25,8 +25,8 @@ from tvmpipe.commands.samples import random_samples
 from tvmpipe.equality import worst
 from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, TrackerError
 from tvmpipe.reference.results import Reference
-from tvmpipe.runtime.device.device_manager import LEASE_S
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.tracker import Tracker
 
 KEYS = ["alpha", "beta", "gamma"]
@@ -224,5 +224,5 @@ def test_a_device_whose_head_has_died_is_free_again(chain_bundle: Bundle, tmp_pa
         head.wait(PATIENCE_S)
         with pytest.raises(DeviceUnavailableError, match=f"process {head.pid}"):
             tvmpipe.connect(chain_bundle, cluster.tracker, wait_s=0.5)
-        with tvmpipe.connect(chain_bundle, cluster.tracker, wait_s=LEASE_S + 5) as pipe:
+        with tvmpipe.connect(chain_bundle, cluster.tracker, wait_s=deadlines.LEASE_S + 5) as pipe:
             pipe.run({"x": np.ones((4, 256), np.float32)})

@@ -304,7 +304,7 @@ def test_a_log_that_cannot_be_written_ends_the_log_alone(
 
 def test_a_link_that_is_never_made_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """A firewall, say: everything can be reached from here, but one device cannot reach another."""
-    monkeypatch.setattr("tvmpipe.runtime.transport.sockets.LINK_S", 1.0)
+    monkeypatch.setattr("tvmpipe.runtime.transport.deadlines.LINK_S", 1.0)
     push = Sockets.push
 
     def cut(self: Sockets, address: tuple[str, int], **options: Any) -> Any:

@@ -14,15 +14,12 @@ from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.head import events
 from tvmpipe.runtime.head.events import Event, Instruction
 from tvmpipe.runtime.head.state_machine import (
-    LINGER_S,
-    LONGEST_RETURN_S,
     MOST_TRIES,
-    RETURN_S,
-    SILENCE_S,
     Machine,
     Settings,
     replay,
 )
+from tvmpipe.runtime.transport import deadlines
 
 CHAIN = manifests.chain("a", "b", "c")
 
@@ -66,8 +63,8 @@ def test_batches_fill_up_or_linger() -> None:
     assert machine.lingers
     assert machine.handle(events.Submitted(3, 0.0)) == [events.Feed(1, 1, (1, 2, 3))]
     assert machine.handle(events.Submitted(4, 0.0)) == []
-    assert machine.handle(events.Tick(LINGER_S / 2)) == []
-    assert machine.handle(events.Tick(LINGER_S)) == [events.Feed(1, 2, (4,))]
+    assert machine.handle(events.Tick(deadlines.LINGER_S / 2)) == []
+    assert machine.handle(events.Tick(deadlines.LINGER_S)) == [events.Feed(1, 2, (4,))]
     answers = machine.handle(events.Arrived(1, 1, (3,), 0.1))
     assert answers == [events.Answer(sample, 1, sample - 1) for sample in (1, 2, 3)]
 
@@ -103,9 +100,9 @@ def test_a_device_that_is_back_is_used_again() -> None:
     opened(machine, 1.0)
     assert machine.handle(events.Returned("b", 1.5)) == [events.Probe(())]
     for name in ("a", "c"):
-        machine.handle(events.Seen(2, name, None, 1.5 + RETURN_S))
-    assert machine.handle(events.Tick(1.5 + RETURN_S)) == [], "not before it has been back for a while"
-    assert machine.handle(events.Tick(1.6 + RETURN_S)) == [events.Prepare(3, 0)]
+        machine.handle(events.Seen(2, name, None, 1.5 + deadlines.RETURN_S))
+    assert machine.handle(events.Tick(1.5 + deadlines.RETURN_S)) == [], "not before it has been back for a while"
+    assert machine.handle(events.Tick(1.6 + deadlines.RETURN_S)) == [events.Prepare(3, 0)]
     assert machine.handle(events.Submitted(0, 4.0)) == [events.Feed(2, 0, (0,))], "what runs goes on meanwhile"
     assert machine.handle(events.Prepared(3, 4.1)) == [], "not before what is under way is done"
     assert machine.handle(events.Submitted(1, 4.1)) == []
@@ -149,7 +146,7 @@ def test_a_returned_device_that_cannot_be_made_ready_is_lost_again() -> None:
             machine.handle(events.Seen(2, name, None, now))
         if machine.handle(events.Tick(now)):
             break
-    assert now - 3.7 > 2 * RETURN_S - 0.5, "it has to stay longer than the first time"
+    assert now - 3.7 > 2 * deadlines.RETURN_S - 0.5, "it has to stay longer than the first time"
 
 
 def test_a_device_that_fails_while_it_is_needed_keeps_its_work() -> None:
@@ -301,9 +298,9 @@ def test_a_device_that_comes_and_goes_has_to_stay_longer_each_time() -> None:
         machine.handle(events.Prepared(epoch + 2, now))
         waits.append(now - back - 0.5)
         epoch += 2
-    doubled = [RETURN_S * 2**times for times in range(7)]
-    assert waits == [min(seconds, LONGEST_RETURN_S) for seconds in doubled]
-    assert waits[-1] == LONGEST_RETURN_S
+    doubled = [deadlines.RETURN_S * 2**times for times in range(7)]
+    assert waits == [min(seconds, deadlines.LONGEST_RETURN_S) for seconds in doubled]
+    assert waits[-1] == deadlines.LONGEST_RETURN_S
 
 
 def test_two_losses_wait_for_a_return_and_then_give_up() -> None:
@@ -326,9 +323,9 @@ def test_silence_is_a_loss() -> None:
     machine = running(recover_s=0.0)
     machine.handle(events.Submitted(0, 0.0))
     for name in ("a", "c"):
-        machine.handle(events.Seen(1, name, None, SILENCE_S))
-    assert machine.handle(events.Tick(SILENCE_S)) == []
-    (failed,) = machine.handle(events.Tick(SILENCE_S + 0.1))
+        machine.handle(events.Seen(1, name, None, deadlines.SILENCE_S))
+    assert machine.handle(events.Tick(deadlines.SILENCE_S)) == []
+    (failed,) = machine.handle(events.Tick(deadlines.SILENCE_S + 0.1))
     assert isinstance(failed, events.Fail)
     assert failed.failure.device == "b"
 

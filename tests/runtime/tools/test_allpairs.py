@@ -14,6 +14,7 @@ from tvmpipe.manifest import HEAD
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.tools.allpairs import TimedLink, time_links
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.targets.description.cluster import Link
 from tvmpipe.targets.store.link_times import LinkStore, fit_link
 
@@ -67,9 +68,8 @@ def test_real_links(agents: LocalCluster) -> None:
 
 
 def test_a_device_that_is_not_there(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tvmpipe.runtime.tools import allpairs
 
-    monkeypatch.setattr(allpairs, "_WAIT_S", 1.0)
+    monkeypatch.setattr(deadlines, "PAIRS_S", 1.0)
     first, *rest = time_links(agents.tracker, ["nobody", "alpha"])
     assert first.times is None
     assert "links of nobody were not measured" in first.failure

@@ -15,10 +15,9 @@ from tvmpipe.runtime.device.device_manager import Claim
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head.agent_client import AgentControl
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.tools import doctor as diagnosis
 from tvmpipe.runtime.tools.cluster_status import stand_in
 from tvmpipe.runtime.tools.doctor import DEVICE_STEPS, PAIR_STEP, TRACKER_STEPS, Step, diagnose
-from tvmpipe.runtime.transport import versions
+from tvmpipe.runtime.transport import deadlines, versions
 from tvmpipe.runtime.transport.rpc_session import open_session
 from tvmpipe.runtime.transport.tracker import Tracker
 from tvmpipe.runtime.transport.watchdog import Watchdog
@@ -72,7 +71,7 @@ def test_a_name_that_does_not_exist() -> None:
 
 
 def test_not_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_WAIT_S", 1.0)
+    monkeypatch.setattr(deadlines, "STEP_S", 1.0)
     with mute() as port:
         step = failure(steps_of(f"127.0.0.1:{port}", None))
     assert step.name == "tracker handshake"
@@ -80,7 +79,7 @@ def test_not_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_device_where_nothing_listens(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_FREE_S", 1.0)
+    monkeypatch.setattr(deadlines, "FREE_S", 1.0)
     port = unused_port()
     with registered(agents.tracker, "ghost", port):
         step = failure(steps_of(agents.tracker, "ghost"))
@@ -90,8 +89,8 @@ def test_a_device_where_nothing_listens(agents: LocalCluster, monkeypatch: pytes
 
 
 def test_a_device_that_says_nothing(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_WAIT_S", 1.0)
-    monkeypatch.setattr(diagnosis, "_FREE_S", 1.0)
+    monkeypatch.setattr(deadlines, "STEP_S", 1.0)
+    monkeypatch.setattr(deadlines, "FREE_S", 1.0)
     with no_hang(), mute() as port, registered(agents.tracker, "mute", port):
         step = failure(steps_of(agents.tracker, "mute"))
     assert step.name == "rpc"
@@ -99,7 +98,7 @@ def test_a_device_that_says_nothing(agents: LocalCluster, monkeypatch: pytest.Mo
 
 
 def test_a_device_that_is_never_free(agents: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_FREE_S", 1.0)
+    monkeypatch.setattr(deadlines, "FREE_S", 1.0)
     with registered(agents.tracker, "taken", unused_port()):
         with Tracker(agents.tracker) as tracker:
             tracker.request("taken", 1.0)

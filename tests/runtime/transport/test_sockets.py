@@ -266,7 +266,7 @@ def test_a_slow_link_that_carries_a_large_tensor_is_not_lost() -> None:
 
 
 def test_a_bounded_queue_holds_the_sender_back() -> None:
-    with Sockets(heartbeat_timeout_ms=None) as there, Sockets(heartbeat_timeout_ms=None) as here:
+    with Sockets(heartbeat_s=None) as there, Sockets(heartbeat_s=None) as here:
         pull, port = there.pull("127.0.0.1", queue=2)
         push, monitor = here.push(("127.0.0.1", port), queue=2)
         push.sndtimeo = 300

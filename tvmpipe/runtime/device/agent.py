@@ -40,6 +40,7 @@ from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.security.handshake import SECRET_BYTES, guard_handshakes
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.tls_server import Gateway
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import is_loopback, listen, listening_host, parse_address
 from tvmpipe.runtime.transport.tracker import await_trackers, hasten_registration
 from tvmpipe.runtime.transport.versions import own_versions
@@ -116,7 +117,7 @@ def serve(options: AgentOptions) -> None:
         hold_port(host, ports) as link_port,
         _second_port(options, host, link_port) as beside_port,
         TemporaryFolder("tvmpipe-agent-") as folder,
-        _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=2.0)),
+        _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=deadlines.AGENT_ANSWER_S)),
     ):
         facts = {
             **own_versions(),

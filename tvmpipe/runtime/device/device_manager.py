@@ -23,17 +23,13 @@ from tvmpipe.runtime.device.agent_totals import Lifetime
 from tvmpipe.runtime.device.host_handle import HostHandle
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.units import format_size
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 10.0
-"""Seconds without a word from its head after which a device is free again."""
 
-_MOST_MORE_S = 120.0  # what a head may add to that while it cannot speak, waiting for a file to be checked
 _ASKED_HZ = 4.0  # how often those that wait ask, all together
-_FORGOTTEN_S = 5.0  # one that waits and is so late has gone
-_SPARE_S = 60.0  # how long a host without stages is kept for whoever comes next
 
 
 class Claim(BaseModel):
@@ -149,7 +145,7 @@ class Keeper:
             }
         self._waiting.pop(claim.token, None)
         since = now if self._holding is None else self._holding.since
-        self._holding = _Holding(claim, since, now + LEASE_S + min(max(more_s, 0.0), _MOST_MORE_S))
+        self._holding = _Holding(claim, since, now + deadlines.LEASE_S + min(max(more_s, 0.0), deadlines.MOST_MORE_S))
         return {}
 
     def _wait(self, token: str, now: float) -> float:
@@ -158,7 +154,7 @@ class Keeper:
         Each question takes TVM's one session, which the holder needs too: so however many wait, they ask `_ASKED_HZ`
         times a second in all.
         """
-        self._waiting = {other: due for other, due in self._waiting.items() if now < due + _FORGOTTEN_S}
+        self._waiting = {other: due for other, due in self._waiting.items() if now < due + deadlines.FORGOTTEN_S}
         self._waiting.setdefault(token, now)
         again_s = len(self._waiting) / _ASKED_HZ
         self._waiting[token] = now + again_s
@@ -227,7 +223,7 @@ class Keeper:
         host = self._host_of(session)
         if host is None:
             return {"state": "failed", "message": "another opening has replaced it", "session": "", "took": {}}
-        self._holding.until = max(self._holding.until, time.monotonic() + LEASE_S)
+        self._holding.until = max(self._holding.until, time.monotonic() + deadlines.LEASE_S)
         if host.deaf:
             assert host.spec is not None
             spec, current = host.spec, host is self._current
@@ -263,7 +259,7 @@ class Keeper:
     def _expire(self) -> None:
         """Free the device when its host has ended or nobody came back for a reservation."""
         if self._holding is None:
-            for host in [host for host in self._hosts if not host.alive or host.idle_s() > _SPARE_S]:
+            for host in [host for host in self._hosts if not host.alive or host.idle_s() > deadlines.SPARE_HOST_S]:
                 self._end(host)
             return
         expired = [host for host in self._hosts if host.state == "expired"]
@@ -271,7 +267,7 @@ class Keeper:
             self._end(host)
         now = time.monotonic()
         if any(host.state == "ready" for host in self._hosts):
-            self._holding.until = max(self._holding.until, now + LEASE_S)
+            self._holding.until = max(self._holding.until, now + deadlines.LEASE_S)
         if (expired and not self._hosts) or now > self._holding.until:
             logger.info("%s has given up the device", self._holding.claim.owner)
             self._free()
@@ -302,7 +298,7 @@ class Keeper:
 class KeeperClient:
     """Requests to the keeper of this machine, from a process of its own. Raises OSError when none answers."""
 
-    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, address: str, timeout_s: float = deadlines.MANAGER_S) -> None:
         self._address = address
         self._timeout_s = timeout_s
 

@@ -15,12 +15,11 @@ from pydantic import BaseModel, ConfigDict
 
 from tvmpipe.runtime.device.stage_host import StageHost
 from tvmpipe.runtime.device.totals import Span
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.sockets import LinkWatch
 
 logger = logging.getLogger(__name__)
 
-BEAT_S = 0.25
-_REPORT_S = 1.0
 _SPANS_A_BEAT = 2000
 _CLOCK_SAMPLES = 16
 
@@ -106,7 +105,7 @@ class Beat:
     def stop(self) -> None:
         """Send a last status and end."""
         self._stopped.set()
-        self._thread.join(timeout=5.0)
+        self._thread.join(timeout=deadlines.JOIN_S)
 
     def _work(self) -> None:
         poller = zmq.Poller()
@@ -119,7 +118,7 @@ class Beat:
             now = time.monotonic()
             if now >= due:
                 self._tell(last=False)
-                due = now + BEAT_S
+                due = now + deadlines.HEARTBEAT_S
             if dict(poller.poll(max(1, int((due - now) * 1e3)))) and self._hear():
                 heard = time.monotonic()
             self._watch()
@@ -163,7 +162,7 @@ class Beat:
             logger.debug("nobody takes the status of %s", status.device)
 
     def _tell_agent(self, status: Status) -> None:
-        self._report_due = time.monotonic() + _REPORT_S
+        self._report_due = time.monotonic() + deadlines.REPORT_S
         if self._report is not None:
             self._report(status)
 

@@ -17,11 +17,10 @@ from tvmpipe.runtime.device.agent_totals import Lifetime
 from tvmpipe.runtime.device.heartbeat import Status
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.transport import deadlines
 
 logger = logging.getLogger(__name__)
 
-_REPLACE_S = 3.0  # how long a host may take, at least, to begin with something else before it is ended
-_LAST_WORDS_S = 0.5  # how long a host may take to say what it has done before it is ended
 _SAID = ("loading", "ready", "failed", "expired", "idle")
 
 
@@ -108,7 +107,7 @@ class HostHandle:
 
         A new one would have to start, so the old one gets as long as that takes.
         """
-        return self.state == "waiting" and time.monotonic() - self._since > max(_REPLACE_S, self._start_s)
+        return self.state == "waiting" and time.monotonic() - self._since > max(deadlines.REPLACE_S, self._start_s)
 
     @property
     def status(self) -> dict[str, Any] | None:
@@ -154,12 +153,12 @@ class HostHandle:
         if self.state == "ready":
             self._commands.put(json.dumps({"close": True}) + "\n")
             with contextlib.suppress(subprocess.TimeoutExpired):  # it does not answer
-                self._process.wait(_LAST_WORDS_S)
+                self._process.wait(deadlines.LAST_WORDS_S)
         self._process.kill()
         self._process.wait()
         self._commands.put(None)
         for thread in self._threads:
-            thread.join(_LAST_WORDS_S)
+            thread.join(deadlines.LAST_WORDS_S)
 
     def _write(self) -> None:
         assert self._process.stdin is not None

@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from tvmpipe.errors import InputError, TrackerError
 from tvmpipe.runtime.device.totals import BUCKETS_S, StageCount
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,6 @@ Ask = Callable[[], dict[str, Any]]
 """What a keeper answers to `info`; raises OSError when it does not answer."""
 
 _MOST_CONNECTIONS = 16
-_PATIENCE_S = 5.0
-_TRACKER_S = 1.5
-_LOOK_AGAIN_S = 1.0
 _LABELS = ("stage", "device")
 
 
@@ -115,12 +113,12 @@ class TrackerLook:
         with self._lock:
             if time.monotonic() >= self._due:
                 self._fault = self._look()
-                self._due = time.monotonic() + _LOOK_AGAIN_S
+                self._due = time.monotonic() + deadlines.HEALTH_AGAIN_S
             return self._fault
 
     def _look(self) -> str | None:
         try:
-            with Tracker(self._tracker, timeout_s=_TRACKER_S) as tracker:
+            with Tracker(self._tracker, timeout_s=deadlines.HEALTH_TRACKER_S) as tracker:
                 known = any(status.key == self._key and status.total for status in tracker.status())
         except TrackerError as error:
             return str(error)
@@ -243,18 +241,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     ask: Ask
     unfound: Callable[[], str | None]
     registry: CollectorRegistry
-    timeout = _PATIENCE_S
+    timeout = deadlines.METRICS_S
     server_version = "tvmpipe"
     sys_version = ""
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = io.BufferedReader(_Timed(self.connection, time.monotonic() + _PATIENCE_S))
+        self.rfile = io.BufferedReader(_Timed(self.connection, time.monotonic() + deadlines.METRICS_S))
 
     def do_GET(self) -> None:
         assert isinstance(self.server, _Server)
         self.server.asked(self.connection)
-        self.connection.settimeout(_PATIENCE_S)
+        self.connection.settimeout(deadlines.METRICS_S)
         path = self.path.partition("?")[0]
         if path == "/metrics":
             try:

@@ -16,12 +16,11 @@ from dataclasses import asdict
 from tvmpipe.errors import DeviceError, InputError
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import is_loopback, leads_back, parse_address
-from tvmpipe.runtime.transport.link_times import DIAL_S, LONGEST_MESSAGE_BYTES, LinkEnd, link_end
+from tvmpipe.runtime.transport.link_times import LONGEST_MESSAGE_BYTES, LinkEnd, link_end
 from tvmpipe.runtime.transport.sockets import Sockets
 from tvmpipe.runtime.transport.wire import WireError
-
-_IDLE_S = 10.0  # without a word from the head for so long an echo ends: the stage link is wanted for stages
 
 
 class LinkProbes:
@@ -37,7 +36,7 @@ class LinkProbes:
             return json.dumps({"error": "an agent without a cluster key connects to loopback only"})
         started = time.monotonic()
         try:
-            with socket.create_connection((host, port), timeout=DIAL_S) as connection:
+            with socket.create_connection((host, port), timeout=deadlines.DIAL_S) as connection:
                 connection.sendall(nonce.encode())
                 answer = connection.makefile("rb").read(len(nonce))
         except OSError as error:
@@ -50,7 +49,7 @@ class LinkProbes:
         """Answer what comes to the stage link at HOST:PORT (`LinkEnd.answer`). Returns JSON, maybe `error`."""
         try:
             with self._link(address, asks=False) as end:
-                end.answer(seconds, _IDLE_S)
+                end.answer(seconds, deadlines.ECHO_S)
         except (InputError, WireError) as error:
             return json.dumps({"error": str(error)})
         return json.dumps({})
@@ -59,7 +58,7 @@ class LinkProbes:
         """Send to another agent's stage link at HOST:PORT, which answers. Returns JSON: `seconds`, or `error`."""
         try:
             with self._link(address, asks=True) as end:
-                return json.dumps({"seconds": end.exchange(0, 0, 1, DIAL_S)})
+                return json.dumps({"seconds": end.exchange(0, 0, 1, deadlines.DIAL_S)})
         except (InputError, DeviceError) as error:
             return json.dumps({"error": str(error)})
 
@@ -78,7 +77,7 @@ class LinkProbes:
         if leads_back(peer, (options.address, options.port)):
             raise InputError(f"{address} leads to this device itself")
         key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
-        with Sockets(key, heartbeat_timeout_ms=None) as sockets:  # as the end that asks does
+        with Sockets(key, heartbeat_s=None) as sockets:  # as the end that asks does
             inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
             outbox, _ = sockets.push(peer, queue=0)
             with link_end(inbox, outbox, options.emulation, asks=asks) as end:

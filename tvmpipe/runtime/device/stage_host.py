@@ -24,11 +24,10 @@ from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.device.totals import Spans, StageCount
 from tvmpipe.runtime.emulation.slow_device import Emulation, ShapedSender, Stopwatch
 from tvmpipe.runtime.emulation.speed_probe import Pace
-from tvmpipe.runtime.transport import wire
+from tvmpipe.runtime.transport import deadlines, wire
 
 logger = logging.getLogger(__name__)
 
-_IDLE_MS = 200
 _MESSAGES_A_TURN = 64
 _MOST_FAULT_CHARACTERS = 1000
 
@@ -124,7 +123,7 @@ class StageHost:
                 if self._tasks:
                     self._compute(self._tasks.take())
                 else:
-                    poller.poll(_IDLE_MS)
+                    poller.poll(int(1e3 * deadlines.HOST_IDLE_S))
         finally:
             if self._sender is not None:
                 self._sender.stop()

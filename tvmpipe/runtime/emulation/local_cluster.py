@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from tvmpipe.process import die_with_parent
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.tracker import wait_for_keys
-
-_START_S = 60.0  # importing TVM on a busy small machine
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class LocalCluster:
     def kill(self, key: str) -> None:
         """End an agent at once, as a power cut would."""
         self._processes[key].send_signal(signal.SIGKILL)
-        self._processes[key].wait(timeout=10)
+        self._processes[key].wait(timeout=deadlines.KILL_S)
 
     def pause(self, key: str) -> None:
         """Stop an agent and everything it has started, as a machine that hangs."""
@@ -77,7 +76,7 @@ class LocalCluster:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self._processes.values():
-            process.wait(timeout=10)
+            process.wait(timeout=deadlines.KILL_S)
 
 
 @contextlib.contextmanager
@@ -103,7 +102,7 @@ def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = N
             if agent.memory_bytes is not None:
                 arguments += ["--memory", str(agent.memory_bytes)]
             cluster.start(agent.key, "-m", "tvmpipe", "agent", *arguments, "--store", str(store / agent.key))
-        wait_for_keys(address, [agent.key for agent in agents], _START_S)
+        wait_for_keys(address, [agent.key for agent in agents], deadlines.AGENT_START_S)
         yield cluster
 
 

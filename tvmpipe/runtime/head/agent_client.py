@@ -15,6 +15,7 @@ from tvmpipe.runtime.device.device_manager import Claim
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.head.agent_facts import checked_facts
 from tvmpipe.runtime.head.options import Limits
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
 from tvmpipe.runtime.transport.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.transport.versions import difference, work_together
@@ -24,10 +25,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_CHUNK_BYTES = 256 << 10
 _MOST_CHUNK_BYTES = 4 << 20
-_CHUNK_S = 0.5  # what a chunk should take at most, for between two of them the device hears that its head lives
 _MACHINES = {"x86_64": ("x86_64", "amd64"), "aarch64": ("aarch64", "arm64")}
-_POLL_S = 0.05
-_LONGEST_POLL_S = 0.5
 _LOAD_BPS = 20e6  # a device that reads its own store more slowly than this counts as lost
 _STATES = {
     "starting": "starting Python",
@@ -152,7 +150,7 @@ class AgentControl:
             raise NoRoom(f"device {device.name} cannot host another plan beside the running one: {answer['no_room']}")
         if "failed" in answer:
             raise DeviceError(f"device {device.name} cannot host its stages: {answer['failed']}")
-        poll_s = _POLL_S
+        poll_s = deadlines.STATE_POLL_S
         while True:
             with self.session.guard("loading its stages"):
                 state = _ask(self.session, {"do": "state", "claim": claim.model_dump(), "session": spec.session})
@@ -163,7 +161,7 @@ class AgentControl:
                 return
             self._check_limits(spec, state, limits)
             pause(poll_s)
-            poll_s = min(_LONGEST_POLL_S, 1.1 * poll_s)  # each question costs a small device something
+            poll_s = min(deadlines.LONGEST_STATE_POLL_S, 1.1 * poll_s)  # each question costs a small device something
 
     def wait_until_linked(self, claim: Claim, session: str, limit_s: float, pause: Callable[[float], None]) -> None:
         """Return once stages that were opened beside others have reached all their peers. Raises NoRoom."""
@@ -182,7 +180,7 @@ class AgentControl:
             if time.monotonic() > deadline:
                 peers = ", ".join(unlinked or ["its peers"])
                 raise NoRoom(f"device {device.name} does not reach {peers} at the ports beside those in use")
-            pause(_POLL_S)
+            pause(deadlines.STATE_POLL_S)
 
     def _check_limits(self, spec: HostSpec, state: dict[str, Any], limits: Limits) -> None:
         """Raise DeviceError, saying what was waited for, when the device has taken longer than it may."""
@@ -236,9 +234,9 @@ class AgentControl:
                 began = time.monotonic()
                 self._refuse_on(str(append(one.sha256, one.suffix, bytearray(chunk))), file.path)
                 took_s = time.monotonic() - began
-                if took_s < _CHUNK_S / 2:
+                if took_s < deadlines.CHUNK_S / 2:
                     size = min(_MOST_CHUNK_BYTES, 2 * size)
-                elif took_s > _CHUNK_S:
+                elif took_s > deadlines.CHUNK_S:
                     size = max(_FIRST_CHUNK_BYTES // 16, size // 2)
         alive(one.size_bytes / _LOAD_BPS)  # while it syncs and checks the file, it answers nothing
         self._refuse_on(str(commit(one.sha256, one.suffix)), file.path)

@@ -17,23 +17,18 @@ from dataclasses import dataclass, field
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
-from tvmpipe.runtime.device.device_manager import LEASE_S, Claim
+from tvmpipe.runtime.device.device_manager import Claim
 from tvmpipe.runtime.head.agent_client import AgentControl
 from tvmpipe.runtime.head.attempt import Attempt, for_each
 from tvmpipe.runtime.head.opened import OpenError
 from tvmpipe.runtime.head.options import Limits
 from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.rpc_session import RpcSession, open_session
 from tvmpipe.runtime.transport.tracker import Tracker
 from tvmpipe.runtime.transport.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
-
-_RENEW_S = LEASE_S / 4
-_RELEASE_S = 5.0
-_BACK_S = 3.0
-_ITSELF_S = 10.0  # for how long nothing but the same agent will do for one that was lost and is still registered
-_SLICE_S = 0.2
 
 
 @dataclass
@@ -46,7 +41,7 @@ class Reached:
 
     def renew(self, claim: Claim, more_s: float = 0.0) -> None:
         """Tell the agent that its head lives, if that is due."""
-        if self.agent is not None and (more_s or time.monotonic() - self.renewed > _RENEW_S):
+        if self.agent is not None and (more_s or time.monotonic() - self.renewed > deadlines.RENEW_S):
             self.agent.reserve(claim, more_s)
             self.renewed = time.monotonic()
 
@@ -103,7 +98,7 @@ class Claims:
                     del asleep[other.name]
                 until = time.monotonic() + error.again_s
                 while (left := until - time.monotonic()) > 0:
-                    attempt.pause(min(left, _SLICE_S))
+                    attempt.pause(min(left, deadlines.CLAIM_POLL_S))
                     self._renew(devices, reached, asleep, attempt)
                 pending = [one for one in devices if one.name not in reached and one.name not in asleep]
             except TvmpipeError as error:
@@ -118,13 +113,13 @@ class Claims:
         with self._lock:
             self._lost.setdefault(device.name, time.monotonic())
         try:
-            with Tracker(self._tracker, timeout_s=_BACK_S) as tracker, attempt.waits_on(tracker):
-                session = self._session(tracker, device, time.monotonic() + _BACK_S)
+            with Tracker(self._tracker, timeout_s=deadlines.BACK_S) as tracker, attempt.waits_on(tracker):
+                session = self._session(tracker, device, time.monotonic() + deadlines.BACK_S)
         except DeviceError:
             return False
         try:
             with attempt.waits_on(session):
-                session.timeout_s = _BACK_S
+                session.timeout_s = deadlines.BACK_S
                 agent = AgentControl.of(session)
                 if agent is not None:
                     agent.reserve(self.mine)
@@ -161,7 +156,10 @@ class Claims:
     def _reach(self, device: DeviceEntry, attempt: Attempt) -> Reached:
         """A session with a device that is ours now. Raises DeviceHeldError when it is not."""
         attempt.check()
-        with Tracker(self._tracker, timeout_s=min(5.0, self._limits.connect_s)) as tracker, attempt.waits_on(tracker):
+        with (
+            Tracker(self._tracker, timeout_s=min(deadlines.TRACKER_S, self._limits.connect_s)) as tracker,
+            attempt.waits_on(tracker),
+        ):
             deadline = time.monotonic() + max(self._limits.connect_s, self._limits.wait_s)
             session = self._session(tracker, device, deadline)
         try:
@@ -185,7 +183,12 @@ class Claims:
             lost_s = time.monotonic() - self._lost.get(device.name, math.inf)
         known = (status for status in tracker.status() if status.key == device.key)
         registered = {_bare(address) for status in known for address in status.addresses}
-        if before is not None and before not in others and _written(before) in registered and lost_s < _ITSELF_S:
+        if (
+            before is not None
+            and before not in others
+            and _written(before) in registered
+            and lost_s < deadlines.SAME_AGENT_S
+        ):
             return open_session(tracker, device, self._watchdog, deadline, self._key, lambda place: place == before)
         if registered and registered <= {_written(place) for place in others}:
             raise DeviceUnavailableError(
@@ -222,7 +225,7 @@ class Claims:
         thread.start()
         try:
             while thread.is_alive():
-                thread.join(_SLICE_S)
+                thread.join(deadlines.CLAIM_POLL_S)
                 self._renew(devices, reached, asleep, attempt)
         except BaseException:
             attempt.interrupt()  # it was given up
@@ -257,7 +260,7 @@ class Claims:
             except DeviceHeldError:
                 del asleep[device.name]
 
-        due = [name for name, heard in asleep.items() if time.monotonic() - heard > _RENEW_S]
+        due = [name for name, heard in asleep.items() if time.monotonic() - heard > deadlines.RENEW_S]
         for_each([device for device in devices if device.name in due], renew, attempt)
 
     def _fall_asleep(self, reached: dict[str, Reached]) -> dict[str, float]:
@@ -269,10 +272,10 @@ class Claims:
 
     def _release(self, device: DeviceEntry) -> None:
         with contextlib.suppress(DeviceError):  # it is gone, and with it what it held for us
-            with Tracker(self._tracker, timeout_s=_RELEASE_S) as tracker:
-                session = self._session(tracker, device, time.monotonic() + _RELEASE_S)
+            with Tracker(self._tracker, timeout_s=deadlines.RELEASE_S) as tracker:
+                session = self._session(tracker, device, time.monotonic() + deadlines.RELEASE_S)
             try:
-                session.timeout_s = _RELEASE_S
+                session.timeout_s = deadlines.RELEASE_S
                 agent = AgentControl.of(session)
                 if agent is not None:
                     agent.release(self.mine)

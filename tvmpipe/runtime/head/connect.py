@@ -15,6 +15,7 @@ from tvmpipe.runtime.head.options import ConnectOptions, Limits
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport import deadlines
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +31,10 @@ def connect(
     inflight: int | None = None,
     batch: int | None = None,
     failover: bool = False,
-    wait_s: float = 10.0,
-    timeout_s: float = 60.0,
-    connect_timeout_s: float = 10.0,
-    start_timeout_s: float = 120.0,
+    wait_s: float = deadlines.WAIT_S,
+    timeout_s: float = deadlines.STAGE_S,
+    connect_timeout_s: float = deadlines.CONNECT_S,
+    start_timeout_s: float = deadlines.START_S,
     recover_s: float | None = None,
     cluster_key: str | Path | None = None,
     trace: bool = False,

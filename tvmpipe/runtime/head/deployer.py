@@ -14,7 +14,7 @@ from typing import Any
 from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry, Files, Manifest, PlanEntry, StageEntry
 from tvmpipe.process import user_name
-from tvmpipe.runtime.device.device_manager import LEASE_S, Claim
+from tvmpipe.runtime.device.device_manager import Claim
 from tvmpipe.runtime.device.ports import hold_port
 from tvmpipe.runtime.device.spec import HostSpec, Opening, host_spec
 from tvmpipe.runtime.head.agent_client import AgentControl, NoRoom
@@ -25,6 +25,7 @@ from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError
 from tvmpipe.runtime.head.options import ConnectOptions
 from tvmpipe.runtime.head.stock_server import RemoteStages, StockServer
 from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import (
     address_towards,
     format_address,
@@ -36,10 +37,6 @@ from tvmpipe.runtime.transport.sockets import Sockets
 logger = logging.getLogger(__name__)
 
 _STOCK_PORTS = range(9400, 9600)
-_CLOSE_S = 10.0  # what may be under way is waited for so long
-_INTERRUPT_S = 0.5  # after which calls that still wait are ended
-_UNDO_S = 2.0  # for an agent to be told that an opening failed
-_PREPARED_S = 5.0  # for an agent to take part in a change over
 
 
 class Deployer:
@@ -120,7 +117,7 @@ class Deployer:
             self._closed = True
         self._give_up(None, "the pipeline was closed")
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._attempts, _CLOSE_S):
+            if not self._changed.wait_for(lambda: not self._attempts, deadlines.ATTEMPT_S):
                 logger.warning("a device that hangs keeps an opening from ending")
         self._end_stock()
         self._claims.give_back(self._manifest.devices)
@@ -202,7 +199,7 @@ class Deployer:
             links=dict(links),
             head_link=format_address(here, head.link_port),
             head_status=format_address(here, head.status_port),
-            lease_s=LEASE_S,
+            lease_s=deadlines.LEASE_S,
             max_batches=head.max_batches,
             trace=self._options.trace,
         )
@@ -257,7 +254,7 @@ class Deployer:
             agent = reached[device.name].agent
             if agent is None:
                 return
-            agent.session.timeout_s = _UNDO_S
+            agent.session.timeout_s = deadlines.UNDO_S
             with contextlib.suppress(DeviceError):  # it is gone
                 if beside:
                     agent.discard(self._claims.mine, session)
@@ -274,7 +271,7 @@ class Deployer:
             reached: dict[str, Reached] = {}
             try:
                 self._claims.claim([device], attempt, reached)
-                reached[device.name].session.timeout_s = _PREPARED_S
+                reached[device.name].session.timeout_s = deadlines.CHANGE_OVER_S
                 agent = reached[device.name].agent
                 if agent is not None:
                     say(agent)
@@ -316,7 +313,7 @@ class Deployer:
             attempts = [attempt for attempt, called in self._attempts.items() if name in (None, called)]
             for attempt in attempts:
                 attempt.give_up(why)
-            self._changed.wait_for(lambda: not any(one in self._attempts for one in attempts), _INTERRUPT_S)
+            self._changed.wait_for(lambda: not any(one in self._attempts for one in attempts), deadlines.INTERRUPT_S)
             left = [attempt for attempt in attempts if attempt in self._attempts]
         for attempt in left:
             attempt.interrupt()

@@ -28,20 +28,16 @@ from tvmpipe.runtime.head.events import Event, Failure
 from tvmpipe.runtime.head.input_sender import Feeds
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError, PlanDeployer
 from tvmpipe.runtime.head.sample import Result
-from tvmpipe.runtime.head.state_machine import LINGER_S, Machine, Settings
+from tvmpipe.runtime.head.state_machine import Machine, Settings
 from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.refusals import Refusals
-from tvmpipe.runtime.transport import wire
+from tvmpipe.runtime.transport import deadlines, wire
 from tvmpipe.runtime.transport.sockets import Sockets, head_hosts
 
 logger = logging.getLogger(__name__)
 
-_TICK_S = 0.05
-_LATEST_TICK_S = 0.5
-_PROBE_S = 0.5
 _MESSAGES_A_TURN = 256
-_JOIN_S = 5.0
 _STATUSES = 16  # of one device that wait to be heard
 _GONE = "broke or could not be made"
 
@@ -141,7 +137,7 @@ class Head:
         self._thread.join()
         self.deployer.close()
         for thread in (self._prober, *self._deploying):
-            thread.join(timeout=_JOIN_S)
+            thread.join(timeout=deadlines.JOIN_S)
         with self._waking:
             # Who is still at work writes into nothing, rather than into a file that got the same descriptor.
             os.close(self._wake_read)
@@ -167,14 +163,14 @@ class Head:
         try:
             self._carry_out(self._machine.start())
             while self._machine.phase != "closed":
-                poller.poll(int(1e3 * (LINGER_S if self._machine.lingers else _TICK_S)))
+                poller.poll(int(1e3 * (deadlines.LINGER_S if self._machine.lingers else deadlines.TICK_S)))
                 # What has come in is heard before anybody is blamed for silence: this thread may have been stopped.
                 more = self._take_results()
                 self._take_statuses()
                 self._take_events()
                 now = time.monotonic()
                 # While more has come in than was heard, nobody is silent; but whoever sends without end stops no clock.
-                due_s = _LATEST_TICK_S if more else 0.0 if self._machine.lingers else _TICK_S
+                due_s = deadlines.LATEST_TICK_S if more else 0.0 if self._machine.lingers else deadlines.TICK_S
                 if now - last_tick > due_s:
                     self._watch_links()
                     self._handle(events.Tick(now))
@@ -408,7 +404,7 @@ class Head:
 
     def _probe(self) -> None:
         """Look for lost devices, again and again."""
-        while not self._stopped.wait(_PROBE_S):
+        while not self._stopped.wait(deadlines.PROBE_S):
             for device in self._wanted:
                 if not self._stopped.is_set() and self.deployer.back(device):
                     self._post(events.Returned(device, time.monotonic()))

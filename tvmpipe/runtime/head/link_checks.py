@@ -9,16 +9,15 @@ from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import PlanEntry
 from tvmpipe.runtime.head.agent_client import NoRoom
 from tvmpipe.runtime.head.opened import NoRoomError, OpenError
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import is_loopback, own_addresses, parse_address, resolve
-
-_REACH_S = 5.0
 
 
 def check_reachable(links: Mapping[str, str]) -> None:
     """Whether this machine reaches the links of a prepared plan, some at ports that were not used before."""
     for device, link in links.items():
         try:
-            socket.create_connection(parse_address(link, "link"), timeout=_REACH_S).close()
+            socket.create_connection(parse_address(link, "link"), timeout=deadlines.CHANGE_OVER_S).close()
         except OSError as error:
             why = NoRoom(f"the link port {link} of device {device} cannot be reached: {error.strerror or error}")
             raise NoRoomError(device, why) from None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RECOVER_S = 60.0  # with failover: how long nothing may run before the pipeline fails
-RECONNECT_S = 10.0  # without: a wireless link that drops, or a stage host that starts again
+from tvmpipe.runtime.transport import deadlines
 
 
 @dataclass(frozen=True)
@@ -19,10 +18,10 @@ class Limits:
     nothing may run after a loss, None: 60 with failover and 10 without.
     """
 
-    connect_s: float = 10.0
-    wait_s: float = 10.0
-    timeout_s: float = 60.0
-    start_s: float = 120.0
+    connect_s: float = deadlines.CONNECT_S
+    wait_s: float = deadlines.WAIT_S
+    timeout_s: float = deadlines.STAGE_S
+    start_s: float = deadlines.START_S
     recover_s: float | None = None
 
 
@@ -49,4 +48,4 @@ class ConnectOptions:
         """`limits.recover_s`, or what stands for None."""
         if self.limits.recover_s is not None:
             return self.limits.recover_s
-        return RECOVER_S if self.failover else RECONNECT_S
+        return deadlines.RECOVER_S if self.failover else deadlines.RECONNECT_DEVICE_S

@@ -41,12 +41,8 @@ from tvmpipe.runtime.head.events import (
     Tick,
     Unprepared,
 )
+from tvmpipe.runtime.transport import deadlines
 
-LINGER_S = 0.002
-SILENCE_S = 1.6  # a device that has not been heard for so long is lost
-RETURN_S = 2.0  # how long a device must have been back before the better plan is taken up again
-LONGEST_RETURN_S = 60.0  # twice as long after each further loss, but at most this
-_FORGIVEN_S = 2 * LONGEST_RETURN_S  # losses further apart than this do not count as one after another
 MOST_TRIES = 10  # openings that a batch may have been under way in when a device was lost: it may be what ends them
 
 
@@ -63,8 +59,8 @@ class Settings:
     batch: int = 1
     max_batches: int = 4
     failover: bool = False
-    timeout_s: float = 60.0
-    recover_s: float = 60.0
+    timeout_s: float = deadlines.STAGE_S
+    recover_s: float = deadlines.RECOVER_S
 
 
 @dataclass
@@ -213,7 +209,7 @@ class Machine:
         if self._prepared is not None and self._prepared.ready:
             return instructions  # what is under way is waited for, to change over
         while self._pending and self.phase == "running" and len(self._batches) < self.settings.max_batches:
-            lingers = linger and self._batches and now_s - self._pending[0][1] < LINGER_S
+            lingers = linger and self._batches and now_s - self._pending[0][1] < deadlines.LINGER_S
             if len(self._pending) < size and lingers:
                 break
             samples = tuple(self._pending.popleft()[0] for _ in range(min(size, len(self._pending))))
@@ -357,7 +353,7 @@ class Machine:
 
     def _count_loss(self, device: str, now_s: float) -> None:
         last_s, losses = self._losses.get(device, (now_s, 0))
-        self._losses[device] = now_s, losses + 1 if now_s - last_s < _FORGIVEN_S else 1
+        self._losses[device] = now_s, losses + 1 if now_s - last_s < deadlines.FORGIVEN_S else 1
 
     def _choose(self) -> list[Instruction]:
         """Open the first plan that needs no lost device; without one, wait."""
@@ -395,7 +391,7 @@ class Machine:
             return []
         for device in self._devices[self.plan]:
             silent_s = event.now_s - self._seen[device]
-            if silent_s > SILENCE_S:
+            if silent_s > deadlines.SILENCE_S:
                 return self._device_lost(
                     DeviceLost(self.epoch, device, f"nothing was heard of it for {silent_s:.1f} s", event.now_s)
                 )
@@ -424,7 +420,7 @@ class Machine:
 
     def _probation_s(self, device: str) -> float:
         """How long a device must have been back: longer for one that was lost again and again."""
-        return float(min(RETURN_S * 2 ** (self._losses[device][1] - 1), LONGEST_RETURN_S))
+        return float(min(deadlines.RETURN_S * 2 ** (self._losses[device][1] - 1), deadlines.LONGEST_RETURN_S))
 
     def _fail(self, failure: Failure) -> list[Instruction]:
         self.phase, self.failure, self._trouble = "failed", failure, None

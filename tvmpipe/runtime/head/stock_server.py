@@ -20,6 +20,7 @@ from tvmpipe.manifest import Files, StageEntry
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.transport.sockets import Sockets
 
@@ -98,13 +99,13 @@ class StockServer:
             target=self._work, args=(spec, runner, sockets, address), name=f"tvmpipe-{spec.device}", daemon=True
         )
         self._thread.start()
-        self._ready.wait(5.0)
+        self._ready.wait(deadlines.JOIN_S)
 
     def stop(self) -> None:
         """End the thread; the session that it computes over must have been closed before."""
         if self._session is not None:
             self._session.host.stop()
-        self._thread.join(timeout=5.0)
+        self._thread.join(timeout=deadlines.JOIN_S)
 
     def _work(
         self, spec: HostSpec, runner: RemoteStages, sockets: Callable[[], Sockets], address: tuple[str, int]

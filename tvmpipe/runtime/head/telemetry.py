@@ -10,6 +10,7 @@ from collections.abc import Collection
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.device.heartbeat import Status
 from tvmpipe.runtime.device.totals import Span, StageCount
+from tvmpipe.runtime.transport import deadlines
 
 _KEPT_SESSIONS = 256
 
@@ -58,7 +59,7 @@ class Telemetry:
         with self._condition:
             return (session, device) in self._heard
 
-    def settle(self, devices: Collection[str], timeout_s: float = 1.0) -> None:
+    def settle(self, devices: Collection[str], timeout_s: float = deadlines.COUNTS_S) -> None:
         """Wait until each of `devices` has been heard again, so that counts hold what has been answered."""
         with self._condition:
             # The second status after the question was certainly made after it.

@@ -21,19 +21,19 @@ from tvm.rpc import base
 from tvmpipe.runtime.security.peer_owner import GoneError, StrangerError, check_peer
 from tvmpipe.runtime.security.refusals import Refusals
 from tvmpipe.runtime.security.tls_relay import tune
+from tvmpipe.runtime.transport import deadlines
 
 logger = logging.getLogger(__name__)
 
 SECRET_BYTES = 32
 """Of what a gateway sends first, to the server behind it alone."""
 
-_HANDSHAKE_S = 5.0
 _BACKLOG = 128
 _LONGEST_KEY = 1024
 _HEADER = struct.Struct("<ii")
 
 
-def guard_handshakes(timeout_s: float = _HANDSHAKE_S, secret: bytes = b"") -> None:
+def guard_handshakes(timeout_s: float = deadlines.HANDSHAKE_S, secret: bytes = b"") -> None:
     """From now on listening sockets of this process hand out only connections of this user's processes, whose
     handshake has arrived after `secret`.
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmpipe.errors import DeviceError, InputError
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, numeric
 
 Address = tuple[str, int]
@@ -26,7 +27,6 @@ Address = tuple[str, int]
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _ESTABLISHED, _CLOSE_WAIT, _LISTEN = 0x01, 0x08, 0x0A
 _LOOKS = 3  # the tables are read while they change, so that an entry may be passed over
-_LOOK_AGAIN_S = 0.01
 
 
 class StrangerError(DeviceError):
@@ -119,7 +119,7 @@ def check_connections(*, local_port: int | None = None, remote: Address | None =
 def _check(here: Address, there: Address) -> None:
     for look in range(_LOOKS):
         if look:
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(deadlines.OWNERS_AGAIN_S)
         for entry in _table():
             if (entry.local, entry.remote) == (there, here):
                 if entry.state != _ESTABLISHED or not entry.inode:

@@ -18,10 +18,10 @@ import threading
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.tls_relay import hang_up
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
 
 _PROCESS = "tvmpipe.runtime.security.tls_client_process"
-_START_S = 30.0  # for a small board to start a Python process
 
 
 class UnreachableError(DeviceError):
@@ -96,7 +96,7 @@ class Tunnels:
                     socket.send_fds(requests, [b"+"], [other.fileno()])
                 except OSError:
                     raise DeviceError(f"the process that carries tunnels ended, the one to {where} with it") from None
-            control.settimeout(timeout_s + (_START_S if started else 5.0))
+            control.settimeout(timeout_s + (deadlines.TUNNEL_START_S if started else deadlines.TUNNEL_S))
             request = {"host": address[0], "port": address[1], "timeout_s": timeout_s}
             try:
                 control.sendall(json.dumps(request).encode() + b"\n")

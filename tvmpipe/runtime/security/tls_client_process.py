@@ -23,12 +23,12 @@ from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.security.keys import ALPN, ClusterKey
 from tvmpipe.runtime.security.tls_client import NotAGatewayError, UnreachableError, WrongKeyError
 from tvmpipe.runtime.security.tls_relay import READY, hang_up, relay, tune
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
 
 logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
-_LOOK_S = 5.0  # between looks whether the head still runs
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -36,7 +36,7 @@ def main(descriptor: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the head, which ends this process when it is done
     logging.basicConfig(format="tvmpipe tunnel: %(message)s")
     with socket.socket(fileno=descriptor) as requests:
-        requests.settimeout(_LOOK_S)
+        requests.settimeout(deadlines.PARENT_S)
         context = ClusterKey(requests.recv(32, socket.MSG_WAITALL)).client_context()
         while os.getppid() == parent:
             try:

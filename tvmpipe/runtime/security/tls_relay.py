@@ -12,10 +12,11 @@ import socket
 import ssl
 import time
 
+from tvmpipe.runtime.transport import deadlines
+
 READY = b"\x01"  # what a gateway says first, once the RPC server behind it has answered
 
 _BUFFER_BYTES = 256 << 10
-_FLUSH_S = 5.0  # for what was on its way when one side ended
 
 
 def relay(tls: ssl.SSLSocket, plain: socket.socket) -> None:
@@ -27,7 +28,7 @@ def relay(tls: ssl.SSLSocket, plain: socket.socket) -> None:
         while not any(flow.ended for flow in flows):
             if not any([flow.step() for flow in flows]):
                 _wait(flows, None)
-        deadline = time.monotonic() + _FLUSH_S
+        deadline = time.monotonic() + deadlines.FLUSH_S
         rest = [flow for flow in flows if flow.ended]
         while any(flow.pending for flow in rest) and time.monotonic() < deadline:
             if not any([flow.step() for flow in rest]):

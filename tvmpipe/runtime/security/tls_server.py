@@ -23,11 +23,11 @@ from tvmpipe.runtime.security.keys import ALPN, ClusterKey
 from tvmpipe.runtime.security.peer_owner import StrangerError, check_listener
 from tvmpipe.runtime.security.refusals import Refusals
 from tvmpipe.runtime.security.tls_relay import READY, hang_up, relay, tune
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import listen, numeric
 
 logger = logging.getLogger(__name__)
 
-_HANDSHAKE_S = 5.0
 _BACKLOG = 1024  # when it is full, a connection attempt waits a second before it is repeated
 _MOST_STRANGERS = 64
 _MOST_GUESTS = 64  # connections that have proved the key; TVM serves one at a time
@@ -51,7 +51,7 @@ class Gateway:
         key: ClusterKey,
         *,
         secret: bytes = b"",
-        handshake_s: float = _HANDSHAKE_S,
+        handshake_s: float = deadlines.HANDSHAKE_S,
     ) -> None:
         self._handshake_s = handshake_s
         self._context = key.server_context()
@@ -84,17 +84,18 @@ class Gateway:
             self._changed.notify_all()
         hang_up(self._listener)
         if self._thread.is_alive():
-            self._thread.join(5.0)
+            self._thread.join(deadlines.JOIN_S)
         self._listener.close()
         with self._changed:
             threads = [*self._strangers, *self._guests]
             for connection in (*self._strangers.values(), *(each for pair in self._guests.values() for each in pair)):
                 hang_up(connection)
         for thread in threads:
-            thread.join(5.0)
+            thread.join(deadlines.JOIN_S)
 
     def _accept(self) -> None:
-        self._listener.settimeout(1.0)  # not every system wakes this thread when `stop` shuts the listener down
+        # Not every system wakes this thread when `stop` shuts the listener down.
+        self._listener.settimeout(deadlines.ACCEPT_S)
         while not self._stopped:
             try:
                 connection, peer = self._listener.accept()
@@ -104,7 +105,7 @@ class Gateway:
                 # The peer was gone again, or this process is short of descriptors; both pass.
                 if not self._stopped:
                     logger.debug("gateway could not accept a connection: %s", error)
-                    time.sleep(0.05)
+                    time.sleep(deadlines.ACCEPT_AGAIN_S)
                 continue
             host = numeric(str(peer[0]))
             thread = threading.Thread(
@@ -114,7 +115,7 @@ class Gateway:
                 # A flood of strangers pushes out its own oldest; a holder of the key needs only milliseconds.
                 while len(self._strangers) >= _MOST_STRANGERS and not self._stopped:
                     hang_up(next(iter(self._strangers.values())))
-                    self._changed.wait(0.1)
+                    self._changed.wait(deadlines.STRANGER_S)
                 self._strangers[thread] = connection
                 try:
                     thread.start()

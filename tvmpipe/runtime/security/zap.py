@@ -21,6 +21,7 @@ from tvmpipe.errors import TvmpipeError
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.peer_owner import GoneError, StrangerError, check_connections
 from tvmpipe.runtime.security.refusals import Refusals
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, parse_address
 
 logger = logging.getLogger(__name__)
@@ -31,9 +32,7 @@ _FROM, _TO = "from port ", "to "
 _WRONG_KEY = "it does not hold this cluster's key"
 _NOT_A_PEER = "it is not a tvmpipe peer, or has no or another cluster key"
 _NOBODY = "an unknown address"
-_SETTLE_S = 2.0
 _LOOKS = 3
-_LOOK_AGAIN_S = 0.01
 _WATCHED = (
     zmq.Event.ACCEPTED
     | zmq.Event.DISCONNECTED
@@ -118,7 +117,7 @@ class Doorkeeper:
                 for watch in watches.values():
                     watch.tick()
                 waiting = any(watch.unsettled for watch in watches.values())
-                for ready, _ in poller.poll(int(_SETTLE_S * 1000) if waiting else None):
+                for ready, _ in poller.poll(int(deadlines.SETTLE_S * 1000) if waiting else None):
                     if ready is requests:
                         self._answer(requests)
                     elif ready is woken:
@@ -180,7 +179,7 @@ def _check(domain: str, notice: Callable[[StrangerError], None]) -> None:
                 notice(error)
             if look == _LOOKS or domain.startswith(_TO):
                 raise
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(deadlines.OWNERS_AGAIN_S)
 
 
 class _Watch:
@@ -227,7 +226,7 @@ class _Watch:
                 self._refusals.note(host, _NOT_A_PEER, self._failed)
                 self._unknown_until = math.inf
             elif self._failed is not None and not self.unsettled and not self._refusals.peers:
-                self._unknown_until = time.monotonic() + _SETTLE_S
+                self._unknown_until = time.monotonic() + deadlines.SETTLE_S
             self._failed = None
         return False
 

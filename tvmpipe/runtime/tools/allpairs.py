@@ -14,12 +14,11 @@ from tvmpipe.runtime.head.agent_client import AgentControl
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.tools.cluster_status import stand_in
 from tvmpipe.runtime.tools.linktest import time_head_link, time_pair
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.link_times import LinkTimes
 from tvmpipe.runtime.transport.rpc_session import open_session
 from tvmpipe.runtime.transport.tracker import Tracker
 from tvmpipe.runtime.transport.watchdog import Watchdog
-
-_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,9 @@ def time_links(
         stack.callback(watchdog.stop)
         for key in keys:
             try:
-                session = open_session(connection, stand_in(key), watchdog, time.monotonic() + _WAIT_S, cluster_key)
+                session = open_session(
+                    connection, stand_in(key), watchdog, time.monotonic() + deadlines.PAIRS_S, cluster_key
+                )
                 stack.callback(session.close)
                 agents[key] = _usable(AgentControl.of(session))
             except TvmpipeError as error:

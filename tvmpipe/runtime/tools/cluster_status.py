@@ -11,12 +11,11 @@ from tvmpipe.errors import DeviceUnavailableError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.head.agent_client import AgentControl
 from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
 from tvmpipe.runtime.transport.rpc_session import RpcSession
 from tvmpipe.runtime.transport.tracker import KeyStatus, Tracker
 from tvmpipe.runtime.transport.watchdog import Watchdog
-
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Survey:
     A device that does not answer costs no more than `timeout_s` of a look, however often it is looked at.
     """
 
-    def __init__(self, tracker: str, key: ClusterKey | None = None, *, timeout_s: float = 2.0) -> None:
+    def __init__(self, tracker: str, key: ClusterKey | None = None, *, timeout_s: float = deadlines.STATUS_S) -> None:
         self._tracker = tracker
         self._key = key
         self._timeout_s = timeout_s
@@ -122,7 +121,7 @@ class Survey:
         while not any(status.key == key and status.free for status in tracker.status()):
             if time.monotonic() > deadline:
                 raise DeviceUnavailableError(f"no device with key {key!r} is free")
-            time.sleep(_POLL_S)
+            time.sleep(deadlines.TRACKER_POLL_S)
 
     def _note(self, report: DeviceReport, reports: dict[str, DeviceReport]) -> None:
         with self._lock:

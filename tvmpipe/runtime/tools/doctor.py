@@ -20,6 +20,7 @@ from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.tls_client import NotAGatewayError, UnreachableError, WrongKeyError
 from tvmpipe.runtime.tools.cluster_status import stand_in
 from tvmpipe.runtime.tools.linktest import dial_back, measure_link, try_pair
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, is_loopback, parse_address, resolve
 from tvmpipe.runtime.transport.rpc_session import RpcSession, open_session
 from tvmpipe.runtime.transport.tracker import DeviceAddress, Tracker
@@ -34,8 +35,6 @@ _REACHING = ("registration", "address", "connection", "tls", "rpc")
 DEVICE_STEPS = (*_REACHING, "agent", "versions", "machine", "holder", "dial back", "link")
 PAIR_STEP = "pair"
 PAIRED_AFTER = DEVICE_STEPS[-1]
-_WAIT_S = 5.0
-_FREE_S = 10.0  # a device that was given out and not used registers anew after 8 s
 _SLOW_LINK_BPS = 1e6
 
 
@@ -136,7 +135,7 @@ def _tracker(address: str, key: str | None, course: _Course) -> dict[str, int]:
     _dial(course, "tracker connection", host, port, f"`python -m tvm.exec.rpc_tracker --port {port}` starts one")
     course.ok("tracker connection", f"something listens at {address}")
     try:
-        with Tracker(address, timeout_s=_WAIT_S) as tracker:
+        with Tracker(address, timeout_s=deadlines.STEP_S) as tracker:
             keys = {status.key: status.total for status in tracker.status() if status.total}
     except TrackerError as error:
         course.fail("tracker handshake", error, "give the address of the tracker; an agent has another port")
@@ -155,7 +154,7 @@ def _device(
 ) -> Iterator[Step]:
     course = _Course(label)
     try:
-        with Tracker(address, timeout_s=_WAIT_S) as tracker:
+        with Tracker(address, timeout_s=deadlines.STEP_S) as tracker:
             session = _reach(_Visit(tracker, key, cluster_key, watchdog, course), seen)
         try:
             _examine(session, cluster_key, course)
@@ -177,14 +176,14 @@ def _reach(visit: _Visit, seen: set[str]) -> RpcSession:
     refused: tuple[DeviceAddress, TvmpipeError] | None = None
     for attempt in range(3):
         try:
-            grant = visit.tracker.request(visit.key, _FREE_S)
+            grant = visit.tracker.request(visit.key, deadlines.FREE_S)
         except DeviceUnavailableError:
             if refused is not None:
                 _explain(visit, *refused)
-            course.fail("registration", f"it is registered but was not free for {_FREE_S:g} s", busy)
+            course.fail("registration", f"it is registered but was not free for {deadlines.FREE_S:g} s", busy)
         where = format_address(grant.host, grant.port)
         try:
-            session = RpcSession(stand_in(visit.key), grant, visit.watchdog, _WAIT_S, visit.cluster_key)
+            session = RpcSession(stand_in(visit.key), grant, visit.watchdog, deadlines.STEP_S, visit.cluster_key)
         except DeviceLostError as error:
             # What TVM says of a match key that is worth nothing any more: the device has registered anew since.
             if attempt == 0 and "cannot find server that matches" in str(error):
@@ -195,7 +194,7 @@ def _reach(visit: _Visit, seen: set[str]) -> RpcSession:
             _explain(visit, grant, error)
         if where in seen and attempt < 2:
             session.close()
-            time.sleep(0.2)
+            time.sleep(deadlines.DEVICE_AGAIN_S)
             continue
         seen.add(where)
         course.ok("registration", "registered and free")
@@ -307,8 +306,10 @@ def _pairs(
     with contextlib.ExitStack() as stack:
         for label, key in usable if len(usable) > 1 else ():
             try:
-                tracker = stack.enter_context(Tracker(address, timeout_s=_WAIT_S))
-                session = open_session(tracker, stand_in(key), watchdog, time.monotonic() + _FREE_S, cluster_key)
+                tracker = stack.enter_context(Tracker(address, timeout_s=deadlines.STEP_S))
+                session = open_session(
+                    tracker, stand_in(key), watchdog, time.monotonic() + deadlines.FREE_S, cluster_key
+                )
                 stack.callback(session.close)
                 agent = AgentControl.of(session)
             except TvmpipeError as error:
@@ -348,9 +349,11 @@ def _resolve(course: _Course, name: str, host: str) -> str:
 def _dial(course: _Course, name: str, host: str, port: int, remedy: str) -> None:
     """Make a TCP connection and drop it."""
     try:
-        socket.create_connection((host, port), timeout=_WAIT_S).close()
+        socket.create_connection((host, port), timeout=deadlines.STEP_S).close()
     except TimeoutError:
-        message = f"{format_address(host, port)} does not answer within {_WAIT_S:g} s: switched off, or a firewall"
+        message = (
+            f"{format_address(host, port)} does not answer within {deadlines.STEP_S:g} s: switched off, or a firewall"
+        )
         course.fail(name, message, remedy)
     except OSError as error:
         course.fail(name, f"{format_address(host, port)}: {error.strerror or error}", remedy)

@@ -15,15 +15,15 @@ from typing import Any
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.head.agent_client import AgentControl
 from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import address_towards, family_of, format_address, parse_address
-from tvmpipe.runtime.transport.link_times import DIAL_S, LONGEST_MESSAGE_BYTES, LONGEST_S, LinkEnd, LinkTimes, link_end
+from tvmpipe.runtime.transport.link_times import LONGEST_MESSAGE_BYTES, LinkEnd, LinkTimes, link_end
 from tvmpipe.runtime.transport.sockets import Sockets, head_hosts, read_event
 
 _SMALL_BYTES = 4096
 _SMALL_MESSAGES = 20
 _LARGE_BYTES = 1 << 20
 _LARGE_MESSAGES = 16
-_TRANSFER_S = 40.0
 _WAYS = ("sent", "received")
 
 
@@ -46,7 +46,7 @@ def dial_back(agent: AgentControl) -> float:
     with socket.create_server((host, 0), family=family_of(host)) as listener:
         threading.Thread(target=_answer, args=(listener, nonce.encode()), daemon=True).start()
         address = format_address(host, listener.getsockname()[1])
-        with session.guard("dialling back", more_s=DIAL_S):
+        with session.guard("dialling back", more_s=deadlines.DIAL_S):
             answer = json.loads(str(call(address, nonce)))
     if "error" in answer:
         raise DeviceError(f"it cannot connect to this machine at {address}: {answer['error']}")
@@ -55,12 +55,12 @@ def dial_back(agent: AgentControl) -> float:
 
 def _answer(listener: socket.socket, nonce: bytes) -> None:
     """Give the nonce back to whoever brings it."""
-    listener.settimeout(DIAL_S + 1.0)
+    listener.settimeout(deadlines.DIAL_S + deadlines.CONNECT_GRACE_S)
     with contextlib.suppress(OSError):  # nobody came, or went again: the device tells
         while True:
             connection, _ = listener.accept()
             with connection:
-                connection.settimeout(DIAL_S)
+                connection.settimeout(deadlines.DIAL_S)
                 if connection.makefile("rb").read(len(nonce)) == nonce:
                     connection.sendall(nonce)
                     return
@@ -69,8 +69,8 @@ def _answer(listener: socket.socket, nonce: bytes) -> None:
 def measure_link(agent: AgentControl, key: ClusterKey | None) -> LinkSpeed:
     """Time messages to the device's stage link and back over another, as tensors go. Raises DeviceError."""
     with _towards(agent, key) as end:
-        trips = [end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, DIAL_S) for _ in range(_SMALL_MESSAGES)]
-        took = end.exchange(_LARGE_BYTES, _LARGE_BYTES, _LARGE_MESSAGES, _TRANSFER_S)
+        trips = [end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, deadlines.DIAL_S) for _ in range(_SMALL_MESSAGES)]
+        took = end.exchange(_LARGE_BYTES, _LARGE_BYTES, _LARGE_MESSAGES, deadlines.TRANSFER_S)
     return LinkSpeed(statistics.median(trips), _LARGE_BYTES * _LARGE_MESSAGES / took)
 
 
@@ -100,7 +100,7 @@ def _ask_pair(asking: AgentControl, answering: AgentControl, name: str) -> dict[
     call = _function(asking, name)
     with (
         _answering(answering, asking.link_address) as failures,
-        asking.session.guard("measuring its link", more_s=LONGEST_S),
+        asking.session.guard("measuring its link", more_s=deadlines.LINK_TIMES_S),
     ):
         found: dict[str, Any] = json.loads(str(call(answering.link_address)))
     if "error" in found:
@@ -120,14 +120,14 @@ def _towards(agent: AgentControl, key: ClusterKey | None) -> Iterator[LinkEnd]:
     """This end of a link to a device that answers. Raises DeviceError saying which way does not work."""
     host = address_towards(agent.session.address.host, agent.session.address.port)
     # Nobody would hear of a missed heartbeat, and before its speed is known any link may miss some.
-    with Sockets(key, heartbeat_timeout_ms=None) as sockets:
+    with Sockets(key, heartbeat_s=None) as sockets:
         # As a head listens, so that what works here works there.
         inbox, port = sockets.pull(head_hosts(key), max_frame_bytes=LONGEST_MESSAGE_BYTES)
         outbox, monitor = sockets.push(parse_address(agent.link_address, "link"), queue=0)
         here = format_address(host, port)
         with _answering(agent, here) as failures, link_end(inbox, outbox, asks=True) as end:
             try:
-                end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, DIAL_S)
+                end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, deadlines.DIAL_S)
             except DeviceError:
                 raise DeviceError(failures[0] if failures else _why(agent, monitor, here)) from None
             yield end
@@ -141,8 +141,8 @@ def _answering(agent: AgentControl, address: str) -> Iterator[list[str]]:
 
     def work() -> None:
         try:
-            with agent.session.guard("measuring its link", more_s=LONGEST_S + 10):
-                answer = json.loads(str(call(address, LONGEST_S)))
+            with agent.session.guard("measuring its link", more_s=deadlines.LINK_TIMES_S + deadlines.ECHO_S):
+                answer = json.loads(str(call(address, deadlines.LINK_TIMES_S)))
             failures.extend([answer["error"]] if "error" in answer else [])
         except DeviceError as error:
             failures.append(str(error))
@@ -152,7 +152,7 @@ def _answering(agent: AgentControl, address: str) -> Iterator[list[str]]:
     try:
         yield failures
     finally:
-        thread.join(DIAL_S)
+        thread.join(deadlines.DIAL_S)
         if thread.is_alive():
             agent.session.close()  # the end did not reach it
 

@@ -20,12 +20,9 @@ import zmq
 
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.emulation.slow_device import Emulation, ShapedSender
-from tvmpipe.runtime.transport import wire
+from tvmpipe.runtime.transport import deadlines, wire
 
 LONGEST_MESSAGE_BYTES = 2 << 20
-DIAL_S = 3.0
-LONGEST_S = 90.0
-"""More than `time_link` takes."""
 
 _TRIPS = 21
 _TRIPS_S = 1.0  # after so long there have been enough
@@ -105,14 +102,14 @@ class LinkEnd:
 
     def time_link(self) -> LinkTimes:
         """Time small messages there and back, and streams of tensors each way. Raises DeviceError."""
-        self.exchange(0, 0, 1, DIAL_S)
+        self.exchange(0, 0, 1, deadlines.DIAL_S)
         trips: list[float] = []
         while len(trips) < _TRIPS and sum(trips) < _TRIPS_S:
-            trips.append(self.exchange(0, 0, 1, LONGEST_S))
+            trips.append(self.exchange(0, 0, 1, deadlines.LINK_TIMES_S))
         return LinkTimes(
             trips,
-            sent=_streams(lambda size, messages: self.stream(size, 0, messages, LONGEST_S)),
-            received=_streams(lambda size, messages: self.stream(0, size, messages, LONGEST_S)),
+            sent=_streams(lambda size, messages: self.stream(size, 0, messages, deadlines.LINK_TIMES_S)),
+            received=_streams(lambda size, messages: self.stream(0, size, messages, deadlines.LINK_TIMES_S)),
         )
 
 

@@ -22,6 +22,7 @@ from tvmpipe.runtime.security.peer_owner import (
     owners_known,
 )
 from tvmpipe.runtime.security.tls_client import Tunnel, shared_tunnels
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, is_loopback, resolve
 from tvmpipe.runtime.transport.tracker import DeviceAddress, Tracker
 from tvmpipe.runtime.transport.watchdog import Expired, Watchdog, close_connections
@@ -151,15 +152,15 @@ def open_session(
     another than `wanted`, which is given the (host, port) that a device registered under: a tracker hands out those of
     a key in turn, and cannot be asked for one of them. Raises DeviceUnavailableError when only others came.
     """
-    pause_s = 0.05
+    pause_s = deadlines.SESSION_AGAIN_S
     while True:
         address = tracker.request(device.key, max(0.1, deadline - time.monotonic()))
         try:
             session = RpcSession(device, address, watchdog, max(1.0, deadline - time.monotonic()), key)
         except DeviceLostError:
-            if time.monotonic() + 1.0 > deadline:
+            if time.monotonic() + deadlines.CONNECT_GRACE_S > deadline:
                 raise
-            time.sleep(0.3)
+            time.sleep(deadlines.REFUSED_AGAIN_S)
             continue
         if wanted(session.registered):
             return session
@@ -167,7 +168,7 @@ def open_session(
         if time.monotonic() > deadline:
             raise DeviceUnavailableError(f"the tracker gave out others with key {device.key!r} than {device.name}")
         time.sleep(pause_s)
-        pause_s = min(0.5, 2 * pause_s)
+        pause_s = min(deadlines.LONGEST_SESSION_AGAIN_S, 2 * pause_s)
 
 
 def _resolve(address: DeviceAddress, device: str) -> DeviceAddress:
@@ -190,7 +191,7 @@ def _connect(address: DeviceAddress, timeout_s: float) -> Any:
 
     thread = threading.Thread(target=connect, name="tvmpipe-connect", daemon=True)
     thread.start()
-    thread.join(timeout_s + 1.0)
+    thread.join(timeout_s + deadlines.CONNECT_GRACE_S)
     if not result:
         raise Expired(f"no answer within {timeout_s:g} s")
     if isinstance(result[0], Exception):

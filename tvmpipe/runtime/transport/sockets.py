@@ -23,19 +23,15 @@ from tvmpipe.errors import InputError
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.peer_owner import require_owners
 from tvmpipe.runtime.security.zap import ZAP_DOMAIN, Doorkeeper, connecting_domain, listening_domain
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import family_of, format_address, is_loopback, listening_host, resolve
 from tvmpipe.runtime.transport.buffers import bound_unsent, send_buffer_bytes
 
-HEARTBEAT_TIMEOUT_MS = 1500
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
 # than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire
 # (see buffers.py).
 _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
 _BACKLOG = 1024
-_HANDSHAKE_MS = 5000
-LINK_S = 5.0  # a link to a process that listens is made within this; the machines may be busy
-_RECONNECT_MS = 100
-_RECONNECT_MAX_MS = 1000
 _PORTS_TRIED = 16
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV)
 
@@ -72,17 +68,17 @@ class Sockets:
 
     With `key` None everything is in the clear, and only on loopback between processes of one user.
 
-    Heartbeats tell a sender within `heartbeat_timeout_ms`, a third of it and a round trip that the machine or process
+    Heartbeats tell a sender within `heartbeat_s`, a third of it and a round trip that the machine or process
     it sends to is gone. They need a receiver that takes in what comes, however busy its owner is: senders are to be
     held back by credits, not by full queues. With None there are no heartbeats; queues may then be bounded, and a
     machine that is switched off shows after some 25 s.
     """
 
     def __init__(
-        self, key: ClusterKey | None = None, *, heartbeat_timeout_ms: int | None = HEARTBEAT_TIMEOUT_MS
+        self, key: ClusterKey | None = None, *, heartbeat_s: float | None = deadlines.LINK_HEARTBEAT_S
     ) -> None:
         self._key = key
-        self._heartbeat_timeout_ms = heartbeat_timeout_ms
+        self._heartbeat_s = heartbeat_s
         self._lock = threading.Lock()
         self._context = zmq.Context()
         self._doorkeeper = Doorkeeper(self._context, key)
@@ -174,9 +170,9 @@ class Sockets:
         socket.sndhwm = queue
         if (buffered := send_buffer_bytes(bandwidth_bps, latency_s)) is not None:
             socket.sndbuf = buffered
-        if self._heartbeat_timeout_ms is not None:
-            socket.heartbeat_ivl = max(1, self._heartbeat_timeout_ms // 3)
-            socket.heartbeat_timeout = self._heartbeat_timeout_ms + int(2e3 * latency_s)
+        if self._heartbeat_s is not None:
+            socket.heartbeat_ivl = max(1, int(1e3 * self._heartbeat_s / 3))
+            socket.heartbeat_timeout = int(1e3 * (self._heartbeat_s + 2 * latency_s))
         with self._lock:
             self._monitors += 1
             name = f"inproc://tvmpipe-monitor-{self._monitors}"
@@ -243,9 +239,9 @@ class Sockets:
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.linger = 0
-        socket.handshake_ivl = _HANDSHAKE_MS
-        socket.reconnect_ivl = _RECONNECT_MS
-        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        socket.handshake_ivl = int(1e3 * deadlines.HANDSHAKE_S)
+        socket.reconnect_ivl = int(1e3 * deadlines.RECONNECT_S)
+        socket.reconnect_ivl_max = int(1e3 * deadlines.LONGEST_RECONNECT_S)
         # For connections whose other end is gone while heartbeats wait behind data.
         socket.tcp_keepalive = 1
         socket.tcp_keepalive_idle = 10
@@ -316,7 +312,7 @@ class LinkWatch:
 
     def expect(self) -> None:
         """From now on the other end is there, so that the link must soon be, too."""
-        self._due = time.monotonic() + LINK_S
+        self._due = time.monotonic() + deadlines.LINK_S
 
     def broken(self) -> bool:
         """Whether a link to a peer of ours broke since this was last asked; does not wait.

@@ -19,11 +19,10 @@ from tvm.rpc import base
 
 from tvmpipe.errors import DeviceUnavailableError, TrackerError
 from tvmpipe.runtime.security.tls_relay import tune
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, parse_address
 
 logger = logging.getLogger(__name__)
-
-_CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class KeyStatus:
 class Tracker:
     """A connection to a tracker; a context manager. Raises TrackerError when it cannot be used."""
 
-    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, address: str, timeout_s: float = deadlines.TRACKER_S) -> None:
         self.address = address
         self._timeout_s = timeout_s
         try:
@@ -181,13 +180,13 @@ def await_trackers() -> None:
     base.connect_with_retry = lambda address, *_: connect_patiently(format_address(*address))
 
 
-def connect_patiently(address: str, again_s: float = 2.0) -> socket.socket:
+def connect_patiently(address: str, again_s: float = deadlines.TRACKER_AGAIN_S) -> socket.socket:
     """A connection to a tracker, as soon as there is one. Says once for each reason why it waits."""
     told = ""
     while True:
         try:
             Tracker(address).close()
-            connection = socket.create_connection(parse_address(address), timeout=_CONNECT_S)
+            connection = socket.create_connection(parse_address(address), timeout=deadlines.TRACKER_S)
         except (TrackerError, OSError) as error:
             if str(error) != told:
                 logger.warning("%s; waiting for it", error)
@@ -207,12 +206,12 @@ def wait_for_keys(address: str, keys: list[str], timeout_s: float) -> None:
     missing = list(keys)
     while time.monotonic() < deadline:
         try:
-            with Tracker(address, timeout_s=2.0) as tracker:
+            with Tracker(address, timeout_s=deadlines.STATUS_S) as tracker:
                 free = {status.key: status.free for status in tracker.status()}
             missing = [key for key in set(keys) if free.get(key, 0) < keys.count(key)]
             if not missing:
                 return
         except TrackerError:
             pass  # not up yet; the deadline decides
-        time.sleep(0.1)
+        time.sleep(deadlines.TRACKER_POLL_S)
     raise DeviceUnavailableError(f"no free device registered as {', '.join(sorted(missing))} within {timeout_s:g} s")

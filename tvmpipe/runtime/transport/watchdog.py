@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-_LONGEST_S = 30 * 86400.0  # threading cannot wait for ever by the clock
+from tvmpipe.runtime.transport import deadlines
 
 
 class Expired(Exception):
@@ -41,7 +41,7 @@ class Watchdog:
         """Run the body; after `seconds` close the connections to `peer` and raise Expired from the body's error."""
         number = next(self._numbers)
         with self._condition:
-            heapq.heappush(self._pending, (time.monotonic() + min(seconds, _LONGEST_S), number, peer))
+            heapq.heappush(self._pending, (time.monotonic() + min(seconds, deadlines.LONGEST_WAIT_S), number, peer))
             self._live.add(number)
             if self._pending[0][1] == number:
                 self._condition.notify()
