@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zmq
@@ -285,3 +287,31 @@ def kinds_so_far(monitor: zmq.Socket[bytes]) -> list[str]:
     while monitor.poll(0):
         kinds.append(read_event(monitor).kind)
     return kinds
+
+
+def test_many_that_choose_their_ports_at_the_same_time() -> None:
+    """Nobody else can take a port between its being chosen and its being listened on."""
+    with Sockets() as sockets, ThreadPoolExecutor(8) as pool:
+        ports = list(pool.map(lambda _: sockets.pull(("127.0.0.1", "::1"))[1], range(64)))
+    assert len(set(ports)) == len(ports)
+
+
+def test_a_port_that_is_free_on_one_host_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system chooses another; a port that was asked for is not replaced."""
+    asked: list[tuple[str, int]] = []
+
+    def taken_on_the_second(host: str, port: int, *, backlog: int) -> socket.socket:
+        asked.append((host, port))
+        if len(asked) in (2, 6):
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        return socket.create_server((host, port), backlog=backlog)
+
+    monkeypatch.setattr("tvmpipe.runtime.transport.sockets.listen", taken_on_the_second)
+    with Sockets() as sockets:
+        _, port = sockets.pull(("127.0.0.1", "127.0.0.2"))
+        assert asked[0] == asked[2] == ("127.0.0.1", 0)
+        assert asked[3] == ("127.0.0.2", port)
+        with pytest.raises(InputError, match="the port is taken"):
+            sockets.pull(("127.0.0.3", "127.0.0.4"), port)
+        with socket.create_server(("127.0.0.3", port)):
+            pass  # nothing is held of what was given up

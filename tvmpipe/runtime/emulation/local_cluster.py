@@ -90,7 +90,11 @@ def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = N
         raise ValueError("keys of local agents must differ, and none may be 'tracker'")
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(log.open("ab")) if log is not None else subprocess.DEVNULL
-        port = _free_port()
+        # The tracker takes a number. This socket keeps the port for it: it may bind to it, too, and listen.
+        kept = stack.enter_context(socket.socket())
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port: int = kept.getsockname()[1]
         address = f"127.0.0.1:{port}"
         cluster = LocalCluster(address, out)
         stack.callback(cluster.stop)
@@ -104,10 +108,3 @@ def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = N
             cluster.start(agent.key, "-m", "tvmpipe", "agent", *arguments, "--store", str(store / agent.key))
         wait_for_keys(address, [agent.key for agent in agents], deadlines.AGENT_START_S)
         yield cluster
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,6 +8,7 @@ merely knows it is turned away by the ZAP handler (RFC 27). Without a handler no
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import socket as system
@@ -24,7 +25,7 @@ from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.peer_owner import require_owners
 from tvmpipe.runtime.security.zap import ZAP_DOMAIN, Doorkeeper, connecting_domain, listening_domain
 from tvmpipe.runtime.transport import deadlines
-from tvmpipe.runtime.transport.address import family_of, format_address, is_loopback, listening_host, resolve
+from tvmpipe.runtime.transport.address import format_address, is_loopback, listen, listening_host, resolve
 from tvmpipe.runtime.transport.buffers import bound_unsent, send_buffer_bytes
 
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
@@ -136,20 +137,21 @@ class Sockets:
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
         self._doorkeeper.watch(socket)
         self._note_watched(socket, None)
-        failure: OSError | zmq.ZMQError | None = None
         try:
-            for _ in range(1 if port is not None else _PORTS_TRIED):
-                chosen = port if port is not None else _free_port(hosts[0])
-                socket.zap_domain = listening_domain(chosen) if self._key is None else ZAP_DOMAIN
-                failure = _bind(socket, hosts, chosen)
-                if failure is None:
-                    return socket, chosen
-        except (OSError, zmq.ZMQError) as error:
-            failure = error
-        socket.close()
-        assert failure is not None
-        reason = "the port is taken" if failure.errno == errno.EADDRINUSE else failure.strerror
-        raise InputError(f"cannot listen on {names[0]}:{'*' if port is None else port}: {reason}") from None
+            listeners = _listen_on(hosts, port)
+        except OSError as error:
+            socket.close()
+            reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+            raise InputError(f"cannot listen on {names[0]}:{'*' if port is None else port}: {reason}") from None
+        chosen: int = listeners[0].getsockname()[1]
+        socket.zap_domain = listening_domain(chosen) if self._key is None else ZAP_DOMAIN
+        for listener in listeners:
+            address: str = listener.getsockname()[0]
+            socket.ipv6 = ":" in address
+            socket.use_fd = listener.detach()  # ZeroMQ closes it
+            socket.bind(f"tcp://{format_address(address, chosen)}")
+        socket.use_fd = -1
+        return socket, chosen
 
     def push(
         self,
@@ -250,35 +252,35 @@ class Sockets:
         return socket
 
 
-def _free_port(host: str) -> int:
-    """A port that nothing listens on just now. The system chooses it, as for outgoing connections."""
-    with system.socket(family_of(host)) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _listen_on(hosts: list[str], port: int | None) -> list[system.socket]:
+    """TCP sockets that listen at one port of every host; the system chooses one that is free where it is None.
 
-
-def _bind(socket: zmq.Socket[bytes], hosts: list[str], port: int) -> zmq.ZMQError | None:
-    """Listen at a port of every host. Returns the error, and listens nowhere, when it is taken.
-
-    Raises zmq.ZMQError when the first host is no address of this machine, or for other reasons.
+    Hosts after the first may be missing. Raises OSError when the port is taken, or the first host is no address here.
     """
-    bound: list[str] = []
-    for host in hosts:
-        endpoint = f"tcp://{format_address(host, port)}"
-        socket.ipv6 = ":" in host
+    attempts = _PORTS_TRIED if port is None else 1
+    while True:
+        attempts -= 1
         try:
-            socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            if error.errno == errno.EADDRINUSE:
-                for each in bound:
-                    socket.unbind(each)
-                return error
-            if not bound or error.errno not in _NO_SUCH_ADDRESS:
+            return _listen_once(hosts, port or 0)
+        except OSError as error:
+            if not attempts or error.errno != errno.EADDRINUSE:
+                raise  # else what is free on the first host is taken on another
+
+
+def _listen_once(hosts: list[str], port: int) -> list[system.socket]:
+    made: list[system.socket] = []
+    with contextlib.ExitStack() as stack:
+        for host in hosts:
+            try:
+                listener = listen(host, made[0].getsockname()[1] if made else port, backlog=_BACKLOG)
+            except OSError as error:
+                if made and error.errno in _NO_SUCH_ADDRESS:
+                    continue
                 raise
-        else:
-            bound.append(endpoint)
-    return None
+            listener.setblocking(False)  # a connection may end before it is accepted
+            made.append(stack.enter_context(listener))
+        stack.pop_all()
+    return made
 
 
 def _end_monitoring(socket: zmq.Socket[bytes]) -> None:
