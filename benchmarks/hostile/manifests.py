@@ -16,9 +16,9 @@ from benchmarks.hostile.row import Options, Row
 from benchmarks.hostile.sample import write_manifest, write_sample
 from benchmarks.hostile.sandbox import Attempt, try_all
 from tvmpipe.bundle import MANIFEST, Bundle
-from tvmpipe.runtime.device.blob_store import files_of
 from tvmpipe.runtime.device.router import Router, TaskQueue
 from tvmpipe.runtime.device.spec import HostSpec, Opening, host_spec
+from tvmpipe.runtime.device.stored_file import stored_files
 from tvmpipe.runtime.head.state_machine import Machine, Settings
 from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.tensors import random_tensor
@@ -68,7 +68,7 @@ def use(bundle: Bundle) -> None:
         made = {name: HostSpec.model_validate_json(_spec(bundle, plan, name, opening)) for name in plan.devices}
         for hosted in made.values():
             for stage in hosted.stages:
-                files_of(stage)
+                stored_files(stage)
             _pass_batches(hosted)
     with tempfile.TemporaryDirectory(prefix="tvmpipe-hostile-") as folder:
         saved = tvmpipe.load(bundle.save(Path(folder) / "again.tar"))

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.device.hosting import HostedSession
-from tvmpipe.runtime.device.ports import hold_port
 from tvmpipe.runtime.device.spec import Opening, host_spec
 from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.head.opened import HeadEnd, Opened, OpenError
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.transport.address import format_address
+from tvmpipe.runtime.transport.ports import hold_port
 from tvmpipe.runtime.transport.sockets import Sockets
 
 Compute = Callable[[str, Sequence[NDArray[Any]]], list[NDArray[Any]]]

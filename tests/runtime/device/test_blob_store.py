@@ -20,16 +20,17 @@ from hypothesis import strategies as st
 import tvmpipe
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError
-from tvmpipe.runtime.device.blob_store import DamagedFileError, Store, StoreFullError, Wanted, files_of
+from tvmpipe.runtime.device.blob_store import DamagedFileError, Store, StoreFullError
 from tvmpipe.runtime.device.load_stages import LoadedStages
+from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
 
 X = {"x": np.ones((4, 256), np.float32)}
 MIB = 1 << 20
 
 
-def wanted(content: bytes, suffix: str = ".so") -> Wanted:
-    return Wanted(hashlib.sha256(content).hexdigest(), suffix, len(content))
+def wanted(content: bytes, suffix: str = ".so") -> StoredFile:
+    return StoredFile(hashlib.sha256(content).hexdigest(), suffix, len(content))
 
 
 def put(store: Store, content: bytes) -> Path:
@@ -105,12 +106,12 @@ def test_a_flipped_bit_is_found_and_removed(tmp_path: Path) -> None:
 def test_no_damaged_stage_is_loaded(which: str, place: float, tmp_path: Path, chain_bundle: Bundle) -> None:
     stage = chain_bundle.manifest.plan.stages[0]
     with Store(tmp_path / "s") as store:
-        for one, entry in files_of(stage).items():
+        for one, entry in stored_files(stage).items():
             content = chain_bundle.path_of(entry).read_bytes()
             store.append(one.sha256, one.suffix, content)
             store.commit(one.sha256, one.suffix)
         LoadedStages([stage], store, 1 << 30)
-        harmed = next(store.path(one.sha256, one.suffix) for one in files_of(stage) if one.suffix == which)
+        harmed = next(store.path(one.sha256, one.suffix) for one in stored_files(stage) if one.suffix == which)
     changed = bytearray(harmed.read_bytes())
     changed[int(place * len(changed)) if isinstance(place, float) else place] ^= 4
     harmed.write_bytes(changed)
@@ -133,21 +134,22 @@ def test_what_nobody_used_for_longest_goes_first(tmp_path: Path) -> None:
         with pytest.raises(
             StoreFullError, match=r"5\.0 MiB are needed; .*1\.0 MiB are in use there, its limit is 5\.0"
         ):
-            store.prepare([Wanted("a" * 64, ".so", 5 * MIB)])
+            store.prepare([StoredFile("a" * 64, ".so", 5 * MIB)])
         assert paths[0].exists()
 
 
 def test_no_more_is_promised_than_the_disk_has(tmp_path: Path) -> None:
     with pytest.raises(StoreFullError, match=r"^1048576\.00 GiB are needed; .* are free at its store"):
-        Store(tmp_path / "s").prepare([Wanted("a" * 64, ".so", 1 << 50)])
+        Store(tmp_path / "s").prepare([StoredFile("a" * 64, ".so", 1 << 50)])
 
 
 _HOLDER = """
 import sys
 from pathlib import Path
-from tvmpipe.runtime.device.blob_store import Store, Wanted
+from tvmpipe.runtime.device.blob_store import Store
+from tvmpipe.runtime.device.stored_file import StoredFile
 store = Store(Path(sys.argv[1]))
-store.hold(Wanted(sys.argv[2], ".so", int(sys.argv[3])))
+store.hold(StoredFile(sys.argv[2], ".so", int(sys.argv[3])))
 store.append("b" * 64, ".so", b"half")
 print("holding", flush=True)
 sys.stdin.read()
@@ -155,7 +157,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def holder(root: Path, one: Wanted) -> Iterator[subprocess.Popen[str]]:
+def holder(root: Path, one: StoredFile) -> Iterator[subprocess.Popen[str]]:
     """Another process that uses a file, and is receiving one."""
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(root), one.sha256, str(one.size_bytes)],
@@ -177,7 +179,7 @@ def test_what_another_process_uses_stays_until_it_is_gone(tmp_path: Path) -> Non
     with Store(tmp_path / "s") as store:
         path = put(store, content)
     limited = Store(tmp_path / "s", MIB)
-    more = Wanted("a" * 64, ".so", MIB)
+    more = StoredFile("a" * 64, ".so", MIB)
     with holder(limited.root, wanted(content)) as process:
         with pytest.raises(StoreFullError):
             limited.prepare([more])

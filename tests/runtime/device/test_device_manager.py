@@ -26,10 +26,10 @@ from tvmpipe.manifest import StageEntry, Turn
 from tvmpipe.runtime.device import device_manager as keeping
 from tvmpipe.runtime.device.device_manager import Keeper, KeeperClient, keeper_address
 from tvmpipe.runtime.device.host_process import HostOptions
-from tvmpipe.runtime.device.ports import hold_port
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.transport import deadlines
+from tvmpipe.runtime.transport.ports import hold_port
 
 MEMORY_BYTES = 1 << 20
 

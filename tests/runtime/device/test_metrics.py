@@ -32,8 +32,8 @@ from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError, InputError
 from tvmpipe.runtime.device.agent_totals import Lifetime
-from tvmpipe.runtime.device.heartbeat import Status
 from tvmpipe.runtime.device.metrics import MetricsServer
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import BUCKETS_S, StageCount
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 

@@ -23,7 +23,7 @@ from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.equality import compare
 from tvmpipe.reference.results import Reference
-from tvmpipe.runtime.device.heartbeat import Status
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head.deployer import Deployer
 from tvmpipe.runtime.head.input_sender import Feeds

@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE_S, no_hang, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError, DeviceHeldError
 from tvmpipe.manifest import DeviceEntry
-from tvmpipe.runtime.device.device_manager import Claim
+from tvmpipe.runtime.device.spec import Claim
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head.attempt import Attempt
 from tvmpipe.runtime.head.claims import Claims, Reached

@@ -11,7 +11,7 @@ import pytest
 from tests.runtime.fakes import mute, registered, unused_port
 from tests.runtime.stock import stock_server
 from tests.waiting import no_hang, wait_until
-from tvmpipe.runtime.device.device_manager import Claim
+from tvmpipe.runtime.device.spec import Claim
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head.agent_client import AgentControl
 from tvmpipe.runtime.security.keys import ClusterKey

@@ -33,7 +33,6 @@ from tvmpipe.runtime.device.advertise import advertise, check_registration
 from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.device_manager import Keeper, KeeperClient, keeper_address
 from tvmpipe.runtime.device.host_process import HostOptions
-from tvmpipe.runtime.device.ports import hold_port
 from tvmpipe.runtime.device.probes import LinkProbes
 from tvmpipe.runtime.device.store_functions import store_functions
 from tvmpipe.runtime.emulation.slow_device import Emulation
@@ -42,6 +41,7 @@ from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.tls_server import Gateway
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import is_loopback, listen, listening_host, parse_address
+from tvmpipe.runtime.transport.ports import hold_port
 from tvmpipe.runtime.transport.tracker import await_trackers, hasten_registration
 from tvmpipe.runtime.transport.versions import own_versions
 from tvmpipe.text import clean

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from tvmpipe.runtime.device.heartbeat import Status
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import StageCount
 
 _KEPT_SESSIONS = 4

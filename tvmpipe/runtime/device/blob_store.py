@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from tvmpipe.files import hash_file, sync_folder
-from tvmpipe.manifest import FileEntry, StageEntry
 from tvmpipe.process import cache_folder
+from tvmpipe.runtime.device.stored_file import StoredFile
 from tvmpipe.units import format_size
 
 _FILE = re.compile(r"[0-9a-f]{64}\.[a-z]+")
@@ -35,20 +35,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def default_store() -> Path:
     """Where an agent keeps files unless told otherwise."""
     return cache_folder() / "tvmpipe" / "store"
-
-
-class Wanted(NamedTuple):
-    """A file by its sha256, the suffix it is kept under, and its size."""
-
-    sha256: str
-    suffix: str
-    size_bytes: int
-
-
-def files_of(stage: StageEntry) -> dict[Wanted, FileEntry]:
-    """The files of a stage as a store keeps them."""
-    entries = [(stage.library, ".so"), *((file, ".safetensors") for file in stage.weight_files)]
-    return {Wanted(entry.sha256, suffix, entry.size_bytes): entry for entry, suffix in entries}
 
 
 class DamagedFileError(ValueError):
@@ -100,7 +86,7 @@ class Store:
             raise ValueError("a file of the store is named by 64 hex digits and a suffix")
         return self.root / (sha256 + suffix)
 
-    def prepare(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+    def prepare(self, wanted: Sequence[StoredFile]) -> list[StoredFile]:
         """Hold those of the files that are here whole, make room for the others, and return these.
 
         Raises StoreFullError when there is not enough room without what is in use.
@@ -148,7 +134,7 @@ class Store:
             raise
         self._held[path.name] = self._receiving.pop(path.name).file
 
-    def hold(self, one: Wanted) -> Path:
+    def hold(self, one: StoredFile) -> Path:
         """A file that stays until `release`. Raises DamagedFileError when it is not there, or has another size."""
         path = self.path(one.sha256, one.suffix)
         if not self._hold(one):
@@ -163,7 +149,7 @@ class Store:
         """Remember that the file has the right bytes."""
         self._verified[path.name] = _signature(path)
 
-    def verify(self, one: Wanted) -> Path:
+    def verify(self, one: StoredFile) -> Path:
         """The same as `hold`, and that the bytes are right. A damaged file is removed, so that it is sent again."""
         path = self.hold(one)
         if not self.known_good(path):
@@ -188,7 +174,7 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 partial.unlink()
 
-    def _hold(self, one: Wanted) -> bool:
+    def _hold(self, one: StoredFile) -> bool:
         """Take a lock on a file that is here whole; what is not goes."""
         path = self.path(one.sha256, one.suffix)
         file = self._held.get(path.name)

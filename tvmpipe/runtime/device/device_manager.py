@@ -16,13 +16,13 @@ from typing import Any
 
 import psutil
 import zmq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.device.agent_totals import Lifetime
 from tvmpipe.runtime.device.host_handle import HostHandle
 from tvmpipe.runtime.device.host_process import HostOptions
-from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.device.spec import Claim, HostSpec
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.units import format_size
 
@@ -30,15 +30,6 @@ logger = logging.getLogger(__name__)
 
 
 _ASKED_HZ = 4.0  # how often those that wait ask, all together
-
-
-class Claim(BaseModel):
-    """Who asks for a device: `token` proves the same head later, `owner` is for people."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    token: str
-    owner: str
 
 
 @dataclass

@@ -8,13 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import zmq
-from pydantic import BaseModel, ConfigDict
 
 from tvmpipe.runtime.device.stage_host import StageHost
-from tvmpipe.runtime.device.totals import Span
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.sockets import LinkWatch
 
@@ -22,31 +20,6 @@ logger = logging.getLogger(__name__)
 
 _SPANS_A_BEAT = 2000
 _CLOCK_SAMPLES = 16
-
-
-class Status(BaseModel):
-    """What a host tells the head at each beat.
-
-    Attributes: `sent_s` its wall clock; `counts` as `StageCount.to_list` by stage; `busy` stage, batch and seconds
-    it has taken so far; `cut` peers whose connection broke; `failure` stage, batch and message; `last` whether the
-    host ends with this; `unlinked` peers that it has not reached so far.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    session: str
-    device: str
-    sent_s: float
-    counts: dict[str, list[Any]]
-    busy: tuple[str, int, float] | None
-    cut: list[str]
-    failure: tuple[str, int, str] | None
-    refused: int
-    memory_bytes: int
-    emulated: bool
-    last: bool
-    unlinked: list[str] = []
-    spans: list[Span] = []
 
 
 class Clock:

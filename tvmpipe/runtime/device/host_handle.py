@@ -14,9 +14,9 @@ from typing import Any
 
 from tvmpipe.process import describe_exit
 from tvmpipe.runtime.device.agent_totals import Lifetime
-from tvmpipe.runtime.device.heartbeat import Status
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.transport import deadlines
 
 logger = logging.getLogger(__name__)

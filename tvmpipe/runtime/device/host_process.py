@@ -22,9 +22,9 @@ from tvmpipe.errors import TvmpipeError
 from tvmpipe.manifest import StageEntry
 from tvmpipe.process import die_with_parent
 from tvmpipe.runtime.device.blob_store import Store
-from tvmpipe.runtime.device.heartbeat import Status
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.sockets import Sockets

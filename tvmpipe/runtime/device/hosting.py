@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tvmpipe.errors import DeviceError
-from tvmpipe.runtime.device.heartbeat import Beat, Clock, Status
+from tvmpipe.runtime.device.heartbeat import Beat, Clock
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.device.stage_host import Runner, StageFailure, StageHost
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.transport.address import leads_back, parse_address
+from tvmpipe.runtime.transport.queues import queue_length
 from tvmpipe.runtime.transport.sockets import Sockets
 
-_SPARE_MESSAGES = 1000
 _OVERHEAD_BYTES = 65536  # what a message has besides tensors: header and table
-
-
-def queue_length(max_batches: int, messages: int) -> int:
-    """How many messages may wait: more than one sender can have under way, which is `messages` of each batch.
-
-    Twice that many, as those of an earlier opening may still come.
-    """
-    return _SPARE_MESSAGES + 2 * max_batches * messages
 
 
 class HostedSession:

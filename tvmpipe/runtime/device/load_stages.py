@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from tvmpipe.manifest import StageEntry
-from tvmpipe.runtime.device.blob_store import Store, Wanted, files_of
+from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.stage import LoadedStage
+from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
 from tvmpipe.runtime.device.weights import load_weights, stored_bytes
 from tvmpipe.units import format_size
 
@@ -26,8 +27,8 @@ class LoadedStages:
     """
 
     def __init__(self, stages: Sequence[StageEntry], store: Store, memory_bytes: int) -> None:
-        libraries = {stage.name: next(iter(files_of(stage))) for stage in stages}
-        files = {store.hold(one): one for stage in stages for one in list(files_of(stage))[1:]}
+        libraries = {stage.name: next(iter(stored_files(stage))) for stage in stages}
+        files = {store.hold(one): one for stage in stages for one in list(stored_files(stage))[1:]}
         names = list(dict.fromkeys(name for stage in stages for name in stage.weight_names))
         weights = self._checked(store, files, lambda _: stored_bytes(list(files), names))
         if weights > memory_bytes:
@@ -41,7 +42,7 @@ class LoadedStages:
         self._stages = {stage.name: LoadedStage(stage, store.verify(libraries[stage.name]), loaded) for stage in stages}
 
     @staticmethod
-    def _checked(store: Store, files: Mapping[Path, Wanted], read: Callable[[Mapping[Path, str]], _Read]) -> _Read:
+    def _checked(store: Store, files: Mapping[Path, StoredFile], read: Callable[[Mapping[Path, str]], _Read]) -> _Read:
         """What `read` makes of the files, given the hashes of those that nobody has checked yet."""
         unknown = {path: one.sha256 for path, one in files.items() if not store.known_good(path)}
         try:

@@ -1,4 +1,4 @@
-"""What a head tells a device: the stages to host and where their tensors go."""
+"""What a head tells a device: who it is, the stages to host and where their tensors go."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from tvmpipe.manifest import HEAD, Encoding, Manifest, PlanEntry, StageEntry, Tu
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Claim(_Frozen):
+    """Who asks for a device: `token` proves the same head later, `owner` is for people."""
+
+    token: str
+    owner: str
 
 
 class Peer(_Frozen):

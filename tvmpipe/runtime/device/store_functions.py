@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tvmpipe.runtime.device.blob_store import Store, StoreFullError, Wanted
+from tvmpipe.runtime.device.blob_store import Store, StoreFullError
+from tvmpipe.runtime.device.stored_file import StoredFile
 
 
 def store_functions(store: Store) -> dict[str, Callable[..., str]]:
@@ -15,7 +16,7 @@ def store_functions(store: Store) -> dict[str, Callable[..., str]]:
 
     def prepare(request: str) -> str:
         try:
-            missing = store.prepare([Wanted(**one) for one in json.loads(request)])
+            missing = store.prepare([StoredFile(**one) for one in json.loads(request)])
         except (StoreFullError, OSError, ValueError, TypeError) as error:
             return json.dumps({"error": _why(error)})
         return json.dumps({"missing": [one._asdict() for one in missing]})

@@ -10,9 +10,8 @@ from typing import Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
 from tvmpipe.manifest import FileEntry, Files, StageEntry
-from tvmpipe.runtime.device.blob_store import Wanted, files_of
-from tvmpipe.runtime.device.device_manager import Claim
-from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.device.spec import Claim, HostSpec
+from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
 from tvmpipe.runtime.head.agent_facts import checked_facts
 from tvmpipe.runtime.head.options import Limits
 from tvmpipe.runtime.transport import deadlines
@@ -113,12 +112,12 @@ class AgentControl:
 
         `alive` is called again and again meanwhile, with the seconds that the next step may take.
         """
-        entries = {wanted: entry for stage in stages for wanted, entry in files_of(stage).items()}
+        entries = {wanted: entry for stage in stages for wanted, entry in stored_files(stage).items()}
         prepare = self._function("tvmpipe.store_prepare")
         with self.session.guard("looking at what it has"):
             answer = json.loads(str(prepare(json.dumps([one._asdict() for one in entries]))))
         self._refuse_on(answer.get("error"), "the stages' files")
-        missing = [Wanted(**one) for one in answer["missing"]]
+        missing = [StoredFile(**one) for one in answer["missing"]]
         for one in missing:
             with self.session.guard(f"sending {entries[one].path}", more_s=one.size_bytes / SLOWEST_UPLOAD_BPS):
                 self._send(files, entries[one], one, alive)
@@ -225,7 +224,7 @@ class AgentControl:
         with self.session.guard("giving it back"):
             _ask(self.session, {"do": "release", "claim": claim.model_dump()})
 
-    def _send(self, files: Files, file: FileEntry, one: Wanted, alive: Callable[[float], None]) -> None:
+    def _send(self, files: Files, file: FileEntry, one: StoredFile, alive: Callable[[float], None]) -> None:
         append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("append", "commit"))
         size = _FIRST_CHUNK_BYTES
         with files.path_of(file).open("rb") as stream:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tvmpipe.errors import InputError
-from tvmpipe.runtime.device.heartbeat import Status
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import BUCKETS_S
 from tvmpipe.runtime.transport.address import parse_address
 from tvmpipe.text import clean

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
-from tvmpipe.runtime.device.device_manager import Claim
+from tvmpipe.runtime.device.spec import Claim
 from tvmpipe.runtime.head.agent_client import AgentControl
 from tvmpipe.runtime.head.attempt import Attempt, for_each
 from tvmpipe.runtime.head.opened import OpenError

@@ -14,9 +14,7 @@ from typing import Any
 from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry, Files, Manifest, PlanEntry, StageEntry
 from tvmpipe.process import user_name
-from tvmpipe.runtime.device.device_manager import Claim
-from tvmpipe.runtime.device.ports import hold_port
-from tvmpipe.runtime.device.spec import HostSpec, Opening, host_spec
+from tvmpipe.runtime.device.spec import Claim, HostSpec, Opening, host_spec
 from tvmpipe.runtime.head.agent_client import AgentControl, NoRoom
 from tvmpipe.runtime.head.attempt import Attempt, for_each
 from tvmpipe.runtime.head.claims import Claims, Reached
@@ -31,6 +29,7 @@ from tvmpipe.runtime.transport.address import (
     format_address,
     parse_address,
 )
+from tvmpipe.runtime.transport.ports import hold_port
 from tvmpipe.runtime.transport.rpc_session import RpcSession
 from tvmpipe.runtime.transport.sockets import Sockets
 

@@ -20,8 +20,7 @@ from pydantic import ValidationError
 
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.manifest import HEAD, Manifest
-from tvmpipe.runtime.device.heartbeat import Status
-from tvmpipe.runtime.device.hosting import queue_length
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head import events
 from tvmpipe.runtime.head.events import Event, Failure
@@ -33,6 +32,7 @@ from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.refusals import Refusals
 from tvmpipe.runtime.transport import deadlines, wire
+from tvmpipe.runtime.transport.queues import queue_length
 from tvmpipe.runtime.transport.sockets import Sockets, head_hosts
 
 logger = logging.getLogger(__name__)

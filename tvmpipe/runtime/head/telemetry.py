@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 
 from tvmpipe.manifest import Manifest
-from tvmpipe.runtime.device.heartbeat import Status
+from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import Span, StageCount
 from tvmpipe.runtime.transport import deadlines
 

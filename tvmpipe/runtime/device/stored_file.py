@@ -1,0 +1,21 @@
+"""The files of a stage, as a device keeps them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tvmpipe.manifest import FileEntry, StageEntry
+
+
+class StoredFile(NamedTuple):
+    """A file by its sha256, the suffix it is kept under, and its size."""
+
+    sha256: str
+    suffix: str
+    size_bytes: int
+
+
+def stored_files(stage: StageEntry) -> dict[StoredFile, FileEntry]:
+    """The files of a stage as a store keeps them."""
+    entries = [(stage.library, ".so"), *((file, ".safetensors") for file in stage.weight_files)]
+    return {StoredFile(entry.sha256, suffix, entry.size_bytes): entry for entry, suffix in entries}
