@@ -22,9 +22,9 @@ import zmq
 from tests.runtime.garbage import throw, throw_closing
 from tests.runtime.strangers import shake
 from tests.waiting import PATIENCE_S
-from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.tools.cluster_status import device_with_key
 from tvmpipe.runtime.transport.rpc_session import open_session
 from tvmpipe.runtime.transport.tracker import Tracker
 from tvmpipe.runtime.transport.watchdog import Watchdog
@@ -77,7 +77,7 @@ def match_key(tracker: str, name: str, host: str = "", port: int = 0) -> str:
 
 
 def tls(host: str, port: int, secret: str) -> str:
-    """Begin as a holder of a cluster key does at a gateway: "let in" when that is what the gateway says."""
+    """Begin as a holder of a cluster key does at a TLS server: "let in" when that is what the TLS server says."""
     context = ClusterKey(bytes.fromhex(secret)).client_context()
     context.verify_mode = ssl.CERT_NONE  # it would not go on itself otherwise
     try:
@@ -96,9 +96,9 @@ def guest(tracker: str, name: str, key: str = "") -> str:
     secret = ClusterKey.load(Path(key)) if key else None
     try:
         with Tracker(tracker) as client:
-            session = open_session(client, stand_in(name), watchdog, time.monotonic() + PATIENCE_S, secret)
+            session = open_session(client, device_with_key(name), watchdog, time.monotonic() + PATIENCE_S, secret)
         try:
-            return "let in" if AgentControl.of(session) is not None else "turned away"
+            return "let in" if AgentClient.of(session) is not None else "turned away"
         finally:
             session.close()
     finally:

@@ -19,7 +19,7 @@ from tvmpipe.bundle import MANIFEST, Bundle
 from tvmpipe.runtime.device.router import Router, TaskQueue
 from tvmpipe.runtime.device.spec import HostSpec, Opening, host_spec
 from tvmpipe.runtime.device.stored_file import stored_files
-from tvmpipe.runtime.head.state_machine import Machine, Settings
+from tvmpipe.runtime.head.state_machine import Settings, StateMachine
 from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.tensors import random_tensor
 from tvmpipe.text import clean
@@ -49,7 +49,7 @@ def use(bundle: Bundle) -> None:
     """What a head and the devices make of a bundle before the first sample: whatever was let in must not harm here."""
     manifest = bundle.manifest
     Telemetry(manifest).counts()
-    machine = Machine(manifest, Settings(batch=1, max_batches=manifest.plan.inflight, failover=True))
+    machine = StateMachine(manifest, Settings(batch=1, max_batches=manifest.plan.inflight, failover=True))
     machine.start()
     specs = manifest.model.inputs
     if sum(spec.size_bytes for spec in specs) < _LARGEST_SAMPLE_BYTES:

@@ -59,11 +59,11 @@ class Scene:
 
     @property
     def links(self) -> list[int]:
-        """Ports of ZeroMQ: what others reach, but for the tracker and the gateway."""
-        return [port for port in self.ports(outside=True) if port not in (_TRACKER_PORT, self.gateway)]
+        """Ports of ZeroMQ: what others reach, but for the tracker and the TLS server."""
+        return [port for port in self.ports(outside=True) if port not in (_TRACKER_PORT, self.tls_server)]
 
     @property
-    def gateway(self) -> int:
+    def tls_server(self) -> int:
         """Where the agent with the key is registered."""
         code = f"from tvmpipe.runtime.transport.tracker import Tracker\nwith Tracker({_TRACKER!r}) as tracker:\n"
         code += f"    print(*(one.addresses[0] for one in tracker.status() if one.key == {KEY!r}))"
@@ -127,7 +127,7 @@ def _match_key(scene: Scene) -> str:
 
 
 def _other_tls(scene: Scene) -> str:
-    port = scene.gateway
+    port = scene.tls_server
     came = ask(scene.there, "tls", host=scene.here.address, port=port, secret=bytes(32).hex())
     must(came == "turned away", f"the stranger was {came}")
     guest = ask(scene.there, "tls", host=scene.here.address, port=port, secret=scene.secret())
@@ -213,7 +213,7 @@ def _pipeline(scene: Scene) -> str:
 
 PLOTS: tuple[Plot[Scene], ...] = (
     Plot("TVM RPC of an agent on 0.0.0.0", "the match key, no cluster key", "turned away", _match_key),
-    Plot("gateway (TLS)", "another cluster key", "turned away", _other_tls),
+    Plot("TLS server (TLS)", "another cluster key", "turned away", _other_tls),
     Plot("host and head (ZeroMQ)", "no key", "turned away", _zeromq(lambda _: "")),
     Plot("host and head (ZeroMQ)", "another cluster key", "turned away", _zeromq(lambda _: bytes(32).hex())),
     Plot(

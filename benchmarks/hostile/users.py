@@ -174,7 +174,7 @@ def _open_key(scene: Scene) -> str:
 
 PLOTS: tuple[Plot[Scene], ...] = (
     Plot("TVM RPC of an agent", "its tracker's match key", "turned away", _match_key("bare")),
-    Plot("TVM RPC behind a gateway", "its tracker's match key", "turned away", _match_key("keyed")),
+    Plot("TVM RPC behind a TLS server", "its tracker's match key", "turned away", _match_key("keyed")),
     Plot("stage link (PULL)", "a message", "nothing comes in", _inject("PUSH")),
     Plot("status port (ROUTER)", "a message", "nothing comes in", _inject("DEALER")),
     Plot("a running pipeline", "messages to each port of head and host", "turned away, answers right", _pipeline),

@@ -22,7 +22,7 @@ from tests.runtime.strangers import SHAKE, needs_root, run_as_other
 from tests.waiting import PATIENCE_S
 from tvmpipe.errors import BundleError
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
-from tvmpipe.runtime.security import zap as doorkeeper
+from tvmpipe.runtime.security import zap as zap
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.sockets import Sockets
 from tvmpipe.runtime.transport.tracker import Tracker
@@ -99,7 +99,7 @@ def test_a_door_that_stands_open_is_noticed(door: str, monkeypatch: pytest.Monke
     nowhere: Any = contextlib.nullcontext  # it needs nothing of the scene
     (kept,) = carry_out([plot], "", nowhere)
     assert kept.result == "ok", kept.happened
-    monkeypatch.setattr(doorkeeper, "check_connections", lambda **_: None)
+    monkeypatch.setattr(zap, "check_connections", lambda **_: None)
     (open_now,) = carry_out([plot], "", nowhere)
     assert open_now.faults == ["the message of the other user came in"]
 
@@ -125,7 +125,7 @@ def test_knocking_at_zeromq_tells_who_is_let_in(monkeypatch: pytest.MonkeyPatch)
         assert not inbox.poll(0)
 
 
-def test_knocking_at_a_gateway_tells_who_is_let_in(tmp_path: Path) -> None:
+def test_knocking_at_a_tls_server_tells_who_is_let_in(tmp_path: Path) -> None:
     with guarded_server(tmp_path) as device:
         assert knocking.tls("127.0.0.1", device.port, KEY.secret.hex()) == "let in"
         assert knocking.tls("127.0.0.1", device.port, OTHER.secret.hex()) == "turned away"

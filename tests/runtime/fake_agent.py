@@ -50,7 +50,7 @@ def prepare(answer: Path) -> None:
     """Runs in the server's process."""
     import tvm_ffi
 
-    tvm_ffi.register_global_func("tvmpipe.keeper", lambda _: answer.read_text(), override=True)
+    tvm_ffi.register_global_func("tvmpipe.device_manager", lambda _: answer.read_text(), override=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import psutil
 
 from tests.waiting import PATIENCE_S
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
-from tvmpipe.runtime.head.agent_client import AgentControl
-from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.head.agent_client import AgentClient
+from tvmpipe.runtime.tools.cluster_status import device_with_key
 from tvmpipe.runtime.transport.rpc_session import open_session
 from tvmpipe.runtime.transport.tracker import Tracker
 from tvmpipe.runtime.transport.watchdog import Watchdog
@@ -34,9 +34,9 @@ def agent_facts(cluster: LocalCluster, key: str) -> dict[str, Any]:
     watchdog = Watchdog()
     try:
         with Tracker(cluster.tracker) as tracker:
-            session = open_session(tracker, stand_in(key), watchdog, time.monotonic() + PATIENCE_S)
+            session = open_session(tracker, device_with_key(key), watchdog, time.monotonic() + PATIENCE_S)
         try:
-            agent = AgentControl.of(session)
+            agent = AgentClient.of(session)
             assert agent is not None
             return agent.facts
         finally:
@@ -46,7 +46,7 @@ def agent_facts(cluster: LocalCluster, key: str) -> dict[str, Any]:
 
 
 def rpc_port(cluster: LocalCluster, name: str) -> int:
-    """Where TVM's own server of an agent listens: not in the agent's main process, which has the gateway."""
+    """Where TVM's own server of an agent listens: not in the agent's main process, which has the TLS server."""
     agent = psutil.Process(cluster.process(name).pid)
     (port,) = (
         connection.laddr.port

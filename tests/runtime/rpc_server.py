@@ -1,4 +1,4 @@
-"""A process with a TVM RPC server and a gateway in front of it, as an agent has, for tests of who gets through.
+"""A process with a TVM RPC server and a TLS server in front of it, as an agent has, for tests of who gets through.
 
 It must be another process: TVM's client keeps threads of its own process from running while it frees objects.
 """
@@ -29,7 +29,7 @@ from tvm import rpc
 from tvmpipe.runtime.device.advertise import advertise
 from tvmpipe.runtime.security.handshake import guard_handshakes
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.security.tls_server import Gateway
+from tvmpipe.runtime.security.tls_server import TlsServer
 
 KEY = ClusterKey(b"1" * 32)
 OTHER = ClusterKey(b"2" * 32)
@@ -38,7 +38,7 @@ HANDSHAKE_S = 4.0
 
 @dataclass(frozen=True)
 class Guarded:
-    """The gateway's port and its server's, the file that appears when `test.touch` is called, and the log."""
+    """The TLS server's port and its server's, the file that appears when `test.touch` is called, and the log."""
 
     pid: int
     port: int
@@ -77,7 +77,7 @@ def guarded_server(folder: Path, tracker_port: int | None = None) -> Iterator[Gu
         port, server_port, server_pid = json.loads(process.stdout.readline())
         yield Guarded(process.pid, port, server_port, folder / "trace", log)
         assert psutil.pid_exists(server_pid), "the RPC server ended"
-        assert process.poll() is None, "the gateway's process ended"
+        assert process.poll() is None, "the TLS server's process ended"
     finally:
         process.stdin.close()  # at which it stops both
         try:
@@ -89,8 +89,8 @@ def guarded_server(folder: Path, tracker_port: int | None = None) -> Iterator[Gu
 def main(trace: Path, tracker: tuple[str, int] | None) -> None:
     """What the process does, until its stdin is closed."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    gateway = Gateway("127.0.0.1", 29400, 29600, None, KEY, handshake_s=HANDSHAKE_S)
-    gateway.start()
+    tls_server = TlsServer("127.0.0.1", 29400, 29600, None, KEY, handshake_s=HANDSHAKE_S)
+    tls_server.start()
     server = rpc.Server(
         "127.0.0.1",
         29200,
@@ -98,12 +98,12 @@ def main(trace: Path, tracker: tuple[str, int] | None) -> None:
         key="dev",
         tracker_addr=tracker,
         silent=True,
-        server_init_callback=functools.partial(prepare, trace, gateway.port),
+        server_init_callback=functools.partial(prepare, trace, tls_server.port),
     )
-    gateway.point_to(("127.0.0.1", server.port))
-    print(json.dumps([gateway.port, server.port, server.proc._proc.pid]), flush=True)
+    tls_server.point_to(("127.0.0.1", server.port))
+    print(json.dumps([tls_server.port, server.port, server.proc._proc.pid]), flush=True)
     sys.stdin.read()
-    gateway.stop()
+    tls_server.stop()
     server.terminate()
 
 

@@ -14,7 +14,7 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.console import PlainConsole, PlainTable, plain
 from tvmpipe.errors import TrackerError
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.tools.cluster_status import DeviceReport, Survey
+from tvmpipe.runtime.tools.cluster_status import ClusterStatus, DeviceReport
 from tvmpipe.units import format_duration, format_size
 
 _PERIOD_S = 2.0
@@ -23,27 +23,27 @@ _KINDS = {"agent": "agent", "stock": "stock server", "busy": "busy", "silent": "
 
 def show_once(tracker: str, cluster_key: Path | None) -> Outcome:
     """One look. Raises TrackerError."""
-    with Survey(tracker, _load(cluster_key)) as survey:
-        reports = survey.look()
+    with ClusterStatus(tracker, _load(cluster_key)) as cluster_status:
+        reports = cluster_status.poll()
     return Outcome({"tracker": tracker, "devices": [_facts(report) for report in reports]}, _table(tracker, reports))
 
 
 def watch(tracker: str, cluster_key: Path | None) -> None:
     """A table on the terminal, until interrupted."""
     with (
-        Survey(tracker, _load(cluster_key)) as survey,
+        ClusterStatus(tracker, _load(cluster_key)) as cluster_status,
         Live(plain(f"asking {tracker}"), console=PlainConsole(), auto_refresh=False) as live,
         contextlib.suppress(KeyboardInterrupt),
     ):
         while True:
             due = time.monotonic() + _PERIOD_S
-            live.update(_look(survey, tracker), refresh=True)
+            live.update(_poll(cluster_status, tracker), refresh=True)
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-def _look(survey: Survey, tracker: str) -> RenderableType:
+def _poll(cluster_status: ClusterStatus, tracker: str) -> RenderableType:
     try:
-        return _table(tracker, survey.look())
+        return _table(tracker, cluster_status.poll())
     except TrackerError as error:
         return plain(error)  # it may come back
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.errors import DeviceUnavailableError, TvmpipeError
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.tools.cluster_status import device_with_key
 from tvmpipe.runtime.transport.rpc_session import RpcSession
 from tvmpipe.runtime.transport.tracker import Tracker
 from tvmpipe.runtime.transport.watchdog import Watchdog
@@ -97,7 +97,7 @@ def remote_timer(tracker: str, device: Device, cluster_key: ClusterKey | None = 
         try:
             with Tracker(tracker) as connection:
                 address = connection.request(device.key, _PATIENCE_S)
-            session = RpcSession(stand_in(device.key), address, watchdog, _PATIENCE_S, cluster_key)
+            session = RpcSession(device_with_key(device.key), address, watchdog, _PATIENCE_S, cluster_key)
         except TvmpipeError as error:
             raise DeviceUnavailableError(
                 f"device {device.name} (key {device.key}) cannot be reached: {error}"

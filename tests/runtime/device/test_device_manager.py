@@ -23,8 +23,8 @@ from tests.runtime.manifests import stage
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.errors import InputError
 from tvmpipe.manifest import StageEntry, Turn
-from tvmpipe.runtime.device import device_manager as keeping
-from tvmpipe.runtime.device.device_manager import Keeper, KeeperClient, keeper_address
+from tvmpipe.runtime.device import device_manager as device_manager
+from tvmpipe.runtime.device.device_manager import DeviceManager, DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.emulation.slow_device import Emulation
@@ -35,7 +35,7 @@ MEMORY_BYTES = 1 << 20
 
 
 class Device:
-    """A keeper in a thread of its own, as it is the agent's main one; asked as an RPC session asks it."""
+    """A device manager in a thread of its own, as it is the agent's main one; asked as an RPC session asks it."""
 
     def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
         self.ports = ports
@@ -45,7 +45,7 @@ class Device:
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
         assert self._up.wait(PATIENCE_S)
-        self._client = KeeperClient(keeper_address(folder), PATIENCE_S)
+        self._client = DeviceManagerClient(device_manager_address(folder), PATIENCE_S)
 
     def ask(self, do: str, token: str = "us", **more: Any) -> dict[str, Any]:
         request = {"do": do, "claim": {"token": token, "owner": f"owner {token}"}, **more}
@@ -79,7 +79,7 @@ class Device:
             emulation=Emulation(),
         )
         facts = {"memory_bytes": MEMORY_BYTES, "link_address": None}
-        served = Keeper(facts, options, keeper_address(self._folder), self.ports[1])
+        served = DeviceManager(facts, options, device_manager_address(self._folder), self.ports[1])
         self._up.set()
         while not self._stopped.is_set():
             served.serve(0.05)
@@ -213,20 +213,20 @@ def test_a_claim_ends_with_the_silence_of_its_head(device: Device, monkeypatch: 
 @given(st.integers(1, 60), st.integers(0, 60))
 def test_those_that_wait_ask_no_more_often_however_many_they_are(waiting: int, gone: int) -> None:
     """The question of each takes the one session that the holder needs too."""
-    keeper = object.__new__(Keeper)
-    keeper._waiting = {}
+    manager = object.__new__(DeviceManager)
+    manager._waiting = {}
     for number in range(gone):
-        keeper._wait(f"gone {number}", 0.0)
+        manager._wait(f"gone {number}", 0.0)
     due = {f"head {number}": 100.0 for number in range(waiting)}
     asked = 0
     now = 100.0
     while now < 200.0:
         head = min(due, key=lambda name: due[name])
         now = due[head]
-        due[head] = now + keeper._wait(head, now)
+        due[head] = now + manager._wait(head, now)
         asked += now > 150.0
-    assert asked <= 50.0 * keeping._ASKED_HZ * 1.1 + waiting
-    assert asked >= 50.0 * keeping._ASKED_HZ * 0.5 - waiting
+    assert asked <= 50.0 * device_manager._ASKED_HZ * 1.1 + waiting
+    assert asked >= 50.0 * device_manager._ASKED_HZ * 0.5 - waiting
 
 
 def test_a_second_opening_gets_ready_beside_the_first(device: Device) -> None:
@@ -277,11 +277,11 @@ def test_a_device_without_a_head_ends_what_it_hosts(device: Device) -> None:
 
 def test_a_temporary_folder_too_deep_for_a_socket_is_one_sentence(tmp_path: Path) -> None:
     """The system takes 107 bytes; what they are worth in characters depends on the name."""
-    room = 107 - len(os.fsencode(tmp_path / "keeper"))
-    assert keeper_address(tmp_path / ("d" * (room - 1))).endswith("/keeper")
+    room = 107 - len(os.fsencode(tmp_path / "manager"))
+    assert device_manager_address(tmp_path / ("d" * (room - 1))).endswith("/manager")
     for name in ("d" * room, "\u00e9" * (room // 2 + 1)):
         with pytest.raises(InputError, match="allows 107; set TMPDIR to a shorter folder"):
-            keeper_address(tmp_path / name)
+            device_manager_address(tmp_path / name)
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
     ended = subprocess.run(

@@ -31,7 +31,7 @@ from tests.runtime.processes import stage_host
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import DeviceError, InputError
-from tvmpipe.runtime.device.agent_totals import Lifetime
+from tvmpipe.runtime.device.agent_totals import AgentTotals
 from tvmpipe.runtime.device.metrics import MetricsServer
 from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import BUCKETS_S, StageCount
@@ -263,7 +263,7 @@ def test_health_while_the_rpc_server_is_down(metered: Metered) -> None:
     assert total(metered.samples(), "tvmpipe_rpc_server_starts_total") == 2
 
 
-def test_a_keeper_that_does_not_answer() -> None:
+def test_a_device_manager_that_does_not_answer() -> None:
     def ask() -> dict[str, Any]:
         raise OSError("the agent does not answer")
 
@@ -296,7 +296,7 @@ def status(session: str, samples: int, refused: int = 0) -> Status:
 
 
 def test_totals_over_many_sessions_in_any_order() -> None:
-    lifetime = Lifetime()
+    lifetime = AgentTotals()
     seen = []
     for number in range(50):
         for samples in (0, 3, 2, 5):  # the third is older than the second
@@ -314,7 +314,7 @@ def test_totals_over_many_sessions_in_any_order() -> None:
 def test_rates_are_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    lifetime = Lifetime()
+    lifetime = AgentTotals()
     assert lifetime.rates("0") == {}
     for samples in (0, 10, 20, 30, 40, 50, 60, 60, 60, 60, 60, 60, 60, 60):
         lifetime.take(status("0", samples))

@@ -22,7 +22,7 @@ from tvmpipe.commands import top
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
-from tvmpipe.runtime.head.agent_facts import checked_facts
+from tvmpipe.runtime.head.agent_facts import check_agent_facts
 from tvmpipe.runtime.tools.cluster_status import DeviceReport
 from tvmpipe.runtime.transport.versions import own_versions
 from tvmpipe.text import clean
@@ -73,13 +73,13 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def test_what_an_agent_of_this_version_tells_stays_as_it_is(agents: LocalCluster) -> None:
-    told = {key: value for key, value in checked_facts(FACTS).items() if key != "status"}
+    told = {key: value for key, value in check_agent_facts(FACTS).items() if key != "status"}
     assert told == {key: value for key, value in FACTS.items() if key != "status"}
-    assert checked_facts(FACTS)["status"].items() >= FACTS["status"].items()
-    assert checked_facts({**FACTS, "more": 1}) == checked_facts(FACTS)
+    assert check_agent_facts(FACTS)["status"].items() >= FACTS["status"].items()
+    assert check_agent_facts({**FACTS, "more": 1}) == check_agent_facts(FACTS)
     idle = agent_facts(agents, "alpha")
     assert idle.keys() == FACTS.keys()
-    assert checked_facts(idle) == idle
+    assert check_agent_facts(idle) == idle
 
 
 _anything = st.recursive(
@@ -105,7 +105,7 @@ def test_whatever_is_told_is_shown_or_refused_in_one_sentence(place: tuple[Any, 
         else:
             inner[last] = other
     try:
-        facts = checked_facts(told)
+        facts = check_agent_facts(told)
     except ValueError as error:
         sentence = str(error)
     else:
@@ -133,7 +133,7 @@ def test_whatever_is_told_is_shown_or_refused_in_one_sentence(place: tuple[Any, 
 )
 def test_what_is_wrong_is_named(told: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
-        checked_facts(told)
+        check_agent_facts(told)
 
 
 @pytest.mark.parametrize(

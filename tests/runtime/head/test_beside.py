@@ -26,7 +26,7 @@ from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head.deployer import Deployer
-from tvmpipe.runtime.head.input_sender import Feeds
+from tvmpipe.runtime.head.input_sender import InputSender
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError
 from tvmpipe.runtime.head.options import ConnectOptions, Limits
 from tvmpipe.runtime.head.telemetry import Telemetry
@@ -58,7 +58,7 @@ class Head:
         self._sockets = Sockets()
         self._results, results_port = self._sockets.pull("127.0.0.1")
         self._statuses, status_port = self._sockets.router("127.0.0.1")
-        self._feeds = Feeds(manifest, self._sockets)
+        self._input_sender = InputSender(manifest, self._sockets)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._answer, daemon=True)
         self._thread.start()
@@ -79,13 +79,13 @@ class Head:
                     self.telemetry.take(status, current=False)
 
     def go_to(self, opened: Opened) -> None:
-        self._feeds.disconnect()
-        self._feeds.connect(opened)
+        self._input_sender.disconnect()
+        self._input_sender.connect(opened)
 
     def run(self, opened: Opened) -> None:
         """A sample through a plan, and whether its result is right."""
         place = self.number % len(self.samples)
-        self._feeds.send(self.number, [self.samples[place]], plain=False)
+        self._input_sender.send(self.number, [self.samples[place]], plain=False)
         assert self._results.poll(int(PATIENCE_S * 1e3))
         frames = wire.receive(self._results)
         assert wire.session_of(frames).hex() == opened.session
@@ -98,7 +98,7 @@ class Head:
 
     def close(self) -> None:
         self.deployer.close()
-        self._feeds.disconnect()
+        self._input_sender.disconnect()
         self._stopped.set()
         self._thread.join(PATIENCE_S)
         self._sockets.close()

@@ -222,9 +222,9 @@ def test_a_failed_opening_gives_everything_back_at_once(chain_bundle: Bundle, tm
 HEAD_PROCESS = """
 import sys, time, threading
 import tvmpipe
-from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.agent_client import AgentClient
 
-send = AgentControl.send
+send = AgentClient.send
 def slow(self, bundle, stages, alive):
     sys.stdout.write("sending\\n")
     sys.stdout.flush()
@@ -232,7 +232,7 @@ def slow(self, bundle, stages, alive):
         time.sleep(0.2)
         {between}
     return send(self, bundle, stages, alive)
-AgentControl.send = slow
+AgentClient.send = slow
 tvmpipe.connect({path!r}, {tracker!r})
 """
 
@@ -318,10 +318,10 @@ def test_the_agent_that_was_claimed_is_given_back(twins: LocalCluster) -> None:
 
 def holders(cluster: LocalCluster) -> list[Any]:
     """Who has the three agents, by whoever answers."""
-    from tvmpipe.runtime.tools.cluster_status import Survey
+    from tvmpipe.runtime.tools.cluster_status import ClusterStatus
 
-    with Survey(cluster.tracker, timeout_s=PATIENCE_S) as survey:
-        return sorted((report.facts["held_by"] for report in survey.look()), key=str)
+    with ClusterStatus(cluster.tracker, timeout_s=PATIENCE_S) as cluster_status:
+        return sorted((report.facts["held_by"] for report in cluster_status.poll()), key=str)
 
 
 def test_a_survivor_is_not_taken_for_the_one_that_was_lost(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_a_crash_of_the_head_fails_all_that_wait_and_all_that_come(
         def broken(*_: Any) -> None:
             raise ZeroDivisionError("on purpose")
 
-        monkeypatch.setattr(threads.pipe._head._machine, "handle", broken)
+        monkeypatch.setattr(threads.pipe._head._state_machine, "handle", broken)
         with pytest.raises(DeviceError, match="the head failed: on purpose"):
             first.result(PATIENCE_S)
         with pytest.raises(DeviceError, match="the head failed: on purpose"):
@@ -284,7 +284,7 @@ def test_a_head_that_crashes_at_once_is_an_error(monkeypatch: pytest.MonkeyPatch
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("on purpose")
 
-    monkeypatch.setattr("tvmpipe.runtime.head.state_machine.Machine.start", broken)
+    monkeypatch.setattr("tvmpipe.runtime.head.state_machine.StateMachine.start", broken)
     with (
         pytest.raises(DeviceError, match="the head failed: on purpose"),
         thread_pipeline(CHAIN, Settings()),

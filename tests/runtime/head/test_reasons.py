@@ -66,7 +66,7 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(0o755)
     imports = (
-        "from tvmpipe.runtime import agent, keeper, store\nfrom tvmpipe.errors import InputError\n"
+        "from tvmpipe.runtime.device import agent, blob_store, device_manager\nfrom tvmpipe.errors import InputError\n"
         "from pathlib import Path\nimport tempfile, encodings.idna, psutil, tvmpipe.runtime.device.advertise"
     )
     for store in (tmp_path, tmp_path / "new"):

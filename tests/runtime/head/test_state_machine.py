@@ -15,8 +15,8 @@ from tvmpipe.runtime.head import events
 from tvmpipe.runtime.head.events import Event, Instruction
 from tvmpipe.runtime.head.state_machine import (
     MOST_TRIES,
-    Machine,
     Settings,
+    StateMachine,
     replay,
 )
 from tvmpipe.runtime.transport import deadlines
@@ -34,12 +34,12 @@ def in_turn() -> Manifest:
 TURNS = in_turn()
 
 
-def opened(machine: Machine, now: float = 0.0) -> list[Instruction]:
+def opened(machine: StateMachine, now: float = 0.0) -> list[Instruction]:
     return machine.handle(events.Opened(machine.epoch, now))
 
 
-def running(**options: object) -> Machine:
-    machine = Machine(CHAIN, Settings(**options))  # type: ignore[arg-type]
+def running(**options: object) -> StateMachine:
+    machine = StateMachine(CHAIN, Settings(**options))  # type: ignore[arg-type]
     assert machine.start() == [events.Open(1, 0)]
     assert opened(machine) == []
     return machine
@@ -115,7 +115,7 @@ def test_a_device_that_is_back_is_used_again() -> None:
     assert machine.handle(events.Arrived(3, 1, (3,), 4.3)) == [events.Answer(1, 1, 0)]
 
 
-def returned() -> Machine:
+def returned() -> StateMachine:
     """A machine that runs without b and is making a plan with it ready."""
     machine = running(failover=True)
     machine.handle(events.DeviceLost(1, "b", "it is gone", 0.0))
@@ -179,7 +179,7 @@ def test_without_failover_a_device_that_comes_back_in_time_is_waited_for() -> No
 
 
 def test_a_first_opening_without_failover_waits_for_nobody() -> None:
-    machine = Machine(CHAIN, Settings(recover_s=5.0))
+    machine = StateMachine(CHAIN, Settings(recover_s=5.0))
     machine.start()
     machine.handle(events.Submitted(0, 0.0))
     (failed,) = machine.handle(events.DeviceLost(1, "b", "no device with this key", 0.1))
@@ -356,7 +356,7 @@ def test_every_sample_is_answered_or_failed_exactly_once(
 ) -> None:
     """A world that loses, repeats and delays at random; at its end every device comes back and stays."""
     choose = random.Random(seed)
-    machine = Machine(manifest, Settings(batch=batch, max_batches=3, failover=failover, recover_s=1e9))
+    machine = StateMachine(manifest, Settings(batch=batch, max_batches=3, failover=failover, recover_s=1e9))
     log: list[Event] = []
     done: list[list[Instruction]] = []
     wires: list[Event] = []
@@ -430,7 +430,7 @@ def test_every_sample_is_answered_or_failed_exactly_once(
 
 
 def test_the_loss_of_a_device_that_takes_turns_is_one_as_any_other() -> None:
-    machine = Machine(TURNS, Settings(failover=True, max_batches=4))
+    machine = StateMachine(TURNS, Settings(failover=True, max_batches=4))
     machine.start()
     opened(machine)
     for sample in range(4):
@@ -438,7 +438,7 @@ def test_the_loss_of_a_device_that_takes_turns_is_one_as_any_other() -> None:
     machine.handle(events.Arrived(1, 1, (3,), 0.1))
     assert machine.handle(events.DeviceLost(1, "b", "it is gone", 0.5)) == [events.Open(2, 2), events.Probe(("b",))]
     assert opened(machine, 1.0) == [events.Feed(2, batch, (batch,)) for batch in (0, 2, 3)]
-    single = Machine(TURNS, Settings(recover_s=0.0))
+    single = StateMachine(TURNS, Settings(recover_s=0.0))
     single.start()
     opened(single)
     single.handle(events.Submitted(0, 0.0))

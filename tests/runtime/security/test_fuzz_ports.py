@@ -19,15 +19,15 @@ from tests.runtime.rpc_server import KEY, guarded_server, use
 from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.security.tls_client import Tunnels
+from tvmpipe.runtime.security.tls_client import TlsClient
 from tvmpipe.runtime.transport.sockets import Sockets
 
 
-def test_gateway(tmp_path: Path) -> None:
-    with guarded_server(tmp_path) as device, Tunnels(KEY) as tunnels:
+def test_tls_server(tmp_path: Path) -> None:
+    with guarded_server(tmp_path) as device, TlsClient(KEY) as tls_client:
         throw(device.port, seed=1)
-        with tunnels.open(device.address, 5.0) as tunnel:
-            use(tunnel.port)
+        with tls_client.open(device.address, 5.0) as tls_connection:
+            use(tls_connection.port)
         warnings = device.warnings()
         assert not device.trace.exists()
     assert len(warnings) == 1

@@ -24,8 +24,8 @@ from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.security import peer_owner as owner
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.security.peer_owner import StrangerError, check_connections, check_listener, check_peer
-from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.security.peer_owner import OtherUserError, check_connections, check_listener, check_peer
+from tvmpipe.runtime.tools.cluster_status import device_with_key
 from tvmpipe.runtime.transport.rpc_session import open_session
 from tvmpipe.runtime.transport.sockets import Sockets, head_hosts, read_event
 from tvmpipe.runtime.transport.tracker import Tracker
@@ -54,7 +54,7 @@ def test_own_connections_pass(family: socket.AddressFamily, host: str) -> None:
             check_connections(remote=far.getsockname()[:2])
             near.close()
             # It is not held by anybody any more, and what the system says of such a one is uid 0.
-            with pytest.raises(StrangerError, match=r"no process at|the peer was gone"):
+            with pytest.raises(OtherUserError, match=r"no process at|the peer was gone"):
                 check_peer(far)
     except OSError:
         pytest.skip(f"this machine has no {host}")
@@ -88,13 +88,13 @@ def test_whose_a_connection_is() -> None:
     code += "kept = [listener.accept() for _ in range(3)]; input()"
     with running_as_other(code, "import socket") as process:
         address = ("127.0.0.1", int(line_of(process)))
-        with pytest.raises(StrangerError, match=rf"what listens at .* another user's .*uid {OTHER_UID}, this is uid 0"):
+        with pytest.raises(OtherUserError, match=rf"what listens at .*another user's .*uid {OTHER_UID}, this is uid 0"):
             check_listener(address)
         with socket.create_connection(address) as connection:
             time.sleep(0.2)  # to be accepted
-            with pytest.raises(StrangerError, match="same --cluster-key"):
+            with pytest.raises(OtherUserError, match="same --cluster-key"):
                 check_peer(connection)
-            with pytest.raises(StrangerError, match="another user's"):
+            with pytest.raises(OtherUserError, match="another user's"):
                 check_connections(remote=address)
             assert connection.recv(1) == b"", "it was ended"
 
@@ -146,14 +146,14 @@ def test_a_match_key_opens_nothing_to_another_user(both: tuple[LocalCluster, Clu
     watchdog = Watchdog()
     with Tracker(cluster.tracker) as tracker:
         secret = key if name == "keyed" else None
-        session = open_session(tracker, stand_in(name), watchdog, time.monotonic() + PATIENCE_S, secret)
-    assert session.function("tvmpipe.keeper") is not None, "whom it is for gets in"
+        session = open_session(tracker, device_with_key(name), watchdog, time.monotonic() + PATIENCE_S, secret)
+    assert session.function("tvmpipe.device_manager") is not None, "whom it is for gets in"
     session.close()
     watchdog.stop()
 
 
-def test_behind_a_gateway_the_match_key_opens_nothing(both: tuple[LocalCluster, ClusterKey]) -> None:
-    """Not to this user's processes either: only what came through the gateway, and so proved the key, gets in."""
+def test_behind_a_tls_server_the_match_key_opens_nothing(both: tuple[LocalCluster, ClusterKey]) -> None:
+    """Not to this user's processes either: only what came through the TLS server, and so proved the key, gets in."""
     cluster, _ = both
     with Tracker(cluster.tracker) as tracker:
         match_key = tracker.request("keyed", PATIENCE_S).match_key

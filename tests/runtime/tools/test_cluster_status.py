@@ -11,17 +11,17 @@ from tests.runtime.fakes import mute, registered, unused_port
 from tests.waiting import no_hang
 from tvmpipe.bundle import Bundle
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
-from tvmpipe.runtime.tools.cluster_status import Survey
+from tvmpipe.runtime.tools.cluster_status import ClusterStatus
 from tvmpipe.runtime.transport.tracker import Tracker
 
 
 def test_devices_that_work(chain_bundle: Bundle, agents: LocalCluster) -> None:
-    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe, Survey(agents.tracker) as survey:
+    with tvmpipe.connect(chain_bundle, agents.tracker) as pipe, ClusterStatus(agents.tracker) as cluster_status:
         for _ in range(30):
             pipe.run({"x": np.ones((4, 256), np.float32)})
         time.sleep(2.2)  # two beats that tell the agent
-        reports = survey.look()
-        again = survey.look()
+        reports = cluster_status.poll()
+        again = cluster_status.poll()
     assert [report.key for report in reports] == ["alpha", "beta", "gamma"]
     assert {report.kind for report in reports} == {"agent"}
     assert {report.kind for report in again} <= {"agent", "busy"}
@@ -31,8 +31,8 @@ def test_devices_that_work(chain_bundle: Bundle, agents: LocalCluster) -> None:
     assert all(report.facts["status"]["age_s"] < 3 for report in reports)
     assert all("process" in report.facts["held_by"] for report in reports)
     assert all(rate >= 0 for report in reports for rate in report.facts["samples_per_s"].values())
-    with Survey(agents.tracker) as survey:
-        assert {report.facts["held_by"] for report in survey.look()} == {None}
+    with ClusterStatus(agents.tracker) as cluster_status:
+        assert {report.facts["held_by"] for report in cluster_status.poll()} == {None}
 
 
 def test_devices_that_do_not_answer_hold_nobody_up(agents: LocalCluster) -> None:
@@ -41,7 +41,7 @@ def test_devices_that_do_not_answer_hold_nobody_up(agents: LocalCluster) -> None
         registered(agents.tracker, "mute", port),
         registered(agents.tracker, "ghost", unused_port()),
         registered(agents.tracker, "taken", unused_port()),
-        Survey(agents.tracker, timeout_s=1.5) as survey,
+        ClusterStatus(agents.tracker, timeout_s=1.5) as cluster_status,
     ):
         with Tracker(agents.tracker) as tracker:
             tracker.request("taken", 1.0)
@@ -49,7 +49,7 @@ def test_devices_that_do_not_answer_hold_nobody_up(agents: LocalCluster) -> None
         seen = []
         for _ in range(8):
             with no_hang():
-                seen.append({report.key: report.kind for report in survey.look()})
+                seen.append({report.key: report.kind for report in cluster_status.poll()})
             if seen[-3:] == [{**wanted, "taken": "busy"}] * 3:
                 break
         else:  # on a machine with more to do than it can, any may be late, but not all the time

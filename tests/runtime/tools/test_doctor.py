@@ -13,9 +13,9 @@ from tests.runtime.stock import stock_server
 from tests.waiting import no_hang, wait_until
 from tvmpipe.runtime.device.spec import Claim
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
-from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.tools.cluster_status import device_with_key
 from tvmpipe.runtime.tools.doctor import DEVICE_STEPS, PAIR_STEP, TRACKER_STEPS, Step, diagnose
 from tvmpipe.runtime.transport import deadlines, versions
 from tvmpipe.runtime.transport.rpc_session import open_session
@@ -110,10 +110,10 @@ def test_a_device_that_is_held(agents: LocalCluster) -> None:
     claim = Claim(token="1", owner="somebody@desk (process 7)")
     watchdog = Watchdog()
 
-    def agent() -> AgentControl:
+    def agent() -> AgentClient:
         with Tracker(agents.tracker) as tracker:
-            session = open_session(tracker, stand_in("gamma"), watchdog, time.monotonic() + 10)
-        control = AgentControl.of(session)
+            session = open_session(tracker, device_with_key("gamma"), watchdog, time.monotonic() + 10)
+        control = AgentClient.of(session)
         assert control is not None
         return control
 

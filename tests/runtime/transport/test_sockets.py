@@ -111,10 +111,10 @@ def test_knowing_the_public_key_is_not_enough(caplog: pytest.LogCaptureFixture) 
     assert "does not hold this cluster's key" in caplog.text
 
 
-def test_without_a_doorkeeper_nobody_is_let_in() -> None:
+def test_without_a_zap_handler_nobody_is_let_in() -> None:
     with Sockets(ONE) as there, Sockets(ONE) as here:
-        there._doorkeeper.stop()
-        there._doorkeeper.watch = lambda *_: None  # type: ignore[method-assign]
+        there._zap_handler.stop()
+        there._zap_handler.watch = lambda *_: None  # type: ignore[method-assign]
         pull, port = there.pull("127.0.0.1")
         push, _ = here.push(("127.0.0.1", port))
         push.send(b"anybody")

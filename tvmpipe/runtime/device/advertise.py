@@ -1,8 +1,8 @@
-"""Registers a TVM RPC server under the address of the gateway in front of it.
+"""Registers a TVM RPC server under the address of the TLS server in front of it.
 
 TVM's tracker is stock and asks nobody for a key. Whoever reaches it can therefore keep heads from their devices: take
 a device and not use it, register a machine that is none, or read which there are. It cannot run code, nor read or
-send a tensor: the match key that a tracker gives out opens nothing at a gateway, and a head's TLS refuses a
+send a tensor: the match key that a tracker gives out opens nothing at a TLS server, and a head's TLS refuses a
 registered impostor.
 """
 
@@ -28,8 +28,8 @@ from tvmpipe.runtime.transport.address import (
 def advertise(host: str, port: int) -> None:
     """From now on this process registers with trackers as `host`:`port`, whatever port its server listens on.
 
-    For the process of an RPC server behind a gateway, before the server starts. `host` is the numeric address that the
-    gateway listens on; see `registered_host`.
+    For the process of an RPC server behind a TLS server, before it starts. `host` is the numeric address that the TLS
+    server listens on; see `registered_host`.
     """
     send = base.sendjson
 

@@ -31,14 +31,14 @@ from tvmpipe.files import TemporaryFolder
 from tvmpipe.process import compute_environment, describe_exit, die_with_parent
 from tvmpipe.runtime.device.advertise import advertise, check_registration
 from tvmpipe.runtime.device.blob_store import Store
-from tvmpipe.runtime.device.device_manager import Keeper, KeeperClient, keeper_address
+from tvmpipe.runtime.device.device_manager import DeviceManager, DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.probes import LinkProbes
 from tvmpipe.runtime.device.store_functions import store_functions
 from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.security.handshake import SECRET_BYTES, guard_handshakes
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.security.tls_server import Gateway
+from tvmpipe.runtime.security.tls_server import TlsServer
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import is_loopback, listen, listening_host, parse_address
 from tvmpipe.runtime.transport.ports import hold_port
@@ -48,7 +48,7 @@ from tvmpipe.text import clean
 
 logger = logging.getLogger(__name__)
 
-_HIDDEN_PORT = 19091  # where the search for a port on loopback begins that a gateway lies in front of
+_HIDDEN_PORT = 19091  # where the search for a port on loopback begins that a TLS server lies in front of
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def serve(options: AgentOptions) -> None:
         hold_port(host, ports) as link_port,
         _second_port(options, host, link_port) as beside_port,
         TemporaryFolder("tvmpipe-agent-") as folder,
-        _metrics(options, KeeperClient(keeper_address(Path(folder)), timeout_s=deadlines.AGENT_ANSWER_S)),
+        _metrics(
+            options, DeviceManagerClient(device_manager_address(Path(folder)), timeout_s=deadlines.AGENT_ANSWER_S)
+        ),
     ):
         facts = {
             **own_versions(),
@@ -137,35 +139,37 @@ def serve(options: AgentOptions) -> None:
             cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
             emulation=options.emulation,
         )
-        keeper = Keeper(facts, hosting, keeper_address(Path(folder)), beside_port)
-        gateway = None
+        manager = DeviceManager(facts, hosting, device_manager_address(Path(folder)), beside_port)
+        tls_server = None
         if key is not None:
-            gateway = Gateway(host, options.port, options.port_end, None, key)
-            gateway.start()
-        shown = None if gateway is None else (host, gateway.port)
+            tls_server = TlsServer(host, options.port, options.port_end, None, key)
+            tls_server.start()
+        shown = None if tls_server is None else (host, tls_server.port)
         try:
-            _keep_serving(options, keeper, gateway, functools.partial(_prepare_server, hosting, Path(folder), shown))
+            _keep_serving(
+                options, manager, tls_server, functools.partial(_prepare_server, hosting, Path(folder), shown)
+            )
         finally:
-            keeper.close()
-            if gateway is not None:
-                gateway.stop()
+            manager.close()
+            if tls_server is not None:
+                tls_server.stop()
 
 
 def _keep_serving(
-    options: AgentOptions, keeper: Keeper, gateway: Gateway | None, prepare: Callable[[bytes], None]
+    options: AgentOptions, manager: DeviceManager, tls_server: TlsServer | None, prepare: Callable[[bytes], None]
 ) -> NoReturn:
-    """Run the RPC server in its process and the keeper in this one, for ever.
+    """Run the RPC server in its process and the device manager in this one, for ever.
 
-    Behind a gateway the server listens on loopback, and takes only who begins with a secret of this start; without one
-    there is nothing but loopback to listen on.
+    Behind a TLS server it listens on loopback, and takes only connections that begin with a secret of this start;
+    without one there is nothing but loopback to listen on.
     """
     from tvm import rpc
 
-    first, end = (options.port, options.port_end) if gateway is None else (_HIDDEN_PORT, _HIDDEN_PORT + 1000)
+    first, end = (options.port, options.port_end) if tls_server is None else (_HIDDEN_PORT, _HIDDEN_PORT + 1000)
     wait_s = 0.5
-    host = listening_host(options.host) if gateway is None else "127.0.0.1"
+    host = listening_host(options.host) if tls_server is None else "127.0.0.1"
     while True:
-        secret = b"" if gateway is None else secrets.token_bytes(SECRET_BYTES)
+        secret = b"" if tls_server is None else secrets.token_bytes(SECRET_BYTES)
         server = rpc.Server(
             host,
             first,
@@ -176,24 +180,24 @@ def _keep_serving(
             silent=True,
             server_init_callback=functools.partial(prepare, secret),
         )
-        if gateway is not None:
-            gateway.point_to((host, server.port), secret)
+        if tls_server is not None:
+            tls_server.point_to((host, server.port), secret)
         logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
         started = time.monotonic()
-        keeper.server_up = True
-        keeper.server_starts += 1
+        manager.server_up = True
+        manager.server_starts += 1
         try:
             while server.proc._proc.poll() is None:
-                keeper.serve(0.2)
+                manager.serve(0.2)
             ended = describe_exit(server.proc._proc.poll())
         finally:
-            keeper.server_up = False
-            if gateway is not None:
-                gateway.point_to(None)
+            manager.server_up = False
+            if tls_server is not None:
+                tls_server.point_to(None)
             server.terminate()
         wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
         logger.warning("the RPC server ended (%s); starting it again in %g s", ended, wait_s)
-        keeper.serve(wait_s)
+        manager.serve(wait_s)
 
 
 @contextlib.contextmanager
@@ -207,8 +211,8 @@ def _second_port(options: AgentOptions, host: str, first: int) -> Iterator[int |
         yield port
 
 
-def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextManager[Any]:
-    """A server of metrics, if one is wanted. It asks the keeper as any other process does, so they share nothing."""
+def _metrics(options: AgentOptions, manager: DeviceManagerClient) -> AbstractContextManager[Any]:
+    """A server of metrics, if one is wanted. It asks the device manager as other processes do: they share nothing."""
     if options.metrics_port is None:
         return contextlib.nullcontext()
     try:
@@ -216,7 +220,7 @@ def _metrics(options: AgentOptions, keeper: KeeperClient) -> AbstractContextMana
     except ModuleNotFoundError as error:
         raise InputError(f"--metrics-port needs the package {error.name!r}; install tvmpipe[metrics]") from None
     look = TrackerLook(options.tracker, options.key)
-    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(keeper.ask('{"do": "info"}')), look)
+    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(manager.ask('{"do": "info"}')), look)
 
 
 def _check_address(host: str, options: AgentOptions) -> None:
@@ -246,7 +250,7 @@ def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str, int] | No
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
     register_functions(
-        Store(host.store, host.store_limit_bytes), KeeperClient(keeper_address(folder)), LinkProbes(host)
+        Store(host.store, host.store_limit_bytes), DeviceManagerClient(device_manager_address(folder)), LinkProbes(host)
     )
 
 
@@ -255,12 +259,12 @@ def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def register_functions(store: Store, keeper: KeeperClient, link: LinkProbes) -> None:
-    """Make the store, the keeper and the link's probes callable over RPC, under names that begin with `tvmpipe.`."""
+def register_functions(store: Store, manager: DeviceManagerClient, link: LinkProbes) -> None:
+    """Make store, device manager and probes of the link callable over RPC, under names that begin with `tvmpipe.`."""
     import tvm_ffi
 
     for name, function in {
-        "keeper": keeper.ask,
+        "device_manager": manager.ask,
         **store_functions(store),
         "dial_back": link.dial_back,
         "echo": link.echo,

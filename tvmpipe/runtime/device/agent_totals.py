@@ -27,7 +27,7 @@ class _Session:
     history: deque[tuple[float, dict[StageKey, int]]] = field(default_factory=deque)
 
 
-class Lifetime:
+class AgentTotals:
     """Totals that never fall, whatever becomes of the hosts that report them. Safe to use from several threads."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Who has a device, and the process that hosts its stages.
 
-The agent's main process owns one `Keeper`. TVM's RPC sessions, which are processes of their own that end with their
-client, reach it through a socket in a private folder; so stages outlive the connection that brought them.
+The agent's main process owns one `DeviceManager`. TVM's RPC sessions, which are processes of their own that end with
+their client, reach it through a socket in a private folder; so stages outlive the connection that brought them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import zmq
 from pydantic import ValidationError
 
 from tvmpipe.errors import InputError
-from tvmpipe.runtime.device.agent_totals import Lifetime
+from tvmpipe.runtime.device.agent_totals import AgentTotals
 from tvmpipe.runtime.device.host_handle import HostHandle
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.spec import Claim, HostSpec
@@ -41,7 +41,7 @@ class _Holding:
     until: float
 
 
-class Keeper:
+class DeviceManager:
     """Answers requests of RPC sessions; one request at a time, in the thread that calls `serve`.
 
     One host serves; with `beside_port` another may get a second opening ready meanwhile, which then takes its place.
@@ -60,7 +60,7 @@ class Keeper:
         self._waiting: dict[str, float] = {}  # token of a head that was refused -> when it should have asked again
         self._hosts: list[HostHandle] = []
         self._current: HostHandle | None = None
-        self._lifetime = Lifetime()
+        self._agent_totals = AgentTotals()
         self.server_up = False
         self.server_starts = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -119,8 +119,8 @@ class Keeper:
             "host_message": "" if host is None else host.message,
             "host_pid": None if host is None else host.pid,
             "status": status,
-            "samples_per_s": {} if status is None else self._lifetime.rates(status["session"]),
-            "totals": self._lifetime.totals(),
+            "samples_per_s": {} if status is None else self._agent_totals.rates(status["session"]),
+            "totals": self._agent_totals.totals(),
             "server_up": self.server_up,
             "server_starts": self.server_starts,
         }
@@ -203,10 +203,10 @@ class Keeper:
         if host is None or not host.open(spec):
             if host is not None:
                 self._end(host)
-            host = HostHandle(self._options.model_copy(update={"port": port}), self._lifetime)
+            host = HostHandle(self._options.model_copy(update={"port": port}), self._agent_totals)
             self._hosts.append(host)
             host.open(spec)  # one that has ended already says why as its state
-        self._lifetime.opened()
+        self._agent_totals.opened()
 
     def _state(self, claim: Claim, session: str) -> dict[str, Any]:
         if self._holding is None or self._holding.claim.token != claim.token:
@@ -286,15 +286,15 @@ class Keeper:
             self._current = None
 
 
-class KeeperClient:
-    """Requests to the keeper of this machine, from a process of its own. Raises OSError when none answers."""
+class DeviceManagerClient:
+    """Requests to the device manager of this machine, from a process of its own. Raises OSError when none answers."""
 
     def __init__(self, address: str, timeout_s: float = deadlines.MANAGER_S) -> None:
         self._address = address
         self._timeout_s = timeout_s
 
     def ask(self, request: str) -> str:
-        """A JSON object as it stands in `Keeper`, and its answer."""
+        """A JSON object as it stands in `DeviceManager`, and its answer."""
         with zmq.Context() as context, context.socket(zmq.REQ) as socket:
             socket.setsockopt(zmq.LINGER, 0)
             socket.connect(self._address)
@@ -304,9 +304,9 @@ class KeeperClient:
             return socket.recv().decode()
 
 
-def keeper_address(folder: Path) -> str:
-    """Where a keeper listens; only this user can reach the folder. Raises InputError when its path is too long."""
-    path = folder / "keeper"
+def device_manager_address(folder: Path) -> str:
+    """Where a device manager listens, in a folder of this user alone. Raises InputError when the path is too long."""
+    path = folder / "manager"
     size = len(os.fsencode(path))
     if size > zmq.IPC_PATH_MAX_LEN:
         raise InputError(

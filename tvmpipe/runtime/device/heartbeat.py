@@ -18,7 +18,7 @@ from tvmpipe.runtime.transport.sockets import LinkWatch
 
 logger = logging.getLogger(__name__)
 
-_SPANS_A_BEAT = 2000
+_SPANS_A_HEARTBEAT = 2000
 _CLOCK_SAMPLES = 16
 
 
@@ -42,7 +42,7 @@ class Clock:
         self._offset_s = min(self._exchanges)[1]
 
 
-class Beat:
+class Heartbeat:
     """The thread that tells the head how its host is. The lease ends when the head has not answered for that long.
 
     `report` is called about once a second with a status without spans, and with the last one.
@@ -69,7 +69,7 @@ class Beat:
         self._cut: frozenset[str] = frozenset()
         self._open = False
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="tvmpipe-beat", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="tvmpipe-heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin; the sockets belong to the thread from now on."""
@@ -128,7 +128,7 @@ class Beat:
         status = self.status(last=last)
         if last or time.monotonic() >= self._report_due:
             self._tell_agent(status)
-        status.spans = self._host.spans.take(1_000_000 if last else _SPANS_A_BEAT)
+        status.spans = self._host.spans.take(1_000_000 if last else _SPANS_A_HEARTBEAT)
         try:
             self._status.send(status.model_dump_json().encode(), zmq.NOBLOCK)
         except zmq.Again:

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from tvmpipe.process import describe_exit
-from tvmpipe.runtime.device.agent_totals import Lifetime
+from tvmpipe.runtime.device.agent_totals import AgentTotals
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.device.status import Status
@@ -33,10 +33,10 @@ class HostHandle:
     Used by the agent's main thread, with which the process ends.
     """
 
-    def __init__(self, options: HostOptions, lifetime: Lifetime) -> None:
+    def __init__(self, options: HostOptions, agent_totals: AgentTotals) -> None:
         self.port = options.port
         self.spec: HostSpec | None = None
-        self._lifetime = lifetime
+        self._agent_totals = agent_totals
         self._lock = threading.Lock()
         self._state: dict[str, str] = {"state": "starting", "session": "", "message": ""}
         self._took: dict[str, float] = {}
@@ -189,7 +189,7 @@ class HostHandle:
     def _hear(self, answer: dict[str, Any]) -> None:
         if "status" in answer:
             status = Status.model_validate(answer["status"])
-            self._lifetime.take(status)
+            self._agent_totals.take(status)
             if status.session == self.session:
                 self._status = (status, time.monotonic())
             return

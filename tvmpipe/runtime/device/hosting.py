@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tvmpipe.errors import DeviceError
-from tvmpipe.runtime.device.heartbeat import Beat, Clock
+from tvmpipe.runtime.device.heartbeat import Clock, Heartbeat
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.device.stage_host import Runner, StageFailure, StageHost
 from tvmpipe.runtime.device.status import Status
@@ -57,23 +57,23 @@ class HostedSession:
         clock = Clock()
         self.host = StageHost(spec, runner, inbox, outboxes, emulation=emulation, clock=clock)
         status = sockets.dealer(parse_address(spec.status_address, "head"))
-        self._beat = Beat(self.host, clock, status, monitors, emulated=emulation.active, report=report)
-        self._beat.start()
+        self._heartbeat = Heartbeat(self.host, clock, status, monitors, emulated=emulation.active, report=report)
+        self._heartbeat.start()
 
     @property
     def lease_ended(self) -> bool:
         """Whether it ended because the head was silent."""
-        return self._beat.lease_ended
+        return self._heartbeat.lease_ended
 
     @property
     def status(self) -> Status:
         """What has been done so far, for any thread that ends this process."""
-        return self._beat.status(last=True)
+        return self._heartbeat.status(last=True)
 
     def serve(self) -> StageFailure | None:
         """Host the stages until told to stop. Returns what ended it, if that was a stage."""
         try:
             self.host.serve()
         finally:
-            self._beat.stop()
+            self._heartbeat.stop()
         return self.host.failure

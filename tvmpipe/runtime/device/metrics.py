@@ -35,14 +35,14 @@ from tvmpipe.runtime.transport.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 Ask = Callable[[], dict[str, Any]]
-"""What a keeper answers to `info`; raises OSError when it does not answer."""
+"""What a device manager answers to `info`; raises OSError when it does not answer."""
 
 _MOST_CONNECTIONS = 16
 _LABELS = ("stage", "device")
 
 
 class AgentCollector(Collector):
-    """Turns what the keeper tells into metrics, at each scrape anew. Raises OSError when it does not answer."""
+    """Turns what the device manager tells into metrics, at each scrape anew. Raises OSError when it does not answer."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask

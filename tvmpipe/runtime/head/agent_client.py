@@ -12,7 +12,7 @@ from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
 from tvmpipe.manifest import FileEntry, Files, StageEntry
 from tvmpipe.runtime.device.spec import Claim, HostSpec
 from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
-from tvmpipe.runtime.head.agent_facts import checked_facts
+from tvmpipe.runtime.head.agent_facts import check_agent_facts
 from tvmpipe.runtime.head.options import Limits
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
@@ -38,7 +38,7 @@ class NoRoom(DeviceError):
     """A device cannot get a second opening ready beside what it serves."""
 
 
-class AgentControl:
+class AgentClient:
     """An agent behind a session. Raises DeviceError when it refuses, DeviceLostError when it is gone.
 
     It refers to no function of the agent's: TVM ends a session, of which a process may have 32, only when nothing does.
@@ -49,14 +49,14 @@ class AgentControl:
         self.facts = facts
 
     @classmethod
-    def of(cls, session: RpcSession) -> AgentControl | None:
+    def of(cls, session: RpcSession) -> AgentClient | None:
         """The agent that answers; None for a stock RPC server. Its `facts` are as `checked_facts` returns them."""
         with session.guard("asking what it is"):
-            if session.function("tvmpipe.keeper") is None:
+            if session.function("tvmpipe.device_manager") is None:
                 return None
             told = _ask(session, {"do": "info"})
         try:
-            return cls(session, checked_facts(told))
+            return cls(session, check_agent_facts(told))
         except ValueError as error:
             raise DeviceError(
                 f"device {session.device.name} says of itself what no agent of this version does ({error}): "
@@ -252,11 +252,11 @@ class AgentControl:
 
 
 def _ask(session: RpcSession, request: dict[str, Any]) -> dict[str, Any]:
-    keeper = session.function("tvmpipe.keeper")
-    if keeper is None:
+    manager = session.function("tvmpipe.device_manager")
+    if manager is None:
         raise DeviceError(f"the session with device {session.device.name} was closed")
-    answer: Any = json.loads(str(keeper(json.dumps(request))))
-    del keeper
+    answer: Any = json.loads(str(manager(json.dumps(request))))
+    del manager
     if not isinstance(answer, dict):
         raise DeviceError(
             f"device {session.device.name} answers with what is no JSON object: "

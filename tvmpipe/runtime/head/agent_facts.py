@@ -99,8 +99,8 @@ class _Facts(_Told):
         return self
 
 
-def checked_facts(told: Any) -> dict[str, Any]:
-    """The facts that `Keeper` tells, by name, and nothing else. Raises ValueError saying what is wrong with them."""
+def check_agent_facts(told: Any) -> dict[str, Any]:
+    """The facts that a `DeviceManager` tells, by name, and nothing else. Raises ValueError saying what is wrong."""
     try:
         facts = _Facts.model_validate(told)
     except ValidationError as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.device.spec import Claim
-from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.head.attempt import Attempt, for_each
 from tvmpipe.runtime.head.opened import OpenError
 from tvmpipe.runtime.head.options import Limits
@@ -36,7 +36,7 @@ class Reached:
     """A device that answers: an agent, or a stock server."""
 
     session: RpcSession
-    agent: AgentControl | None
+    agent: AgentClient | None
     renewed: float = field(default_factory=time.monotonic)
 
     def renew(self, claim: Claim, more_s: float = 0.0) -> None:
@@ -75,41 +75,41 @@ class Claims:
 
         for_each(known, reach, attempt)
         pending = [device for device in devices if device.name not in reached]
-        asleep: dict[str, float] = {}  # ours, without a session; when the agent last heard of us
+        parked: dict[str, float] = {}  # ours, without a session; when the agent last heard of us
         deadline = time.monotonic() + self._limits.wait_s
         told = False
-        while pending or asleep:
-            names = [device.name for device in pending] or list(asleep)
+        while pending or parked:
+            names = [device.name for device in pending] or list(parked)
             device = min((device for device in devices if device.name in names), key=_order)
             try:
-                one = self._reach_beside(device, devices, reached, asleep, attempt)
+                one = self._reach_beside(device, devices, reached, parked, attempt)
             except DeviceHeldError as error:
                 if time.monotonic() + error.again_s > deadline:
                     raise OpenError(device.name, error) from None
                 if not told:
                     logger.warning("%s; waiting", error)
                 told = True
-                asleep |= self._fall_asleep(reached)
+                parked |= self._park(reached)
                 # What comes later in the order is not kept while we wait, nor are other agents with the same key,
                 # which heads cannot put into an order.
-                later = [other for other in devices if other.name in asleep and other.key >= device.key]
+                later = [other for other in devices if other.name in parked and other.key >= device.key]
                 self.give_back(later)
                 for other in later:
-                    del asleep[other.name]
+                    del parked[other.name]
                 until = time.monotonic() + error.again_s
                 while (left := until - time.monotonic()) > 0:
                     attempt.pause(min(left, deadlines.CLAIM_POLL_S))
-                    self._renew(devices, reached, asleep, attempt)
-                pending = [one for one in devices if one.name not in reached and one.name not in asleep]
+                    self._renew(devices, reached, parked, attempt)
+                pending = [one for one in devices if one.name not in reached and one.name not in parked]
             except TvmpipeError as error:
                 raise OpenError(device.name, error) from error
             else:
                 reached[device.name] = one
-                asleep.pop(device.name, None)
-                pending = [one for one in devices if one.name not in reached and one.name not in asleep]
+                parked.pop(device.name, None)
+                pending = [one for one in devices if one.name not in reached and one.name not in parked]
 
     def back(self, device: DeviceEntry, attempt: Attempt) -> bool:
-        """Whether a lost device can be had again: it, or another with its key that is no other device of ours."""
+        """Whether a lost device can be had again: its agent, or one with its key that this head has for no other."""
         with self._lock:
             self._lost.setdefault(device.name, time.monotonic())
         try:
@@ -120,7 +120,7 @@ class Claims:
         try:
             with attempt.waits_on(session):
                 session.timeout_s = deadlines.BACK_S
-                agent = AgentControl.of(session)
+                agent = AgentClient.of(session)
                 if agent is not None:
                     agent.reserve(self.mine)
                     self._note(device, session)
@@ -165,7 +165,7 @@ class Claims:
         try:
             with attempt.waits_on(session):
                 session.timeout_s = self._limits.timeout_s
-                agent = AgentControl.of(session)
+                agent = AgentClient.of(session)
                 if agent is None:
                     return Reached(session, None)
                 agent.reserve(self.mine)
@@ -176,7 +176,7 @@ class Claims:
             raise
 
     def _session(self, tracker: Tracker, device: DeviceEntry, deadline: float) -> RpcSession:
-        """A session with the agent that was this device before, or with one that is no other device of ours."""
+        """A session with the agent that was this device before, or with one that this head has for no other."""
         with self._lock:
             others = {place for name, place in self._places.items() if name != device.name and name not in self._lost}
             before = self._places.get(device.name)
@@ -208,7 +208,7 @@ class Claims:
         device: DeviceEntry,
         devices: Sequence[DeviceEntry],
         reached: Mapping[str, Reached],
-        asleep: dict[str, float],
+        parked: dict[str, float],
         attempt: Attempt,
     ) -> Reached:
         """Reach a device, in a thread, while those that are ours hear that their head lives."""
@@ -226,7 +226,7 @@ class Claims:
         try:
             while thread.is_alive():
                 thread.join(deadlines.CLAIM_POLL_S)
-                self._renew(devices, reached, asleep, attempt)
+                self._renew(devices, reached, parked, attempt)
         except BaseException:
             attempt.interrupt()  # it was given up
             thread.join()
@@ -241,7 +241,7 @@ class Claims:
         self,
         devices: Sequence[DeviceEntry],
         reached: Mapping[str, Reached],
-        asleep: dict[str, float],
+        parked: dict[str, float],
         attempt: Attempt,
     ) -> None:
         """Tell all that are ours, where it is due. Those in `asleep` that are not ours any more are taken out of it."""
@@ -256,14 +256,14 @@ class Claims:
         def renew(device: DeviceEntry) -> None:
             try:
                 self._reach(device, attempt).session.close()
-                asleep[device.name] = time.monotonic()
+                parked[device.name] = time.monotonic()
             except DeviceHeldError:
-                del asleep[device.name]
+                del parked[device.name]
 
-        due = [name for name, heard in asleep.items() if time.monotonic() - heard > deadlines.RENEW_S]
+        due = [name for name, heard in parked.items() if time.monotonic() - heard > deadlines.RENEW_S]
         for_each([device for device in devices if device.name in due], renew, attempt)
 
-    def _fall_asleep(self, reached: dict[str, Reached]) -> dict[str, float]:
+    def _park(self, reached: dict[str, Reached]) -> dict[str, float]:
         """Close all sessions with agents; they stay ours."""
         agents = {name: one.renewed for name, one in reached.items() if one.agent is not None}
         for name in agents:
@@ -276,7 +276,7 @@ class Claims:
                 session = self._session(tracker, device, time.monotonic() + deadlines.RELEASE_S)
             try:
                 session.timeout_s = deadlines.RELEASE_S
-                agent = AgentControl.of(session)
+                agent = AgentClient.of(session)
                 if agent is not None:
                     agent.release(self.mine)
             finally:

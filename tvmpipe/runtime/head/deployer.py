@@ -15,7 +15,7 @@ from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry, Files, Manifest, PlanEntry, StageEntry
 from tvmpipe.process import user_name
 from tvmpipe.runtime.device.spec import Claim, HostSpec, Opening, host_spec
-from tvmpipe.runtime.head.agent_client import AgentControl, NoRoom
+from tvmpipe.runtime.head.agent_client import AgentClient, NoRoom
 from tvmpipe.runtime.head.attempt import Attempt, for_each
 from tvmpipe.runtime.head.claims import Claims, Reached
 from tvmpipe.runtime.head.link_checks import check_links, check_reachable
@@ -263,7 +263,7 @@ class Deployer:
 
         for_each([self._manifest.device(name) for name in reached], undo)
 
-    def _tell(self, opened: Opened, attempt: Attempt, say: Callable[[AgentControl], None]) -> None:
+    def _tell(self, opened: Opened, attempt: Attempt, say: Callable[[AgentClient], None]) -> None:
         """Tell the devices of a prepared plan something, those that answer."""
 
         def tell(device: DeviceEntry) -> None:

@@ -1,4 +1,4 @@
-"""The head's own thread: carries out what the executor's machine decides, and tells it what happened."""
+"""The head's own thread: carries out what the executor's state machine decides, and tells it what happened."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head import events
 from tvmpipe.runtime.head.events import Event, Failure
-from tvmpipe.runtime.head.input_sender import Feeds
+from tvmpipe.runtime.head.input_sender import InputSender
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError, PlanDeployer
 from tvmpipe.runtime.head.sample import Result
-from tvmpipe.runtime.head.state_machine import Machine, Settings
+from tvmpipe.runtime.head.state_machine import Settings, StateMachine
 from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.refusals import Refusals
@@ -45,7 +45,7 @@ _GONE = "broke or could not be made"
 @dataclass(frozen=True)
 class Callbacks:
     """Whom the head tells: a sample's results or failure, that the pipeline runs (or has failed) now, each tick, and
-    that the head itself has ended by a fault of ours: nothing will be answered any more."""
+    that the head itself has failed, so that nothing will be answered any more."""
 
     answer: Callable[[int, Result], None]
     fail: Callable[[int, Failure], None]
@@ -55,7 +55,7 @@ class Callbacks:
 
 
 class Head:
-    """Sockets, tensors and the machine, in one thread; `submit` and `close` may be called from any.
+    """Sockets, tensors and the state machine, in one thread; `submit` and `close` may be called from any.
 
     The opening of a plan and the search for lost devices happen in threads of their own.
     """
@@ -73,7 +73,7 @@ class Head:
         self.telemetry = Telemetry(manifest)
         self.cause: TvmpipeError | None = None
         self._manifest = manifest
-        self._machine = Machine(manifest, settings)
+        self._state_machine = StateMachine(manifest, settings)
         self._callbacks = callbacks
         self._log = log
         self._events: deque[tuple[Event, Any]] = deque()
@@ -91,11 +91,11 @@ class Head:
             for name, value in manifest.model_outputs.items()
             if name == spec.name
         }
-        # Another request with more than the results would be none of ours.
+        # A device sends no more than the results.
         self._limit_bytes = sum(spec.size_bytes for spec in manifest.model.outputs)
         self._sockets = Sockets(key)
         self._refusals = Refusals(logger, "the head")
-        self._feeds = Feeds(manifest, self._sockets)
+        self._input_sender = InputSender(manifest, self._sockets)
         where = head_hosts(key)
         frame_bytes = max((spec.size_bytes for spec in manifest.model.outputs), default=0)
         queue = queue_length(settings.max_batches, len(manifest.model.outputs))
@@ -161,16 +161,16 @@ class Head:
         poller.register(self._wake_read, zmq.POLLIN)
         last_tick = 0.0
         try:
-            self._carry_out(self._machine.start())
-            while self._machine.phase != "closed":
-                poller.poll(int(1e3 * (deadlines.LINGER_S if self._machine.lingers else deadlines.TICK_S)))
+            self._carry_out(self._state_machine.start())
+            while self._state_machine.phase != "closed":
+                poller.poll(int(1e3 * (deadlines.LINGER_S if self._state_machine.lingers else deadlines.TICK_S)))
                 # What has come in is heard before anybody is blamed for silence: this thread may have been stopped.
                 more = self._take_results()
                 self._take_statuses()
                 self._take_events()
                 now = time.monotonic()
                 # While more has come in than was heard, nobody is silent; but whoever sends without end stops no clock.
-                due_s = deadlines.LATEST_TICK_S if more else 0.0 if self._machine.lingers else deadlines.TICK_S
+                due_s = deadlines.LATEST_TICK_S if more else 0.0 if self._state_machine.lingers else deadlines.TICK_S
                 if now - last_tick > due_s:
                     self._watch_links()
                     self._handle(events.Tick(now))
@@ -184,10 +184,10 @@ class Head:
 
     def _handle(self, event: Event) -> None:
         self._note(event)
-        before = self._machine.phase
-        self._carry_out(self._machine.handle(event))
-        if self._machine.phase != before:
-            self._callbacks.phase(self._machine.phase, self._machine.failure)
+        before = self._state_machine.phase
+        self._carry_out(self._state_machine.handle(event))
+        if self._state_machine.phase != before:
+            self._callbacks.phase(self._state_machine.phase, self._state_machine.failure)
 
     def _note(self, event: Event) -> None:
         """Write an event to the log. One that cannot be written ends the log, not the pipeline."""
@@ -199,7 +199,7 @@ class Head:
                 self._log.flush()
         except OSError as error:
             logger.warning("the event log ends here: %s", error.strerror)
-            with contextlib.suppress(OSError):  # it would write what is left
+            with contextlib.suppress(OSError):  # closing writes what is buffered
                 self._log.close()
             self._log = None
 
@@ -220,12 +220,12 @@ class Head:
                 self._activate(one)
             else:
                 self._wanted = one.devices
-        if self._machine.phase in ("failed", "closed"):
+        if self._state_machine.phase in ("failed", "closed"):
             self._arrived.clear()
 
     def _open(self, one: events.Open) -> None:
         """Open a plan in a thread of its own; how it went comes back as an event."""
-        self._feeds.disconnect()
+        self._input_sender.disconnect()
         self._arrived.clear()
         plan = self._manifest.plans[one.plan]
 
@@ -236,7 +236,7 @@ class Head:
                 self.cause = error.cause
                 lost = events.DeviceLost(one.epoch, error.device, str(error), time.monotonic())
                 self._post(lost)
-            except Exception as error:  # a fault of ours; the caller must hear of it
+            except Exception as error:  # a fault in this program: the caller must hear of it
                 logger.exception("opening failed")
                 self._post(events.DeviceLost(one.epoch, plan.devices[0], f"opening failed: {error}", time.monotonic()))
             else:
@@ -258,7 +258,7 @@ class Head:
                 failed(error.device, error, room=False)
             except OpenError as error:
                 failed(error.device, error, room=True)
-            except Exception as error:  # a fault of ours; what runs goes on
+            except Exception as error:  # a fault in this program: what runs goes on
                 logger.exception("preparing failed")
                 failed(plan.devices[0], error, room=True)
             else:
@@ -271,7 +271,7 @@ class Head:
         prepared = self._prepared
         assert prepared is not None, "an Activate follows the Prepared of its epoch"
         self._prepared = None
-        self._feeds.disconnect()
+        self._input_sender.disconnect()
         self._connect(one.epoch, prepared)
         self._begin(lambda: self.deployer.activate(prepared))
 
@@ -292,7 +292,7 @@ class Head:
     def _connect(self, epoch: int, opened: Opened) -> None:
         self._opened = opened
         self._epoch_of = {opened.session: epoch}
-        self._feeds.connect(opened)
+        self._input_sender.connect(opened)
 
     def _feed(self, one: events.Feed) -> None:
         samples = [self._inputs[number] for number in one.samples]
@@ -300,7 +300,7 @@ class Head:
         self._arrived[one.batch] = [
             {v: inputs[n] for n, v in self._manifest.model_inputs.items() if v in given} for inputs, _ in samples
         ]
-        self._feeds.send(one.batch, [inputs for inputs, _ in samples], plain=any(asked for _, asked in samples))
+        self._input_sender.send(one.batch, [inputs for inputs, _ in samples], plain=any(asked for _, asked in samples))
 
     def _answer(self, one: events.Answer) -> None:
         values = self._arrived[one.batch][one.place]
@@ -323,11 +323,11 @@ class Head:
     def _take_result(self, frames: list[Any]) -> None:
         epoch = self._epoch_of.get(wire.session_of(frames).hex())
         if epoch is None:
-            return  # of an earlier opening, or nobody's
+            return  # of an earlier opening, or of no pipeline
         try:
             batch = wire.unpack(frames, self._limit_bytes)
             known = self._arrived.get(batch.number)
-            if known is None or epoch != self._machine.epoch:
+            if known is None or epoch != self._state_machine.epoch:
                 return
             if len(batch.samples) != len(known) or not all(wire.fits(one, self._specs) for one in batch.samples):
                 raise wire.WireError("results of another shape")
@@ -340,7 +340,7 @@ class Head:
             have.update(new)
         faults = tuple((place, self._device_of[f.stage], f.stage, f.message) for place, f in batch.faults.items())
         self._handle(events.Arrived(epoch, batch.number, tuple(batch.samples[0]), time.monotonic(), faults))
-        if not self._machine.knows(batch.number):
+        if not self._state_machine.knows(batch.number):
             self._arrived.pop(batch.number, None)  # where its last sample failed, no answer has done this
 
     def _take_statuses(self) -> None:
@@ -350,7 +350,7 @@ class Head:
             except zmq.Again:
                 return
             except ValueError:
-                continue  # not of two frames: nobody of ours
+                continue  # not two frames: not from a device
             try:
                 status = Status.model_validate_json(message)
                 self._take_status(identity, status)
@@ -360,7 +360,11 @@ class Head:
     def _take_status(self, identity: bytes, status: Status) -> None:
         now = time.monotonic()
         opening = self._opened.session if self._opened is not None else None
-        if status.session == opening or status.session in self.deployer.sessions or self._machine.phase == "opening":
+        if (
+            status.session == opening
+            or status.session in self.deployer.sessions
+            or self._state_machine.phase == "opening"
+        ):
             whole = status.session == opening
             answer = json.dumps({"sent_s": status.sent_s, "head_s": time.time(), "open": whole}).encode()
             self._statuses.send_multipart([identity, answer], zmq.NOBLOCK)
@@ -387,20 +391,20 @@ class Head:
         while self._events:
             event, extra = self._events.popleft()
             if isinstance(event, events.Opened):
-                if event.epoch != self._machine.epoch:
+                if event.epoch != self._state_machine.epoch:
                     continue
                 self._connect(event.epoch, extra)
             elif isinstance(event, events.Prepared):
-                if not self._machine.prepares(event.epoch):
+                if not self._state_machine.prepares(event.epoch):
                     self._begin(functools.partial(self.deployer.discard, extra))
                     continue
                 self._prepared = extra
             self._handle(event)
 
     def _watch_links(self) -> None:
-        for device in self._feeds.broken():
+        for device in self._input_sender.broken():
             text = f"the link from the head to {device} {_GONE}"
-            self._handle(events.DeviceLost(self._machine.epoch, device, text, time.monotonic()))
+            self._handle(events.DeviceLost(self._state_machine.epoch, device, text, time.monotonic()))
 
     def _probe(self) -> None:
         """Look for lost devices, again and again."""

@@ -16,7 +16,7 @@ from tvmpipe.runtime.transport.address import parse_address
 from tvmpipe.runtime.transport.sockets import LinkWatch, Sockets
 
 
-class Feeds:
+class InputSender:
     """Sockets to the devices that read the model's inputs, and to those with a stage that reads nothing."""
 
     def __init__(self, manifest: Manifest, sockets: Sockets) -> None:

@@ -111,7 +111,7 @@ class _Progress:
         return self._stages[-1].device
 
 
-class Machine:
+class StateMachine:
     """The executor's state. `handle` takes one event and returns what is to be done about it, in order."""
 
     def __init__(self, manifest: Manifest, settings: Settings) -> None:
@@ -137,7 +137,7 @@ class Machine:
         self._epochs = 0
         self._prepared: _Prepared | None = None
         self._ran = False
-        self._trouble: tuple[float, Failure] | None = None  # since when nothing comes out, and why
+        self._stalled: tuple[float, Failure] | None = None  # since when nothing comes out, and why
 
     @property
     def under_way(self) -> int:
@@ -185,7 +185,7 @@ class Machine:
         if event.busy is not None and event.epoch == self.epoch and event.busy[2] > self.settings.timeout_s:
             stage, batch, seconds = event.busy
             why = f"stage {stage} has been computing for {seconds:.1f} s, longer than the {self.settings.timeout_s:g} s"
-            return self._hangs(DeviceLost(event.epoch, event.device, f"{why} allowed", event.now_s, stage, batch))
+            return self._stage_hangs(DeviceLost(event.epoch, event.device, f"{why} allowed", event.now_s, stage, batch))
         return []
 
     def start(self) -> list[Instruction]:
@@ -225,7 +225,7 @@ class Machine:
         if event.epoch != self.epoch or batch is None:
             return []
         self._heard_s = event.now_s
-        self._trouble = None
+        self._stalled = None
         batch.there.update(event.values)
         batch.faults |= {place: (device, stage, message) for place, device, stage, message in event.faults}
         if not batch.there >= self._results:
@@ -255,7 +255,7 @@ class Machine:
             return []
         self.phase, self._ran = "running", True
         if not self._batches:
-            self._trouble = None  # else that it runs is shown by the first that comes out
+            self._stalled = None  # else that it runs is shown by the first that comes out
         self._begin(event.now_s)
         instructions: list[Instruction] = []
         for number, batch in self._batches.items():
@@ -315,22 +315,22 @@ class Machine:
         self.lost[event.device] = (event.now_s, failure)
         self._count_loss(event.device, event.now_s)
         self._back.pop(event.device, None)
-        self._trouble = self._trouble or (event.now_s, failure)
-        if self._out_of_patience(event.now_s):
-            return self._despair()
-        return [*self._give_up(failure), *self._choose(), Probe(tuple(sorted(self.lost)))]
+        self._stalled = self._stalled or (event.now_s, failure)
+        if self._recovery_overdue(event.now_s):
+            return self._give_up_recovery()
+        return [*self._fail_exhausted(failure), *self._choose(), Probe(tuple(sorted(self.lost)))]
 
-    def _out_of_patience(self, now_s: float) -> bool:
-        return self._trouble is not None and now_s - self._trouble[0] > self.settings.recover_s
+    def _recovery_overdue(self, now_s: float) -> bool:
+        return self._stalled is not None and now_s - self._stalled[0] > self.settings.recover_s
 
-    def _despair(self) -> list[Instruction]:
+    def _give_up_recovery(self) -> list[Instruction]:
         """Nothing has come out for too long since a device was lost, however often something was opened."""
-        assert self._trouble is not None
-        failure = self._trouble[1]
+        assert self._stalled is not None
+        failure = self._stalled[1]
         why = f"nothing could run again within {self.settings.recover_s:g} s"
         return self._fail(replace(failure, message=f"{failure.message}; {why}"))
 
-    def _hangs(self, event: DeviceLost) -> list[Instruction]:
+    def _stage_hangs(self, event: DeviceLost) -> list[Instruction]:
         """A device does not get done with a batch. Of another device it may be done; after that it is the batch."""
         number = -1 if event.batch is None else event.batch
         batch = self._batches.get(number)
@@ -344,7 +344,7 @@ class Machine:
         batch.suspect = True
         return [*failed, *self._device_lost(event)]
 
-    def _give_up(self, failure: Failure) -> list[Instruction]:
+    def _fail_exhausted(self, failure: Failure) -> list[Instruction]:
         """Fail the batches that were under way whenever a device was lost: one of them may be why."""
         tired = [number for number, batch in self._batches.items() if batch.tries >= MOST_TRIES]
         why = replace(failure, message=f"{failure.message}, as in {MOST_TRIES} openings in a row")
@@ -385,8 +385,8 @@ class Machine:
         return [*probe, *self._choose()] if self.phase == "waiting" else probe
 
     def _tick(self, event: Tick) -> list[Instruction]:
-        if self.phase in ("opening", "waiting") and self._out_of_patience(event.now_s):
-            return self._despair()
+        if self.phase in ("opening", "waiting") and self._recovery_overdue(event.now_s):
+            return self._give_up_recovery()
         if self.phase != "running":
             return []
         for device in self._devices[self.plan]:
@@ -397,7 +397,7 @@ class Machine:
                 )
         late = self._late(event.now_s)
         if late is not None:
-            return self._hangs(late)
+            return self._stage_hangs(late)
         better = self.plan and self._prepared is None and not set(self._devices[0]) & self.lost.keys()
         if better and all(event.now_s - since > self._probation_s(name) for name, since in self._back.items()):
             self._prepared = _Prepared(self._new_epoch(), 0)
@@ -423,7 +423,7 @@ class Machine:
         return float(min(deadlines.RETURN_S * 2 ** (self._losses[device][1] - 1), deadlines.LONGEST_RETURN_S))
 
     def _fail(self, failure: Failure) -> list[Instruction]:
-        self.phase, self.failure, self._trouble = "failed", failure, None
+        self.phase, self.failure, self._stalled = "failed", failure, None
         self.epoch = self._new_epoch()
         samples = [sample for batch in self._batches.values() for sample in batch.samples]
         samples += [sample for sample, _ in self._pending]
@@ -442,5 +442,5 @@ _CLOSED = Failure(None, None, None, "the pipeline was closed before the sample w
 
 def replay(manifest: Manifest, settings: Settings, events: Iterable[Event]) -> list[Sequence[Instruction]]:
     """The instructions that a log of events leads to, those of the start first."""
-    machine = Machine(manifest, settings)
+    machine = StateMachine(manifest, settings)
     return [machine.start(), *(machine.handle(event) for event in events)]

@@ -1,7 +1,7 @@
 """Keeps other users of the machine, and peers that say something else, from TVM's RPC server.
 
 TVM's server executes what it is sent, and the key that it asks for is given to anybody by the tracker. So before it
-sees a byte, whose the connection is decides; and behind a gateway also a secret, which the gateway alone knows.
+sees a byte, whose the connection is decides; and behind a TLS server also a secret, which the TLS server alone knows.
 
 TVM reads the handshake (magic, length, key) from whoever connects, without a deadline and without checking it: a
 key that is not text ends its listening thread, and one that does not come keeps everybody else out.
@@ -18,7 +18,7 @@ from typing import Any
 
 from tvm.rpc import base
 
-from tvmpipe.runtime.security.peer_owner import GoneError, StrangerError, check_peer
+from tvmpipe.runtime.security.peer_owner import GoneError, OtherUserError, check_peer
 from tvmpipe.runtime.security.refusals import Refusals
 from tvmpipe.runtime.security.tls_relay import tune
 from tvmpipe.runtime.transport import deadlines
@@ -26,7 +26,7 @@ from tvmpipe.runtime.transport import deadlines
 logger = logging.getLogger(__name__)
 
 SECRET_BYTES = 32
-"""Of what a gateway sends first, to the server behind it alone."""
+"""Of what a TLS server sends first, to the server behind it alone."""
 
 _BACKLOG = 128
 _LONGEST_KEY = 1024
@@ -51,7 +51,7 @@ def guard_handshakes(timeout_s: float = deadlines.HANDSHAKE_S, secret: bytes = b
             return _screen(connection, time.monotonic() + timeout_s, secret), address
         except GoneError as error:
             logger.debug("no handshake came: %s", error)
-        except StrangerError as error:
+        except OtherUserError as error:
             refusals.note(str(address[0]), str(error))
         except (OSError, UnicodeDecodeError) as error:
             logger.debug("no handshake came: %s", error)
@@ -81,7 +81,7 @@ def _screen(connection: socket.socket, deadline: float, secret: bytes) -> _Scree
     """Read a handshake. Raises OSError or UnicodeDecodeError for whatever else came."""
     tune(connection)
     if secret and not hmac.compare_digest(_read(connection, len(secret), deadline), secret):
-        raise ConnectionError("it did not come through the gateway")
+        raise ConnectionError("it did not come through the TLS server")
     header = _read(connection, _HEADER.size, deadline)
     magic, length = _HEADER.unpack(header)
     if magic != base.RPC_MAGIC or not 0 < length <= _LONGEST_KEY:

@@ -30,7 +30,7 @@ from zmq.utils import z85
 
 from tvmpipe.errors import InputError
 
-ALPN = "tvmpipe-rpc-1"  # what both ends of a tunnel must name in the TLS handshake
+ALPN = "tvmpipe-rpc-1"  # what both ends of a TLS connection must name in the TLS handshake
 
 _HEADER = "tvmpipe-cluster-key-1"
 _SECRET_BYTES = 32

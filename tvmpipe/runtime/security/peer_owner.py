@@ -29,11 +29,11 @@ _ESTABLISHED, _CLOSE_WAIT, _LISTEN = 0x01, 0x08, 0x0A
 _LOOKS = 3  # the tables are read while they change, so that an entry may be passed over
 
 
-class StrangerError(DeviceError):
+class OtherUserError(DeviceError):
     """The other end belongs to another user of this machine."""
 
 
-class GoneError(StrangerError):
+class GoneError(OtherUserError):
     """No process holds the other end any more, so that nobody can say whose it was."""
 
 
@@ -63,7 +63,7 @@ def require_owners() -> None:
 
 
 def check_listener(address: Address) -> None:
-    """Make sure that what listens at a loopback address is this user's. Raises StrangerError.
+    """Make sure that what listens at a loopback address is this user's. Raises OtherUserError.
 
     Says nothing where nothing listens: whoever connects finds out.
     """
@@ -72,11 +72,11 @@ def check_listener(address: Address) -> None:
     exact = [entry for entry in ports if entry.local[0] == address[0]]
     for entry in exact or [entry for entry in ports if entry.local[0] in ("0.0.0.0", "::")]:
         if entry.uid != os.geteuid():
-            raise StrangerError(_of_another(f"what listens at {format_address(*address)}", entry.uid))
+            raise OtherUserError(_of_another(f"what listens at {format_address(*address)}", entry.uid))
 
 
 def check_peer(connection: socket.socket) -> None:
-    """Make sure that the other end of a connection is this user's, where it is on loopback. Raises StrangerError."""
+    """Make sure that the other end of a connection is this user's, where it is on loopback. Raises OtherUserError."""
     gone = GoneError("the peer was gone before it could be told whose it was")
     try:
         here, there = _ends(connection)
@@ -92,13 +92,13 @@ def check_peer(connection: socket.socket) -> None:
 
 def check_connections(*, local_port: int | None = None, remote: Address | None = None) -> None:
     """Make sure that every connection of this process that came in at a port of loopback, or goes to an address, is to
-    a process of this user; those that do not are ended. Raises StrangerError for the first of them, GoneError where
+    a process of this user; those that do not are ended. Raises OtherUserError for the first of them, GoneError where
     there is none at all.
 
     For connections that a library holds, which does not say which is which.
     """
     require_owners()
-    refused: StrangerError | None = None
+    refused: OtherUserError | None = None
     found = False
     for connection in _own_connections():
         with contextlib.suppress(OSError):  # not connected, or closed in the meantime
@@ -107,7 +107,7 @@ def check_connections(*, local_port: int | None = None, remote: Address | None =
                 found = True
                 try:
                     _check(here, there)
-                except StrangerError as error:
+                except OtherUserError as error:
                     refused = refused or error
                     connection.shutdown(socket.SHUT_RDWR)
     if refused is not None:
@@ -125,7 +125,7 @@ def _check(here: Address, there: Address) -> None:
                 if entry.state != _ESTABLISHED or not entry.inode:
                     continue  # it has closed its end, or not accepted it yet
                 if entry.uid != os.geteuid():
-                    raise StrangerError(_of_another(f"the process at {format_address(*there)}", entry.uid))
+                    raise OtherUserError(_of_another(f"the process at {format_address(*there)}", entry.uid))
                 return
     raise GoneError(f"no process at {format_address(*there)} holds the other end of the connection")
 

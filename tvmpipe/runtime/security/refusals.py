@@ -11,7 +11,7 @@ _MOST_PEERS = 256
 class Refusals:
     """Logs refused peers, from any thread: the first time as a warning, later with a count at debug level.
 
-    `where` says what refused, such as "gateway on 0.0.0.0". At most 256 peers are warned of, so that a flood from
+    `where` says what refused, such as "TLS server on 0.0.0.0". At most 256 peers are warned of, so that a flood from
     many addresses fills neither the log nor the memory.
     """
 

@@ -1,4 +1,4 @@
-"""The head's end of tunnels: loopback ports that lead to the TVM RPC servers behind agents' gateways.
+"""The head's side of TLS: loopback ports that lead to the TVM RPC servers behind agents' TLS servers.
 
 The bytes are carried by a process of their own. TVM's client holds Python's global lock while it frees a remote
 object, which takes an answer from the device: threads of this process could not carry that answer.
@@ -25,11 +25,11 @@ _PROCESS = "tvmpipe.runtime.security.tls_client_process"
 
 
 class UnreachableError(DeviceError):
-    """Nothing answers at the address of a gateway."""
+    """Nothing answers at the address of a TLS server."""
 
 
-class NotAGatewayError(DeviceError):
-    """Something answers, but not as a tvmpipe gateway."""
+class NotATlsServerError(DeviceError):
+    """Something answers, but not as a tvmpipe TLS server."""
 
 
 class WrongKeyError(DeviceError):
@@ -37,18 +37,18 @@ class WrongKeyError(DeviceError):
 
 
 _ERRORS: dict[str, type[DeviceError]] = {
-    error.__name__: error for error in (UnreachableError, NotAGatewayError, WrongKeyError)
+    error.__name__: error for error in (UnreachableError, NotATlsServerError, WrongKeyError)
 }
 
 
-class Tunnel:
-    """Connect to `port` on 127.0.0.1 once, from this process; a context manager."""
+class TlsConnection:
+    """The way to one TLS server: connect to `port` on 127.0.0.1 once, from this process. A context manager."""
 
     def __init__(self, control: socket.socket, port: int) -> None:
         self._control = control
         self.port = port
 
-    def __enter__(self) -> Tunnel:
+    def __enter__(self) -> TlsConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,13 +60,13 @@ class Tunnel:
         return "127.0.0.1", self.port
 
     def close(self) -> None:
-        """End the tunnel and whatever goes through it."""
+        """End the TLS connection and whatever goes through it."""
         hang_up(self._control)  # closing alone would not do: a forked process may have a copy
         self._control.close()
 
 
-class Tunnels:
-    """Opens tunnels with one cluster key, from any thread; a context manager. Its process starts with the first."""
+class TlsClient:
+    """Opens TLS connections with one cluster key, from any thread; a context manager. The first starts its process."""
 
     def __init__(self, key: ClusterKey) -> None:
         self._key = key
@@ -74,17 +74,17 @@ class Tunnels:
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
 
-    def __enter__(self) -> Tunnels:
+    def __enter__(self) -> TlsClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def open(self, address: tuple[str, int], timeout_s: float) -> Tunnel:
-        """Connect to the gateway at (host, port) and prove that both ends hold the key.
+    def open(self, address: tuple[str, int], timeout_s: float) -> TlsConnection:
+        """Connect to the TLS server at (host, port) and prove that both ends hold the key.
 
-        The tunnel then waits `timeout_s` for its one connection, which must come from this process. Raises
-        UnreachableError, NotAGatewayError or WrongKeyError within about `timeout_s`.
+        The TLS connection then waits `timeout_s` for its one connection, which must come from this process. Raises
+        UnreachableError, NotATlsServerError or WrongKeyError within about `timeout_s`.
         """
         where = format_address(*address)
         control, other = socket.socketpair()
@@ -95,22 +95,24 @@ class Tunnels:
                 try:
                     socket.send_fds(requests, [b"+"], [other.fileno()])
                 except OSError:
-                    raise DeviceError(f"the process that carries tunnels ended, the one to {where} with it") from None
-            control.settimeout(timeout_s + (deadlines.TUNNEL_START_S if started else deadlines.TUNNEL_S))
+                    raise DeviceError(
+                        f"the process that carries TLS connections ended, and the one to {where} with it"
+                    ) from None
+            control.settimeout(timeout_s + (deadlines.TLS_CLIENT_START_S if started else deadlines.TLS_CLIENT_S))
             request = {"host": address[0], "port": address[1], "timeout_s": timeout_s}
             try:
                 control.sendall(json.dumps(request).encode() + b"\n")
                 with control.makefile("rb") as replies:
                     reply = json.loads(replies.readline())
             except (OSError, ValueError):
-                raise DeviceError(f"the process that carries tunnels did not open the one to {where}") from None
+                raise DeviceError(f"the process that carries TLS connections did not open the one to {where}") from None
             if "error" in reply:
                 raise _ERRORS.get(reply["error"], DeviceError)(reply["message"])
             cleanup.pop_all()
-            return Tunnel(control, reply["port"])
+            return TlsConnection(control, reply["port"])
 
     def close(self) -> None:
-        """End every tunnel, and the process."""
+        """End every TLS connection, and the process."""
         with self._lock:
             if self._process is not None and self._requests is not None:
                 self._requests.close()
@@ -143,6 +145,6 @@ class Tunnels:
 
 
 @functools.cache
-def shared_tunnels(key: ClusterKey) -> Tunnels:
-    """This process's tunnels with a key: one process carries them all, and ends with this one."""
-    return Tunnels(key)
+def shared_tls_client(key: ClusterKey) -> TlsClient:
+    """This process's TLS connections with a key: one process carries them all, and ends with this one."""
+    return TlsClient(key)

@@ -1,7 +1,8 @@
-"""The process that carries a head's tunnels: `python -m tvmpipe.runtime.security.tls_client_process DESCRIPTOR PARENT`.
+"""The process that carries a head's TLS connections.
 
-Over the socket DESCRIPTOR come the key's secret and then one connected socket for each tunnel. Over that come one
-line of JSON (host, port, timeout_s) and, back, another (port, or error and message); the tunnel lasts while it does.
+Run as `python -m tvmpipe.runtime.security.tls_client_process DESCRIPTOR PARENT`. Over the socket DESCRIPTOR come the
+key's secret and then one connected socket for each TLS connection. Over that come one line of JSON (host, port,
+timeout_s) and, back, another (port, or error and message); the TLS connection lasts as long as that socket.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import psutil
 
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.security.keys import ALPN, ClusterKey
-from tvmpipe.runtime.security.tls_client import NotAGatewayError, UnreachableError, WrongKeyError
+from tvmpipe.runtime.security.tls_client import NotATlsServerError, UnreachableError, WrongKeyError
 from tvmpipe.runtime.security.tls_relay import READY, hang_up, relay, tune
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
@@ -34,7 +35,7 @@ _LOOPBACK = "127.0.0.1"
 def main(descriptor: int, parent: int) -> None:
     """Serve until the head closes the socket or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the head, which ends this process when it is done
-    logging.basicConfig(format="tvmpipe tunnel: %(message)s")
+    logging.basicConfig(format="tvmpipe TLS client: %(message)s")
     with socket.socket(fileno=descriptor) as requests:
         requests.settimeout(deadlines.PARENT_S)
         context = ClusterKey(requests.recv(32, socket.MSG_WAITALL)).client_context()
@@ -48,11 +49,11 @@ def main(descriptor: int, parent: int) -> None:
             for each in descriptors:
                 control = socket.socket(fileno=each)
                 threading.Thread(target=_serve, args=(control, context, parent), daemon=True).start()
-    os._exit(0)  # tunnels may wait on peers that never answer
+    os._exit(0)  # TLS connections may wait on peers that never answer
 
 
 def connect(address: tuple[str, int], context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket:
-    """A connection to a gateway that has proved to hold the key, and whose RPC server is there."""
+    """A connection to a TLS server that has proved to hold the key, and whose RPC server is there."""
     where = format_address(*address)
     deadline = time.monotonic() + timeout_s
     with contextlib.ExitStack() as cleanup:
@@ -66,7 +67,7 @@ def connect(address: tuple[str, int], context: ssl.SSLContext, timeout_s: float)
             tls = cleanup.enter_context(context.wrap_socket(connection, do_handshake_on_connect=False))
             tls.do_handshake()
             if tls.selected_alpn_protocol() != ALPN:
-                raise NotAGatewayError(f"what answers at {where} is not a tvmpipe gateway of this version")
+                raise NotATlsServerError(f"what answers at {where} is not a tvmpipe TLS server of this version")
             tls.settimeout(max(0.001, deadline - time.monotonic()))
             answer = tls.recv(1)
         except ssl.SSLCertVerificationError:
@@ -74,8 +75,8 @@ def connect(address: tuple[str, int], context: ssl.SSLContext, timeout_s: float)
         except TimeoutError:
             raise UnreachableError(f"what listens at {where} did not answer within {timeout_s:g} s") from None
         except OSError:
-            raise NotAGatewayError(
-                f"what answers at {where} is not a tvmpipe gateway; was its agent given the cluster key?"
+            raise NotATlsServerError(
+                f"what answers at {where} is not a tvmpipe TLS server; was its agent given the cluster key?"
             ) from None
         if answer != READY:
             raise UnreachableError(f"the agent at {where} has no RPC server running, or too many connections")
@@ -84,7 +85,7 @@ def connect(address: tuple[str, int], context: ssl.SSLContext, timeout_s: float)
 
 
 def _serve(control: socket.socket, context: ssl.SSLContext, parent: int) -> None:
-    """One tunnel, from the request for it to its end."""
+    """One TLS connection, from the request for it to its end."""
     with control, contextlib.suppress(OSError):  # the head has lost interest, or it was the end of a connection
         with control.makefile("rb") as lines:
             request = json.loads(lines.readline() or b"null")
@@ -115,7 +116,7 @@ def _reply(control: socket.socket, reply: dict[str, object]) -> None:
 
 
 def _watch(control: socket.socket, *connections: socket.socket) -> None:
-    """Wait for the head to close the tunnel."""
+    """Wait for the head to close the TLS connection."""
     with contextlib.suppress(OSError):  # reset is as good as closed
         control.recv(1)
     for connection in connections:
@@ -129,13 +130,13 @@ def _accept(listener: socket.socket, parent: int, deadline: float) -> socket.soc
         listener.settimeout(remaining_s)
         try:
             connection, peer = listener.accept()
-        except OSError:  # nobody came, or the head closed the tunnel
+        except OSError:  # nobody came, or the head closed the TLS connection
             return None
         if any(each.laddr == peer and each.raddr == here for each in psutil.Process(parent).net_connections("tcp4")):
             connection.settimeout(None)
             return connection
         connection.close()
-        logger.warning("another process of this machine connected to the tunnel at port %d; refused", here[1])
+        logger.warning("another process of this machine connected to the TLS connection at port %d; refused", here[1])
     return None
 
 

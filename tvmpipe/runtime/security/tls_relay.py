@@ -14,7 +14,7 @@ import time
 
 from tvmpipe.runtime.transport import deadlines
 
-READY = b"\x01"  # what a gateway says first, once the RPC server behind it has answered
+READY = b"\x01"  # what a TLS server says first, once the RPC server behind it has answered
 
 _BUFFER_BYTES = 256 << 10
 

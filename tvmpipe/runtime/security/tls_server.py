@@ -1,11 +1,11 @@
-"""What an agent shows to other machines: a port behind which its TVM RPC server lies, for holders of the cluster key.
+"""The port of an agent that other machines reach: TLS for holders of the cluster key, and TVM's RPC server behind it.
 
-TVM RPC executes what it is sent, so its server listens on loopback alone. The gateway accepts connections from
+TVM RPC executes what it is sent, so its server listens on loopback alone. The TLS server accepts connections from
 elsewhere, has each prove within five seconds that it holds the key (mutual TLS 1.3), and only then connects it. The
-server takes nobody else: the gateway begins with a secret that it shares with the server alone.
+RPC server takes nobody else: the TLS server begins with a secret that the two of them share.
 
-It works in threads of the agent's own process. That process must not itself be a client of the server behind it: TVM's
-client holds Python's global lock while it frees a remote object.
+It works in threads of the agent's own process. That process must not itself be a client of the RPC server: TVM's client
+holds Python's global lock while it frees a remote object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.security.keys import ALPN, ClusterKey
-from tvmpipe.runtime.security.peer_owner import StrangerError, check_listener
+from tvmpipe.runtime.security.peer_owner import OtherUserError, check_listener
 from tvmpipe.runtime.security.refusals import Refusals
 from tvmpipe.runtime.security.tls_relay import READY, hang_up, relay, tune
 from tvmpipe.runtime.transport import deadlines
@@ -29,12 +29,12 @@ from tvmpipe.runtime.transport.address import listen, numeric
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024  # when it is full, a connection attempt waits a second before it is repeated
-_MOST_STRANGERS = 64
-_MOST_GUESTS = 64  # connections that have proved the key; TVM serves one at a time
+_MOST_UNPROVEN = 64
+_MOST_PEERS = 64  # connections that have proved the key; TVM serves one at a time
 _NOT_A_PEER = "it did not prove that it holds this cluster's key"
 
 
-class Gateway:
+class TlsServer:
     """Listens on the first free port of [port, port_end) of `host`, and forwards to `target`, a (host, port).
 
     The port is known, and taken, once this is made; `start` begins to accept. While `target` is None, connections
@@ -55,17 +55,17 @@ class Gateway:
     ) -> None:
         self._handshake_s = handshake_s
         self._context = key.server_context()
-        self._refusals = Refusals(logger, f"gateway on {host}")
+        self._refusals = Refusals(logger, f"TLS server on {host}")
         self._changed = threading.Condition()
         self._target = target
         self._secret = secret
         self._stopped = False
         # Those that have not proved the key yet, oldest first, and those that have.
-        self._strangers: dict[threading.Thread, socket.socket] = {}
-        self._guests: dict[threading.Thread, tuple[socket.socket, ...]] = {}
+        self._unproven: dict[threading.Thread, socket.socket] = {}
+        self._peers: dict[threading.Thread, tuple[socket.socket, ...]] = {}
         self._listener = _listen(host, port, port_end)
         self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, name=f"tvmpipe-gateway-{self.port}", daemon=True)
+        self._thread = threading.Thread(target=self._accept, name=f"tvmpipe-tls-server-{self.port}", daemon=True)
 
     def start(self) -> None:
         """Begin to accept connections."""
@@ -87,8 +87,8 @@ class Gateway:
             self._thread.join(deadlines.JOIN_S)
         self._listener.close()
         with self._changed:
-            threads = [*self._strangers, *self._guests]
-            for connection in (*self._strangers.values(), *(each for pair in self._guests.values() for each in pair)):
+            threads = [*self._unproven, *self._peers]
+            for connection in (*self._unproven.values(), *(each for pair in self._peers.values() for each in pair)):
                 hang_up(connection)
         for thread in threads:
             thread.join(deadlines.JOIN_S)
@@ -104,23 +104,23 @@ class Gateway:
             except OSError as error:
                 # The peer was gone again, or this process is short of descriptors; both pass.
                 if not self._stopped:
-                    logger.debug("gateway could not accept a connection: %s", error)
+                    logger.debug("TLS server could not accept a connection: %s", error)
                     time.sleep(deadlines.ACCEPT_AGAIN_S)
                 continue
             host = numeric(str(peer[0]))
             thread = threading.Thread(
-                target=self._receive, args=(connection, host), name="tvmpipe-gateway-peer", daemon=True
+                target=self._receive, args=(connection, host), name="tvmpipe-tls-server-peer", daemon=True
             )
             with self._changed:
                 # A flood of strangers pushes out its own oldest; a holder of the key needs only milliseconds.
-                while len(self._strangers) >= _MOST_STRANGERS and not self._stopped:
-                    hang_up(next(iter(self._strangers.values())))
-                    self._changed.wait(deadlines.STRANGER_S)
-                self._strangers[thread] = connection
+                while len(self._unproven) >= _MOST_UNPROVEN and not self._stopped:
+                    hang_up(next(iter(self._unproven.values())))
+                    self._changed.wait(deadlines.UNPROVEN_S)
+                self._unproven[thread] = connection
                 try:
                     thread.start()
                 except RuntimeError as error:  # the system has no more threads
-                    del self._strangers[thread]
+                    del self._unproven[thread]
                     connection.close()
                     self._refusals.note(host, "this machine is overloaded", error)
 
@@ -132,7 +132,7 @@ class Gateway:
             tune(connection)
             tls = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             with self._changed:
-                self._strangers[thread] = tls
+                self._unproven[thread] = tls
             tls.settimeout(self._handshake_s)  # for the handshake as a whole
             if self._stopped:
                 return
@@ -141,11 +141,11 @@ class Gateway:
                 self._refusals.note(host, "it is of another version of tvmpipe")
                 return
             with self._changed:
-                del self._strangers[thread]
-                if len(self._guests) >= _MOST_GUESTS:
-                    logger.warning("gateway has %d connections already; one more from %s refused", _MOST_GUESTS, host)
+                del self._unproven[thread]
+                if len(self._peers) >= _MOST_PEERS:
+                    logger.warning("TLS server has %d connections already; one more from %s refused", _MOST_PEERS, host)
                     return
-                self._guests[thread] = (tls,)
+                self._peers[thread] = (tls,)
                 self._changed.notify_all()
             self._forward(tls, thread)
         except OSError as error:
@@ -154,8 +154,8 @@ class Gateway:
         finally:
             (tls or connection).close()
             with self._changed:
-                self._strangers.pop(thread, None)
-                self._guests.pop(thread, None)
+                self._unproven.pop(thread, None)
+                self._peers.pop(thread, None)
                 self._changed.notify_all()
 
     def _forward(self, tls: ssl.SSLSocket, thread: threading.Thread) -> None:
@@ -170,11 +170,11 @@ class Gateway:
                 check_listener(target)  # whoever takes the port of a server that has ended must not be taken for it
                 tune(plain)
                 plain.sendall(secret)
-            except (OSError, StrangerError) as error:
-                logger.warning("gateway cannot reach the RPC server behind it: %s", error)
+            except (OSError, OtherUserError) as error:
+                logger.warning("TLS server cannot reach the RPC server behind it: %s", error)
                 return
             with self._changed:
-                self._guests[thread] = (tls, plain)
+                self._peers[thread] = (tls, plain)
             if self._stopped:
                 return
             tls.sendall(READY)

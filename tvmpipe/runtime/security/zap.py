@@ -19,7 +19,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.security.peer_owner import GoneError, StrangerError, check_connections
+from tvmpipe.runtime.security.peer_owner import GoneError, OtherUserError, check_connections
 from tvmpipe.runtime.security.refusals import Refusals
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, parse_address
@@ -52,7 +52,7 @@ def connecting_domain(host: str, port: int) -> bytes:
     return f"{_TO}{format_address(host, port)}".encode()
 
 
-class Doorkeeper:
+class ZapHandler:
     """A thread that answers ZeroMQ's authentication requests (ZAP, RFC 27) and reports failed handshakes.
 
     Whoever proves to hold the cluster's secret key is let in, nobody else. Most of those who do not hold it never
@@ -72,22 +72,20 @@ class Doorkeeper:
         self._numbers = 0
         self._wake = context.socket(zmq.PAIR)
         self._wake.linger = 0
-        self._wake.bind("inproc://tvmpipe-doorkeeper")
+        self._wake.bind("inproc://tvmpipe-zap")
         woken = context.socket(zmq.PAIR)
-        woken.connect("inproc://tvmpipe-doorkeeper")
+        woken.connect("inproc://tvmpipe-zap")
         requests = context.socket(zmq.REP)
         requests.linger = 0
         requests.bind("inproc://zeromq.zap.01")
-        self._thread = threading.Thread(
-            target=self._serve, args=(woken, requests), name="tvmpipe-doorkeeper", daemon=True
-        )
+        self._thread = threading.Thread(target=self._serve, args=(woken, requests), name="tvmpipe-zap", daemon=True)
         self._thread.start()
 
     def watch(self, socket: zmq.Socket[bytes]) -> None:
         """Report peers that fail to connect to `socket`, which is about to listen."""
         with self._lock:
             self._numbers += 1
-            address = f"inproc://tvmpipe-doorkeeper-{self._numbers}"
+            address = f"inproc://tvmpipe-zap-{self._numbers}"
         socket.monitor(address, _WATCHED)
         reader = self._context.socket(zmq.PAIR)
         reader.linger = 0
@@ -163,7 +161,7 @@ class Doorkeeper:
         return [b"200", b"OK"]
 
 
-def _check(domain: str, notice: Callable[[StrangerError], None]) -> None:
+def _check(domain: str, notice: Callable[[OtherUserError], None]) -> None:
     """Make sure that all connections of a socket without a key are this user's. Raises TvmpipeError when not.
 
     Those of others are noticed and ended. A listening socket is looked at again without them, so that they keep nobody
@@ -174,7 +172,7 @@ def _check(domain: str, notice: Callable[[StrangerError], None]) -> None:
             if domain.startswith(_TO):
                 return check_connections(remote=parse_address(domain.removeprefix(_TO), "peer"))
             return check_connections(local_port=int(domain.removeprefix(_FROM)))
-        except StrangerError as error:
+        except OtherUserError as error:
             if not isinstance(error, GoneError):
                 notice(error)
             if look == _LOOKS or domain.startswith(_TO):

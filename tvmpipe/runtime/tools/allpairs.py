@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from tvmpipe.errors import DeviceError, TvmpipeError
 from tvmpipe.manifest import HEAD
-from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.tools.cluster_status import device_with_key
 from tvmpipe.runtime.tools.linktest import time_head_link, time_pair
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.link_times import LinkTimes
@@ -44,7 +44,7 @@ def time_links(
 
     A device that another head has, or that runs no tvmpipe agent, is one failure: its links with this machine's.
     """
-    agents: dict[str, AgentControl] = {}
+    agents: dict[str, AgentClient] = {}
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(Tracker(tracker))
         watchdog = Watchdog()
@@ -52,10 +52,10 @@ def time_links(
         for key in keys:
             try:
                 session = open_session(
-                    connection, stand_in(key), watchdog, time.monotonic() + deadlines.PAIRS_S, cluster_key
+                    connection, device_with_key(key), watchdog, time.monotonic() + deadlines.PAIRS_S, cluster_key
                 )
                 stack.callback(session.close)
-                agents[key] = _usable(AgentControl.of(session))
+                agents[key] = _usable(AgentClient.of(session))
             except TvmpipeError as error:
                 yield TimedLink((HEAD, key), False, None, f"links of {key} were not measured: {error}")
         pairs = [*((HEAD, key) for key in agents), *itertools.combinations(agents, 2)]
@@ -74,7 +74,7 @@ def time_links(
                 yield TimedLink((first, second), emulated, times)
 
 
-def _usable(agent: AgentControl | None) -> AgentControl:
+def _usable(agent: AgentClient | None) -> AgentClient:
     if agent is None:
         raise DeviceError("it is a stock TVM RPC server, which has no stage link")
     if agent.facts["held_by"] is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tvmpipe.errors import DeviceUnavailableError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
-from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
@@ -30,7 +30,7 @@ class DeviceReport:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Survey:
+class ClusterStatus:
     """Looks at the devices behind a tracker, again and again if wanted; a context manager.
 
     A device that does not answer costs no more than `timeout_s` of a look, however often it is looked at.
@@ -46,19 +46,19 @@ class Survey:
         self._silent: dict[str, DeviceReport] = {}
         self._stopped = False
 
-    def __enter__(self) -> Survey:
+    def __enter__(self) -> ClusterStatus:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._watchdog.stop()
 
-    def look(self) -> list[DeviceReport]:
+    def poll(self) -> list[DeviceReport]:
         """Every registered device, by key and address. Raises TrackerError when the tracker does not answer."""
         with Tracker(self._tracker, self._timeout_s) as tracker:
             keys = [status for status in tracker.status() if status.total]
         reports: dict[str, DeviceReport] = {}
         threads = [
-            threading.Thread(target=self._ask, args=(status.key, reports), name="tvmpipe-survey", daemon=True)
+            threading.Thread(target=self._ask, args=(status.key, reports), name="tvmpipe-cluster-status", daemon=True)
             for status in keys
             for _ in range(self._unasked(status))
         ]
@@ -93,12 +93,12 @@ class Survey:
             address = format_address(grant.host, grant.port)
             self._note(DeviceReport(key, address, "silent", f"no answer within {self._timeout_s:g} s"), reports)
             try:
-                session = RpcSession(stand_in(key), grant, self._watchdog, self._timeout_s, self._key)
+                session = RpcSession(device_with_key(key), grant, self._watchdog, self._timeout_s, self._key)
             except TvmpipeError as error:
                 self._note(DeviceReport(key, address, "silent", str(error)), reports)
                 return
             try:
-                agent = AgentControl.of(session)
+                agent = AgentClient.of(session)
                 if agent is None:
                     self._note(DeviceReport(key, address, "stock"), reports)
                 else:
@@ -132,6 +132,6 @@ class Survey:
                 self._silent.pop(report.address, None)
 
 
-def stand_in(key: str) -> DeviceEntry:
+def device_with_key(key: str) -> DeviceEntry:
     """What stands for a device of which only the key is known."""
     return DeviceEntry(name=key, key=key, target="", triple="", cpu="", threads=1, memory_bytes=None)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from tvmpipe.errors import DeviceLostError, DeviceUnavailableError, InputError, TrackerError, TvmpipeError
-from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.security.keys import ClusterKey
-from tvmpipe.runtime.security.tls_client import NotAGatewayError, UnreachableError, WrongKeyError
-from tvmpipe.runtime.tools.cluster_status import stand_in
+from tvmpipe.runtime.security.tls_client import NotATlsServerError, UnreachableError, WrongKeyError
+from tvmpipe.runtime.tools.cluster_status import device_with_key
 from tvmpipe.runtime.tools.linktest import dial_back, measure_link, try_pair
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, is_loopback, parse_address, resolve
@@ -54,7 +54,7 @@ class _Stopped(Exception):
 
 
 @dataclass
-class _Course:
+class _Checks:
     """The steps of one device, or of the tracker."""
 
     device: str
@@ -75,14 +75,14 @@ class _Course:
 
 
 @dataclass(frozen=True)
-class _Visit:
+class _DeviceCheck:
     """One device being looked at."""
 
     tracker: Tracker
     key: str
     cluster_key: ClusterKey | None
     watchdog: Watchdog
-    course: _Course
+    checks: _Checks
 
 
 def diagnose(
@@ -93,13 +93,13 @@ def diagnose(
     Then, as a plan may have any of them send to any other, each pair of those that can be used: one step each, whose
     `device` names both.
     """
-    course = _Course("")
+    checks = _Checks("")
     say(f"tracker {tracker}")
     try:
-        keys = _tracker(tracker, key, course)
+        keys = _tracker(tracker, key, checks)
     except _Stopped:
         keys = {}
-    yield from _complete(course, TRACKER_STEPS)
+    yield from _complete(checks, TRACKER_STEPS)
     watchdog = Watchdog()
     try:
         usable: list[tuple[str, str]] = []
@@ -118,180 +118,180 @@ def diagnose(
         watchdog.stop()
 
 
-def _complete(course: _Course, names: tuple[str, ...]) -> Iterator[Step]:
+def _complete(checks: _Checks, names: tuple[str, ...]) -> Iterator[Step]:
     """Its steps, and those that were not tried."""
-    yield from course.steps
-    done = {step.name for step in course.steps}
+    yield from checks.steps
+    done = {step.name for step in checks.steps}
     for name in names:
         if name not in done:
-            yield Step(course.device, name, "skipped", "")
+            yield Step(checks.device, name, "skipped", "")
 
 
-def _tracker(address: str, key: str | None, course: _Course) -> dict[str, int]:
+def _tracker(address: str, key: str | None, checks: _Checks) -> dict[str, int]:
     """How many devices each wanted key has."""
     host, port = parse_address(address)
-    numeric = _resolve(course, "tracker address", host)
-    course.ok("tracker address", f"{host} is {numeric}" if host != numeric else numeric)
-    _dial(course, "tracker connection", host, port, f"`python -m tvm.exec.rpc_tracker --port {port}` starts one")
-    course.ok("tracker connection", f"something listens at {address}")
+    numeric = _resolve(checks, "tracker address", host)
+    checks.ok("tracker address", f"{host} is {numeric}" if host != numeric else numeric)
+    _dial(checks, "tracker connection", host, port, f"`python -m tvm.exec.rpc_tracker --port {port}` starts one")
+    checks.ok("tracker connection", f"something listens at {address}")
     try:
         with Tracker(address, timeout_s=deadlines.STEP_S) as tracker:
             keys = {status.key: status.total for status in tracker.status() if status.total}
     except TrackerError as error:
-        course.fail("tracker handshake", error, "give the address of the tracker; an agent has another port")
-    course.ok("tracker handshake", "it is a TVM RPC tracker")
+        checks.fail("tracker handshake", error, "give the address of the tracker; an agent has another port")
+    checks.ok("tracker handshake", "it is a TVM RPC tracker")
     names = ", ".join(keys) or "none"
     start = f"start `tvmpipe agent --tracker {address} --key {key or 'NAME'}` on the device"
     if not keys or (key is not None and key not in keys):
         wanted = "no device" if key is None else f"no device with key {key!r}"
-        course.fail("keys", f"{wanted} is registered; registered keys: {names}", start)
-    course.ok("keys", f"registered: {names}")
+        checks.fail("keys", f"{wanted} is registered; registered keys: {names}", start)
+    checks.ok("keys", f"registered: {names}")
     return keys if key is None else {key: keys[key]}
 
 
 def _device(
     address: str, key: str, label: str, cluster_key: ClusterKey | None, watchdog: Watchdog, seen: set[str]
 ) -> Iterator[Step]:
-    course = _Course(label)
+    checks = _Checks(label)
     try:
         with Tracker(address, timeout_s=deadlines.STEP_S) as tracker:
-            session = _reach(_Visit(tracker, key, cluster_key, watchdog, course), seen)
+            session = _reach(_DeviceCheck(tracker, key, cluster_key, watchdog, checks), seen)
         try:
-            _examine(session, cluster_key, course)
+            _examine(session, cluster_key, checks)
         finally:
             session.close()
     except _Stopped:
         pass
     except TvmpipeError as error:
-        last = course.steps[-1].name if course.steps else "registration"
+        last = checks.steps[-1].name if checks.steps else "registration"
         following = DEVICE_STEPS[min(DEVICE_STEPS.index(last) + 1, len(DEVICE_STEPS) - 1)]
-        course.steps.append(Step(label, following, "failed", str(error), "look at the agent's output on the device"))
-    yield from _complete(course, DEVICE_STEPS)
+        checks.steps.append(Step(label, following, "failed", str(error), "look at the agent's output on the device"))
+    yield from _complete(checks, DEVICE_STEPS)
 
 
-def _reach(visit: _Visit, seen: set[str]) -> RpcSession:
+def _reach(check: _DeviceCheck, seen: set[str]) -> RpcSession:
     """A session with a device that was not seen before, step by step where it fails."""
-    course = visit.course
+    checks = check.checks
     busy = "wait until it is free; if nobody uses it, its agent hangs: start it again"
     refused: tuple[DeviceAddress, TvmpipeError] | None = None
     for attempt in range(3):
         try:
-            grant = visit.tracker.request(visit.key, deadlines.FREE_S)
+            grant = check.tracker.request(check.key, deadlines.FREE_S)
         except DeviceUnavailableError:
             if refused is not None:
-                _explain(visit, *refused)
-            course.fail("registration", f"it is registered but was not free for {deadlines.FREE_S:g} s", busy)
+                _explain(check, *refused)
+            checks.fail("registration", f"it is registered but was not free for {deadlines.FREE_S:g} s", busy)
         where = format_address(grant.host, grant.port)
         try:
-            session = RpcSession(stand_in(visit.key), grant, visit.watchdog, deadlines.STEP_S, visit.cluster_key)
+            session = RpcSession(device_with_key(check.key), grant, check.watchdog, deadlines.STEP_S, check.cluster_key)
         except DeviceLostError as error:
             # What TVM says of a match key that is worth nothing any more: the device has registered anew since.
             if attempt == 0 and "cannot find server that matches" in str(error):
                 refused = grant, error
                 continue
-            _explain(visit, grant, error)
+            _explain(check, grant, error)
         except TvmpipeError as error:
-            _explain(visit, grant, error)
+            _explain(check, grant, error)
         if where in seen and attempt < 2:
             session.close()
             time.sleep(deadlines.DEVICE_AGAIN_S)
             continue
         seen.add(where)
-        course.ok("registration", "registered and free")
-        course.ok("address", where)
-        course.ok("connection", "it accepts connections")
-        if visit.cluster_key is not None:
-            course.ok("tls", "both ends hold the cluster key")
+        checks.ok("registration", "registered and free")
+        checks.ok("address", where)
+        checks.ok("connection", "it accepts connections")
+        if check.cluster_key is not None:
+            checks.ok("tls", "both ends hold the cluster key")
         else:
-            course.skip("tls", "no cluster key was given")
-        course.ok("rpc", "it speaks TVM RPC")
+            checks.skip("tls", "no cluster key was given")
+        checks.ok("rpc", "it speaks TVM RPC")
         return session
     raise AssertionError("not reached")
 
 
-def _explain(visit: _Visit, grant: DeviceAddress, error: TvmpipeError) -> NoReturn:
+def _explain(check: _DeviceCheck, grant: DeviceAddress, error: TvmpipeError) -> NoReturn:
     """Find the layer that failed."""
-    course = visit.course
-    course.ok("registration", "registered and free")
-    numeric = _resolve(course, "address", grant.host)
+    checks = check.checks
+    checks.ok("registration", "registered and free")
+    numeric = _resolve(checks, "address", grant.host)
     where = format_address(grant.host, grant.port)
-    course.ok("address", where)
+    checks.ok("address", where)
     remedy = f"start its agent again, and let TCP port {grant.port} through its firewall"
-    if is_loopback(numeric) and not is_loopback(parse_address(visit.tracker.address)[0]):
+    if is_loopback(numeric) and not is_loopback(parse_address(check.tracker.address)[0]):
         remedy = "it registered under loopback, which is this machine: start its agent with --host 0.0.0.0"
-    _dial(course, "connection", numeric, grant.port, remedy)
-    course.ok("connection", "it accepts connections")
-    if visit.cluster_key is not None:
+    _dial(checks, "connection", numeric, grant.port, remedy)
+    checks.ok("connection", "it accepts connections")
+    if check.cluster_key is not None:
         same = "give its agent and this command the same --cluster-key file"
-        if isinstance(error, WrongKeyError | NotAGatewayError):
-            course.fail("tls", error, same)
+        if isinstance(error, WrongKeyError | NotATlsServerError):
+            checks.fail("tls", error, same)
         if isinstance(error, UnreachableError):
-            course.fail("tls", error, "look at its agent's output; start it again if it hangs")
-        course.ok("tls", "both ends hold the cluster key")
-        course.fail("rpc", error, "start its agent again")
-    course.skip("tls", "no cluster key was given")
+            checks.fail("tls", error, "look at its agent's output; start it again if it hangs")
+        checks.ok("tls", "both ends hold the cluster key")
+        checks.fail("rpc", error, "start its agent again")
+    checks.skip("tls", "no cluster key was given")
     hint = "if its agent has a cluster key, give the same file with --cluster-key; else it hangs: start it again"
-    course.fail("rpc", error, hint)
+    checks.fail("rpc", error, hint)
 
 
-def _examine(session: RpcSession, cluster_key: ClusterKey | None, course: _Course) -> None:
+def _examine(session: RpcSession, cluster_key: ClusterKey | None, checks: _Checks) -> None:
     """What a device that answers is, and whether it reaches this machine."""
-    agent = AgentControl.of(session)
+    agent = AgentClient.of(session)
     if agent is None:
         start = "start `tvmpipe agent` there: tensors then go from device to device"
-        course.warn("agent", "it is a stock TVM RPC server: usable, but tensors pass through the head", start)
+        checks.warn("agent", "it is a stock TVM RPC server: usable, but tensors pass through the head", start)
         return
     facts = agent.facts
-    course.ok("agent", f"it is a tvmpipe agent, process {facts['pid']}")
-    _versions(facts, course)
+    checks.ok("agent", f"it is a tvmpipe agent, process {facts['pid']}")
+    _versions(facts, checks)
     about = f"{facts['machine']}, {facts['threads']} threads, {format_size(facts['memory_bytes'])} of memory offered"
     if facts["emulated"]:
         machine = facts["emulated"]["like"] or "it is"
         about += f"; emulated: {facts['emulated']['slowdown']:g} times slower than {machine}"
-    course.ok("machine", about)
+    checks.ok("machine", about)
     if facts["held_by"] is not None:
         held = f"in use by {facts['held_by']} for {format_duration(facts['held_s'])}"
-        course.warn("holder", held, "wait, or end that process; its lease ends soon after")
+        checks.warn("holder", held, "wait, or end that process; its lease ends soon after")
     else:
-        course.ok("holder", "nobody has it")
+        checks.ok("holder", "nobody has it")
     remedy = "let the device connect to this machine on any port above 1023: it sends results and its state"
     try:
         seconds = dial_back(agent)
     except TvmpipeError as error:
-        course.fail("dial back", error, remedy)
-    course.ok("dial back", f"it connects to this machine, in {format_duration(seconds)}")
+        checks.fail("dial back", error, remedy)
+    checks.ok("dial back", f"it connects to this machine, in {format_duration(seconds)}")
     if facts["held_by"] is not None:
-        course.skip("link", "not measured, so as not to disturb who uses it")
+        checks.skip("link", "not measured, so as not to disturb who uses it")
         return
-    _link(agent, cluster_key, course)
+    _link(agent, cluster_key, checks)
 
 
-def _versions(facts: dict[str, Any], course: _Course) -> None:
+def _versions(facts: dict[str, Any], checks: _Checks) -> None:
     found = difference(facts)
     if found is None:
-        course.ok("versions", ", ".join(f"{name} {facts[name]}" for name in NAMES) + ", as here")
+        checks.ok("versions", ", ".join(f"{name} {facts[name]}" for name in NAMES) + ", as here")
         return
     message, _, remedy = found.partition(": ")
     if work_together(facts):
-        course.warn("versions", message, remedy)
+        checks.warn("versions", message, remedy)
     else:
-        course.fail("versions", message, remedy)
+        checks.fail("versions", message, remedy)
 
 
-def _link(agent: AgentControl, cluster_key: ClusterKey | None, course: _Course) -> None:
+def _link(agent: AgentClient, cluster_key: ClusterKey | None, checks: _Checks) -> None:
     port = parse_address(agent.link_address, "link")[1]
     try:
         speed = measure_link(agent, cluster_key)
     except TvmpipeError as error:
         remedy = f"let TCP port {port} through the device's firewall, and any above 1023 through this machine's"
-        course.fail("link", error, remedy)
+        checks.fail("link", error, remedy)
     text = f"{speed.bytes_per_s / 1e6:.1f} MB/s both ways at once, {format_duration(speed.round_trip_s)} there and back"
     if agent.facts["emulated"]:
         text += " (this machine's way there is not emulated)"
     if speed.bytes_per_s < _SLOW_LINK_BPS:
-        course.warn("link", text, "say so in the cluster file's [[link]], and expect plans that send little")
+        checks.warn("link", text, "say so in the cluster file's [[link]], and expect plans that send little")
     else:
-        course.ok("link", text)
+        checks.ok("link", text)
 
 
 def _pairs(
@@ -302,16 +302,16 @@ def _pairs(
     say: Callable[[str], None],
 ) -> Iterator[Step]:
     """Have each pair of devices, of which label and key are given, send to each other."""
-    agents: dict[str, AgentControl] = {}
+    agents: dict[str, AgentClient] = {}
     with contextlib.ExitStack() as stack:
         for label, key in usable if len(usable) > 1 else ():
             try:
                 tracker = stack.enter_context(Tracker(address, timeout_s=deadlines.STEP_S))
                 session = open_session(
-                    tracker, stand_in(key), watchdog, time.monotonic() + deadlines.FREE_S, cluster_key
+                    tracker, device_with_key(key), watchdog, time.monotonic() + deadlines.FREE_S, cluster_key
                 )
                 stack.callback(session.close)
-                agent = AgentControl.of(session)
+                agent = AgentClient.of(session)
             except TvmpipeError as error:
                 remedy = "run this again: somebody else uses the device, or its agent has ended"
                 yield Step(label, PAIR_STEP, "failed", f"it cannot be reached any more: {error}", remedy)
@@ -329,7 +329,7 @@ def _pairs(
                 yield Step(name, PAIR_STEP, "ok", f"they send to each other, in {format_duration(seconds)}")
 
 
-def _pair_remedy(agents: dict[str, AgentControl]) -> str:
+def _pair_remedy(agents: dict[str, AgentClient]) -> str:
     links = {label: parse_address(agent.link_address, "link") for label, agent in agents.items()}
     inside = [label for label, (host, _) in links.items() if is_loopback(host)]
     if len(inside) == 1:
@@ -339,14 +339,14 @@ def _pair_remedy(agents: dict[str, AgentControl]) -> str:
     return f"let TCP port {ways} through the firewalls between them"
 
 
-def _resolve(course: _Course, name: str, host: str) -> str:
+def _resolve(checks: _Checks, name: str, host: str) -> str:
     try:
         return resolve(host)
     except InputError as error:
-        course.fail(name, str(error), "give a numeric address, or add the name")
+        checks.fail(name, str(error), "give a numeric address, or add the name")
 
 
-def _dial(course: _Course, name: str, host: str, port: int, remedy: str) -> None:
+def _dial(checks: _Checks, name: str, host: str, port: int, remedy: str) -> None:
     """Make a TCP connection and drop it."""
     try:
         socket.create_connection((host, port), timeout=deadlines.STEP_S).close()
@@ -354,6 +354,6 @@ def _dial(course: _Course, name: str, host: str, port: int, remedy: str) -> None
         message = (
             f"{format_address(host, port)} does not answer within {deadlines.STEP_S:g} s: switched off, or a firewall"
         )
-        course.fail(name, message, remedy)
+        checks.fail(name, message, remedy)
     except OSError as error:
-        course.fail(name, f"{format_address(host, port)}: {error.strerror or error}", remedy)
+        checks.fail(name, f"{format_address(host, port)}: {error.strerror or error}", remedy)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.errors import DeviceError
-from tvmpipe.runtime.head.agent_client import AgentControl
+from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import address_towards, family_of, format_address, parse_address
@@ -35,7 +35,7 @@ class LinkSpeed:
     bytes_per_s: float
 
 
-def dial_back(agent: AgentControl) -> float:
+def dial_back(agent: AgentClient) -> float:
     """Have the device connect to a new port of this machine. Returns the seconds it took. Raises DeviceError."""
     session = agent.session
     call = session.function("tvmpipe.dial_back")
@@ -66,7 +66,7 @@ def _answer(listener: socket.socket, nonce: bytes) -> None:
                     return
 
 
-def measure_link(agent: AgentControl, key: ClusterKey | None) -> LinkSpeed:
+def measure_link(agent: AgentClient, key: ClusterKey | None) -> LinkSpeed:
     """Time messages to the device's stage link and back over another, as tensors go. Raises DeviceError."""
     with _towards(agent, key) as end:
         trips = [end.exchange(_SMALL_BYTES, _SMALL_BYTES, 1, deadlines.DIAL_S) for _ in range(_SMALL_MESSAGES)]
@@ -74,13 +74,13 @@ def measure_link(agent: AgentControl, key: ClusterKey | None) -> LinkSpeed:
     return LinkSpeed(statistics.median(trips), _LARGE_BYTES * _LARGE_MESSAGES / took)
 
 
-def time_head_link(agent: AgentControl, key: ClusterKey | None) -> LinkTimes:
+def time_head_link(agent: AgentClient, key: ClusterKey | None) -> LinkTimes:
     """Time small messages and streams of tensors between this machine and a device. Raises DeviceError."""
     with _towards(agent, key) as end:
         return end.time_link()
 
 
-def try_pair(asking: AgentControl, answering: AgentControl) -> float:
+def try_pair(asking: AgentClient, answering: AgentClient) -> float:
     """Have one device send to another and that answer, as stages would. Returns seconds there and back.
 
     Raises DeviceError saying what keeps them from it.
@@ -88,14 +88,14 @@ def try_pair(asking: AgentControl, answering: AgentControl) -> float:
     return float(_ask_pair(asking, answering, "try_link")["seconds"])
 
 
-def time_pair(asking: AgentControl, answering: AgentControl) -> LinkTimes:
+def time_pair(asking: AgentClient, answering: AgentClient) -> LinkTimes:
     """Have one device time tensors to another and back, without this machine in between. Raises DeviceError."""
     found = _ask_pair(asking, answering, "time_link")
     sent, received = ([(int(size), list(map(float, arrived))) for size, arrived in found[way]] for way in _WAYS)
     return LinkTimes(list(map(float, found["trips_s"])), sent, received)
 
 
-def _ask_pair(asking: AgentControl, answering: AgentControl, name: str) -> dict[str, Any]:
+def _ask_pair(asking: AgentClient, answering: AgentClient, name: str) -> dict[str, Any]:
     """What a probe of one agent says of its link to another, which answers meanwhile. Raises DeviceError."""
     call = _function(asking, name)
     with (
@@ -108,7 +108,7 @@ def _ask_pair(asking: AgentControl, answering: AgentControl, name: str) -> dict[
     return found
 
 
-def _function(agent: AgentControl, name: str) -> Any:
+def _function(agent: AgentClient, name: str) -> Any:
     call = agent.session.function(f"tvmpipe.{name}")
     if call is None:
         raise DeviceError("the agent cannot measure its link; it is of another version")
@@ -116,7 +116,7 @@ def _function(agent: AgentControl, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _towards(agent: AgentControl, key: ClusterKey | None) -> Iterator[LinkEnd]:
+def _towards(agent: AgentClient, key: ClusterKey | None) -> Iterator[LinkEnd]:
     """This end of a link to a device that answers. Raises DeviceError saying which way does not work."""
     host = address_towards(agent.session.address.host, agent.session.address.port)
     # Nobody would hear of a missed heartbeat, and before its speed is known any link may miss some.
@@ -134,7 +134,7 @@ def _towards(agent: AgentControl, key: ClusterKey | None) -> Iterator[LinkEnd]:
 
 
 @contextlib.contextmanager
-def _answering(agent: AgentControl, address: str) -> Iterator[list[str]]:
+def _answering(agent: AgentClient, address: str) -> Iterator[list[str]]:
     """The agent answers meanwhile; what keeps it from that is put into the list."""
     call = _function(agent, "echo")
     failures: list[str] = []
@@ -157,7 +157,7 @@ def _answering(agent: AgentControl, address: str) -> Iterator[list[str]]:
             agent.session.close()  # the end did not reach it
 
 
-def _why(agent: AgentControl, monitor: Any, here: str) -> str:
+def _why(agent: AgentClient, monitor: Any, here: str) -> str:
     """Which way the link does not work."""
     kinds = []
     while monitor.poll(0):

@@ -35,7 +35,7 @@ SESSION_AGAIN_S = 0.05
 ACCEPT_AGAIN_S = 0.05
 """TLS server: before it accepts again, when the process is short of descriptors."""
 
-STRANGER_S = 0.1
+UNPROVEN_S = 0.1
 """TLS server: for the oldest connection that has proved nothing to end, when there are too many of them."""
 
 RECONNECT_S = 0.1
@@ -180,7 +180,7 @@ STEP_S = 5.0
 TRACKER_S = 5.0
 """For the tracker to answer."""
 
-TUNNEL_S = 5.0
+TLS_CLIENT_S = 5.0
 """Head: for the TLS client process to answer, beyond the deadline of the connection."""
 
 REGISTER_AGAIN_S = 8.0
@@ -218,7 +218,7 @@ SAME_AGENT_S = 10.0
 WAIT_S = 10.0
 """Default of `--wait`: for a device that another head has. Not less than `LEASE_S`, in which a dead head's ends."""
 
-TUNNEL_START_S = 30.0
+TLS_CLIENT_START_S = 30.0
 """Head: for the TLS client process to start Python, on a small board."""
 
 TRANSFER_S = 40.0

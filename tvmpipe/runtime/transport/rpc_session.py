@@ -16,12 +16,12 @@ from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.peer_owner import (
     GoneError,
-    StrangerError,
+    OtherUserError,
     check_connections,
     check_listener,
     owners_known,
 )
-from tvmpipe.runtime.security.tls_client import Tunnel, shared_tunnels
+from tvmpipe.runtime.security.tls_client import TlsConnection, shared_tls_client
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, is_loopback, resolve
 from tvmpipe.runtime.transport.tracker import DeviceAddress, Tracker
@@ -31,12 +31,12 @@ SLOWEST_UPLOAD_BPS = 1e6  # a device that takes files more slowly than this coun
 
 
 class RpcSession:
-    """A connection to a device, for use by one thread at a time. With a cluster key it goes through a TLS tunnel.
+    """A connection to a device, for use by one thread at a time. With a cluster key it goes through a TLS connection.
 
     Without one it goes to loopback only, and there to a server of the same user only. A call may take `timeout_s`,
     which may be changed.
 
-    Raises DeviceError when it may not go there, StrangerError when the server is another user's, and DeviceLostError,
+    Raises DeviceError when it may not go there, OtherUserError when the server is another user's, and DeviceLostError,
     from `guard` too, once the device stops answering; the session is then dead.
     """
 
@@ -53,7 +53,7 @@ class RpcSession:
         self.registered = (address.host, address.port)  # as the tracker has it
         self.address = _resolve(address, device.name)
         self._watchdog = watchdog
-        self._tunnel: Tunnel | None = None
+        self._tls_connection: TlsConnection | None = None
         self._functions: dict[str, Any] = {}
         self.remote: Any = None
         via = self.address
@@ -63,10 +63,10 @@ class RpcSession:
                 "with a cluster key; give the one that its agent has"
             )
         if key is not None:
-            self._tunnel = shared_tunnels(key).open((via.host, via.port), timeout_s)
-            via = DeviceAddress(*self._tunnel.address, via.match_key)
+            self._tls_connection = shared_tls_client(key).open((via.host, via.port), timeout_s)
+            via = DeviceAddress(*self._tls_connection.address, via.match_key)
         self._peer = (via.host, via.port)
-        # A tunnel ends in a process of ours; one that has ended may leave its port to somebody else.
+        # A TLS connection begins in this program's other process; when that ends, another may take its port.
         checked = key is None or owners_known()
         try:
             if checked:
@@ -80,9 +80,9 @@ class RpcSession:
             raise DeviceLostError(
                 f"device {device.name} failed while connecting: {error}", device=device.name
             ) from None
-        except StrangerError as error:
+        except OtherUserError as error:
             self.close()
-            raise StrangerError(f"device {device.name} is not spoken to: {error}") from None
+            raise OtherUserError(f"device {device.name} is not spoken to: {error}") from None
         except TvmpipeError:
             self.close()
             raise
@@ -110,8 +110,8 @@ class RpcSession:
         close_connections(self._peer)
         self._functions.clear()
         self.remote = None
-        if self._tunnel is not None:
-            self._tunnel.close()
+        if self._tls_connection is not None:
+            self._tls_connection.close()
 
     @contextlib.contextmanager
     def guard(

@@ -1,6 +1,6 @@
 """ZeroMQ sockets for the stage links, in the clear on loopback and under CURVE with a cluster key.
 
-Without a key both ends of a connection must be processes of the same user (see `owner`): the doorkeeper asks the
+Without a key both ends of a connection must be processes of the same user (see `peer_owner`): the ZAP handler asks the
 system before anything is sent or taken in. With one every connection is encrypted and both ends prove that they hold
 it (CurveZMQ, RFC 26): a client that does not know the cluster's public key cannot even begin a handshake, and one that
 merely knows it is turned away by the ZAP handler (RFC 27). Without a handler nobody is let in, either way.
@@ -23,7 +23,7 @@ from zmq.utils.monitor import parse_monitor_message
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.peer_owner import require_owners
-from tvmpipe.runtime.security.zap import ZAP_DOMAIN, Doorkeeper, connecting_domain, listening_domain
+from tvmpipe.runtime.security.zap import ZAP_DOMAIN, ZapHandler, connecting_domain, listening_domain
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, is_loopback, listen, listening_host, resolve
 from tvmpipe.runtime.transport.buffers import bound_unsent, send_buffer_bytes
@@ -82,7 +82,7 @@ class Sockets:
         self._heartbeat_s = heartbeat_s
         self._lock = threading.Lock()
         self._context = zmq.Context()
-        self._doorkeeper = Doorkeeper(self._context, key)
+        self._zap_handler = ZapHandler(self._context, key)
         self._monitors = 0
         # Sockets that are monitored, and the monitors that `push` gave away: whoever drops one must not close it.
         self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes] | None]] = []
@@ -100,8 +100,8 @@ class Sockets:
     ) -> tuple[zmq.Socket[bytes], int]:
         """A PULL socket; parameters and errors as for `router`.
 
-        With heartbeats `queue` must be more than any peer of ours may have sent that is not yet taken in, or 0: a full
-        queue stops heartbeats, which ends the connection. Then only those are held back that are no peers of ours.
+        With heartbeats `queue` must be 0, or more than any device of this pipeline may have sent that is not yet taken
+        in: a full queue stops heartbeats, which ends the connection. Then only others are held back.
         """
         return self._listen(zmq.PULL, host, port, queue, max_frame_bytes)
 
@@ -135,7 +135,7 @@ class Sockets:
             socket.curve_server = True
             socket.curve_secretkey = self._key.curve_secret
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
-        self._doorkeeper.watch(socket)
+        self._zap_handler.watch(socket)
         self._note_watched(socket, None)
         try:
             listeners = _listen_on(hosts, port)
@@ -210,7 +210,7 @@ class Sockets:
             self._watched.clear()
         for socket, _ in watched:
             _end_monitoring(socket)
-        self._doorkeeper.stop()
+        self._zap_handler.stop()
         self._context.destroy(linger=0)
 
     def _note_watched(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None) -> None:
@@ -317,7 +317,7 @@ class LinkWatch:
         self._due = time.monotonic() + deadlines.LINK_S
 
     def broken(self) -> bool:
-        """Whether a link to a peer of ours broke since this was last asked; does not wait.
+        """Whether the link to the peer broke since this was last asked; does not wait.
 
         A connection that ends before the other side has said who it is, at a port without a host say, is none.
         """

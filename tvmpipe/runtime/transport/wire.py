@@ -114,7 +114,7 @@ def unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
 
 
 def session_of(frames: Sequence[Any]) -> bytes:
-    """The session that a message claims to belong to; anything when it is none of ours."""
+    """The session that a message claims to belong to; of any bytes when no tvmpipe process sent it."""
     return bytes(memoryview(frames[0])[_SESSION])
 
 
