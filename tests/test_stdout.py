@@ -12,11 +12,12 @@ import pytest
 
 from tests.models import chain, save
 from tests.passes.placement import brute
-from tvmpipe.passes.placement.exact.makespan import Engine, Task
+from tvmpipe.passes.placement.exact.engine import Engine
 from tvmpipe.passes.placement.exact.period_program import solve_program
+from tvmpipe.passes.placement.exact.task import Task
 from tvmpipe.passes.placement.feasible import least_shortage
-from tvmpipe.passes.placement.latency.bounds import relaxation_s
 from tvmpipe.passes.placement.latency.instance import read
+from tvmpipe.passes.placement.latency.relaxation import relaxation_s
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.problem import Model, Problem, Tensor
 from tvmpipe.passes.placement.throughput.period_bounds import period_bound
@@ -99,7 +100,7 @@ def test_solvers_print_nothing(model: Model, capfd: pytest.CaptureFixture[str]) 
     least_shortage(problem)
     if model == "makespan":
         relaxation_s(read(problem), 5.0)
-        with Engine("milp") as engine:
+        with Engine() as engine:
             engine.solve([Task(read(problem), 100.0, 5.0)], Deadline(5.0))
     else:
         best = brute.least_period(problem)

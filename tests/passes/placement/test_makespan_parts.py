@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.scale import mixed_problem, random_graph
-from tests.passes.placement.makespan_oracle import faults, feasible, problems, shorter
-from tvmpipe.passes.placement.exact.makespan import Engine, Task
+from tests.passes.placement.oracle.makespan import faults, feasible, problems, shorter
+from tvmpipe.passes.placement.exact.engine import Engine
+from tvmpipe.passes.placement.exact.task import Task
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.latency.ancestors import with_ancestors
-from tvmpipe.passes.placement.latency.bounds import relaxation_s, windows
+from tvmpipe.passes.placement.latency.bounds import windows
 from tvmpipe.passes.placement.latency.instance import read
 from tvmpipe.passes.placement.latency.levels import coarse_start
 from tvmpipe.passes.placement.latency.list_scheduling import by_rank, earliest_task_first, heft, rank_order, upward_rank
 from tvmpipe.passes.placement.latency.local_search import anneal
+from tvmpipe.passes.placement.latency.relaxation import relaxation_s
 from tvmpipe.passes.placement.latency.rows import Rows, arrays
 from tvmpipe.passes.placement.latency.schedule import again, build, job_order, solution
 from tvmpipe.passes.placement.latency.search import least_makespan
@@ -216,7 +218,7 @@ def test_pieces_make_the_whole(seed: int, skip: bool) -> None:
     inst = read(problem)
     device_of = first_fit(problem)
     start = (list(device_of), by_rank(inst, device_of))
-    with Engine("milp") as engine:
+    with Engine() as engine:
         whole = least_makespan(problem, Limits(60.0), engine=engine)
         assert whole.proven
         found, bound = shortest_path(inst, pieces(inst), start, engine, Deadline(60.0), 0, lambda found, bound: None)
@@ -233,7 +235,7 @@ def test_pieces_know_when_together_they_do_not_fit() -> None:
     inst = read(problem)
     device_of = first_fit(problem)
     start = (list(device_of), by_rank(inst, device_of))
-    with Engine("milp") as engine:
+    with Engine() as engine:
         found, _ = shortest_path(inst, pieces(inst), start, engine, Deadline(20.0), 0, lambda found, bound: None)
     assert inst.fits(found[0])
 
@@ -243,8 +245,8 @@ def test_windows_change_only_what_is_free() -> None:
     inst = read(problem)
     device_of = [0] * problem.node_count
     start = (device_of, by_rank(inst, device_of))
-    tasks = window_tasks(inst, start, random.Random(0), 4, 5, 5.0)
-    with Engine("milp") as engine:
+    tasks = window_tasks(inst, start, random.Random(0), 4, 5, 60.0)
+    with Engine() as engine:
         answers = engine.solve(tasks, Deadline(60.0))
     assert any(answer.table is not None for answer in answers)
     for task, answer in zip(tasks, answers, strict=True):
@@ -259,7 +261,7 @@ def test_windows_change_only_what_is_free() -> None:
 def test_nothing_below_the_optimum() -> None:
     problem = blocks(2, 0, False)
     inst = read(problem)
-    with Engine("milp") as engine:
+    with Engine() as engine:
         best = least_makespan(problem, Limits(60.0), engine=engine)
         cutoff = best.figure_s * 0.99
         (answer,) = engine.solve([Task(inst, cutoff, 60.0)], Deadline(60.0))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from benchmarks.optima import WORKLOADS
 from benchmarks.workloads import moirai
-from tests.passes.placement.makespan_oracle import faults
+from tests.passes.placement.oracle.makespan import faults
 from tvmpipe.passes.placement.latency.search import least_makespan
 from tvmpipe.passes.placement.limits import Limits
 
@@ -25,8 +23,7 @@ def test_example_1_is_proven() -> None:
 
 def test_googlenet_is_below_the_published_figure() -> None:
     problem = moirai.read(WORKLOADS / "moirai" / "GoogLeNet.json").problem
-    seconds = 60.0 if importlib.util.find_spec("ortools") else 10.0
-    solution = least_makespan(problem, Limits(seconds))
+    solution = least_makespan(problem, Limits(60.0))
     assert faults(problem, solution) == []
     assert solution.figure_s <= 1.46
     assert not solution.proven or solution.figure_s == pytest.approx(1.27811)

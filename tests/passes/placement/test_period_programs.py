@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 
 import numpy as np
@@ -43,17 +42,6 @@ def test_program_finds_the_least_period(problem: Problem) -> None:
     assert loads(problem, placed).period_s == pytest.approx(best.figure_s, rel=1e-6)
     assert bound_s == pytest.approx(best.figure_s, rel=1e-4, abs=1e-4)
     assert placed in set(map(tuple, placements(problem).tolist()))
-
-
-def test_cbc_where_highs_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    problem = chain_problem(5, [2.0, 3.0], [0.5, 0.25])
-    best = least_period(problem)
-    assert best is not None
-    placed, bound_s = solve_program(problem, 0.0, 100.0, 10)
-    assert placed is not None
-    assert loads(problem, placed).period_s == pytest.approx(best.figure_s)
-    assert bound_s == pytest.approx(best.figure_s, rel=1e-4)
 
 
 @st.composite

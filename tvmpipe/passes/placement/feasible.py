@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pulp
 
+from tvmpipe.passes.placement.exact.highs import solver
 from tvmpipe.passes.placement.infeasible import BlockTooLarge, Infeasible, MemoryShortage
 from tvmpipe.passes.placement.problem import Problem
 
@@ -19,7 +21,7 @@ def first_fit(problem: Problem) -> tuple[int, ...]:
     Raises Infeasible that names what conflicts: a node that may run nowhere, a group that shares no device, a
     node larger than every memory it may go to, or the bytes that are missing in all and where.
     """
-    blocks = blocks_of(problem)
+    blocks = problem.blocks
     allowed = [_allowed(problem, block) for block in blocks]
     for block, devices in zip(blocks, allowed, strict=True):
         _check_alone(problem, block, devices)
@@ -37,11 +39,7 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
 
     Groups and forbidden devices hold; a linear program over groups says which go where.
     """
-    import pulp
-
-    from tvmpipe.passes.placement.exact.program import solver
-
-    blocks = blocks_of(problem)
+    blocks = problem.blocks
     block_of = {node: b for b, block in enumerate(blocks) for node in block}
     program = pulp.LpProblem("fit", pulp.LpMinimize)
     limited = [d for d in range(problem.device_count) if np.isfinite(problem.memory_bytes[d])]
@@ -76,17 +74,6 @@ def least_shortage(problem: Problem) -> tuple[tuple[int, ...], Any]:
         for node in block:
             device_of[node] = here
     return tuple(device_of), problem.shortage_bytes(device_of)
-
-
-def blocks_of(problem: Problem) -> list[tuple[int, ...]]:
-    """Nodes that must share a device, in the order of their first; nodes of no group alone."""
-    import networkx as nx
-
-    together = nx.Graph()
-    together.add_nodes_from(range(problem.node_count))
-    for group in problem.groups:
-        nx.add_path(together, group)
-    return sorted(tuple(sorted(block)) for block in nx.connected_components(together))
 
 
 def _allowed(problem: Problem, block: Sequence[int]) -> list[int]:

@@ -129,6 +129,15 @@ class Problem:
         return tuple(nx.lexicographical_topological_sort(self.graph))
 
     @cached_property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """Nodes that must share a device, in the order of their first; nodes of no group alone."""
+        together = nx.Graph()
+        together.add_nodes_from(range(self.node_count))
+        for group in self.groups:
+            nx.add_path(together, group)
+        return tuple(sorted(tuple(sorted(block)) for block in nx.connected_components(together)))
+
+    @cached_property
     def inputs(self) -> tuple[tuple[int, ...], ...]:
         """For each node the tensors that it reads."""
         found: list[list[int]] = [[] for _ in self.names]

@@ -15,8 +15,9 @@ from tvmpipe.passes.graph.stages import returns_of
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.infeasible import Infeasible
-from tvmpipe.passes.placement.latency.bounds import relaxation_s, windows
+from tvmpipe.passes.placement.latency.bounds import windows
 from tvmpipe.passes.placement.latency.instance import read
+from tvmpipe.passes.placement.latency.relaxation import relaxation_s
 from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.reduce.coalesce import tidied

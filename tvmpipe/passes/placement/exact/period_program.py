@@ -18,7 +18,7 @@ import networkx as nx
 import numpy as np
 import pulp
 
-from tvmpipe.passes.placement.exact.program import Better, run
+from tvmpipe.passes.placement.exact.highs import Better, run
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.reduce.device_classes import device_classes, uniform_links
 from tvmpipe.passes.placement.reduce.presolve import move_s

@@ -10,7 +10,6 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 
-from tvmpipe.passes.placement.feasible import blocks_of
 from tvmpipe.passes.placement.problem import Problem
 
 
@@ -113,7 +112,7 @@ def read(problem: Problem) -> Instance:
     # What the head makes and takes itself moves nowhere.
     results = [n for n, tensor in enumerate(problem.tensors) if tensor.to_head and tensor.producer is not None]
     inputs = [sorted(set(tensors)) for tensors in problem.inputs]
-    units = blocks_of(problem)
+    units = list(problem.blocks)
     unit_of = [0] * count
     for number, unit in enumerate(units):
         for node in unit:

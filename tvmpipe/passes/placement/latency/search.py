@@ -1,10 +1,10 @@
 """The least makespan: list schedules, annealing, exact pieces, windows, and the bound they leave.
 
 In this order: starts (best single device, HEFT, ETF with memory); path and load bounds; a first annealing; then, for
-a small problem, the exact engine on the whole; for one that narrows, exact pieces (`makespan_path`); for one of
+a small problem, the exact engine on the whole; for one that narrows, exact pieces (`shortest_path`); for one of
 middle size, the exact engine with the best schedule as a hint; and for as long as the limit lets it, rounds of
 annealing beside windows solved again exactly. It ends as soon as schedule and bound meet. Where annealing would see
-too little of a large problem, coarser graphs give starts (`makespan_levels`) and `makespan_sweep` takes its place.
+too little of a large problem, coarser graphs give starts (`levels`) and `sweep` takes its place.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from tvmpipe.passes.placement.exact.makespan import Engine, Exact, Task
+from tvmpipe.passes.placement.exact.engine import Engine
+from tvmpipe.passes.placement.exact.task import Exact, Task
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.latency.ancestors import with_ancestors
-from tvmpipe.passes.placement.latency.bounds import relaxation_s, windows
+from tvmpipe.passes.placement.latency.bounds import windows
 from tvmpipe.passes.placement.latency.instance import Instance, read
 from tvmpipe.passes.placement.latency.levels import coarse_start
 from tvmpipe.passes.placement.latency.list_scheduling import by_rank, earliest_task_first, heft
 from tvmpipe.passes.placement.latency.local_search import Found, anneal
+from tvmpipe.passes.placement.latency.relaxation import relaxation_s
 from tvmpipe.passes.placement.latency.rows import Arrays, arrays
 from tvmpipe.passes.placement.latency.schedule import again, solution
 from tvmpipe.passes.placement.latency.series import cuts, joined, pieces
@@ -35,8 +37,6 @@ from tvmpipe.passes.placement.limits import Deadline, Limits, Listener, Progress
 from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.throughput.period_bounds import period_bound
 
-_TINY = 10  # nodes; the MILP is done with these before a worker for CP-SAT has started
-_TINY_LIMIT_S = 1.0
 _SMALL = 24
 _MIDDLE = 250
 _MOST_EDGES = 100_000
@@ -46,7 +46,6 @@ _STEPS_PER_NODE = 200
 _ROUND_STEPS = 3_000_000
 _WINDOW = 16
 _WINDOW_LIMIT_S = 3.0
-_MILP_WINDOWS = 60
 _EXACT_WINDOWS = 1000  # nodes; beyond that a window's model takes longer to write down than to solve
 _STRICTLY = 1e-7
 _FEWEST_SWEPT = 400  # nodes; with 300 annealing alone was better, with 500 it found nothing
@@ -106,8 +105,7 @@ class _Search:
         best = self._found()
         if inst.node_count == 0:
             return solution(best[0], best[1], 0.0, self.origin)
-        if inst.node_count > _TINY:
-            self.engine.warm()
+        self.engine.warm()
         self._bounds()
         steps = min(_STEPS_PER_NODE * inst.node_count, _FIRST_STEPS // (inst.node_count + len(inst.producer)))
         if self.large:
@@ -115,7 +113,7 @@ class _Search:
         if not self.done and inst.node_count <= _MOST_ANNEALED:
             found = anneal(inst, self._found(), self._share(0.1), steps=steps, seed=self.limits.seed, goal_s=self.bound)
             self._take(found, "annealing")
-        stages = [self._tiny, self._series, self._whole, self._rounds]
+        stages = [self._series, self._whole, self._rounds]
         for stage in stages:
             if not self.done:
                 stage()
@@ -159,7 +157,7 @@ class _Search:
         known = min(self._found()[1].makespan, math.inf if found is None else found[1].makespan)
         # The engine was asked for something strictly shorter, so that its bound may be a hair below what is known.
         bound = min(known, answer.bound_s) if whole else 0.0
-        self._take(found, self.engine.name if whole else "windows", bound)
+        self._take(found, "cpsat" if whole else "windows", bound)
 
     def _start(self) -> None:
         """Schedules to start from. Raises Infeasible."""
@@ -192,7 +190,7 @@ class _Search:
         answer = self.engine.solve([Task(inst, longest, self.deadline.left_s)], self.deadline)[0]
         if answer.device_of is None or answer.table is None:
             raise Infeasible("no placement fits whose stages can be put in an order")
-        self._take((answer.device_of, answer.table), self.engine.name)
+        self._take((answer.device_of, answer.table), "cpsat")
 
     def _bounds(self) -> None:
         inst = self.inst
@@ -219,15 +217,6 @@ class _Search:
             if not self.done and self.inst.node_count <= _MOST_COARSENED:
                 found = coarse_start(self.inst, most, self._share(0.1), _LEVEL_ROUNDS, self.limits.seed)
                 self._take(found, "coarser graph")
-
-    def _tiny(self) -> None:
-        """A problem that the MILP may finish before another process has started."""
-        if self.inst.node_count > _TINY or self._engine is not None:
-            return
-        with Engine("milp") as engine:
-            self._engine = engine
-            self._exact(self._share(1.0), _TINY_LIMIT_S, 1)
-            self._engine = None
 
     def _exact(self, deadline: Deadline, limit_s: float, threads: int) -> None:
         best = self._found()
@@ -260,17 +249,14 @@ class _Search:
         if count <= _SMALL:
             self._exact(self.deadline, self.deadline.left_s, 1)
         elif count <= _MIDDLE and len(cuts(self.inst)) < count // 8:
-            if self.engine.name == "cpsat":
-                self._exact(self.deadline, self.deadline.left_s * 0.6, 8)
-            elif count <= _MILP_WINDOWS:
-                self._exact(self.deadline, self.deadline.left_s * 0.6, 1)
+            self._exact(self.deadline, self.deadline.left_s * 0.6, 8)
 
     def _rounds(self) -> None:
         """Annealing beside windows, from the best, until the end."""
         inst = self.inst
         rng = random.Random(self.limits.seed)
         steps = _ROUND_STEPS // (inst.node_count + len(inst.producer))
-        exact = inst.node_count <= (_EXACT_WINDOWS if self.engine.name == "cpsat" else _MILP_WINDOWS)
+        exact = inst.node_count <= _EXACT_WINDOWS
         sweeping = self.shared is not None
         while not self.done:
             best = self._found()

@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tvmpipe.passes.placement.exact.makespan import Engine, Task
+from tvmpipe.passes.placement.exact.engine import Engine
+from tvmpipe.passes.placement.exact.task import Task
 from tvmpipe.passes.placement.latency.bounds import windows
 from tvmpipe.passes.placement.latency.instance import Instance, read
 from tvmpipe.passes.placement.latency.list_scheduling import by_rank, heft

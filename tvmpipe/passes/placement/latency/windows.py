@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tvmpipe.passes.placement.exact.makespan import Task
+from tvmpipe.passes.placement.exact.task import Task
 from tvmpipe.passes.placement.latency.instance import Instance
 from tvmpipe.passes.placement.latency.local_search import Found, critical
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pulp
 
-from tvmpipe.passes.placement.exact.program import run
+from tvmpipe.passes.placement.exact.highs import run
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.problem import Matrix, Problem, Vector
 from tvmpipe.passes.placement.reduce.device_classes import device_classes

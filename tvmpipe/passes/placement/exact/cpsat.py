@@ -1,4 +1,6 @@
-"""The makespan problem in Google OR-tools' CP-SAT, where it is installed.
+"""The makespan problem in Google OR-tools' CP-SAT, as `worker` runs it.
+
+OR-tools is imported where it is used: it cannot be loaded beside highspy (see `engine`), and this module can.
 
 Scheduling with disjunctive resources is what CP-SAT is made for: it learns from conflicts between intervals, where a
 linear program sees big-M rows that say next to nothing. Optional intervals stand for a node on a device and for a
@@ -15,7 +17,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tvmpipe.passes.placement.exact.makespan import Exact, Task
+from tvmpipe.passes.placement.exact.task import Exact, Task
 from tvmpipe.passes.placement.latency.bounds import Windows, windows
 from tvmpipe.passes.placement.latency.instance import Instance
 from tvmpipe.passes.placement.latency.schedule import Timetable, in_order, replay
@@ -25,7 +27,7 @@ _LARGEST = 2.0**40
 
 
 def solve(task: Task) -> Exact:
-    """The answer to a task; see `Task`. Wants OR-tools."""
+    """The answer to a task; see `Task`."""
     from ortools.sat.python import cp_model
 
     inst, cutoff_s = task.narrowed, task.cutoff_s

@@ -1,6 +1,6 @@
 """The process in which CP-SAT runs: tasks come in on stdin, answers go out on stdout, both pickled.
 
-It is started by `makespan.Engine` alone, with that as its only peer, and ends with it: when stdin ends, whoever asked
+It is started by `engine.Engine` alone, with that as its only peer, and ends with it: when stdin ends, whoever asked
 is gone, however that ended.
 """
 
@@ -12,8 +12,8 @@ import sys
 import threading
 from queue import Queue
 
-from tvmpipe.passes.placement.exact.makespan import Task
-from tvmpipe.passes.placement.exact.makespan_cpsat import solve
+from tvmpipe.passes.placement.exact.cpsat import solve
+from tvmpipe.passes.placement.exact.task import Task
 
 
 def main() -> None:

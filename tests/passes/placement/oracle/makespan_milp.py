@@ -1,9 +1,10 @@
 """The makespan problem as a mixed-integer linear program in PuLP: Moirai's (Zhang et al., 2023), made tight.
 
-Solved by HiGHS, or by CBC where highspy is missing. Against the paper's program: a tensor's way is a flow between
-its producer's and its reader's placement, which the relaxation prices as a whole; each big-M is the widest gap that
-the cutoff and the paths leave that pair; pairs that a path orders have no variable; and transfers on one port are
-kept apart only once a solution lets them overlap, and the program is solved again.
+Solved by HiGHS. It has no variable in common with CP-SAT, which it checks where there is too much to enumerate.
+Against the paper's program: a tensor's way is a flow between its producer's and its reader's placement, which the
+relaxation prices as a whole; each big-M is the widest gap that the cutoff and the paths leave that pair; pairs that a
+path orders have no variable; and transfers on one port are kept apart only once a solution lets them overlap, and the
+program is solved again.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 import networkx as nx
 import pulp
 
-from tvmpipe.passes.placement.exact.makespan import Exact, Task
-from tvmpipe.passes.placement.exact.program import solver
+from tvmpipe.passes.placement.exact.highs import solver
+from tvmpipe.passes.placement.exact.task import Exact, Task
 from tvmpipe.passes.placement.latency.bounds import Windows, windows
 from tvmpipe.passes.placement.latency.instance import Instance
 from tvmpipe.passes.placement.latency.schedule import Timetable, in_order, replay
@@ -278,14 +279,11 @@ class _Program:
         strict = {f"{part}_feasibility_tolerance": _TOLERANCE for part in ("primal", "dual", "mip")}
         engine = solver(limit_s, 1e-7, workers, random_seed=seed, **strict)
         self.program.solve(engine)
-        highs = isinstance(engine, pulp.HiGHS)
         status, found = self.program.status, self.program.sol_status
         if status == pulp.LpStatusInfeasible:
             return "infeasible", 0.0
         proven = found == pulp.LpSolutionOptimal
-        dual = pulp.value(self.goal) if proven and not highs else 0.0
-        if highs:
-            dual = float(self.program.solverModel.getInfo().mip_dual_bound)
+        dual = float(self.program.solverModel.getInfo().mip_dual_bound)
         bound = max(0.0, dual - _MARGIN) if math.isfinite(dual) else 0.0
         if found not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
             return "none", bound
