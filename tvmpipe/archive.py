@@ -60,7 +60,8 @@ def _files(archive: tarfile.TarFile, path: Path) -> Iterator[tuple[str, tuple[in
 
 def _pieces(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
     file = archive.extractfile(member)
-    assert file is not None
+    if file is None:
+        raise tarfile.ReadError(f"{clean(member.name)[:_SHOWN]} is no file")
     left = member.size
     with file:
         while piece := file.read(min(_PIECE_BYTES, left)):

@@ -38,7 +38,7 @@ def agent_facts(cluster: LocalCluster, key: str) -> dict[str, Any]:
         try:
             agent = AgentClient.of(session)
             assert agent is not None
-            return agent.facts
+            return agent.facts.to_dict()
         finally:
             session.close()
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmpipe.errors import InputError
-from tvmpipe.manifest import Manifest
+from tvmpipe.manifest import CodeEntry, Manifest
 from tvmpipe.runtime.head.options import ConnectOptions
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.units import format_duration
@@ -19,11 +19,17 @@ def learning(manifest: Manifest, options: ConnectOptions) -> ConnectOptions:
 
     Raises InputError where nothing could be.
     """
-    if manifest.code is None:
-        raise InputError("this bundle has tuned schedules, which costs do not know: nothing can be learned from it")
+    _code(manifest)
     if (options.batch or 1) > 1:
         raise InputError("--learn times samples one by one; leave --batch away")
     return replace(options, batch=1, trace=True)
+
+
+def _code(manifest: Manifest) -> CodeEntry:
+    """What the stages compute. Raises InputError where that is not known."""
+    if manifest.code is None:
+        raise InputError("this bundle has tuned schedules, which costs do not know: nothing can be learned from it")
+    return manifest.code
 
 
 def learn_stages(pipe: Pipeline, store: Path | None) -> dict[str, Any]:
@@ -35,8 +41,8 @@ def learn_stages(pipe: Pipeline, store: Path | None) -> dict[str, Any]:
     from tvmpipe.targets.store.profile_store import ProfileStore, default_store
     from tvmpipe.targets.store.stage_times import FEWEST, StageTime, stage_time
 
-    manifest, code = pipe.manifest, pipe.manifest.code
-    assert code is not None
+    manifest = pipe.manifest
+    code = _code(manifest)
     kept = ProfileStore(store or default_store())
     when = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     seconds, agents = pipe.compute_seconds(), pipe.agents
@@ -45,12 +51,12 @@ def learn_stages(pipe: Pipeline, store: Path | None) -> dict[str, Any]:
     for stage in (stage for plan in manifest.plans for stage in plan.stages):
         if stage.device not in agents or stage.name not in code.calls:
             continue
-        emulated = agents[stage.device]["emulated"]
+        emulated = agents[stage.device].emulated
         row = stage_time(
             seconds.get(stage.name, []),
             code.calls[stage.name],
             sum(tensor.spec.size_bytes for tensor in stage.inputs),
-            slowdown=emulated["slowdown"] if emulated else 1.0,
+            slowdown=1.0 if emulated is None else emulated.slowdown,
             schedule=code.schedule,
             tvm=manifest.tools["apache-tvm"],
             when=when,

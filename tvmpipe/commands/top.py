@@ -54,7 +54,7 @@ def _load(cluster_key: Path | None) -> ClusterKey | None:
 
 def _facts(report: DeviceReport) -> dict[str, Any]:
     """One device as JSON; what is not known, because it is no agent or of another version, is null or empty."""
-    told = report.facts
+    told = {} if report.facts is None else report.facts.to_dict()
     status = told.get("status") or {}
     rates = told.get("samples_per_s", {})
     busy = status.get("busy")

@@ -321,7 +321,7 @@ def holders(cluster: LocalCluster) -> list[Any]:
     from tvmpipe.runtime.tools.cluster_status import ClusterStatus
 
     with ClusterStatus(cluster.tracker, timeout_s=PATIENCE_S) as cluster_status:
-        return sorted((report.facts["held_by"] for report in cluster_status.poll()), key=str)
+        return sorted((report.facts and report.facts.held_by for report in cluster_status.poll()), key=str)
 
 
 def test_a_survivor_is_not_taken_for_the_one_that_was_lost(tmp_path: Path) -> None:

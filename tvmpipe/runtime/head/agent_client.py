@@ -12,7 +12,7 @@ from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
 from tvmpipe.manifest import FileEntry, Files, StageEntry
 from tvmpipe.runtime.device.spec import Claim, HostSpec
 from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
-from tvmpipe.runtime.head.agent_facts import check_agent_facts
+from tvmpipe.runtime.head.agent_facts import AgentFacts, check_agent_facts
 from tvmpipe.runtime.head.options import Limits
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
@@ -44,7 +44,7 @@ class AgentClient:
     It refers to no function of the agent's: TVM ends a session, of which a process may have 32, only when nothing does.
     """
 
-    def __init__(self, session: RpcSession, facts: dict[str, Any]) -> None:
+    def __init__(self, session: RpcSession, facts: AgentFacts) -> None:
         self.session = session
         self.facts = facts
 
@@ -66,27 +66,26 @@ class AgentClient:
     @property
     def link_address(self) -> str:
         """Where its stage link listens, as HOST:PORT."""
-        given: str | None = self.facts["link_address"]
-        return given or format_address(self.session.address.host, self.facts["link_port"])
+        return self.facts.link_address or format_address(self.session.address.host, self.facts.link_port)
 
     @property
     def beside_address(self) -> str | None:
         """Where the link of an opening beside the one that it serves would listen; None where it has but one."""
-        port: int | None = self.facts["beside_port"]
+        port = self.facts.beside_port
         return None if port is None else format_address(self.session.address.host, port)
 
     def check(self, stages: Iterable[StageEntry]) -> None:
         """Refuse before anything is sent: wrong architecture, too little memory."""
         device = self.session.device
         wanted = device.triple.split("-", 1)[0]
-        if self.facts["machine"].lower() not in _MACHINES.get(wanted, (wanted,)):
+        if self.facts.machine.lower() not in _MACHINES.get(wanted, (wanted,)):
             raise DeviceError(
-                f"device {device.name} is a {self.facts['machine']} machine, its stages were compiled for {wanted}"
+                f"device {device.name} is a {self.facts.machine} machine, its stages were compiled for {wanted}"
             )
         need = sum(entry.memory_bytes for entry in stages)
-        if need > self.facts["memory_bytes"]:
+        if need > self.facts.memory_bytes:
             raise DeviceError(
-                f"device {device.name} offers {format_size(self.facts['memory_bytes'])} of memory, "
+                f"device {device.name} offers {format_size(self.facts.memory_bytes)} of memory, "
                 f"its stages need {format_size(need)}"
             )
 
@@ -95,8 +94,8 @@ class AgentClient:
 
         Raises DeviceHeldError saying who has it, DeviceError for other versions.
         """
-        if not work_together(self.facts):
-            raise DeviceError(f"device {self.session.device.name} cannot be used: {difference(self.facts)}")
+        if not work_together(self.facts.versions):
+            raise DeviceError(f"device {self.session.device.name} cannot be used: {difference(self.facts.versions)}")
         with self.session.guard("asking for it"):
             answer = _ask(self.session, {"do": "reserve", "claim": claim.model_dump(), "more_s": more_s})
         if "held_by" in answer:

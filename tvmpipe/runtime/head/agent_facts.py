@@ -40,26 +40,32 @@ class _Told(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class _Emulated(_Told):
+class EmulatedFacts(_Told):
+    """What it behaves as; `like` names the machine that it is so many times slower than, None: its own."""
+
     slowdown: Annotated[float, Field(gt=0, le=1e9)]
     bandwidth_bps: Annotated[float, Field(gt=0)] | None
     latency_s: _Seconds
     like: str | None
 
 
-class _StageTotal(_Told):
+class StageTotal(_Told):
+    """What a stage has done as a device of a bundle; `counts` as `StageCount.to_list`."""
+
     stage: str
     device: str
     counts: _Counts
 
 
-class _Totals(_Told):
+class TotalsFacts(_Told):
+    """What it has done since it started."""
+
     sessions: _Count
     refused: _Count
-    stages: list[_StageTotal]
+    stages: list[StageTotal]
 
 
-class _LastStatus(Status):
+class LastStatus(Status):
     """What its host told last, `age_s` ago."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -70,7 +76,16 @@ class _LastStatus(Status):
     age_s: _Seconds
 
 
-class _Facts(_Told):
+class AgentFacts(_Told):
+    """All that an agent says of itself.
+
+    Attributes: `tvmpipe` and `tvm` its versions; `machine` its architecture; `threads` and `memory_bytes` what it
+    offers; `link_address` where others reach its stage link, None where it is at `link_port` of its own address, and
+    `beside_port` of another opening; `held_by` and `held_s` who has it and since when; `host` the state of its stage
+    host; `status` what that said last; `server_up` whether its RPC server runs and `server_starts` how often it was
+    started.
+    """
+
     tvmpipe: str
     tvm: Annotated[str, Field(alias="apache-tvm")]
     machine: str
@@ -80,32 +95,45 @@ class _Facts(_Told):
     link_address: Annotated[str | None, BeforeValidator(_address)]
     link_port: _Port
     beside_port: _Port | None
-    emulated: _Emulated | None
+    emulated: EmulatedFacts | None
     held_by: str | None
     held_s: _Seconds | None
     host: str | None
     host_message: str
     host_pid: _Count | None
-    status: _LastStatus | None
+    status: LastStatus | None
     samples_per_s: dict[str, _Seconds]
-    totals: _Totals
+    totals: TotalsFacts
     server_up: bool
     server_starts: _Count
 
     @model_validator(mode="after")
-    def _check(self) -> _Facts:
+    def _check(self) -> AgentFacts:
         if (self.held_by is None) != (self.held_s is None):
             raise ValueError("held_by and held_s go together")
         return self
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """As `own_versions`."""
+        return {"tvmpipe": self.tvmpipe, "apache-tvm": self.tvm}
 
-def check_agent_facts(told: Any) -> dict[str, Any]:
-    """The facts that a `DeviceManager` tells, by name, and nothing else. Raises ValueError saying what is wrong."""
+    @property
+    def serves(self) -> bool:
+        """Whether it holds stages for an opening, or will soon."""
+        return self.host in ("waiting", "loading", "ready")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the agent told it, and nothing else."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def check_agent_facts(told: Any) -> AgentFacts:
+    """The facts that a `DeviceManager` tells. Raises ValueError saying what is wrong."""
     try:
-        facts = _Facts.model_validate(told)
+        return AgentFacts.model_validate(told)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = clean(".".join(str(part) for part in first["loc"]))[:_SHOWN]
         what = clean(first["msg"])[:_SHOWN]
         raise ValueError(f"{where}: {what}" if where else what) from None
-    return facts.model_dump(mode="json", by_alias=True)

@@ -124,9 +124,9 @@ class Claims:
                 if agent is not None:
                     agent.reserve(self.mine)
                     self._note(device, session)
-                    if agent.facts["host"] == "failed":
+                    if agent.facts.host == "failed":
                         # From here it looked as if a link broke; the agent knows more.
-                        logger.warning("device %s: %s", device.name, agent.facts["host_message"])
+                        logger.warning("device %s: %s", device.name, agent.facts.host_message)
         except DeviceError:
             return False
         finally:

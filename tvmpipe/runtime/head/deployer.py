@@ -9,13 +9,13 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry, Files, Manifest, PlanEntry, StageEntry
 from tvmpipe.process import user_name
 from tvmpipe.runtime.device.spec import Claim, HostSpec, Opening, host_spec
 from tvmpipe.runtime.head.agent_client import AgentClient, NoRoom
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.attempt import Attempt, for_each
 from tvmpipe.runtime.head.claims import Claims, Reached
 from tvmpipe.runtime.head.link_checks import check_links, check_reachable
@@ -48,7 +48,7 @@ class Deployer:
         self, manifest: Manifest, files: Files, tracker: str, key: ClusterKey | None, options: ConnectOptions
     ) -> None:
         self.sent_bytes = 0
-        self.agents: dict[str, dict[str, Any]] = {}
+        self.agents: dict[str, AgentFacts] = {}
         self._manifest = manifest
         self._files = files
         self._key = key
@@ -171,7 +171,7 @@ class Deployer:
             host = "127.0.0.1" if self._key is None else _here(reached.session)
             return format_address(host, port)
         self.agents[device.name] = reached.agent.facts
-        serves = reached.agent.facts["host"] in ("waiting", "loading", "ready")
+        serves = reached.agent.facts.serves
         if not beside or not serves:
             return reached.agent.link_address
         address = reached.agent.beside_address
@@ -214,11 +214,11 @@ class Deployer:
             reached.renew(self._claims.mine, more_s)
 
         def load() -> None:
-            own = agent.facts["link_address"] is None
+            own = agent.facts.link_address is None
             agent.open(
                 self._claims.mine,
                 spec,
-                parse_address(links[device.name], "link")[1] if own else agent.facts["link_port"],
+                parse_address(links[device.name], "link")[1] if own else agent.facts.link_port,
                 lambda: head.heard(session, device.name),
                 self._options.limits,
                 attempt.pause,
@@ -242,7 +242,8 @@ class Deployer:
                 load()
 
     def _wait_until_linked(self, reached: Reached, session: str, attempt: Attempt) -> None:
-        assert reached.agent is not None
+        if reached.agent is None:
+            return  # the stages of a stock server are hosted here
         with attempt.waits_on(reached.session):
             reached.agent.wait_until_linked(self._claims.mine, session, self._options.limits.connect_s, attempt.pause)
 

@@ -81,7 +81,7 @@ class Head:
         self._arrived: dict[int, list[wire.Values]] = {}
         self._epoch_of: dict[str, int] = {}
         self._opened: Opened | None = None
-        self._prepared: Opened | None = None
+        self._prepared: dict[int, Opened] = {}  # by epoch
         self._device_of = {stage.name: stage.device for plan in manifest.plans for stage in plan.stages}
         self._deploying: list[threading.Thread] = []
         self._wanted: tuple[str, ...] = ()
@@ -268,9 +268,7 @@ class Head:
 
     def _activate(self, one: events.Activate) -> None:
         """From now on what was prepared is fed; what ran before ends."""
-        prepared = self._prepared
-        assert prepared is not None, "an Activate follows the Prepared of its epoch"
-        self._prepared = None
+        prepared = self._prepared.pop(one.epoch)
         self._input_sender.disconnect()
         self._connect(one.epoch, prepared)
         self._begin(lambda: self.deployer.activate(prepared))
@@ -398,7 +396,7 @@ class Head:
                 if not self._state_machine.prepares(event.epoch):
                     self._begin(functools.partial(self.deployer.discard, extra))
                     continue
-                self._prepared = extra
+                self._prepared = {event.epoch: extra}
             self._handle(event)
 
     def _watch_links(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.manifest import PlanEntry
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 
 
 class OpenError(Exception):
@@ -60,7 +61,7 @@ class PlanDeployer(Protocol):
         ...
 
     @property
-    def agents(self) -> Mapping[str, Mapping[str, Any]]:
+    def agents(self) -> Mapping[str, AgentFacts]:
         """What each agent said of itself, by the device's name."""
         ...
 

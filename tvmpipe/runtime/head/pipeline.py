@@ -17,6 +17,7 @@ from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, StageError
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.device.totals import StageCount
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.callbacks import CallbackRunner, ResultFuture, check_process
 from tvmpipe.runtime.head.events import Failure
 from tvmpipe.runtime.head.head import Callbacks, Head
@@ -78,7 +79,7 @@ class Pipeline:
         return self._head.deployer.sent_bytes
 
     @property
-    def agents(self) -> Mapping[str, Mapping[str, Any]]:
+    def agents(self) -> Mapping[str, AgentFacts]:
         """What each device that runs a tvmpipe agent said of itself; stock RPC servers are not in it."""
         return self._head.deployer.agents
 
@@ -90,7 +91,7 @@ class Pipeline:
     @property
     def emulated(self) -> tuple[str, ...]:
         """Devices that behave as slower ones than they are."""
-        return tuple(sorted(name for name, facts in self.agents.items() if facts["emulated"]))
+        return tuple(sorted(name for name, facts in self.agents.items() if facts.emulated is not None))
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -270,8 +271,7 @@ class Pipeline:
         except BaseException:
             self.close()
             raise
-        if self._state == "failed":
-            cause, failure = self._head.cause, self._failure
+        failure = self._failure
+        if failure is not None:
             self.close()
-            assert failure is not None
-            raise cause or self._error(failure)
+            raise self._head.cause or self._error(failure)

@@ -193,8 +193,7 @@ class StateMachine:
         return self._open(0)
 
     def _submitted(self, event: Submitted) -> list[Instruction]:
-        if self.phase == "failed":
-            assert self.failure is not None
+        if self.failure is not None:
             return [Fail(event.sample, self.failure)]
         self._pending.append((event.sample, event.now_s))
         return self._feed(event.now_s)
@@ -316,17 +315,18 @@ class StateMachine:
         self._count_loss(event.device, event.now_s)
         self._back.pop(event.device, None)
         self._stalled = self._stalled or (event.now_s, failure)
-        if self._recovery_overdue(event.now_s):
-            return self._give_up_recovery()
+        if (overdue := self._overdue(event.now_s)) is not None:
+            return self._give_up_recovery(overdue)
         return [*self._fail_exhausted(failure), *self._choose(), Probe(tuple(sorted(self.lost)))]
 
-    def _recovery_overdue(self, now_s: float) -> bool:
-        return self._stalled is not None and now_s - self._stalled[0] > self.settings.recover_s
+    def _overdue(self, now_s: float) -> Failure | None:
+        """Why nothing comes out, when that has lasted longer than a recovery may."""
+        if self._stalled is None or now_s - self._stalled[0] <= self.settings.recover_s:
+            return None
+        return self._stalled[1]
 
-    def _give_up_recovery(self) -> list[Instruction]:
+    def _give_up_recovery(self, failure: Failure) -> list[Instruction]:
         """Nothing has come out for too long since a device was lost, however often something was opened."""
-        assert self._stalled is not None
-        failure = self._stalled[1]
         why = f"nothing could run again within {self.settings.recover_s:g} s"
         return self._fail(replace(failure, message=f"{failure.message}; {why}"))
 
@@ -385,8 +385,8 @@ class StateMachine:
         return [*probe, *self._choose()] if self.phase == "waiting" else probe
 
     def _tick(self, event: Tick) -> list[Instruction]:
-        if self.phase in ("opening", "waiting") and self._recovery_overdue(event.now_s):
-            return self._give_up_recovery()
+        if self.phase in ("opening", "waiting") and (overdue := self._overdue(event.now_s)) is not None:
+            return self._give_up_recovery(overdue)
         if self.phase != "running":
             return []
         for device in self._devices[self.plan]:

@@ -61,7 +61,7 @@ def time_links(
         pairs = [*((HEAD, key) for key in agents), *itertools.combinations(agents, 2)]
         for number, (first, second) in enumerate(pairs):
             notice(f"{first} - {second}", number, len(pairs))
-            emulated = any(agents[end].facts["emulated"] for end in (first, second) if end != HEAD)
+            emulated = any(agents[end].facts.emulated is not None for end in (first, second) if end != HEAD)
             try:
                 if first == HEAD:
                     times = time_head_link(agents[second], cluster_key)
@@ -77,6 +77,6 @@ def time_links(
 def _usable(agent: AgentClient | None) -> AgentClient:
     if agent is None:
         raise DeviceError("it is a stock TVM RPC server, which has no stage link")
-    if agent.facts["held_by"] is not None:
-        raise DeviceError(f"it is in use by {agent.facts['held_by']}")
+    if agent.facts.held_by is not None:
+        raise DeviceError(f"it is in use by {agent.facts.held_by}")
     return agent

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from tvmpipe.errors import DeviceUnavailableError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.head.agent_client import AgentClient
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
@@ -20,14 +20,17 @@ from tvmpipe.runtime.transport.watchdog import Watchdog
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """One device: `kind` is "agent" (with what it told in `facts`), "stock" for a TVM RPC server, "busy" when another
-    session has it just now, or "silent" with the reason in `message`."""
+    """One device.
+
+    Attributes: `kind` is "agent" (with what it said of itself in `facts`), "stock" for a TVM RPC server, "busy" when
+    another session has it just now, or "silent" with the reason in `message`.
+    """
 
     key: str
     address: str
     kind: str
     message: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: AgentFacts | None = None
 
 
 class ClusterStatus:

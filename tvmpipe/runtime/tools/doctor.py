@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from tvmpipe.errors import DeviceLostError, DeviceUnavailableError, InputError, TrackerError, TvmpipeError
 from tvmpipe.runtime.head.agent_client import AgentClient
@@ -242,15 +242,15 @@ def _examine(session: RpcSession, cluster_key: ClusterKey | None, checks: _Check
         checks.warn("agent", "it is a stock TVM RPC server: usable, but tensors pass through the head", start)
         return
     facts = agent.facts
-    checks.ok("agent", f"it is a tvmpipe agent, process {facts['pid']}")
-    _versions(facts, checks)
-    about = f"{facts['machine']}, {facts['threads']} threads, {format_size(facts['memory_bytes'])} of memory offered"
-    if facts["emulated"]:
-        machine = facts["emulated"]["like"] or "it is"
-        about += f"; emulated: {facts['emulated']['slowdown']:g} times slower than {machine}"
+    checks.ok("agent", f"it is a tvmpipe agent, process {facts.pid}")
+    _versions(facts.versions, checks)
+    about = f"{facts.machine}, {facts.threads} threads, {format_size(facts.memory_bytes)} of memory offered"
+    if facts.emulated is not None:
+        machine = facts.emulated.like or "it is"
+        about += f"; emulated: {facts.emulated.slowdown:g} times slower than {machine}"
     checks.ok("machine", about)
-    if facts["held_by"] is not None:
-        held = f"in use by {facts['held_by']} for {format_duration(facts['held_s'])}"
+    if facts.held_by is not None:
+        held = f"in use by {facts.held_by} for {format_duration(facts.held_s or 0.0)}"
         checks.warn("holder", held, "wait, or end that process; its lease ends soon after")
     else:
         checks.ok("holder", "nobody has it")
@@ -260,19 +260,19 @@ def _examine(session: RpcSession, cluster_key: ClusterKey | None, checks: _Check
     except TvmpipeError as error:
         checks.fail("dial back", error, remedy)
     checks.ok("dial back", f"it connects to this machine, in {format_duration(seconds)}")
-    if facts["held_by"] is not None:
+    if facts.held_by is not None:
         checks.skip("link", "not measured, so as not to disturb who uses it")
         return
     _link(agent, cluster_key, checks)
 
 
-def _versions(facts: dict[str, Any], checks: _Checks) -> None:
-    found = difference(facts)
+def _versions(versions: dict[str, str], checks: _Checks) -> None:
+    found = difference(versions)
     if found is None:
-        checks.ok("versions", ", ".join(f"{name} {facts[name]}" for name in NAMES) + ", as here")
+        checks.ok("versions", ", ".join(f"{name} {versions[name]}" for name in NAMES) + ", as here")
         return
     message, _, remedy = found.partition(": ")
-    if work_together(facts):
+    if work_together(versions):
         checks.warn("versions", message, remedy)
     else:
         checks.fail("versions", message, remedy)
@@ -286,7 +286,7 @@ def _link(agent: AgentClient, cluster_key: ClusterKey | None, checks: _Checks) -
         remedy = f"let TCP port {port} through the device's firewall, and any above 1023 through this machine's"
         checks.fail("link", error, remedy)
     text = f"{speed.bytes_per_s / 1e6:.1f} MB/s both ways at once, {format_duration(speed.round_trip_s)} there and back"
-    if agent.facts["emulated"]:
+    if agent.facts.emulated is not None:
         text += " (this machine's way there is not emulated)"
     if speed.bytes_per_s < _SLOW_LINK_BPS:
         checks.warn("link", text, "say so in the cluster file's [[link]], and expect plans that send little")
@@ -316,7 +316,7 @@ def _pairs(
                 remedy = "run this again: somebody else uses the device, or its agent has ended"
                 yield Step(label, PAIR_STEP, "failed", f"it cannot be reached any more: {error}", remedy)
             else:
-                if agent is not None and agent.facts["held_by"] is None:
+                if agent is not None and agent.facts.held_by is None:
                     agents[label] = agent
         for (first, asking), (second, answering) in itertools.combinations(agents.items(), 2):
             name = f"{first} - {second}"
