@@ -1,4 +1,4 @@
-"""A stage host with its sockets and its beat."""
+"""A stage host with its sockets and its heartbeat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OVERHEAD_BYTES = 65536  # what a message has besides tensors: header and table
 
 
 class HostedSession:
-    """Stages being hosted at `address`; the beat begins at once. `sockets` must be this thread's own.
+    """Stages being hosted at `address`; its heartbeat begins at once. `sockets` must be this thread's own.
 
     `report` is called in another thread about once a second, and at the end, with what has been done so far.
 

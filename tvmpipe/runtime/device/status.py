@@ -10,7 +10,7 @@ from tvmpipe.runtime.device.totals import Span
 
 
 class Status(BaseModel):
-    """What a host tells the head at each beat.
+    """What a host tells the head with each heartbeat.
 
     Attributes: `sent_s` its wall clock; `counts` as `StageCount.to_list` by stage; `busy` stage, batch and seconds
     it has taken so far; `cut` peers whose connection broke; `failure` stage, batch and message; `last` whether the

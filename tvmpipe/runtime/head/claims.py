@@ -50,7 +50,7 @@ class Claims:
     """The devices of one head. `claim` is for one thread at a time, `back` and `give_back` for any."""
 
     def __init__(self, tracker: str, key: ClusterKey | None, limits: Limits, claim: Claim) -> None:
-        self.mine = claim
+        self.own_claim = claim
         self._tracker = tracker
         self._key = key
         self._limits = limits
@@ -58,24 +58,24 @@ class Claims:
         self._lock = threading.Lock()
         self._places: dict[str, tuple[str, int]] = {}  # device -> under what its agent registered
         self._lost: dict[str, float] = {}  # since when they are looked for
-        self.held: set[str] = set()  # devices whose agents have been told that they are ours
+        self.held: set[str] = set()  # devices whose agents have been told that this head has them
 
     def claim(self, devices: Sequence[DeviceEntry], attempt: Attempt, reached: dict[str, Reached]) -> None:
         """Get all of `devices`, each with a session, into `reached`; waits while other heads have some.
 
-        Those that are ours already keep nobody waiting and are reached at the same time, the others one after the
+        Those that it has already keep nobody waiting and are reached at the same time, the others one after the
         other. Raises OpenError; what is in `reached` then is the caller's to close.
         """
         with self._lock:
             known = [device for device in devices if device.name in self.held and device.name not in self._lost]
 
         def reach(device: DeviceEntry) -> None:
-            with contextlib.suppress(DeviceHeldError):  # it was ours: its turn comes below
+            with contextlib.suppress(DeviceHeldError):  # this head has lost it: its turn comes below
                 reached[device.name] = self._reach(device, attempt)
 
         for_each(known, reach, attempt)
         pending = [device for device in devices if device.name not in reached]
-        parked: dict[str, float] = {}  # ours, without a session; when the agent last heard of us
+        parked: dict[str, float] = {}  # claimed, without a session; when the agent last heard of this head
         deadline = time.monotonic() + self._limits.wait_s
         told = False
         while pending or parked:
@@ -122,7 +122,7 @@ class Claims:
                 session.timeout_s = deadlines.BACK_S
                 agent = AgentClient.of(session)
                 if agent is not None:
-                    agent.reserve(self.mine)
+                    agent.reserve(self.own_claim)
                     self._note(device, session)
                     if agent.facts.host == "failed":
                         # From here it looked as if a link broke; the agent knows more.
@@ -154,7 +154,7 @@ class Claims:
         self._watchdog.stop()
 
     def _reach(self, device: DeviceEntry, attempt: Attempt) -> Reached:
-        """A session with a device that is ours now. Raises DeviceHeldError when it is not."""
+        """A session with a device that this head then has. Raises DeviceHeldError when another has it."""
         attempt.check()
         with (
             Tracker(self._tracker, timeout_s=min(deadlines.TRACKER_S, self._limits.connect_s)) as tracker,
@@ -168,7 +168,7 @@ class Claims:
                 agent = AgentClient.of(session)
                 if agent is None:
                     return Reached(session, None)
-                agent.reserve(self.mine)
+                agent.reserve(self.own_claim)
                 self._note(device, session)
                 return Reached(session, agent)
         except BaseException:
@@ -211,7 +211,7 @@ class Claims:
         parked: dict[str, float],
         attempt: Attempt,
     ) -> Reached:
-        """Reach a device, in a thread, while those that are ours hear that their head lives."""
+        """Reach a device, in a thread, while those that are claimed hear that their head lives."""
         done: list[Reached] = []
         failed: list[Exception] = []
 
@@ -244,10 +244,10 @@ class Claims:
         parked: dict[str, float],
         attempt: Attempt,
     ) -> None:
-        """Tell all that are ours, where it is due. Those in `asleep` that are not ours any more are taken out of it."""
+        """Tell all that are claimed, where it is due. Those in `parked` that another head has are taken out."""
         for name, one in reached.items():
             try:
-                one.renew(self.mine)
+                one.renew(self.own_claim)
             except TvmpipeError as error:
                 attempt.give_up(f"device {name} was lost meanwhile")
                 attempt.interrupt()
@@ -264,7 +264,7 @@ class Claims:
         for_each([device for device in devices if device.name in due], renew, attempt)
 
     def _park(self, reached: dict[str, Reached]) -> dict[str, float]:
-        """Close all sessions with agents; they stay ours."""
+        """Close all sessions with agents, which stay claimed."""
         agents = {name: one.renewed for name, one in reached.items() if one.agent is not None}
         for name in agents:
             reached.pop(name).session.close()
@@ -278,7 +278,7 @@ class Claims:
                 session.timeout_s = deadlines.RELEASE_S
                 agent = AgentClient.of(session)
                 if agent is not None:
-                    agent.release(self.mine)
+                    agent.release(self.own_claim)
             finally:
                 session.close()
         self.released(device.name)

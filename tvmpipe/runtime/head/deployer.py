@@ -96,13 +96,13 @@ class Deployer:
         """
         with self._attempt("activate", opened.plan) as attempt:
             self._sessions_are((opened.session,))
-            self._tell(opened, attempt, lambda agent: agent.activate(self._claims.mine, opened.session))
+            self._tell(opened, attempt, lambda agent: agent.activate(self._claims.own_claim, opened.session))
 
     def discard(self, opened: Opened) -> None:
         """A prepared plan is not wanted: it ends on its devices, as far as they answer."""
         with self._attempt("discard", opened.plan) as attempt:
             self._forget(opened.session)
-            self._tell(opened, attempt, lambda agent: agent.discard(self._claims.mine, opened.session))
+            self._tell(opened, attempt, lambda agent: agent.discard(self._claims.own_claim, opened.session))
 
     def back(self, device: str) -> bool:
         """Whether a lost device can be had again."""
@@ -194,7 +194,7 @@ class Deployer:
         here = _here(reached.session)
         opening = Opening(
             session=session,
-            owner=self._claims.mine.owner,
+            owner=self._claims.own_claim.owner,
             links=dict(links),
             head_link=format_address(here, head.link_port),
             head_status=format_address(here, head.status_port),
@@ -211,12 +211,12 @@ class Deployer:
 
         def alive(more_s: float) -> None:
             attempt.check()
-            reached.renew(self._claims.mine, more_s)
+            reached.renew(self._claims.own_claim, more_s)
 
         def load() -> None:
             own = agent.facts.link_address is None
             agent.open(
-                self._claims.mine,
+                self._claims.own_claim,
                 spec,
                 parse_address(links[device.name], "link")[1] if own else agent.facts.link_port,
                 lambda: head.heard(session, device.name),
@@ -245,7 +245,9 @@ class Deployer:
         if reached.agent is None:
             return  # the stages of a stock server are hosted here
         with attempt.waits_on(reached.session):
-            reached.agent.wait_until_linked(self._claims.mine, session, self._options.limits.connect_s, attempt.pause)
+            reached.agent.wait_until_linked(
+                self._claims.own_claim, session, self._options.limits.connect_s, attempt.pause
+            )
 
     def _undo(self, reached: Mapping[str, Reached], session: str, *, beside: bool) -> None:
         """After a failed opening: what was prepared ends; without failover nobody needs the devices any more."""
@@ -257,9 +259,9 @@ class Deployer:
             agent.session.timeout_s = deadlines.UNDO_S
             with contextlib.suppress(DeviceError):  # it is gone
                 if beside:
-                    agent.discard(self._claims.mine, session)
+                    agent.discard(self._claims.own_claim, session)
                 elif not self._options.failover:
-                    agent.release(self._claims.mine)
+                    agent.release(self._claims.own_claim)
                     self._claims.released(device.name)
 
         for_each([self._manifest.device(name) for name in reached], undo)

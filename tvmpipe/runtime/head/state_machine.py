@@ -346,9 +346,9 @@ class StateMachine:
 
     def _fail_exhausted(self, failure: Failure) -> list[Instruction]:
         """Fail the batches that were under way whenever a device was lost: one of them may be why."""
-        tired = [number for number, batch in self._batches.items() if batch.tries >= MOST_TRIES]
+        exhausted = [number for number, batch in self._batches.items() if batch.tries >= MOST_TRIES]
         why = replace(failure, message=f"{failure.message}, as in {MOST_TRIES} openings in a row")
-        samples = [sample for number in tired for sample in self._batches.pop(number).samples]
+        samples = [sample for number in exhausted for sample in self._batches.pop(number).samples]
         return [Fail(sample, why.of(sample)) for sample in samples]
 
     def _count_loss(self, device: str, now_s: float) -> None:

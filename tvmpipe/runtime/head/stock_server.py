@@ -110,7 +110,7 @@ class StockServer:
     def _work(
         self, spec: HostSpec, runner: RemoteStages, sockets: Callable[[], Sockets], address: tuple[str, int]
     ) -> None:
-        with sockets() as mine:
-            self._session = HostedSession(spec, runner, mine, address, Emulation())
+        with sockets() as own:
+            self._session = HostedSession(spec, runner, own, address, Emulation())
             self._ready.set()
             self._session.serve()

@@ -184,7 +184,7 @@ TLS_CLIENT_S = 5.0
 """Head: for the TLS client process to answer, beyond the deadline of the connection."""
 
 REGISTER_AGAIN_S = 8.0
-"""TVM's RPC server: a device that was given out and not used registers anew after this. Not ours to choose."""
+"""TVM's RPC server: a device that was given out and not used registers anew after this; it cannot be set."""
 
 ATTEMPT_S = 10.0
 """Head: at its end, for openings under way to end. Outlasts `INTERRUPT_S`, `UNDO_S` and `CHANGE_OVER_S`."""
