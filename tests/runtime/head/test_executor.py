@@ -20,6 +20,7 @@ from tests.runtime.fakes import unused_port
 from tests.runtime.threads import ThreadPipeline, add_one, thread_pipeline
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.errors import DeviceError, DeviceLostError, SampleError, StageError
+from tvmpipe.runtime.head.event_log import EventLog
 from tvmpipe.runtime.head.sample import Result
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.transport.sockets import Sockets
@@ -295,7 +296,7 @@ def test_a_head_that_crashes_at_once_is_an_error(monkeypatch: pytest.MonkeyPatch
 def test_a_log_that_cannot_be_written_ends_the_log_alone(
     threads: ThreadPipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
-    threads.pipe._head._log = open("/dev/full", "w")  # noqa: SIM115  # the head closes it
+    threads.pipe._head._log = EventLog(open("/dev/full", "w"))  # noqa: SIM115  # the head closes it
     threads.devices["b"].die()
     wait_until(lambda: any("the event log ends here" in record.message for record in caplog.records))
     threads.devices["b"].there = True

@@ -10,6 +10,9 @@ from typing import Protocol
 from tvmpipe.errors import DeviceError, TvmpipeError
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.head.opened import OpenError
+from tvmpipe.runtime.transport import deadlines
+
+_CLOSED = "the pipeline was closed"
 
 
 class _Interruptible(Protocol):
@@ -60,6 +63,49 @@ class Attempt:
         finally:
             with self._lock:
                 self._waits.remove(one)
+
+
+class Attempts:
+    """What is under way for one head, by name, until it is closed. For any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._names: dict[Attempt, str] = {}
+        self._closed = False
+
+    @contextlib.contextmanager
+    def begin(self, name: str) -> Iterator[Attempt]:
+        """An attempt that lasts as long as the block; given up at once where this is closed."""
+        attempt = Attempt()
+        with self._changed:
+            if self._closed:
+                attempt.give_up(_CLOSED)
+            self._names[attempt] = name
+        try:
+            yield attempt
+        finally:
+            with self._changed:
+                del self._names[attempt]
+                self._changed.notify_all()
+
+    def give_up(self, name: str | None, why: str) -> None:
+        """End those of one name, or all: their threads at once, calls to devices a little later."""
+        with self._changed:
+            attempts = [attempt for attempt, called in self._names.items() if name in (None, called)]
+            for attempt in attempts:
+                attempt.give_up(why)
+            self._changed.wait_for(lambda: not any(one in self._names for one in attempts), deadlines.INTERRUPT_S)
+            late = [attempt for attempt in attempts if attempt in self._names]
+        for attempt in late:
+            attempt.interrupt()
+
+    def close(self) -> bool:
+        """Give all up, now and later, and wait for their ends. Returns whether they have ended."""
+        with self._changed:
+            self._closed = True
+        self.give_up(None, _CLOSED)
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._names, deadlines.ATTEMPT_S)
 
 
 def for_each(

@@ -16,7 +16,7 @@ from tvmpipe.process import user_name
 from tvmpipe.runtime.device.spec import Claim, HostSpec, Opening, host_spec
 from tvmpipe.runtime.head.agent_client import AgentClient, NoRoom
 from tvmpipe.runtime.head.agent_facts import AgentFacts
-from tvmpipe.runtime.head.attempt import Attempt, for_each
+from tvmpipe.runtime.head.attempt import Attempt, Attempts, for_each
 from tvmpipe.runtime.head.claims import Claims, Reached
 from tvmpipe.runtime.head.link_checks import check_links, check_reachable
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError
@@ -56,16 +56,15 @@ class Deployer:
         self._claims = Claims(tracker, key, options.limits, Claim(token=secrets.token_hex(8), owner=_owner()))
         self._stock: list[tuple[StockServer, RpcSession]] = []
         self._stock_ports = contextlib.ExitStack()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._opening = threading.Lock()  # one of `open`, `prepare`, `activate`, `discard` at a time
-        self._attempts: dict[Attempt, str] = {}  # what is under way
+        self._attempts = Attempts()
         self._sessions: set[str] = set()
-        self._closed = False
 
     @property
     def sessions(self) -> frozenset[str]:
         """Those of plans that are open, being opened, or prepared: their devices are to be answered."""
-        with self._changed:
+        with self._lock:
             return frozenset(self._sessions)
 
     def open(self, plan: PlanEntry, head: HeadEnd) -> Opened:
@@ -73,7 +72,7 @@ class Deployer:
 
         What is being prepared is given up.
         """
-        self._give_up("prepare", "another plan is opened")
+        self._attempts.give_up("prepare", "another plan is opened")
         with self._attempt("open", plan) as attempt:
             self._sessions_are(())
             self._end_stock()
@@ -106,18 +105,13 @@ class Deployer:
 
     def back(self, device: str) -> bool:
         """Whether a lost device can be had again."""
-        attempt = Attempt()
-        with self._registered(attempt, "back"):
+        with self._attempts.begin("back") as attempt:
             return self._claims.back(self._manifest.device(device), attempt)
 
     def close(self) -> None:
         """Give up what is under way, wait until it has ended, and give every device back that still answers."""
-        with self._changed:
-            self._closed = True
-        self._give_up(None, "the pipeline was closed")
-        with self._changed:
-            if not self._changed.wait_for(lambda: not self._attempts, deadlines.ATTEMPT_S):
-                logger.warning("a device that hangs keeps an opening from ending")
+        if not self._attempts.close():
+            logger.warning("a device that hangs keeps an opening from ending")
         self._end_stock()
         self._claims.give_back(self._manifest.devices)
         self._claims.close()
@@ -126,7 +120,7 @@ class Deployer:
         devices = [self._manifest.device(name) for name in plan.devices]
         reached: dict[str, Reached] = {}
         session = secrets.token_hex(8)
-        with self._changed:
+        with self._lock:
             self._sessions.add(session)
         try:
             self._claims.claim(devices, attempt, reached)
@@ -288,44 +282,19 @@ class Deployer:
     @contextlib.contextmanager
     def _attempt(self, name: str, plan: PlanEntry) -> Iterator[Attempt]:
         """One opening at a time, which `close` can give up and waits for."""
-        attempt = Attempt()
-        with self._registered(attempt, name), self._opening:
+        with self._attempts.begin(name) as attempt, self._opening:
             try:
                 attempt.check()
                 yield attempt
             except DeviceError as error:
                 raise OpenError(plan.devices[0], error) from error
 
-    @contextlib.contextmanager
-    def _registered(self, attempt: Attempt, name: str) -> Iterator[None]:
-        with self._changed:
-            if self._closed:
-                attempt.give_up("the pipeline was closed")
-            self._attempts[attempt] = name
-        try:
-            yield
-        finally:
-            with self._changed:
-                del self._attempts[attempt]
-                self._changed.notify_all()
-
-    def _give_up(self, name: str | None, why: str) -> None:
-        """End what is under way, of one name or all: its threads at once, calls to devices a little later."""
-        with self._changed:
-            attempts = [attempt for attempt, called in self._attempts.items() if name in (None, called)]
-            for attempt in attempts:
-                attempt.give_up(why)
-            self._changed.wait_for(lambda: not any(one in self._attempts for one in attempts), deadlines.INTERRUPT_S)
-            left = [attempt for attempt in attempts if attempt in self._attempts]
-        for attempt in left:
-            attempt.interrupt()
-
     def _sessions_are(self, sessions: Iterable[str]) -> None:
-        with self._changed:
+        with self._lock:
             self._sessions = set(sessions)
 
     def _forget(self, session: str) -> None:
-        with self._changed:
+        with self._lock:
             self._sessions.discard(session)
 
     def _spare(self, device: str) -> Iterable[StageEntry]:
@@ -340,7 +309,7 @@ class Deployer:
         self._stock.append((server, reached.session))
 
     def _count(self, sent_bytes: int) -> None:
-        with self._changed:
+        with self._lock:
             self.sent_bytes += sent_bytes
 
     def _end_stock(self) -> None:

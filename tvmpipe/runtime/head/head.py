@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -23,12 +21,14 @@ from tvmpipe.manifest import HEAD, Manifest
 from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head import events
+from tvmpipe.runtime.head.event_log import EventLog
 from tvmpipe.runtime.head.events import Event, Failure
 from tvmpipe.runtime.head.input_sender import InputSender
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError, PlanDeployer
 from tvmpipe.runtime.head.sample import Result
 from tvmpipe.runtime.head.state_machine import Settings, StateMachine
 from tvmpipe.runtime.head.telemetry import Telemetry
+from tvmpipe.runtime.head.wakeup import Wakeup
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.refusals import Refusals
 from tvmpipe.runtime.transport import deadlines, wire
@@ -75,7 +75,7 @@ class Head:
         self._manifest = manifest
         self._state_machine = StateMachine(manifest, settings)
         self._callbacks = callbacks
-        self._log = log
+        self._log = EventLog(log)
         self._events: deque[tuple[Event, Any]] = deque()
         self._inputs: dict[int, tuple[Result, bool]] = {}
         self._arrived: dict[int, list[wire.Values]] = {}
@@ -101,10 +101,7 @@ class Head:
         queue = queue_length(settings.max_batches, len(manifest.model.outputs))
         self._results, results_port = self._sockets.pull(where, queue=queue, max_frame_bytes=frame_bytes + 65536)
         self._statuses, status_port = self._sockets.router(where, queue=_STATUSES, max_frame_bytes=16 << 20)
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        self._awake = False
-        self._waking = threading.Lock()
+        self._wakeup = Wakeup()
         self._stopped = threading.Event()
         self._end = HeadEnd(results_port, status_port, settings.max_batches, self.telemetry.heard)
         self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
@@ -138,27 +135,18 @@ class Head:
         self.deployer.close()
         for thread in (self._prober, *self._deploying):
             thread.join(timeout=deadlines.JOIN_S)
-        with self._waking:
-            # Who is still at work writes into nothing, rather than into a file that got the same descriptor.
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-            self._wake_write = -1
-        if self._log is not None:
-            self._log.close()
+        self._wakeup.close()
+        self._log.close()
 
     def _post(self, event: Event, extra: Any = None) -> None:
         self._events.append((event, extra))
-        if not self._awake:
-            with self._waking:
-                if self._wake_write >= 0:
-                    self._awake = True
-                    os.write(self._wake_write, b"w")
+        self._wakeup.wake()
 
     def _work(self) -> None:
         poller = zmq.Poller()
         poller.register(self._results, zmq.POLLIN)
         poller.register(self._statuses, zmq.POLLIN)
-        poller.register(self._wake_read, zmq.POLLIN)
+        poller.register(self._wakeup.descriptor, zmq.POLLIN)
         last_tick = 0.0
         try:
             self._carry_out(self._state_machine.start())
@@ -183,25 +171,11 @@ class Head:
             self._sockets.close()
 
     def _handle(self, event: Event) -> None:
-        self._note(event)
+        self._log.write(event)
         before = self._state_machine.phase
         self._carry_out(self._state_machine.handle(event))
         if self._state_machine.phase != before:
             self._callbacks.phase(self._state_machine.phase, self._state_machine.failure)
-
-    def _note(self, event: Event) -> None:
-        """Write an event to the log. One that cannot be written ends the log, not the pipeline."""
-        if self._log is None:
-            return
-        try:
-            self._log.write(events.to_line(event) + "\n")
-            if not isinstance(event, (events.Submitted, events.Arrived, events.Seen, events.Tick)):
-                self._log.flush()
-        except OSError as error:
-            logger.warning("the event log ends here: %s", error.strerror)
-            with contextlib.suppress(OSError):  # closing writes what is buffered
-                self._log.close()
-            self._log = None
 
     def _carry_out(self, instructions: list[events.Instruction]) -> None:
         for one in instructions:
@@ -381,11 +355,7 @@ class Head:
             self._handle(events.DeviceLost(epoch, culprit, f"the link from {status.device} to {peer} {_GONE}", now))
 
     def _take_events(self) -> None:
-        # In this order: who adds an event after the last line finds `_awake` unset and writes to the pipe.
-        with contextlib.suppress(BlockingIOError):
-            while len(os.read(self._wake_read, 4096)) == 4096:
-                pass
-        self._awake = False
+        self._wakeup.clear()
         while self._events:
             event, extra = self._events.popleft()
             if isinstance(event, events.Opened):

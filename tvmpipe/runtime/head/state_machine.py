@@ -16,10 +16,11 @@ The same events always give the same instructions, so that a log of events repla
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from tvmpipe.manifest import Manifest, PlanEntry, Turn
+from tvmpipe.manifest import Manifest
+from tvmpipe.runtime.head.batches import Batch, Progress
 from tvmpipe.runtime.head.events import (
     Activate,
     Answer,
@@ -63,19 +64,6 @@ class Settings:
     recover_s: float = deadlines.RECOVER_S
 
 
-@dataclass
-class _Batch:
-    """What is under way: `due` is how many samples a stage with this turn has done when it is through with it."""
-
-    samples: tuple[int, ...]
-    fed_s: float
-    due: Mapping[Turn, int]
-    there: set[int] = field(default_factory=set)
-    faults: dict[int, tuple[str, str, str]] = field(default_factory=dict)
-    tries: int = 1
-    suspect: bool = False  # a stage has raised for it
-
-
 @dataclass(frozen=True)
 class _Prepared:
     """What is being made ready beside the plan that runs, or is ready."""
@@ -83,32 +71,6 @@ class _Prepared:
     epoch: int
     plan: int
     ready: bool = False
-
-
-class _Progress:
-    """How far the devices of an opened plan are with what they were fed."""
-
-    def __init__(self, plan: PlanEntry) -> None:
-        self._stages = plan.stages
-        self._fed = {stage.turn: 0 for stage in plan.stages}
-        self._computed: dict[str, int] = {}
-
-    def fed(self, number: int, samples: int) -> Mapping[Turn, int]:
-        """A batch goes in. Returns what is due of it."""
-        for turn in self._fed:
-            self._fed[turn] += samples * turn.takes(number)
-        return dict(self._fed)
-
-    def computed(self, counts: Mapping[str, int]) -> None:
-        """Stages have computed so many samples."""
-        self._computed.update(counts)
-
-    def holds(self, number: int, batch: _Batch) -> str:
-        """The device that a batch has not come past: of the first stage, in their order, that has not done it."""
-        for stage in self._stages:
-            if stage.turn.takes(number) and self._computed.get(stage.name, 0) < batch.due[stage.turn]:
-                return stage.device
-        return self._stages[-1].device
 
 
 class StateMachine:
@@ -128,9 +90,9 @@ class StateMachine:
         self._stages = [sum(stage.turn.place == 0 for stage in plan.stages) for plan in manifest.plans]
         self._results = frozenset(manifest.model_outputs.values()) - frozenset(manifest.model_inputs.values())
         self._pending: deque[tuple[int, float]] = deque()
-        self._batches: dict[int, _Batch] = {}
+        self._batches: dict[int, Batch] = {}
         self._next_batch = 0
-        self._progress = _Progress(manifest.plan)
+        self._progress = Progress(manifest.plan)
         self._heard_s = 0.0  # when values of a batch last came in
         self._seen: dict[str, float] = {}
         self._back: dict[str, float] = {}
@@ -213,7 +175,7 @@ class StateMachine:
                 break
             samples = tuple(self._pending.popleft()[0] for _ in range(min(size, len(self._pending))))
             number, self._next_batch = self._next_batch, self._next_batch + 1
-            self._batches[number] = _Batch(samples, now_s, self._progress.fed(number, len(samples)))
+            self._batches[number] = Batch(samples, now_s, self._progress.fed(number, len(samples)))
             instructions.append(Feed(self.epoch, number, samples))
             if not self._results:
                 instructions += self._complete(number)
@@ -269,7 +231,7 @@ class StateMachine:
     def _begin(self, now_s: float) -> None:
         """From now on what was opened last is fed."""
         self._seen = dict.fromkeys(self._devices[self.plan], now_s)
-        self._progress = _Progress(self._plans[self.plan])
+        self._progress = Progress(self._plans[self.plan])
 
     def _ready(self, event: Prepared) -> list[Instruction]:
         if self._prepared is None or self._prepared.epoch != event.epoch:

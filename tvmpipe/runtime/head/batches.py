@@ -1,0 +1,47 @@
+"""Batches that are under way, and how far the devices are with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tvmpipe.manifest import PlanEntry, Turn
+
+
+@dataclass
+class Batch:
+    """What is under way: `due` is how many samples a stage with this turn has done when it is through with it."""
+
+    samples: tuple[int, ...]
+    fed_s: float
+    due: Mapping[Turn, int]
+    there: set[int] = field(default_factory=set)
+    faults: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    tries: int = 1
+    suspect: bool = False  # a stage has raised for it
+
+
+class Progress:
+    """How far the devices of an opened plan are with what they were fed."""
+
+    def __init__(self, plan: PlanEntry) -> None:
+        self._stages = plan.stages
+        self._fed = {stage.turn: 0 for stage in plan.stages}
+        self._computed: dict[str, int] = {}
+
+    def fed(self, number: int, samples: int) -> Mapping[Turn, int]:
+        """A batch goes in. Returns what is due of it."""
+        for turn in self._fed:
+            self._fed[turn] += samples * turn.takes(number)
+        return dict(self._fed)
+
+    def computed(self, counts: Mapping[str, int]) -> None:
+        """Stages have computed so many samples."""
+        self._computed.update(counts)
+
+    def holds(self, number: int, batch: Batch) -> str:
+        """The device that a batch has not come past: of the first stage, in their order, that has not done it."""
+        for stage in self._stages:
+            if stage.turn.takes(number) and self._computed.get(stage.name, 0) < batch.due[stage.turn]:
+                return stage.device
+        return self._stages[-1].device
