@@ -108,8 +108,9 @@ def plan_settings(plan: PlanEntry, options: ConnectOptions) -> tuple[int, Settin
 
 def default_batch(period_s: float) -> int:
     """Samples that travel together so that a host spends little of each period on messages, however short it is."""
-    wanted = _MESSAGE_S / (_MESSAGE_SHARE * period_s) if period_s > 0 else math.inf
-    return int(min(_LARGEST_BATCH, max(1, math.ceil(wanted))))
+    if period_s * _MESSAGE_SHARE * _LARGEST_BATCH <= _MESSAGE_S:
+        return _LARGEST_BATCH
+    return max(1, math.ceil(_MESSAGE_S / (_MESSAGE_SHARE * period_s)))
 
 
 def _open_log(path: Path) -> TextIO:
