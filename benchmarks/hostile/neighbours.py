@@ -213,7 +213,7 @@ def _pipeline(scene: Scene) -> str:
 
 PLOTS: tuple[Plot[Scene], ...] = (
     Plot("TVM RPC of an agent on 0.0.0.0", "the match key, no cluster key", "turned away", _match_key),
-    Plot("TLS server (TLS)", "another cluster key", "turned away", _other_tls),
+    Plot("TLS server", "another cluster key", "turned away", _other_tls),
     Plot("host and head (ZeroMQ)", "no key", "turned away", _zeromq(lambda _: "")),
     Plot("host and head (ZeroMQ)", "another cluster key", "turned away", _zeromq(lambda _: bytes(32).hex())),
     Plot(

@@ -30,7 +30,7 @@ class LocalAgent:
 
 
 class LocalCluster:
-    """Running processes; `tracker` is the address to give to `Bundle.connect`."""
+    """Running processes; `tracker` is the address to give to `tvmpipe.connect`."""
 
     def __init__(self, tracker: str, out: IO[bytes] | int) -> None:
         self.tracker = tracker
