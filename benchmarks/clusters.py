@@ -11,6 +11,7 @@ checker.
 Where PipeDream loses most: it gives each device the same work, so that its period is the slowest device's, and takes
 every link for a mean one. With links that do not bind, the ratio tends to (mean speed / least speed) of the devices,
 "spread" in the table. Clusters of the kind "strongly mixed" are those where EdgePipe's 4.16x lies within reach.
+The table of all pairs, with the usual limit, becomes `results/clusters.txt`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.baselines.pipedream import pipedream, pipedream_replicated, replicated_period_s
@@ -36,6 +36,7 @@ from benchmarks.checker import check
 from benchmarks.described import FAST_ETHERNET, GIGABIT, TEN_GIGABIT, WIFI, Kind, described
 from benchmarks.optima import WORKLOADS
 from benchmarks.problems import fused, fused_problem
+from benchmarks.results_file import save, text_of
 from benchmarks.workloads import pipeedge as boards
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.passes.placement.infeasible import Infeasible
@@ -44,6 +45,9 @@ from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.solve import solve
 from tvmpipe.passes.placement.throughput.replicas import Groups, least_period_replicated
 from tvmpipe.targets.description.cluster import Cluster
+
+SECONDS = 5.0
+"""For each search, unless the command line says otherwise."""
 
 EDGEPIPE = 4.16
 """The largest gain over PipeDream that EdgePipe's paper reports (Hu et al., arXiv 2110.14895)."""
@@ -221,8 +225,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def show(rows: Sequence[dict[str, Any]], total: dict[str, Any]) -> None:
-    """The table, and the summary below it."""
+def shown(rows: Sequence[dict[str, Any]], total: dict[str, Any]) -> list[Table | str]:
+    """The table, and the lines of the summary below it."""
     table = Table(title="Period per sample, and baselines' periods over ours")
     for column in ("cluster", "model", "spread", "ours", "gap", "ours in turn", "PipeDream", "in turn", "PipeEdge"):
         table.add_column(column, justify="left" if column in ("cluster", "model") else "right")
@@ -240,25 +244,23 @@ def show(rows: Sequence[dict[str, Any]], total: dict[str, Any]) -> None:
             ratio["pipedream_in_turn"],
             ratio["pipeedge"],
         )
-    console = Console(width=150)
-    console.print(table)
+    lines: list[Table | str] = [table]
     for name, title in (("pipedream", "PipeDream"), ("pipedream_in_turn", "in turn"), ("pipeedge", "PipeEdge")):
         one = total[name]
         if one["pairs"]:
-            console.print(
+            lines.append(
                 f"{title}: median {one['median']:.2f}, largest {one['largest']:.2f}, least {one['least']:.2f} over "
                 f"{one['pairs']} pairs; {one['does_not_fit']} where its plan does not fit"
             )
     kinds = ", ".join(total["kinds_at_edgepipe"]) or "none"
-    console.print(f"Kinds of cluster with at least EdgePipe's {EDGEPIPE} over PipeDream: {kinds}")
-    for fault in (*total["faults"], *(f"worse than a baseline: {one}" for one in total["worse"])):
-        console.print(f"[red]{fault}[/red]")
+    lines.append(f"Kinds of cluster with at least EdgePipe's {EDGEPIPE} over PipeDream: {kinds}")
+    return [*lines, *total["faults"], *(f"worse than a baseline: {one}" for one in total["worse"])]
 
 
 def main() -> None:
     """Measure all pairs, or those whose cluster, kind or model has a text in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--time-limit", type=float, default=5.0, metavar="SECONDS")
+    parser.add_argument("--time-limit", type=float, default=SECONDS, metavar="SECONDS")
     parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--workloads", type=Path, default=WORKLOADS)
     parser.add_argument("--json", action="store_true")
@@ -271,10 +273,12 @@ def main() -> None:
             rows.append(measure(pair, Limits(time_limit_s=arguments.time_limit)))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     total = summary(rows)
+    if not arguments.only and arguments.time_limit == SECONDS and (arguments.workloads / "pipeedge").is_dir():
+        save("clusters.txt", text_of(*shown(rows, total), width=150))
     if arguments.json:
         print(json.dumps({"rows": rows, "summary": total}, indent=1))
     else:
-        show(rows, total)
+        print(text_of(*shown(rows, total), width=150), end="")
     sys.exit(1 if total["worse"] or total["faults"] else 0)
 
 

@@ -6,7 +6,8 @@ Four unequal devices, each with one send and one receive port (Moirai's model), 
 our makespan over a baseline's: below 1, ours is better. The second table solves each model again without fusion, one
 node per operator, the time of a fused primitive shared out among its operators: what coarsening saves in search, and
 what it costs or gains in quality when the time is short. `--memory 0.5` gives each device room for half of the
-weights. Exit 1 if a ratio is above 1, or the checker refuses a schedule.
+weights. Exit 1 if a ratio is above 1, or the checker refuses a schedule. Both tables of all models, with the usual
+limit, become `results/latency.txt`; those with `--memory 0.5`, for example, `results/latency_memory_0.5.txt`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.baselines.getf import getf
@@ -30,6 +30,7 @@ from benchmarks.baselines.placeto import placeto
 from benchmarks.checker import check
 from benchmarks.described import TEN_GIGABIT, Kind, described
 from benchmarks.problems import NAMES, fused, fused_problem, operator_problem
+from benchmarks.results_file import save, text_of
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits, Progress
@@ -41,6 +42,9 @@ MODELS = (
     *("vit_base", "swin_tiny", "gpt2", "bert_base", "resnet50", "inception_v1", "inception_v2"),
     *("densenet121", "mobilenet_v2", "squeezenet", "shufflenet", "vgg19", "unet"),
 )
+SECONDS = 10.0
+"""For each search, unless the command line says otherwise."""
+
 EVALUATIONS = 150
 BASELINES: dict[str, Callable[[Problem], Solution]] = {
     "heft": heft,
@@ -64,6 +68,16 @@ def four_unequal(model: str, memory: float | None) -> Cluster:
     kinds = [Kind("x86-64-v3", memory_bytes=room, threads=2), Kind("pi5", memory_bytes=room)]
     kinds += [Kind("x86-64-v2", memory_bytes=room), Kind("pi4", memory_bytes=room)]
     return described(kinds, TEN_GIGABIT)
+
+
+def whole(model: str, memory: float | None = None) -> Problem:
+    """A model on four unequal devices, one node for each fused primitive."""
+    return replace(fused_problem(fused(model), four_unequal(model, memory), "latency"), contention="port")
+
+
+def by_operators(model: str, memory: float | None = None) -> Problem:
+    """The same with one node for each operator."""
+    return replace(operator_problem(fused(model), four_unequal(model, memory), "latency"), contention="port")
 
 
 def searched(problem: Problem, limits: Limits) -> tuple[Solution, dict[str, Any]]:
@@ -90,8 +104,7 @@ def searched(problem: Problem, limits: Limits) -> tuple[Solution, dict[str, Any]
 
 def measure(model: str, limits: Limits, memory: float | None, whole_only: bool) -> dict[str, Any]:
     """Everything of one model."""
-    cluster = four_unequal(model, memory)
-    problem = replace(fused_problem(fused(model), cluster, "latency"), contention="port")
+    problem = whole(model, memory)
     ours, row = searched(problem, limits)
     row = {"model": model, **row, "baselines": {}, "baseline_seconds": {}, "ratios": {}}
     for name, baseline in BASELINES.items():
@@ -109,15 +122,13 @@ def measure(model: str, limits: Limits, memory: float | None, whole_only: bool) 
     row["fastest_alone_compute"] = float(alone.min())
     row["devices_used"] = len(set(ours.device_of))
     if not whole_only:
-        apart = replace(operator_problem(fused(model), cluster, "latency"), contention="port")
-        _, row["operators"] = searched(apart, limits)
+        _, row["operators"] = searched(by_operators(model, memory), limits)
         row["faults"] += [f"operators: {fault}" for fault in row["operators"]["faults"]]
     return row
 
 
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Both tables."""
-    console = Console(width=150)
+def shown(rows: Sequence[dict[str, Any]]) -> list[Table | str]:
+    """Both tables, and what the checker found."""
     table = Table(title="Makespan on 4 unequal devices: ours over each baseline's")
     for column in ("model", "nodes", "ours", "gap", "devices", *BASELINES, "search"):
         table.add_column(column, justify="left" if column == "model" else "right")
@@ -125,7 +136,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         ratios = ("no fit" if ratio is None else f"{ratio:.3f}" for ratio in row["ratios"].values())
         used = str(row["devices_used"])
         table.add_row(row["model"], *_search(row)[:3], used, *ratios, f"{row['seconds']:.1f} s")
-    console.print(table)
+    parts: list[Table | str] = [table]
     both = [row for row in rows if "operators" in row]
     if both:
         table = Table(title="Search with and without coarsening by fused primitives")
@@ -136,10 +147,8 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         for row in both:
             ratio = row["makespan"] / row["operators"]["makespan"]
             table.add_row(row["model"], *_search(row), *_search(row["operators"]), f"{ratio:.3f}")
-        console.print(table)
-    for row in rows:
-        for fault in row["faults"]:
-            console.print(f"[red]{row['model']}: {fault}[/red]")
+        parts.append(table)
+    return [*parts, *(f"{row['model']}: {fault}" for row in rows for fault in row["faults"])]
 
 
 def _search(row: dict[str, Any]) -> list[str]:
@@ -157,7 +166,7 @@ def main() -> None:
     """Measure the models named on the command line, or thirteen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(NAMES))
-    parser.add_argument("--time-limit", type=float, default=10.0, metavar="SECONDS", help="for each search")
+    parser.add_argument("--time-limit", type=float, default=SECONDS, metavar="SECONDS", help="for each search")
     parser.add_argument("--memory", type=float, metavar="SHARE")
     parser.add_argument("--whole-only", action="store_true", help="leave the search over operators out")
     parser.add_argument("--json", action="store_true")
@@ -170,10 +179,13 @@ def main() -> None:
     for model in arguments.models or MODELS:
         rows.append(measure(model, limits, arguments.memory, arguments.whole_only))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    if not arguments.models and arguments.time_limit == SECONDS and not arguments.whole_only:
+        name = "latency" if arguments.memory is None else f"latency_memory_{arguments.memory:g}"
+        save(f"{name}.txt", text_of(*shown(rows), width=150))
     if arguments.json:
         print(json.dumps(rows, indent=1))
     else:
-        show(rows)
+        print(text_of(*shown(rows), width=150), end="")
     above = any(ratio is not None and ratio > 1 + 1e-9 for row in rows for ratio in row["ratios"].values())
     sys.exit(1 if above or any(row["faults"] for row in rows) else 0)
 

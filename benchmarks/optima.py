@@ -5,6 +5,7 @@
 The optima were found with independent solvers and stand in the workloads' README, rounded as here. A row holds if the
 checker accepts the answer, its figure is the known one (rounded alike) or, where it may be better, not above it, and
 it is proven where the optimum is. "best known" figures are to be reached, not proven. Exit 1 if a row does not hold.
+The table of all rows, with their own limits, becomes `results/optima.txt`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.results_file import save, text_of
 from benchmarks.workloads.answer import answer, read
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
@@ -129,10 +130,12 @@ def main(root: Path, only: str, time_limit_s: float | None, as_json: bool) -> No
         except TvmpipeError as error:
             rows.append({"row": row.name, "known": row.known, "error": str(error), "ok": False})
         stderr.print(f"{row.name}: {'ok' if rows[-1]['ok'] else 'does not hold'}")
+    if not only and time_limit_s is None:
+        save("optima.txt", text_of(_table(rows), width=160))
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
-        Console(width=None if sys.stdout.isatty() else 160).print(_table(rows))
+        click.echo(text_of(_table(rows), width=160), nl=False)
     sys.exit(0 if rows and all(row["ok"] for row in rows) else 1)
 
 

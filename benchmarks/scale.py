@@ -1,7 +1,9 @@
-"""Plans for large graphs on many mixed devices: figure, bound, gap and seconds. `python -m benchmarks.scale`
+"""Plans for large graphs on many mixed devices: figure, bound, gap and seconds.
+
+    python -m benchmarks.scale [--scale 1] [--time-limit SECONDS] [--only TEXT] [--json]
 
 Graphs are random and seeded. Nodes take multiply-adds and bytes, devices have rates for both (a roofline), so that
-kinds of devices are good at different nodes.
+kinds of devices are good at different nodes. The table of all cases, as they are, becomes `results/scale.txt`.
 """
 
 from __future__ import annotations
@@ -10,11 +12,15 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from benchmarks.checker import check
+from benchmarks.results_file import save, text_of
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.passes.placement.latency.instance import read
 from tvmpipe.passes.placement.latency.list_scheduling import by_rank
@@ -157,9 +163,67 @@ def _figure_s(problem: Problem, device_of: tuple[int, ...]) -> float:
     return by_rank(inst, device_of).makespan
 
 
+def measure(name: str, problem: Problem, limit_s: float) -> dict[str, Any]:
+    """One row: figures in milliseconds, seconds, faults."""
+    started = time.monotonic()
+    found = solve(problem, Limits(limit_s))
+    took = time.monotonic() - started
+    everything = [(device,) * problem.node_count for device in range(problem.device_count)]
+    fitting = [one for one in everything if not problem.shortage_bytes(one).any()]
+    single_s = min((_figure_s(problem, one) for one in fitting), default=float("inf"))
+    return {
+        "case": name,
+        "nodes": problem.node_count,
+        "devices": problem.device_count,
+        "figure": "makespan" if problem.model == "makespan" else "period",
+        "figure_ms": round(found.figure_s * 1e3, 4),
+        "bound_ms": round(found.bound_s * 1e3, 4),
+        "gap": round(found.gap, 5),
+        "single_ms": round(single_s * 1e3, 3) if np.isfinite(single_s) else None,
+        "seconds": round(took, 2),
+        "limit_s": limit_s,
+        "origin": found.origin,
+        "faults": list(check(problem, found).faults),
+    }
+
+
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[Table | str]:
+    """The table, and what the checker found."""
+    table = Table(title="Large graphs on many mixed devices")
+    for column in (
+        "case",
+        "nodes",
+        "devices",
+        "figure",
+        "ms",
+        "bound",
+        "gap",
+        "best single device",
+        "s",
+        "limit",
+        "by",
+    ):
+        table.add_column(column, justify="left" if column in ("case", "figure", "by") else "right")
+    for row in rows:
+        table.add_row(
+            row["case"],
+            str(row["nodes"]),
+            str(row["devices"]),
+            row["figure"],
+            f"{row['figure_ms']:g}",
+            f"{row['bound_ms']:g}",
+            f"{row['gap']:.2%}",
+            "none fits" if row["single_ms"] is None else f"{row['single_ms']:g} ms",
+            f"{row['seconds']:.1f}",
+            f"{row['limit_s']:g}",
+            row["origin"],
+        )
+    return [table, *(f"{row['case']}: {fault}" for row in rows for fault in row["faults"])]
+
+
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="size of the graphs, 1 for 2,000 and 10,000 nodes")
     parser.add_argument("--time-limit", type=float, default=None, help="seconds for each, instead of the table's own")
     parser.add_argument("--only", default="", help="cases whose names contain this")
@@ -167,42 +231,15 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for name, (problem, seconds) in cases(arguments.scale).items():
-        if arguments.only not in name:
-            continue
-        limit = arguments.time_limit or seconds
-        started = time.monotonic()
-        found = solve(problem, Limits(limit))
-        took = time.monotonic() - started
-        faults = check(problem, found).faults
-        everything = [(device,) * problem.node_count for device in range(problem.device_count)]
-        fitting = [one for one in everything if not problem.shortage_bytes(one).any()]
-        single_s = min((_figure_s(problem, one) for one in fitting), default=float("inf"))
-        row = {
-            "case": name,
-            "nodes": problem.node_count,
-            "devices": problem.device_count,
-            "figure_ms": round(found.figure_s * 1e3, 4),
-            "bound_ms": round(found.bound_s * 1e3, 4),
-            "gap": round(found.gap, 5),
-            "single_ms": round(single_s * 1e3, 3) if np.isfinite(single_s) else None,
-            "seconds": round(took, 2),
-            "limit_s": limit,
-            "origin": found.origin,
-            "faults": list(faults),
-        }
-        rows.append(row)
-        if not arguments.json:
-            figure = "makespan" if problem.model == "makespan" else "period"
-            single = "none fits" if row["single_ms"] is None else f"{row['single_ms']} ms"
-            print(
-                f"{name:32} {problem.node_count:6} nodes {problem.device_count:3} devices"
-                f"  {figure} {row['figure_ms']} ms  bound {row['bound_ms']} ms  gap {found.gap:.2%}"
-                f"  best single device {single}"
-                f"  {took:.1f} s of {limit:g}  by {found.origin}" + "".join(f"\n  {fault}" for fault in faults),
-                flush=True,
-            )
+        if arguments.only in name:
+            rows.append(measure(name, problem, arguments.time_limit or seconds))
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    if arguments.scale == 1.0 and arguments.time_limit is None and not arguments.only:
+        save("scale.txt", text_of(*shown(rows)))
     if arguments.json:
         print(json.dumps(rows, indent=1))
+    else:
+        print(text_of(*shown(rows)), end="")
     sys.exit(any(row["faults"] for row in rows))
 
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tvmpipe.passes.placement.engines import MakespanEngines, PeriodEngines
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds to search, the relative gap at which a plan counts as optimal, and the seed of everything random."""
+    """Seconds to search, the relative gap at which a plan counts as optimal, and the seed of everything random.
+
+    `period` and `makespan` say which engines take part.
+    """
 
     time_limit_s: float = 60.0
     gap: float = 1e-6
     seed: int = 0
+    period: PeriodEngines = field(default_factory=PeriodEngines)
+    makespan: MakespanEngines = field(default_factory=MakespanEngines)
 
 
 @dataclass(frozen=True)

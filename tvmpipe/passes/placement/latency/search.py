@@ -83,6 +83,7 @@ class _Search:
         stack: contextlib.ExitStack,
     ) -> None:
         self.inst, self.limits, self.listener = inst, limits, listener
+        self.engines = limits.makespan
         self.stack, self._engine = stack, engine
         # Engines and the last building of a schedule end a little after they should.
         self.deadline = Deadline(limits.time_limit_s - min(2.0, 0.03 * limits.time_limit_s))
@@ -105,18 +106,21 @@ class _Search:
         best = self._found()
         if inst.node_count == 0:
             return solution(best[0], best[1], 0.0, self.origin)
-        self.engine.warm()
+        if self.engines.exact:
+            self.engine.warm()
         self._bounds()
         steps = min(_STEPS_PER_NODE * inst.node_count, _FIRST_STEPS // (inst.node_count + len(inst.producer)))
-        if self.large:
+        if self.large and self.engines.levels:
             self._levels()
-        if not self.done and inst.node_count <= _MOST_ANNEALED:
+        if self.engines.annealing and not self.done and inst.node_count <= _MOST_ANNEALED:
             found = anneal(inst, self._found(), self._share(0.1), steps=steps, seed=self.limits.seed, goal_s=self.bound)
             self._take(found, "annealing")
-        stages = [self._series, self._whole, self._rounds]
-        for stage in stages:
-            if not self.done:
-                stage()
+        if self.engines.pieces and not self.done:
+            self._series()
+        if self.engines.whole and not self.done:
+            self._whole()
+        if not self.done:
+            self._rounds()
         device_of, table = self._found()
         # Exact engines leave no gaps, but annealing prices orders of jobs; its schedule may still move forward.
         tidy = again(inst, device_of, table)
@@ -167,8 +171,8 @@ class _Search:
             alone = [device] * inst.node_count
             if all(device in allowed for allowed in inst.allowed) and inst.fits(alone):
                 self._take((alone, by_rank(inst, alone)), f"all on {inst.problem.devices[device]}")
-        lists = [("heft", heft)]
-        if inst.node_count * inst.problem.device_count * len(inst.producer) < _ETF_TRIALS:
+        lists = [("heft", heft)] if self.engines.heft else []
+        if self.engines.etf and inst.node_count * inst.problem.device_count * len(inst.producer) < _ETF_TRIALS:
             lists.append(("etf", earliest_task_first))
         for name, make in lists:
             device_of = make(inst)
@@ -196,16 +200,16 @@ class _Search:
         inst = self.inst
         reach = windows(inst)
         self._prove(reach.bound_s)
-        if not self.done and inst.node_count > _SMALL:
+        if self.engines.ancestors and not self.done and inst.node_count > _SMALL:
             reach = with_ancestors(inst, reach, self._share(0.15))
             self._prove(reach.bound_s)
         if self.large:
             self.shared = arrays(inst, reach)
-        if not self.done and inst.node_count > _MIDDLE:
+        if self.engines.flow and not self.done and inst.node_count > _MIDDLE:
             # Devices and links are never busy for longer than the schedule lasts: every bound of the period holds.
             flowing = replace(inst.problem, model="overlapped", taking=np.zeros(0))
             self._prove(period_bound(flowing, self._share(0.1)).bound_s)
-        if not self.done and _SMALL < inst.node_count <= _MOST_RELAXED:
+        if self.engines.relaxation and not self.done and _SMALL < inst.node_count <= _MOST_RELAXED:
             self._prove(relaxation_s(inst, self._share(0.1).left_s))
 
     def _prove(self, bound: float) -> None:
@@ -256,20 +260,21 @@ class _Search:
         inst = self.inst
         rng = random.Random(self.limits.seed)
         steps = _ROUND_STEPS // (inst.node_count + len(inst.producer))
-        exact = inst.node_count <= _EXACT_WINDOWS
-        sweeping = self.shared is not None
-        while not self.done:
+        exact = self.engines.windows and inst.node_count <= _EXACT_WINDOWS
+        shared = self.shared if self.engines.sweeps else None
+        sweeping = shared is not None
+        while not self.done and (exact or shared is not None or self.engines.annealing):
             best = self._found()
             size = min(_WINDOW, inst.node_count)
             tasks = window_tasks(inst, best, rng, 2, size, _WINDOW_LIMIT_S) if exact else []
             answers = self.engine.submit(tasks, self.deadline)
             seed = rng.randrange(1 << 30)
-            if self.shared is not None and sweeping:
-                found = sweep(self.shared, best, self.deadline, rounds=_ROUND_SWEEPS, seed=seed, goal_s=self.bound)
+            if shared is not None and sweeping:
+                found = sweep(shared, best, self.deadline, rounds=_ROUND_SWEEPS, seed=seed, goal_s=self.bound)
                 self._take(found, "sweeps")
-            else:
+            elif self.engines.annealing:
                 found = anneal(inst, best, self.deadline, steps=steps, seed=seed, goal_s=self.bound)
                 self._take(found, "annealing")
-            sweeping = not sweeping or inst.node_count > _MOST_ANNEALED
+            sweeping = shared is not None and (not sweeping or inst.node_count > _MOST_ANNEALED)
             for answer in answers:
                 self._answer(answer.result(), whole=False)

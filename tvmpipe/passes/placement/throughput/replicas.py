@@ -168,11 +168,12 @@ class _Groupings:
         part = replace(self.limits, time_limit_s=self.deadline.left_s * 3 * _SHARE)
         self.solution = least_period(self.problem, part, self.listener)
         kinds = device_classes(self.problem)
-        for groups in self.wide(kinds):
+        engines = self.limits.period
+        for groups in self.wide(kinds) if engines.wide_groups else []:
             if self.done:
                 return
             self.attempt(groups)
-        for same in (same for same in kinds if len(same) > 1):
+        for same in (same for same in kinds if len(same) > 1 and engines.kind_groups):
             rest = [tuple(device for device in group if device not in same) for group in self.groups]
             others = [group for group in rest if group]
             for size in range(2, len(same) + 1):
@@ -180,7 +181,7 @@ class _Groupings:
                     if self.done:
                         return
                     self.attempt(_canonical([*others, *_split(same, size, count)]))
-        while not self.done and any(self.attempt(groups) for groups in self.one_more()):
+        while engines.moved_members and not self.done and any(self.attempt(groups) for groups in self.one_more()):
             pass
 
     def wide(self, kinds: Sequence[Sequence[int]]) -> list[Groups]:

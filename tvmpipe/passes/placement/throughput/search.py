@@ -59,6 +59,7 @@ class _Search:
 
     def __init__(self, problem: Problem, limits: Limits, listener: Listener | None) -> None:
         self.problem, self.limits, self.listener = problem, limits, listener
+        self.engines = limits.period
         # What runs when the time is up takes a moment to end.
         self.deadline = Deadline(limits.time_limit_s * _IN_TIME)
         self.best: tuple[int, ...] | None = None
@@ -80,7 +81,7 @@ class _Search:
         self.prove(float(base.time_s.min(axis=1).max(initial=0.0)))
         if chained and problem.contiguous:
             self.runs_of_chain()
-        if not self.done():
+        if self.engines.bound and not self.done():
             self.prove(period_bound(self.reduced().problem, self.share(0.15)).bound_s)
         if chained and not problem.contiguous:
             self.runs_of_chain()
@@ -102,8 +103,12 @@ class _Search:
     def reduced(self) -> Reduced:
         """What is left of the problem once no placement worse than the best matters."""
         if self.best_s < self.reduced_for_s:
-            small = self.base.then(presolve(self.base.problem, self.best_s))
-            self.small = small.then(without_dominated_splits(small.problem))
+            small = self.base
+            if self.engines.presolve:
+                small = small.then(presolve(small.problem, self.best_s))
+            if self.engines.dominated:
+                small = small.then(without_dominated_splits(small.problem))
+            self.small = small
             self.reduced_for_s = self.best_s
         return self.small
 
@@ -139,25 +144,33 @@ class _Search:
 
     def runs_of_chain(self) -> None:
         """The dynamic program for chains."""
+        if not self.engines.chain:
+            return
         base = self.base
         part = 0.6 if self.problem.contiguous else 0.3
         placed, _, bound_s = best_chain(base.problem, self.bound_s, self.ceiling_s(), self.share(part))
         if placed is not None:
             self.offer("chain", base.lift(placed))
-            self.offer("chain, stages reassigned", base.lift(reassigned(base.problem, placed)))
+            if self.engines.reassign:
+                self.offer("chain, stages reassigned", base.lift(reassigned(base.problem, placed)))
         if self.problem.contiguous:
             self.prove(bound_s)
 
     def stages_in_line(self) -> None:
         """The same for a graph in one order: unlike stages between downsets, it knows which device sends to which."""
+        if not self.engines.in_line:
+            return
         chain = in_line(self.base.problem)
         placed, _, _ = best_chain(chain, self.bound_s, _ROUNDED * self.ceiling_s(), self.share(0.2))
         if placed is not None:
             self.offer("stages in line", self.base.lift(placed))
-            self.offer("stages in line, reassigned", self.base.lift(reassigned(self.base.problem, placed)))
+            if self.engines.reassign:
+                self.offer("stages in line, reassigned", self.base.lift(reassigned(self.base.problem, placed)))
 
     def stages(self) -> None:
         """Stages between downsets: all of them where their number allows, else of a smaller graph's order."""
+        if not self.engines.stages:
+            return
         small = self.reduced()
         sets = all_downsets(small.problem, _MOST_SETS)
         if sets is not None and self.program(small, sets, exact=True):
@@ -170,7 +183,7 @@ class _Search:
             if self.done():
                 break
             coarse = small.then(coarsened(small.problem, most))
-            if many:
+            if many and self.engines.kinds:
                 coarse = replace(coarse, problem=rounded_kinds(coarse.problem, _KINDS))
             possible = self.program(coarse, prefixes(steady_order(coarse.problem)), exact=False)
             if not possible or most >= size:
@@ -178,7 +191,7 @@ class _Search:
 
     def program(self, small: Reduced, sets: np.ndarray[tuple[int, int], np.dtype[np.bool_]], exact: bool) -> bool:
         """The best stages over some downsets; False if that would be too much work."""
-        crowds = (False, True) if self.problem.model == "overlapped" else (False,)
+        crowds = (False, True) if self.problem.model == "overlapped" and self.engines.crowded else (False,)
         for crowded in crowds:
             ceiling_s = self.ceiling_s() * (1.0 if exact else _ROUNDED)
             found = best_stages(small.problem, sets, ceiling_s, self.share(0.4), crowded=crowded)
@@ -187,7 +200,8 @@ class _Search:
             if found.device_of is not None:
                 placed = small.lift(found.device_of)
                 self.offer("stages", placed)
-                self.offer("stages, reassigned", reassigned(self.problem, placed))
+                if self.engines.reassign:
+                    self.offer("stages, reassigned", reassigned(self.problem, placed))
             if exact and not crowded and self.problem.contiguous:
                 self.prove(found.bound_s)
         return True
@@ -199,7 +213,7 @@ class _Search:
         size = small.problem.node_count
         self.search(small, min(_STEPS, _STEPS_A_NODE * size * len(small.kept)) + _STEPS_A_NODE * size, seed)
         if program_size(self.reduced().problem) <= _PROGRAM_SIZE:
-            if not self.done():
+            if self.engines.program and not self.done():
                 self.whole(self.reduced())
             return
         idle, steps = 0, _STEPS
@@ -207,12 +221,12 @@ class _Search:
             before = self.best_s
             seed += 1
             start = small.lower(self.best)
-            if start is not None and not self.problem.contiguous:
+            if self.engines.windows and start is not None and not self.problem.contiguous:
                 placed = improve_windows(small.problem, start, _WINDOWS, self.deadline, seed, self.bound_s)
                 self.offer("windows", small.lift(placed))
             for most in _LEVELS:
                 start = small.lower(self.best)
-                if most < small.problem.node_count and start is not None:
+                if self.engines.levels and most < small.problem.node_count and start is not None:
                     self.search(small.then(coarsened(small.problem, most, start, seed)), steps, seed)
             self.search(small, steps + _STEPS_A_NODE * small.problem.node_count, seed)
             idle = 0 if self.best_s < before * (1 - 1e-4) else idle + 1
@@ -221,7 +235,7 @@ class _Search:
     def search(self, small: Reduced, steps: int, seed: int) -> None:
         """Local search from the best placement, where the smaller problem can express it."""
         start = None if self.best is None else small.lower(self.best)
-        if start is None or self.done():
+        if start is None or self.done() or not self.engines.local_search:
             return
         for heat in _HEATS:
             start = local_search(small.problem, start, steps // 2, self.deadline, seed, self.bound_s, heat)
