@@ -89,6 +89,16 @@ def test_an_engine_that_is_closed_ends_what_it_does() -> None:
     assert future.done()
 
 
+def test_a_worker_that_starts_too_late_delays_nobody() -> None:
+    inst = read(wide(12, 3, 1))
+    with Engine() as engine:
+        (late,) = engine.solve([Task(inst, 100.0, 0.03)], Deadline(60.0))
+        assert late == Exact(None, None, 0.0)
+        (answer,) = engine.solve([Task(inst, 100.0, PATIENCE_S)], Deadline(PATIENCE_S))
+        assert answer.table is not None
+        assert len(engine._started) <= 2, "the one that was late is asked again, unless another thread has its own"
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked for in /proc")
 def test_workers_end_with_a_planner_that_is_killed_while_they_solve() -> None:
     program = """

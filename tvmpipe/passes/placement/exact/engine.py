@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from tvmpipe.passes.placement.limits import Deadline
 _GRACE_S = 5.0
 _SHORTEST_S = 0.02
 _MOST_WORKERS = 8
+READY = "ready"  # what a worker says first
 
 
 def cores() -> int:
@@ -43,18 +45,24 @@ class _Worker:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._tasks = cast(IO[bytes], self.process.stdin)
         self._answers = cast(IO[bytes], self.process.stdout)
+        self._ready = False
 
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
 
     def ask(self, task: Task) -> Exact | None:
-        """The answer; None where the process died or was ended."""
+        """The answer; None where the process died, was ended, or has not started within the limit."""
+        deadline = Deadline(task.limit_s)
+        if not self._ready and not select.select([self._answers], [], [], deadline.left_s)[0]:
+            return None
         # A worker that does not keep its limit is ended, which ends the read below.
-        timer = threading.Timer(task.limit_s + _GRACE_S, self.process.kill)
+        timer = threading.Timer(deadline.left_s + _GRACE_S, self.process.kill)
         timer.start()
         try:
-            pickle.dump(task, self._tasks)
+            if not self._ready:
+                self._ready = pickle.load(self._answers) == READY
+            pickle.dump(replace(task, limit_s=deadline.left_s), self._tasks)
             self._tasks.flush()
             return cast(Exact, pickle.load(self._answers))
         except (OSError, EOFError, pickle.UnpicklingError):
@@ -96,10 +104,10 @@ class Engine:
         for worker in self._started:
             worker.close()
 
-    def warm(self) -> None:
-        """Lets workers start while others still compute."""
+    def warm(self, most: int = _MOST_WORKERS) -> None:
+        """Lets so many workers start while others still compute."""
         if not self._started:
-            for _ in range(self._count):
+            for _ in range(min(most, self._count)):
                 self._spare.append(self._launch())
 
     def submit(self, tasks: Sequence[Task], deadline: Deadline) -> list[Future[Exact]]:

@@ -10,9 +10,12 @@ import os
 import pickle
 import sys
 import threading
+from importlib import import_module
 from queue import Queue
+from typing import IO
 
 from tvmpipe.passes.placement.exact.cpsat import solve
+from tvmpipe.passes.placement.exact.engine import READY
 from tvmpipe.passes.placement.exact.task import Task
 
 
@@ -21,11 +24,17 @@ def main() -> None:
     # Whatever a library prints must not end up between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    import_module("ortools.sat.python.cp_model")  # which takes longer than many a task
+    _send(READY, answers)
     tasks: Queue[Task] = Queue()
     threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
     while True:
-        pickle.dump(solve(tasks.get()), answers)
-        answers.flush()
+        _send(solve(tasks.get()), answers)
+
+
+def _send(answer: object, answers: IO[bytes]) -> None:
+    pickle.dump(answer, answers)
+    answers.flush()
 
 
 def _receive(tasks: Queue[Task]) -> None:

@@ -107,7 +107,7 @@ class _Search:
         if inst.node_count == 0:
             return solution(best[0], best[1], 0.0, self.origin)
         if self.engines.exact:
-            self.engine.warm()
+            self.engine.warm(1 if inst.node_count <= _SMALL else inst.node_count)
         self._bounds()
         steps = min(_STEPS_PER_NODE * inst.node_count, _FIRST_STEPS // (inst.node_count + len(inst.producer)))
         if self.large and self.engines.levels:
