@@ -136,27 +136,6 @@ def test_the_readmes_table_is_that_of_the_results() -> None:
     assert "| resnet50 | " in text
 
 
-def test_the_map_of_folders_is_the_package() -> None:
-    """The folders in docs/architecture.md, by their indentation, are those that there are."""
-    text = next(block for block in blocks(DOCS / "architecture.md", "text") if block.startswith("tvmpipe/"))
-    above: list[str] = []
-    named = set()
-    for line in text.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        for word in line.split("  "):
-            word = word.strip()
-            if word.endswith("/") and " " not in word:
-                above[depth:] = [word]
-                named.add("".join(above))
-            elif word.endswith(".py"):
-                assert all((ROOT / "".join(above[:depth]) / one).is_file() for one in word.split()), word
-    two = {path.parent.relative_to(ROOT) for path in ROOT.glob("tvmpipe/**/__init__.py")}
-    there = {f"{folder}/" for folder in two if len(folder.parts) <= 3}
-    deeper = {"tvmpipe/passes/kernels/", "tvmpipe/passes/placement/"}  # described on pages of their own
-    left_out = {name for name in there - named if any(name.startswith(one) and name != one for one in deeper)}
-    assert named - {"tests/", "benchmarks/"} == there - left_out
-
-
 def test_the_unit_is_hardened_and_starts_again() -> None:
     unit = _Unit(strict=False)
     unit.read_string(UNIT.read_text())

@@ -105,6 +105,29 @@ def pages(site: Path) -> dict[Path, Page]:
     return found
 
 
+def test_the_map_of_folders_is_the_package() -> None:
+    """The folders in docs/architecture.md, by their indentation, are those that there are."""
+    text = re.findall(
+        r"^```text\n(tvmpipe/\n.*?)^```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL | re.MULTILINE
+    )[0]
+    above: list[str] = []
+    named = set()
+    for line in text.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        for word in line.split("  "):
+            word = word.strip()
+            if word.endswith("/") and " " not in word:
+                above[depth:] = [word]
+                named.add("".join(above))
+            elif word.endswith(".py"):
+                assert all((ROOT / "".join(above[:depth]) / one).is_file() for one in word.split()), word
+    two = {path.parent.relative_to(ROOT) for path in ROOT.glob("tvmpipe/**/__init__.py")}
+    there = {f"{folder}/" for folder in two if len(folder.parts) <= 3}
+    deeper = {"tvmpipe/passes/kernels/", "tvmpipe/passes/placement/"}  # described on pages of their own
+    left_out = {name for name in there - named if any(name.startswith(one) and name != one for one in deeper)}
+    assert named - {"tests/", "benchmarks/"} == there - left_out
+
+
 def test_no_link_is_broken(site: Path, pages: dict[Path, Page]) -> None:
     broken = []
     for path, page in pages.items():
