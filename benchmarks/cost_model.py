@@ -34,8 +34,9 @@ from tvmpipe.targets.cost.features import as_row, features
 from tvmpipe.targets.cost.learned import fit
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.roofline import Roofline
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Cluster, Device
-from tvmpipe.targets.description.target import TargetDescription, find_target
+from tvmpipe.targets.description.target import TargetDescription
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, counting
 
 _COLUMNS = ("primitive", "model", "Spearman", "in 90 %")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import HEAD, Cluster, Device, Link
-from tvmpipe.targets.description.target import find_target
 
 GIGABIT = Link(117e6, 0.5e-3)
 TEN_GIGABIT = Link(1.17e9, 50e-6)

@@ -35,8 +35,8 @@ from tvmpipe.passes import driver
 from tvmpipe.reference.results import Reference
 from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Cluster, parse_cluster
-from tvmpipe.targets.description.target import find_target
 
 GENERATED = ("vit_base", "mobilenet_v2", "resnet18", "bert_base")
 TRAINED: dict[str, tuple[str, str, dict[str, list[int]]]] = {

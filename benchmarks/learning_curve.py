@@ -17,7 +17,7 @@ from tvmpipe.profiling.timing import Patience
 from tvmpipe.profiling.watch import undisturbed
 from tvmpipe.targets.cost.learned import TargetModel, fit
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, counting
 
 _SIZES = (40, 150)

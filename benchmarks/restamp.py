@@ -26,7 +26,7 @@ from tvmpipe.commands.progress import count_progress
 from tvmpipe.passes.kernels.schedule import schedule_module
 from tvmpipe.passes.workloads import Subject, distinct, subjects_of
 from tvmpipe.profiling.experiments import KINDS, experiments
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.store import profile_store, schedule_version
 from tvmpipe.targets.store.profile_store import ProfileStore, tvm_version
 from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION

@@ -20,8 +20,8 @@ from benchmarks.models import MODELS
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.passes import driver
 from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import parse_cluster
-from tvmpipe.targets.description.target import find_target
 
 RUNS = 5
 

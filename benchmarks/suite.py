@@ -12,7 +12,7 @@ from tvmpipe.passes.graph.primitive_features import works_of
 from tvmpipe.passes.workloads import Subject, distinct, subjects_of
 from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.store.profile_store import ProfileStore
 
 SUITE = (

@@ -13,8 +13,8 @@ from tvmpipe.commands.agent import emulating, pace_loop
 from tvmpipe.errors import InputError
 from tvmpipe.passes.planning.default_cost import default_cost
 from tvmpipe.runtime.emulation.speed_probe import Pace
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import parse_cluster
-from tvmpipe.targets.description.target import find_target
 
 x86 = pytest.mark.skipif(find_target("native").architecture != "x86_64", reason="only x86 has measurements")
 

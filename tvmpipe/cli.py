@@ -152,6 +152,7 @@ def show(model: Path, shapes: Any, dims: Any) -> Outcome:
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--device", default="native", help="Target to compile for, such as x86-64-v3; this host must have it.")
+@click.option("--cluster", type=click.Path(path_type=Path), help="Cluster file that describes the target of --device.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Threads of either side.")
 @click.option("--against", type=click.Choice(["onnxruntime", "none"]), default="onnxruntime")
 @_shape_options
@@ -311,6 +312,7 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--slowdown", type=click.FloatRange(min=1), default=1.0, help="Emulate a device so much slower.")
 @click.option("--like", metavar="TARGET", help="Slower than the machine that TARGET's measurements are of, not this.")
+@click.option("--cluster", type=click.Path(path_type=Path), help="Cluster file that describes TARGET, for --like.")
 @click.option("--profiles", type=click.Path(path_type=Path), help="Folder that `profile` wrote to, for --like.")
 @click.option("--bandwidth", "bandwidth_bps", type=RATE, help="Emulate a link that sends at this rate: 100Mbps.")
 @click.option("--latency", "latency_s", type=DURATION, default="0s", help="Emulate a link with this delay: 1ms.")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 _DEEPEST = 8
 _LONGEST_NAME_BYTES = 200
@@ -64,13 +64,17 @@ class Files(Protocol):
 
 
 class DeviceEntry(_Frozen):
-    """A device the bundle needs: requested from the tracker by `key`."""
+    """A device the bundle needs: requested from the tracker by `key`.
+
+    `identity` and `threads` are what measurements of it are kept under.
+    """
 
     name: _Name
     key: _Name
     target: _Word
     triple: _Word
     cpu: _Word
+    identity: _Word
     threads: Annotated[int, Field(ge=1, le=4096)]
     memory_bytes: _Bytes | None
 

@@ -14,6 +14,7 @@ _RATE = {
     "Mbps": 1e6 / 8,
     "Gbps": 1e9 / 8,
 }
+_FREQUENCY = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9}
 _TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -33,6 +34,11 @@ def parse_size(value: object) -> int:
 def parse_rate(value: object) -> float:
     """Bytes per second from a string such as "100Mbps" or "40MB/s"."""
     return _parse(value, _RATE, "bandwidth", "100Mbps")
+
+
+def parse_frequency(value: object) -> float:
+    """Hertz from a string such as "2.4GHz"."""
+    return _parse(value, _FREQUENCY, "frequency", "2.4GHz")
 
 
 def parse_duration(value: object) -> float:

@@ -71,7 +71,14 @@ def _manifest() -> Manifest:
         objective="throughput",
         devices=tuple(
             DeviceEntry(
-                name=name, key=name, target="pi4", triple="aarch64-linux", cpu="x", threads=2, memory_bytes=None
+                name=name,
+                key=name,
+                target="pi4",
+                triple="aarch64-linux",
+                cpu="x",
+                identity="aarch64-linux-x",
+                threads=2,
+                memory_bytes=None,
             )
             for name in ("alpha", "beta", "gamma")
         ),

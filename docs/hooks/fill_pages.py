@@ -73,14 +73,13 @@ def element_types() -> str:
 
 def targets() -> str:
     """The processors that a cluster file may name, with the figures that estimates start from."""
-    from tvmpipe.targets.description.target import find_target, target_names
+    from tvmpipe.targets.description.boards import boards
 
     head = "| target | triple | CPU | vector bits | cores | clock, GHz | memory, GB/s |\n" + "| --- " * 7 + "|\n"
-    described = [find_target(name) for name in target_names() if name != "native"]
     return head + "".join(
         f"| `{one.name}` | {one.triple} | {one.cpu} | {one.vector_bits} | {one.cores} | {one.clock_hz / 1e9:g} "
         f"| {one.memory_bandwidth_bps / 1e9:g} |\n"
-        for one in described
+        for one in boards()
     )
 
 

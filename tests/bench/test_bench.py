@@ -80,7 +80,7 @@ def test_mistakes(tmp_path: Path, chain_path: Path) -> None:
 
 
 def test_a_target_of_another_architecture(chain_path: Path) -> None:
-    from tvmpipe.targets.description.target import find_target
+    from tvmpipe.targets.description.boards import find_target
 
     foreign = "pi4" if find_target("native").architecture == "x86_64" else "x86-64-v3"
     assert "cannot run it" in sentence(tvmpipe("bench", chain_path, "--device", foreign, code=1)[1])

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tvmpipe.passes import driver
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import parse_cluster
-from tvmpipe.targets.description.target import find_target
 
 Arrays = Mapping[str, NDArray[Any]]
 BATCHES = st.integers(1, 8)

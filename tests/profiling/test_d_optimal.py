@@ -9,7 +9,7 @@ from tests.targets.cost.synthetic import matmul, measurements
 from tvmpipe.profiling.d_optimal import most_telling_first
 from tvmpipe.targets.cost.features import as_row, features
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 
 V3 = find_target("x86-64-v3")
 

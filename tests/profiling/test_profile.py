@@ -25,8 +25,8 @@ from tvmpipe.profiling.watch import loops_of
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.cost.roofline import Roofline
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Cluster, Device, parse_cluster
-from tvmpipe.targets.description.target import find_target
 from tvmpipe.targets.store.profile_store import ProfileStore
 
 TWO = '[[device]]\nname = "alpha"\nthreads = 1\n[[device]]\nname = "beta"\nthreads = 1\n'

@@ -11,7 +11,7 @@ from tvmpipe.profiling.measure import RemoteTimer
 from tvmpipe.profiling.peak import _SWEEPS, register_tiles
 from tvmpipe.profiling.timing import Patience
 from tvmpipe.profiling.watch import loops_of, measure_facts, undisturbed, usual_s, watch_over
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 
 
 def test_register_tiles_compute_a_product() -> None:

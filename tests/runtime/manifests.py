@@ -77,7 +77,9 @@ def manifest(plans: Sequence[PlanEntry], inputs: Mapping[str, int], outputs: Map
         ),
         objective="throughput",
         devices=tuple(
-            DeviceEntry(name=name, key=name, target="native", triple="", cpu="", threads=1, memory_bytes=None)
+            DeviceEntry(
+                name=name, key=name, target="native", triple="", cpu="", identity="", threads=1, memory_bytes=None
+            )
             for name in names
         ),
         model_inputs=dict(inputs),

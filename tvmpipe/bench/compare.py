@@ -96,6 +96,7 @@ def bench_model(
     model: str | Path,
     *,
     device: str = "native",
+    own: Sequence[TargetDescription] = (),
     threads: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -109,14 +110,15 @@ def bench_model(
 
     More often where that takes less than `seconds`: on a host that is shared a short look says little.
 
-    `device` is a built-in target that this host can execute, `shapes` and `dims` fix what the file leaves open.
+    `device` is a target that this host can execute, one of tvmpipe's or of a user's `own`; `shapes` and `dims` fix what
+    the file leaves open.
     `sample` makes the inputs by name for what the manifest says of them; without it they are seeded random tensors, as
     `tvmpipe.tensors.random_tensor` makes them. Wrong results are reported, not refused.
 
     Raises ModelError, ClusterError and SampleError for bad input, DeviceError when a process fails.
     """
     path = Path(model)
-    target = _executable_target(device)
+    target = _executable_target(device, own)
     started = time.perf_counter()
     bundle, costs = _compile(path, target, threads, shapes, dims, progress)
     compile_s = time.perf_counter() - started
@@ -187,11 +189,11 @@ class _Cost:
     flops: float
 
 
-def _executable_target(name: str) -> TargetDescription:
+def _executable_target(name: str, own: Sequence[TargetDescription]) -> TargetDescription:
     """The target, if this host's architecture is its; whether the processor has all its instructions, runs show."""
-    from tvmpipe.targets.description.target import find_target
+    from tvmpipe.targets.description.boards import find_target
 
-    target, host = find_target(name), find_target("native")
+    target, host = find_target(name, own), find_target("native")
     if target.architecture != host.architecture:
         raise ClusterError(f"device {name!r} is {target.architecture}, this host {host.architecture}; it cannot run it")
     return target

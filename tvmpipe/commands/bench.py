@@ -15,14 +15,18 @@ from tvmpipe.commands.progress import pass_progress, warn
 from tvmpipe.commands.samples import as_sample, read_arrays
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.manifest import Manifest
+from tvmpipe.targets.description.cluster import load_cluster
 from tvmpipe.units import format_duration
 
 
-def run_bench(model: Path, sample: Path | None = None, **options: Any) -> Outcome:
-    """`sample` is a file with inputs; other options as for `tvmpipe.bench.compare.bench_model`.
+def run_bench(model: Path, sample: Path | None = None, cluster: Path | None = None, **options: Any) -> Outcome:
+    """`sample` is a file with inputs, `cluster` one that describes the user's own boards.
+
+    Other options as for `tvmpipe.bench.compare.bench_model`.
 
     Results that are wrong, or say nothing, are a warning on stderr: the times are what they are.
     """
+    own = () if cluster is None else load_cluster(cluster).targets
     content = None if sample is None else read_arrays(sample)
 
     def given(manifest: Manifest) -> dict[str, NDArray[Any]]:
@@ -31,7 +35,7 @@ def run_bench(model: Path, sample: Path | None = None, **options: Any) -> Outcom
         return as_sample(content, manifest, sample)
 
     with pass_progress(f"benchmarking {model.name}") as progress:
-        result = bench_model(model, sample=None if content is None else given, progress=progress, **options)
+        result = bench_model(model, sample=None if content is None else given, progress=progress, own=own, **options)
     if result.comparison is not None and not result.comparison.equal:
         warn(result.comparison.sentence)
     facts = dataclasses.asdict(result)

@@ -57,7 +57,7 @@ slowdown = 6
 
 def demo_cluster() -> str:
     """The text of the demo's cluster file for this machine's architecture."""
-    from tvmpipe.targets.description.target import find_target
+    from tvmpipe.targets.description.boards import find_target
 
     x86 = find_target("native").architecture == "x86_64"
     middle, small = ("x86-64-v3", "x86-64-v2") if x86 else ("native", "native")

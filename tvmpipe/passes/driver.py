@@ -120,7 +120,7 @@ def plan(
     options, monitor = options or BuildOptions(), monitor or Monitor(PLAN)
     folder = options.profiles or default_store()
     cluster, notes = with_measured_links(cluster, folder)
-    model = options.cost_model or default_cost(folder)
+    model = options.cost_model or default_cost(folder, cluster.targets)
     monitor.begin("cost")
     costs, said = price_table(works_of(fused.graph, fused.module), cluster, model)
     priced = Priced(

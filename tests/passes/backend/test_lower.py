@@ -31,7 +31,7 @@ def test_stages_are_linked_for_their_target(branchy_path: Path, target: str) -> 
 
 
 def test_a_device_of_another_architecture_is_refused(branchy_path: Path, agents: LocalCluster) -> None:
-    from tvmpipe.targets.description.target import find_target
+    from tvmpipe.targets.description.boards import find_target
 
     here = find_target("native").architecture
     target = "pi4" if here == "x86_64" else "x86-64-v2"

@@ -23,8 +23,8 @@ from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
 from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.load_stages import LoadedStages
 from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Cluster, Device
-from tvmpipe.targets.description.target import find_target
 
 WIDTH, USES = 256, 10
 WEIGHT = WIDTH * WIDTH * 4

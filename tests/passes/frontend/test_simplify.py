@@ -19,8 +19,8 @@ from tvmpipe.passes.frontend.import_onnx import import_onnx
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 from tvmpipe.passes.frontend.simplify import simplify
 from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Cluster, Device
-from tvmpipe.targets.description.target import find_target
 from tvmpipe.tensors import TensorSpec
 
 X = TensorSpec(name="x", shape=(3, 1, 4, 4), dtype="float32")

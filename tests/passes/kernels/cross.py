@@ -14,8 +14,8 @@ from tvmpipe.passes.kernels.rows.compute import softmax
 from tvmpipe.passes.kernels.schedule import schedule_function
 from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import winograd_conv2d
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cpu_model import describe_cpu
-from tvmpipe.targets.description.target import find_target
 
 Primitive = Callable[[], Any]
 """Makes the unscheduled TIR function; its last parameter is the result."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tvmpipe.passes.kernels import elementwise
 from tvmpipe.passes.kernels.schedule import schedule_function
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cpu_model import describe_cpu
-from tvmpipe.targets.description.target import find_target
 
 F32 = np.finfo(np.float32)
 SMALLEST_NORMAL = float(F32.tiny)

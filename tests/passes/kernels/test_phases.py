@@ -11,7 +11,8 @@ from tests.targets.cost.synthetic import matmul
 from tvmpipe.targets.cost.kernel_costs import phases
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.phases import SECOND_BYTES, far_share
-from tvmpipe.targets.description.target import TargetDescription, find_target
+from tvmpipe.targets.description.boards import find_target
+from tvmpipe.targets.description.target import TargetDescription
 
 V2, V3, V4 = (find_target(name) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4"))
 

@@ -20,7 +20,7 @@ from tvmpipe.targets.cost.kernel_costs import KernelCost, kernel_names, register
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.phases import Phases
 from tvmpipe.targets.cost.rates import resources
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.store.profile_store import ProfileStore
 
 FOLDER = Path(kernels.__file__).parent
@@ -86,14 +86,14 @@ BY_DEFAULT = """
 from tvmpipe.passes.planning.default_cost import default_cost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.description.cluster import Device
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 work = Work(1e9, 4000, 4000, 4000, ("matmul",), "0" * 32, "matmul", (64, 64), (64,), 1e9)
 print(default_cost().estimate(work, Device("d", "d", find_target("x86-64-v3"), 1, None)).source)
 """
 ALONE = """
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.features import features
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 features(Work(1e9, kernel="matmul"), find_target("x86-64-v3"), 1)
 """
 WITHOUT_A_KERNEL = ALONE.replace(', kernel="matmul"', "")

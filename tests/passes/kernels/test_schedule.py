@@ -15,7 +15,7 @@ from tvmpipe.passes.driver import Fused, front
 from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.inspect import NotApplicable
 from tvmpipe.passes.kernels.schedule import schedule_module
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 
 NETWORKS = [resnet_like, transformer_like]
 OPERATORS: dict[Callable[..., Any], set[str]] = {

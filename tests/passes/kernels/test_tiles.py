@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tvmpipe.passes.kernels.matmul.cost import product_step
 from tvmpipe.passes.kernels.tiles import product_tile, rows_apart, spreads
 from tvmpipe.passes.kernels.winograd.cost import chunk_shares, rows_together
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cpu_model import describe_cpu
-from tvmpipe.targets.description.target import find_target
 
 MACHINE = describe_cpu(find_target("x86-64-v4"), 1)
 

@@ -20,8 +20,9 @@ from tvmpipe.passes.options import BuildOptions
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.roofline import Roofline
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Cluster, Device, parse_cluster
-from tvmpipe.targets.description.target import TargetDescription, find_target
+from tvmpipe.targets.description.target import TargetDescription
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, tvm_version
 from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.store.stage_times import StageTime

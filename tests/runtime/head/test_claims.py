@@ -34,7 +34,9 @@ KEYS = ("alpha", "beta", "gamma")
 
 
 def entry(name: str, key: str | None = None) -> DeviceEntry:
-    return DeviceEntry(name=name, key=key or name, target="native", triple="", cpu="", threads=1, memory_bytes=None)
+    return DeviceEntry(
+        name=name, key=key or name, target="native", triple="", cpu="", identity="", threads=1, memory_bytes=None
+    )
 
 
 class Head:

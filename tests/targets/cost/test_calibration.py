@@ -12,8 +12,8 @@ from tvmpipe.profiling.watch import undisturbed
 from tvmpipe.targets.cost.calibration import as_here, shifts
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.cost.model import CALL_S
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Device
-from tvmpipe.targets.description.target import find_target
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore
 
 TARGET = find_target("x86-64-v3")

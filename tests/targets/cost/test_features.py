@@ -6,7 +6,7 @@ import pytest
 
 from tvmpipe.targets.cost.features import family, features, operands, weights_read
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from tvmpipe.targets.cost.features import MONOTONE, as_row, feature_names, featu
 from tvmpipe.targets.cost.learned import TargetModel, fit, from_json
 from tvmpipe.targets.cost.model import CALL_S, Work
 from tvmpipe.targets.cost.roofline import Roofline
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Device
-from tvmpipe.targets.description.target import TargetDescription, find_target
+from tvmpipe.targets.description.target import TargetDescription
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore
 
 V2, V3, V4, PI = (find_target(name) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "pi4"))

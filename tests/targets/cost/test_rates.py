@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.targets.cost.synthetic import matmul
 from tvmpipe.targets.cost.features import family
 from tvmpipe.targets.cost.rates import RESOURCES, by_rates, fit_rates, fit_rates_near, resources
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 
 V3 = find_target("x86-64-v3")
 RATES = {"matmul": np.linspace(0.5, 2.0, len(RESOURCES)), "join": np.linspace(2.0, 1.0, len(RESOURCES))}

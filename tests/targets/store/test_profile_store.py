@@ -16,7 +16,7 @@ from tvmpipe.errors import InputError
 from tvmpipe.passes.workloads import subjects_of
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.description.target import find_target
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.store import profile_store
 from tvmpipe.targets.store.profile_store import DeviceFacts, Measurement, ProfileStore, counting
 

@@ -10,7 +10,7 @@ from tvmpipe.targets.description.target import TargetDescription
 
 def target_key(target: TargetDescription, threads: int) -> str:
     """The folder of a target's records: what they are valid for."""
-    return f"{target.triple}-{target.cpu}-{threads}"
+    return f"{target.identity}-{threads}"
 
 
 class Records:

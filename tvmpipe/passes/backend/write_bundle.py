@@ -82,6 +82,7 @@ def write_bundle(
                 target=device.target.name,
                 triple=device.target.triple,
                 cpu=device.target.cpu,
+                identity=device.target.identity,
                 threads=device.threads,
                 memory_bytes=device.memory_bytes,
             )

@@ -137,4 +137,4 @@ class ClusterStatus:
 
 def device_with_key(key: str) -> DeviceEntry:
     """What stands for a device of which only the key is known."""
-    return DeviceEntry(name=key, key=key, target="", triple="", cpu="", threads=1, memory_bytes=None)
+    return DeviceEntry(name=key, key=key, target="", triple="", cpu="", identity="", threads=1, memory_bytes=None)

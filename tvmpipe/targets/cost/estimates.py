@@ -11,8 +11,8 @@ For a primitive on a device, the first of these that there is:
 
 What whole stages took on the target corrects all of these (`targets.store.stage_times`).
 
-The nearest target is of the same architecture; width of vectors counts before threads. No measurement of one
-architecture says anything of another.
+The nearest target is of the same architecture; width of vectors counts before threads, and between them whether it is
+the same board, where that is the user's own. No measurement of one architecture says anything of another.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from tvmpipe.targets.cost.kernel_costs import kernel_names
 from tvmpipe.targets.cost.learned import ENOUGH, PLENTY, Prediction, TargetModel, data_hash, fit, from_json
 from tvmpipe.targets.cost.model import CALL_S, Estimate, Work
 from tvmpipe.targets.cost.roofline import Roofline
+from tvmpipe.targets.description.boards import find_target, target_names
 from tvmpipe.targets.description.cluster import Device
-from tvmpipe.targets.description.target import TargetDescription, find_target, target_names
+from tvmpipe.targets.description.target import TargetDescription
 from tvmpipe.targets.store.profile_store import (
     Measurement,
     ProfileStore,
@@ -66,11 +67,17 @@ class LearnedCost:
     """
 
     def __init__(
-        self, stores: Sequence[ProfileStore], cache: Path | None = None, *, ignored: Collection[str] = ()
+        self,
+        stores: Sequence[ProfileStore],
+        cache: Path | None = None,
+        *,
+        own: Sequence[TargetDescription] = (),
+        ignored: Collection[str] = (),
     ) -> None:
-        """`ignored` are keys of primitives whose measurements do not count."""
+        """`own` are boards of the user's; `ignored` are keys of primitives whose measurements do not count."""
         self._stores = tuple(stores)
         self._cache = cache
+        self._own = tuple(own)
         self._ignored = frozenset(ignored)
         self._known: dict[tuple[TargetDescription, int], _Known] = {}
         self._models: dict[str, TargetModel] = {}
@@ -95,7 +102,7 @@ class LearnedCost:
 
     def without(self, keys: Collection[str]) -> LearnedCost:
         """What is left when the primitives with these keys were never measured; fits anew what learned from them."""
-        return LearnedCost(self._stores, None, ignored=self._ignored | set(keys))
+        return LearnedCost(self._stores, None, own=self._own, ignored=self._ignored | set(keys))
 
     def stage_times(self, device: Device) -> list[StageTime]:
         """What stages took on the target of a device, made by the code that would be made now."""
@@ -140,17 +147,17 @@ class LearnedCost:
     ) -> tuple[TargetDescription, int] | None:
         """The most alike target with at least so many measurements."""
         keys = {key for store in self._stores for key in store.targets()}
-        found: list[tuple[float, str, TargetDescription, int]] = []
-        for name in target_names():
-            other = find_target(name)
+        found: list[tuple[tuple[float, bool, float, str], TargetDescription, int]] = []
+        for other in (target, *self._own, *map(find_target, target_names())):
             if other.architecture != target.architecture:
                 continue
             for count in range(1, 65):
                 key = store_key(other, count)
                 if key in keys and len(self._rows(other, count)) >= least:
                     wide = abs(math.log2(other.vector_bits / target.vector_bits))
-                    found.append((100 * wide + abs(math.log2(count / threads)), key, other, count))
-        return min(found, key=lambda one: one[:2])[2:] if found else None
+                    foreign = bool(target.board) and other.identity != target.identity
+                    found.append(((wide, foreign, abs(math.log2(count / threads)), key), other, count))
+        return min(found, key=lambda one: one[0])[1:] if found else None
 
     def _model(self, target: TargetDescription, threads: int) -> TargetModel:
         key = store_key(target, threads)
@@ -206,4 +213,5 @@ def _shifted(prediction: Prediction, shift: float) -> Prediction:
 
 
 def _name(target: TargetDescription, threads: int, wanted: int) -> str:
-    return target.cpu if threads == wanted else f"{target.cpu} with {threads} threads"
+    name = target.board or target.cpu
+    return name if threads == wanted else f"{name} with {threads} threads"

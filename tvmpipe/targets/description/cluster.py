@@ -12,7 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tvmpipe.errors import ClusterError
 from tvmpipe.manifest import HEAD
-from tvmpipe.targets.description.target import TargetDescription, find_target
+from tvmpipe.targets.description.boards import boards, find_target
+from tvmpipe.targets.description.host import NATIVE
+from tvmpipe.targets.description.target import TargetDescription
+from tvmpipe.targets.description.target_table import TargetEntry, TargetTableError, own_target
 from tvmpipe.units import parse_duration, parse_rate, parse_size
 
 if sys.version_info >= (3, 11):
@@ -61,13 +64,15 @@ class Link:
 class Cluster:
     """Devices in the file's order, and every link that the file names; others are as `network` says.
 
-    `default_network` says that the file does not, so that measured links go before it.
+    `default_network` says that the file does not, so that measured links go before it. `targets` are the user's own
+    boards, which the file describes.
     """
 
     devices: tuple[Device, ...]
     links: dict[frozenset[str], Link]
     network: Link = Link(DEFAULT_BANDWIDTH_BPS, DEFAULT_LATENCY_S)
     default_network: bool = False
+    targets: tuple[TargetDescription, ...] = ()
 
     def link(self, first: str, second: str) -> Link:
         """The link that carries tensors from `first` to `second`; either may be `HEAD`.
@@ -117,6 +122,7 @@ class _NetworkEntry(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    target: list[TargetEntry] = []
     device: Annotated[list[_DeviceEntry], Field(min_length=1)]
     link: list[_LinkEntry] = []
     network: _NetworkEntry | None = None
@@ -145,10 +151,16 @@ def parse_cluster(text: str, origin: str = "cluster.toml") -> Cluster:
     except ValidationError as error:
         raise ClusterError(_explain(error.errors()[0], text, origin)) from None
 
+    own: list[TargetDescription] = []
+    for index, table in enumerate(file.target):
+        try:
+            own.append(own_target(table, [find_target(NATIVE), *boards(), *own]))
+        except TargetTableError as error:
+            raise ClusterError(f"{origin} line {_line_of(text, 'target', index, error.key)}: {error}") from None
     devices = []
     for index, entry in enumerate(file.device):
         try:
-            target = find_target(entry.target)
+            target = find_target(entry.target, own)
         except ClusterError as error:
             line = _line_of(text, "device", index, "target")
             raise ClusterError(f"{origin} line {line}: {error}") from None
@@ -168,7 +180,8 @@ def parse_cluster(text: str, origin: str = "cluster.toml") -> Cluster:
                 raise ClusterError(f"{origin} line {line}: {end!r} is no device; allowed: {allowed}")
         links[frozenset(link.between)] = Link(link.bandwidth, link.latency)
     network = file.network or _NetworkEntry()
-    return Cluster(tuple(devices), links, Link(network.bandwidth, network.latency), file.network is None)
+    shared = Link(network.bandwidth, network.latency)
+    return Cluster(tuple(devices), links, shared, file.network is None, tuple(own))
 
 
 def _explain(error: Any, text: str, origin: str) -> str:
@@ -180,7 +193,12 @@ def _explain(error: Any, text: str, origin: str) -> str:
     key = str(where[2]) if len(where) > 2 else str(where[1]) if len(where) > 1 and not listed else ""
     line = _line_of(text, str(table), index, key)
     shown = f"[[{table}]]" if listed else f"[{table}]"
-    models: dict[str, type[BaseModel]] = {"device": _DeviceEntry, "link": _LinkEntry, "network": _NetworkEntry}
+    models: dict[str, type[BaseModel]] = {
+        "target": TargetEntry,
+        "device": _DeviceEntry,
+        "link": _LinkEntry,
+        "network": _NetworkEntry,
+    }
     model = models.get(str(table), _File) if key else _File
     if error["type"] == "extra_forbidden":
         allowed = ", ".join(model.model_fields)
@@ -190,22 +208,25 @@ def _explain(error: Any, text: str, origin: str) -> str:
         return f"{origin}: no [[{table}]] table; at least one is needed"
     if error["type"] == "missing":
         return f"{origin} line {line}: {shown} needs the key {key!r}"
+    if error["type"] == "list_type" and not key:
+        return f"{origin} line {line}: {table} is a list of tables; write [[{table}]] above each"
     message = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
     return f"{origin} line {line}: {key or table}: {message}"
 
 
 def _line_of(text: str, table: str, index: int, key: str) -> int:
     """The line of `key` in the `index`-th `[[table]]`; of the table's header when the key is not written."""
-    header, seen, inside = 1, -1, False
+    header, seen, inside, on_top = 1, -1, False, True
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if stripped.startswith("["):
+            on_top = False
             inside = re.fullmatch(rf"\[\[?\s*{re.escape(table)}\s*\]\]?.*", stripped) is not None
             seen += inside
             if inside and seen == index:
                 header = number
         elif (inside and seen == index and key and re.match(rf"\"?{re.escape(key)}\"?\s*=", stripped)) or (
-            not key and re.match(rf"\"?{re.escape(table)}\"?\s*=", stripped)
+            not key and on_top and re.match(rf"\"?{re.escape(table)}\"?\s*=", stripped)
         ):
             return number
     return header

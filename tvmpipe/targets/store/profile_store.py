@@ -78,16 +78,11 @@ Row = Measurement | DeviceFacts | StageTime
 
 
 class Processor(Protocol):
-    """What code is compiled for, as LLVM spells it: a `TargetDescription`, or a device of a bundle."""
+    """What code is compiled for: a `TargetDescription`, or a device of a bundle."""
 
     @property
-    def triple(self) -> str:
-        """Architecture and system."""
-        ...
-
-    @property
-    def cpu(self) -> str:
-        """The processor, or a class of them."""
+    def identity(self) -> str:
+        """What measurements are valid for, besides the number of threads (`TargetDescription.identity`)."""
         ...
 
 
@@ -98,7 +93,7 @@ def identity(primitive: str, schedule: str, tvm: str) -> str:
 
 def store_key(target: Processor, threads: int) -> str:
     """The name of a target's file: what its measurements are valid for."""
-    return f"{target.triple}-{target.cpu}-{threads}"
+    return f"{target.identity}-{threads}"
 
 
 def default_store() -> Path:
