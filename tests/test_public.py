@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from importlinter.cli import lint_imports
+
 import tvmpipe
+from benchmarks.import_circles import import_circles
+
+PROJECT = Path(tvmpipe.__file__).parents[1]
 
 
 def test_public_names() -> None:
@@ -32,13 +37,26 @@ import tvmpipe.targets.store.profile_store, tvmpipe.targets.store.stage_times  #
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_data_flows_one_way() -> None:
-    """Devices know no compiler, and what code costs is known without making any."""
-    package = Path(tvmpipe.__file__).parent
-    for folder, beyond in (("runtime", ("passes", "targets")), ("targets", ("passes",))):
-        for path in sorted((package / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                wrong = [name for name in names for one in beyond if name.startswith(f"tvmpipe.{one}")]
-                assert not wrong, f"{path.relative_to(package)} imports {wrong}"
+def test_layers() -> None:
+    """The contracts in pyproject.toml, as `lint-imports` checks them."""
+    assert (PROJECT / "pyproject.toml").is_file()
+    assert lint_imports(config_filename=str(PROJECT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_no_import_circle() -> None:
+    assert import_circles() == []
+
+
+def test_circles_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that only type checkers see."""
+    (tmp_path / "circular").mkdir()
+    for name, text in (
+        ("__init__", ""),
+        ("a", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from circular import b\n"),
+        ("b", "from circular import c\n"),
+        ("c", "def late():\n    import circular.a\n"),
+        ("d", "import circular.c\n"),
+    ):
+        (tmp_path / "circular" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert import_circles("circular") == [["circular.a", "circular.b", "circular.c"]]
