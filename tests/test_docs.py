@@ -37,7 +37,7 @@ CALLED: dict[str, Callable[..., Any]] = {
     "load": tvmpipe.load,
 }
 
-EXAMPLES = {"scan", "sizes"}
+EXAMPLES = {"scan", "sizes", "celu", "fold_scan", "energy"}
 """What the pages on contributing add; there is none of it."""
 
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -95,7 +95,7 @@ def test_modules_and_files_exist(path: Path) -> None:
     for module in re.findall(r"python -m (benchmarks(?:\.[a-z_]+)+)", text):
         importlib.util.find_spec(module) or pytest.fail(module)
     for name in re.findall(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|md|txt|svg|toml|service))(?:::\w+)?`", text):
-        example = {Path(name).stem, *Path(name).parts} & EXAMPLES
+        example = {Path(name).stem.removeprefix("test_"), *Path(name).parts} & EXAMPLES
         assert example or any((folder / name).exists() for folder in (ROOT, ROOT / "tvmpipe", ROOT / "tests")), name
 
 
@@ -134,6 +134,13 @@ def test_the_readmes_table_is_that_of_the_results() -> None:
     text = README.read_text()
     assert filled(text) == text, "run python -m benchmarks.readme_table"
     assert "| resnet50 | " in text
+
+
+@documents
+def test_no_table_of_figures_is_typed(path: Path) -> None:
+    """Measured figures are files in benchmarks/results/; the README's table is made from them, faults are history."""
+    figure = re.compile(r"^\|.*\|\s*[<>]?[\d.,]+ ?(?:ms|us|s|%|x|[kMG]B/s|samples/s)\s*\|", re.MULTILINE)
+    assert figure.findall(path.read_text()) == []
 
 
 def test_the_unit_is_hardened_and_starts_again() -> None:

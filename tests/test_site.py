@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import html
 import http.server
+import importlib
 import json
 import os
 import re
@@ -18,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -158,14 +161,26 @@ def test_every_operator_of_the_standard_has_a_row(site: Path) -> None:
 
 
 def test_results_are_those_of_the_files(site: Path) -> None:
-    import html
-
     text = html.unescape(re.sub(r"<[^>]+>", "", (site / "kernels.html").read_text()))
     for line in (ROOT / "benchmarks" / "results" / "kernels.txt").read_text().splitlines():
         assert line.rstrip() in text
 
 
 WIDE_PAGE = b"<!doctype html><article><div style='width:900px'>wide</div></article>"
+
+
+def test_nothing_is_left_to_fill_in(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        assert re.findall(r"<!-- (?:results|readme|operators|element types|targets|rewrites)\b", path.read_text()) == []
+
+
+def test_what_a_page_asks_for_wrongly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+    hook = importlib.import_module("fill_pages")
+    assert "python -m benchmarks.roofline` prints them" in hook.on_page_markdown("<!-- results: roofline -->")
+    for wrong in ("<!-- results: no_such_benchmark -->", "<!-- operator -->"):
+        with pytest.raises(PluginError):
+            hook.on_page_markdown(f"# Title\n\n{wrong}\n")
 
 
 class _Server(http.server.ThreadingHTTPServer):
