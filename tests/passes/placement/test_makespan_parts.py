@@ -16,21 +16,21 @@ from tests.passes.placement.oracle.makespan import faults, feasible, problems, s
 from tvmpipe.passes.placement.exact.engine import Engine
 from tvmpipe.passes.placement.exact.task import Task
 from tvmpipe.passes.placement.feasible import first_fit
-from tvmpipe.passes.placement.latency.ancestors import with_ancestors
-from tvmpipe.passes.placement.latency.bounds import windows
+from tvmpipe.passes.placement.latency.ancestor_bounds import with_ancestors
+from tvmpipe.passes.placement.latency.coarse_start import coarse_start
 from tvmpipe.passes.placement.latency.instance import read
-from tvmpipe.passes.placement.latency.levels import coarse_start
+from tvmpipe.passes.placement.latency.large_neighbourhood import window_tasks
 from tvmpipe.passes.placement.latency.list_scheduling import by_rank, earliest_task_first, heft, rank_order, upward_rank
 from tvmpipe.passes.placement.latency.local_search import anneal
+from tvmpipe.passes.placement.latency.path_bounds import windows
+from tvmpipe.passes.placement.latency.pieces import cuts, joined, pieces
 from tvmpipe.passes.placement.latency.relaxation import relaxation_s
-from tvmpipe.passes.placement.latency.rows import Rows, arrays
 from tvmpipe.passes.placement.latency.schedule import again, build, job_order, solution
 from tvmpipe.passes.placement.latency.search import least_makespan
 from tvmpipe.passes.placement.latency.sequence import STEP, advanced, decode, sequence, tables
-from tvmpipe.passes.placement.latency.series import cuts, joined, pieces
 from tvmpipe.passes.placement.latency.shortest_path import shortest_path
 from tvmpipe.passes.placement.latency.sweep import sweep
-from tvmpipe.passes.placement.latency.windows import window_tasks
+from tvmpipe.passes.placement.latency.window_candidates import Rows, arrays
 from tvmpipe.passes.placement.limits import Deadline, Limits
 from tvmpipe.passes.placement.problem import Contention, Problem, Tensor
 

@@ -20,11 +20,11 @@ from tvmpipe.passes.placement.reduce.presolve import grouped_nodes, presolve
 from tvmpipe.passes.placement.throughput.assign import reassigned, rounded_kinds
 from tvmpipe.passes.placement.throughput.chain import best_chain, chain_order
 from tvmpipe.passes.placement.throughput.downsets import all_downsets, best_stages, prefixes
-from tvmpipe.passes.placement.throughput.load_tracker import Ledger
+from tvmpipe.passes.placement.throughput.large_neighbourhood import improve_windows
+from tvmpipe.passes.placement.throughput.load_tracker import LoadTracker
 from tvmpipe.passes.placement.throughput.local_search import local_search
 from tvmpipe.passes.placement.throughput.period import loads
 from tvmpipe.passes.placement.throughput.period_bounds import period_bound
-from tvmpipe.passes.placement.throughput.windows import improve_windows
 
 THROUGHPUT = problems(models=("overlapped", "summed"), max_nodes=6)
 few = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -85,7 +85,7 @@ def test_chains_are_exact(problem: Problem) -> None:
 @few
 @given(chains())
 def test_the_furthest_cut_bounds_chains(problem: Problem) -> None:
-    from tvmpipe.passes.placement.throughput.bisect import least_accepted
+    from tvmpipe.passes.placement.throughput.bisection import least_accepted
     from tvmpipe.passes.placement.throughput.chain import _Chain
 
     best = least_period(problem)
@@ -160,15 +160,15 @@ def test_bounds_hold(problem: Problem) -> None:
 
 @few
 @given(THROUGHPUT, st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=12))
-def test_ledger_counts_as_the_model_does(problem: Problem, moves: list[tuple[int, int]]) -> None:
+def test_load_tracker_counts_as_the_model_does(problem: Problem, moves: list[tuple[int, int]]) -> None:
     problem = replace(problem, time_s=np.where(np.isfinite(problem.time_s), problem.time_s, 5.0))
-    ledger = Ledger(problem, [0] * problem.node_count)
+    tracker = LoadTracker(problem, [0] * problem.node_count)
     for node, target in moves:
-        if node < problem.node_count and target < problem.device_count and ledger.device_of[node] != target:
-            ledger.commit(ledger.change(node, target))
-            assert ledger.period_s == pytest.approx(loads(problem, ledger.device_of).period_s)
-    shortage = problem.shortage_bytes(ledger.device_of)
-    assert [not ledger.holds(device) for device in range(problem.device_count)] == (shortage > 0).tolist()
+        if node < problem.node_count and target < problem.device_count and tracker.device_of[node] != target:
+            tracker.commit(tracker.change(node, target))
+            assert tracker.period_s == pytest.approx(loads(problem, tracker.device_of).period_s)
+    shortage = problem.shortage_bytes(tracker.device_of)
+    assert [not tracker.holds(device) for device in range(problem.device_count)] == (shortage > 0).tolist()
 
 
 @few

@@ -25,7 +25,7 @@ class PeriodEngines:
         kinds: many devices rounded to a few kinds (`throughput.assign.rounded_kinds`).
         local_search: moves of nodes (`throughput.local_search`).
         levels: local search on coarser graphs in between (`reduce.multilevel`).
-        windows: parts solved again by HiGHS while the rest stays (`throughput.windows`).
+        windows: parts solved again by HiGHS while the rest stays (`throughput.large_neighbourhood`).
         program: HiGHS on all that is left (`exact.period_program`).
         wide_groups, kind_groups, moved_members: how groups of devices in turn are found (`throughput.replicas`).
     """
@@ -54,15 +54,15 @@ class MakespanEngines:
 
     Attributes:
         heft, etf: list schedules to start from (`latency.list_scheduling`).
-        levels: starts from coarser graphs (`latency.levels`).
-        ancestors: the bound of nodes whose ancestors share a device (`latency.ancestors`).
+        levels: starts from coarser graphs (`latency.coarse_start`).
+        ancestors: the bound of nodes whose ancestors share a device (`latency.ancestor_bounds`).
         flow: the bound that a period would have (`throughput.period_bounds`).
         relaxation: the linear program of paths and loads (`latency.relaxation`).
         annealing: `latency.local_search`.
         sweeps: `latency.sweep`.
         pieces: exact pieces where the graph narrows, by CP-SAT (`latency.shortest_path`).
         whole: CP-SAT on everything.
-        windows: parts solved again by CP-SAT while the rest stays (`latency.windows`).
+        windows: parts solved again by CP-SAT while the rest stays (`latency.large_neighbourhood`).
     """
 
     heft: bool = True

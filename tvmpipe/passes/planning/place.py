@@ -15,12 +15,12 @@ from tvmpipe.passes.graph.stages import returns_of
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.infeasible import Infeasible
-from tvmpipe.passes.placement.latency.bounds import windows
 from tvmpipe.passes.placement.latency.instance import read
+from tvmpipe.passes.placement.latency.path_bounds import windows
 from tvmpipe.passes.placement.latency.relaxation import relaxation_s
 from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
 from tvmpipe.passes.placement.problem import Problem
-from tvmpipe.passes.placement.reduce.coalesce import tidied
+from tvmpipe.passes.placement.reduce.coalesce import coalesced
 from tvmpipe.passes.placement.solve import solve
 from tvmpipe.passes.placement.throughput.period_bounds import period_bound_in_turn
 from tvmpipe.passes.placement.throughput.replicas import least_period_replicated
@@ -283,7 +283,7 @@ class _Search:
             if again is None and self.objective == "throughput":
                 placed = solution.device_of
                 for slack in _SLACKS:
-                    placed = tidied(tried, placed, slack * solution.figure_s, Deadline(deadline.left_s))
+                    placed = coalesced(tried, placed, slack * solution.figure_s, Deadline(deadline.left_s))
                     self.offer(origin, placed, tried)
             tried = again
         return bound

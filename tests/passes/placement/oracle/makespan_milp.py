@@ -20,8 +20,8 @@ import pulp
 
 from tvmpipe.passes.placement.exact.highs import solver
 from tvmpipe.passes.placement.exact.task import Exact, Task
-from tvmpipe.passes.placement.latency.bounds import Windows, windows
 from tvmpipe.passes.placement.latency.instance import Instance
+from tvmpipe.passes.placement.latency.path_bounds import Windows, windows
 from tvmpipe.passes.placement.latency.schedule import Timetable, in_order, replay
 
 # In a program whose cutoff is 1: what HiGHS takes for satisfied, and what a bound gives up for rounding.

@@ -18,8 +18,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tvmpipe.passes.placement.exact.task import Exact, Task
-from tvmpipe.passes.placement.latency.bounds import Windows, windows
 from tvmpipe.passes.placement.latency.instance import Instance
+from tvmpipe.passes.placement.latency.path_bounds import Windows, windows
 from tvmpipe.passes.placement.latency.schedule import Timetable, in_order, replay
 
 _RESOLUTION = 2.0**33

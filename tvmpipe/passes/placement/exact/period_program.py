@@ -151,9 +151,9 @@ class _Program:
                         self._carry(variable, d, problem.head, float(seconds[d, problem.head]), number)
             if tensor.consumers and problem.device_count > 1:
                 if counted:
-                    self._counted(number, float(seconds[0, 1]))
+                    self._counted(number, tensor.producer, float(seconds[0, 1]))
                 else:
-                    self._paired(number, seconds)
+                    self._paired(number, tensor.producer, seconds)
 
     def _from_head(self, number: int, seconds: Any) -> None:
         tensor = self.problem.tensors[number]
@@ -181,11 +181,9 @@ class _Program:
             return [("link", sender, receiver)]
         return [("send", sender, sender), ("receive", receiver, receiver)]
 
-    def _counted(self, number: int, seconds: float) -> None:
+    def _counted(self, number: int, producer: int, seconds: float) -> None:
         """Transfers that cost the same between any two devices: how many come and go is enough."""
         problem, tensor = self.problem, self.problem.tensors[number]
-        producer = tensor.producer
-        assert producer is not None
         if seconds <= 0:
             return
         most = min(len(tensor.consumers), problem.device_count - 1)
@@ -205,11 +203,9 @@ class _Program:
         balance = [(come[d], 1.0) for d in self.devices] + [(go[d], -1.0) for d in self.devices]
         self.add(balance, "==", 0.0)
 
-    def _paired(self, number: int, seconds: Any) -> None:
+    def _paired(self, number: int, producer: int, seconds: Any) -> None:
         """Transfers whose cost depends on both ends."""
         tensor = self.problem.tensors[number]
-        producer = tensor.producer
-        assert producer is not None
         moved: dict[tuple[int, int], Any] = {}
         for s, r in itertools.permutations(self.devices, 2):
             if (producer, s) in self.x and any((reader, r) in self.x for reader in tensor.consumers):

@@ -1,6 +1,6 @@
 """Local search on placements and orders: simulated annealing with restarts from the best.
 
-A state is a device for every unit and an order of jobs; `makespan_schedule.build` prices it. Half of all moves start
+A state is a device for every unit and an order of jobs; `schedule.build` prices it. Half of all moves start
 from what ends the schedule: the chain of nodes and transfers that wait for each other up to its last end.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tvmpipe.passes.placement.latency.instance import Instance
 from tvmpipe.passes.placement.latency.schedule import Timetable, build, job_order
@@ -30,7 +30,6 @@ def anneal(
     steps: int,
     seed: int,
     goal_s: float = 0.0,
-    found: Callable[[Found], None] | None = None,
 ) -> Found:
     """The best schedule of one cooling of `steps` moves from `start`, which fits memory; never worse than it.
 
@@ -51,8 +50,6 @@ def anneal(
         state.move(rng, cutoff)
         if state.table.makespan < best[1].makespan * (1 - 1e-12):
             best = (list(state.device_of), state.table)
-            if found is not None:
-                found(best)
     return best
 
 

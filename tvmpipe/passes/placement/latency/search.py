@@ -4,7 +4,7 @@ In this order: starts (best single device, HEFT, ETF with memory); path and load
 a small problem, the exact engine on the whole; for one that narrows, exact pieces (`shortest_path`); for one of
 middle size, the exact engine with the best schedule as a hint; and for as long as the limit lets it, rounds of
 annealing beside windows solved again exactly. It ends as soon as schedule and bound meet. Where annealing would see
-too little of a large problem, coarser graphs give starts (`levels`) and `sweep` takes its place.
+too little of a large problem, coarser graphs give starts (`coarse_start`) and `sweep` takes its place.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from tvmpipe.passes.placement.exact.engine import Engine
 from tvmpipe.passes.placement.exact.task import Exact, Task
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.infeasible import Infeasible
-from tvmpipe.passes.placement.latency.ancestors import with_ancestors
-from tvmpipe.passes.placement.latency.bounds import windows
+from tvmpipe.passes.placement.latency.ancestor_bounds import with_ancestors
+from tvmpipe.passes.placement.latency.coarse_start import coarse_start
 from tvmpipe.passes.placement.latency.instance import Instance, read
-from tvmpipe.passes.placement.latency.levels import coarse_start
+from tvmpipe.passes.placement.latency.large_neighbourhood import window_tasks
 from tvmpipe.passes.placement.latency.list_scheduling import by_rank, earliest_task_first, heft
 from tvmpipe.passes.placement.latency.local_search import Found, anneal
+from tvmpipe.passes.placement.latency.path_bounds import windows
+from tvmpipe.passes.placement.latency.pieces import cuts, joined, pieces
 from tvmpipe.passes.placement.latency.relaxation import relaxation_s
-from tvmpipe.passes.placement.latency.rows import Arrays, arrays
 from tvmpipe.passes.placement.latency.schedule import again, solution
-from tvmpipe.passes.placement.latency.series import cuts, joined, pieces
 from tvmpipe.passes.placement.latency.shortest_path import shortest_path
 from tvmpipe.passes.placement.latency.sweep import sweep
-from tvmpipe.passes.placement.latency.windows import window_tasks
+from tvmpipe.passes.placement.latency.window_candidates import Arrays, arrays
 from tvmpipe.passes.placement.limits import Deadline, Limits, Listener, Progress
 from tvmpipe.passes.placement.problem import Problem, Solution
 from tvmpipe.passes.placement.throughput.period_bounds import period_bound

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from tvmpipe.passes.placement.exact.engine import Engine
 from tvmpipe.passes.placement.exact.task import Task
-from tvmpipe.passes.placement.latency.bounds import windows
 from tvmpipe.passes.placement.latency.instance import Instance, read
 from tvmpipe.passes.placement.latency.list_scheduling import by_rank, heft
 from tvmpipe.passes.placement.latency.local_search import Found, anneal
+from tvmpipe.passes.placement.latency.path_bounds import windows
+from tvmpipe.passes.placement.latency.pieces import Piece, part
 from tvmpipe.passes.placement.latency.schedule import in_order, replay
-from tvmpipe.passes.placement.latency.series import Piece, part
 from tvmpipe.passes.placement.limits import Deadline
 
 _CLOSED = 2e-7  # relative distance of bound and schedule at which an edge counts as known

@@ -1,6 +1,6 @@
 """Windows of a large schedule decided again by many candidates at once: local search where one build takes long.
 
-A window is a part of the sequence that `makespan_sequence` decodes. Candidates are rows of arrays and go through it in
+A window is a part of the sequence that `sequence` decodes. Candidates are rows of arrays and go through it in
 step: some send single nodes to where they are expected to end the schedule first, some send a connected part to
 another device. What a candidate does to the makespan is seen at the window's end, where its heads meet the tails of
 what follows; the best candidates of windows that lie apart are decoded together, and kept if that is no longer.
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tvmpipe.passes.placement.latency.local_search import Found
-from tvmpipe.passes.placement.latency.rows import Arrays, Ints, Rows
 from tvmpipe.passes.placement.latency.sequence import STEP, Decoded, advanced, decode, sequence
+from tvmpipe.passes.placement.latency.window_candidates import Arrays, Ints, Rows
 from tvmpipe.passes.placement.limits import Deadline
 
 _ROWS = 96

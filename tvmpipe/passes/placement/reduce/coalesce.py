@@ -16,7 +16,7 @@ from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.throughput.period import crossings, loads
 
 
-def tidied(problem: Problem, device_of: Sequence[int], period_s: float, deadline: Deadline) -> tuple[int, ...]:
+def coalesced(problem: Problem, device_of: Sequence[int], period_s: float, deadline: Deadline) -> tuple[int, ...]:
     """The placement with pieces joined to their neighbours' devices for as long as the period stays in `period_s`.
 
     A piece is a connected part of the graph on one device. Pieces go in order of their size; one moves to where

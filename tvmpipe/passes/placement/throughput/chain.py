@@ -14,7 +14,7 @@ import numpy as np
 
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.problem import Problem, Vector
-from tvmpipe.passes.placement.throughput.bisect import Placement, least_accepted
+from tvmpipe.passes.placement.throughput.bisection import Placement, least_accepted
 from tvmpipe.passes.placement.throughput.chain_costs import ChainCosts, Flags, Places
 
 _EXACT_WORK = 40_000_000  # states, kinds squared and places that are still searched for all cuts

@@ -74,15 +74,14 @@ class ChainCosts:
     def _cut_seconds(self, position: dict[int, int]) -> dict[tuple[int, int], Vector]:
         """For each two kinds, the seconds of a cut before each place on the link between them."""
         problem = self.problem
-        crossing = [t for t in problem.tensors if t.producer is not None and t.consumers]
+        crossing = [(t.producer, t) for t in problem.tensors if t.producer is not None and t.consumers]
         cuts: dict[tuple[int, int], Vector] = {}
         known: dict[float, Vector] = {}
         sizes = np.zeros(self.length + 1)
-        fixed = [(position[t.producer] + 1, move_s(problem, t)) for t in crossing if t.seconds is not None]  # type: ignore[index]
-        for tensor in crossing:
-            assert tensor.producer is not None
+        fixed = [(position[node] + 1, move_s(problem, t)) for node, t in crossing if t.seconds is not None]
+        for producer, tensor in crossing:
             if tensor.seconds is None:
-                sizes[position[tensor.producer] + 1] += tensor.size_bytes
+                sizes[position[producer] + 1] += tensor.size_bytes
         for u, v in itertools.product(range(len(self.classes)), repeat=2):
             sender = self.classes[u][0]
             receiver = self.classes[v][0] if u != v else self.classes[v][-1]

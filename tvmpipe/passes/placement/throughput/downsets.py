@@ -24,6 +24,7 @@ from tvmpipe.passes.placement.reduce.device_classes import device_classes
 from tvmpipe.passes.placement.throughput.downset_costs import Costs, Inside, Pairs
 
 _MOST_PAIRS = 12_000_000
+_MOST_WORK = 3e9  # pairs of sets, times numbers of devices used of each kind
 _BELOW = 1 - 3e-7  # pairs keep their seconds in single precision
 
 Single = NDArray[np.float32]
@@ -76,9 +77,7 @@ class Stages:
     bound_s: float
 
 
-def best_stages(
-    problem: Problem, sets: Inside, high_s: float, deadline: Deadline, most_work: float = 3e9, crowded: bool = False
-) -> Stages:
+def best_stages(problem: Problem, sets: Inside, high_s: float, deadline: Deadline, crowded: bool = False) -> Stages:
     """The best stages whose costs stay below `high_s`, at most one for each device.
 
     `crowded`: what a stage receives comes from one device, and what it sends goes to one; costs from above rather
@@ -87,7 +86,7 @@ def best_stages(
     classes = device_classes(problem)
     counts = [len(same) for same in classes]
     states = float(np.prod([count + 1.0 for count in counts]))
-    if len(sets) ** 2 * states * len(classes) > most_work * 16 or states > 200_000:
+    if len(sets) ** 2 * states * len(classes) > _MOST_WORK * 16 or states > 200_000:
         return Stages(None, 0.0)
     costs = Costs(problem, sets, crowded)
     kinds = []
@@ -98,7 +97,7 @@ def best_stages(
             return Stages(None, 0.0)
         pairs += len(kind.cost_s)
         kinds.append(kind)
-    if pairs * states > most_work:
+    if pairs * states > _MOST_WORK:
         return Stages(None, 0.0)
     best: dict[tuple[int, ...], Single] = {}
     none = tuple(0 for _ in classes)

@@ -18,7 +18,7 @@ class Change:
     seconds: dict[int, float]
 
 
-class Ledger:
+class LoadTracker:
     """Seconds on every resource (devices, then links or ports) of a placement of a problem of throughput.
 
     Resources are numbers: devices from 0, then, "overlapped" only, links (sender * (D + 1) + receiver) or send ports

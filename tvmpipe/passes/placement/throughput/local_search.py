@@ -15,7 +15,7 @@ import numpy as np
 
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.problem import Problem
-from tvmpipe.passes.placement.throughput.load_tracker import Change, Ledger
+from tvmpipe.passes.placement.throughput.load_tracker import Change, LoadTracker
 from tvmpipe.passes.placement.throughput.period import loads
 
 _POWER = 24
@@ -42,13 +42,13 @@ def local_search(
 class _Search:
     def __init__(self, problem: Problem, device_of: Sequence[int], seed: int) -> None:
         self.problem = problem
-        self.ledger = Ledger(problem, device_of)
+        self.tracker = LoadTracker(problem, device_of)
         self.random = random.Random(seed)
         self.best = tuple(map(int, device_of))
         self.first = self.best
         self.best_s = loads(problem, self.best).period_s
         self.scale = max(self.best_s, 1e-300)
-        self.roster = [sorted(nodes) for nodes in self.ledger.on]
+        self.roster = [sorted(nodes) for nodes in self.tracker.on]
         self.place_in = {node: i for nodes in self.roster for i, node in enumerate(nodes)}
         self.allowed = [np.flatnonzero(np.isfinite(row)).tolist() for row in problem.time_s]
         self.near = [self._neighbours(node) for node in range(problem.node_count)]
@@ -72,27 +72,27 @@ class _Search:
             if step % _CHECK == 0:
                 if deadline.over or self.best_s <= low_s * (1 + 1e-7):
                     break
-                if self.ledger.period_s > self.best_s * 1.5:
+                if self.tracker.period_s > self.best_s * 1.5:
                     self._restart()
             if step % 32 == 0:
-                load = self.ledger.load
+                load = self.tracker.load
                 busiest = sorted(range(len(load)), key=lambda r: (-load[r], r))[: 2 + devices // 4]
             warm = heat * max(0.0, 1 - 1.25 * step / steps) ** 2
-            if self._step(busiest, warm) and self.ledger.period_s < self.best_s * (1 - 1e-9):
-                self.best, self.best_s = tuple(self.ledger.device_of), self.ledger.period_s
+            if self._step(busiest, warm) and self.tracker.period_s < self.best_s * (1 - 1e-9):
+                self.best, self.best_s = tuple(self.tracker.device_of), self.tracker.period_s
                 self.scale = max(self.best_s, 1e-300)
         # Sums that were kept up to date drift; what is returned is judged by sums made anew.
         better = loads(self.problem, self.best).period_s < loads(self.problem, self.first).period_s
         return self.best if better else self.first
 
     def _restart(self) -> None:
-        self.ledger = Ledger(self.problem, self.best)
-        self.roster = [sorted(nodes) for nodes in self.ledger.on]
+        self.tracker = LoadTracker(self.problem, self.best)
+        self.roster = [sorted(nodes) for nodes in self.tracker.on]
         self.place_in = {node: i for nodes in self.roster for i, node in enumerate(nodes)}
 
     def _step(self, busiest: list[int], warm: float) -> bool:
         """Try to move one node off a busy resource, or exchange it; whether that was done."""
-        rng, ledger = self.random, self.ledger
+        rng, tracker = self.random, self.tracker
         resource = busiest[int(len(busiest) * rng.random() ** 2)]
         node = self._node(resource)
         if node is None:
@@ -100,43 +100,43 @@ class _Search:
         target = self._target(node)
         if target is None:
             return False
-        origin = ledger.device_of[node]
+        origin = tracker.device_of[node]
         back = None
-        if not ledger.fits(node, target) or rng.random() < 0.3:
+        if not tracker.fits(node, target) or rng.random() < 0.3:
             back = rng.choice(self.roster[target]) if self.roster[target] else None
             if back is None or origin not in self.allowed[back]:
                 return False
-        change = ledger.change(node, target)
+        change = tracker.change(node, target)
         worse = self._worse(change)
         if back is None:
             if not self._taken(worse, warm):
                 return False
             self._commit(change)
-            if self.problem.contiguous and not ledger.ordered():
-                self._commit(ledger.change(node, origin))
+            if self.problem.contiguous and not tracker.ordered():
+                self._commit(tracker.change(node, origin))
                 return False
             return True
         self._commit(change)
-        second = ledger.change(back, origin)
+        second = tracker.change(back, origin)
         total = worse + self._worse(second)
         self._commit(second)
-        room = ledger.holds(origin) and ledger.holds(target)
-        if not room or not self._taken(total, warm) or (self.problem.contiguous and not ledger.ordered()):
-            self._commit(ledger.change(back, target))
-            self._commit(ledger.change(node, origin))
+        room = tracker.holds(origin) and tracker.holds(target)
+        if not room or not self._taken(total, warm) or (self.problem.contiguous and not tracker.ordered()):
+            self._commit(tracker.change(back, target))
+            self._commit(tracker.change(node, origin))
             return False
         return True
 
     def _node(self, resource: int) -> int | None:
         """A node that has a part in a load."""
-        rng, ledger = self.random, self.ledger
+        rng, tracker = self.random, self.tracker
         count = self.problem.device_count
         if resource < count:
             device = resource
         else:
             width = count + 1
             link = resource - count
-            ends = divmod(link, width) if ledger.by_link else (link % width, link % width)
+            ends = divmod(link, width) if tracker.by_link else (link % width, link % width)
             device = ends[rng.random() < 0.5]
             if device == count:
                 device = ends[0] if ends[1] == count else ends[1]
@@ -147,27 +147,27 @@ class _Search:
         node = rng.choice(self.roster[device])
         if rng.random() < 0.5:  # one at the border, as far as some tries find one
             for _ in range(4):
-                if any(ledger.device_of[other] != device for other in self.near[node]):
+                if any(tracker.device_of[other] != device for other in self.near[node]):
                     break
                 node = rng.choice(self.roster[device])
         return node
 
     def _target(self, node: int) -> int | None:
         """Another device for a node: where a neighbour is, any, or the less busy of two."""
-        rng, ledger = self.random, self.ledger
-        origin = ledger.device_of[node]
+        rng, tracker = self.random, self.tracker
+        origin = tracker.device_of[node]
         if self.near[node] and rng.random() < 0.6:
-            target = ledger.device_of[rng.choice(self.near[node])]
+            target = tracker.device_of[rng.choice(self.near[node])]
         else:
             target = rng.choice(self.allowed[node])
             other = rng.choice(self.allowed[node])
-            if ledger.load[other] < ledger.load[target]:
+            if tracker.load[other] < tracker.load[target]:
                 target = other
         return None if target == origin or target not in self.allowed[node] else target
 
     def _worse(self, change: Change) -> float:
         """By how much a change raises the sum of powers."""
-        load, scale = self.ledger.load, self.scale
+        load, scale = self.tracker.load, self.scale
         total = 0.0
         for resource, more in change.seconds.items():
             before = load[resource] / scale
@@ -180,8 +180,8 @@ class _Search:
         return worse < 0 or (warm > 0 and self.random.random() < math.exp(-min(worse / warm, 700.0)))
 
     def _commit(self, change: Change) -> None:
-        origin = self.ledger.device_of[change.node]
-        self.ledger.commit(change)
+        origin = self.tracker.device_of[change.node]
+        self.tracker.commit(change)
         nodes, at = self.roster[origin], self.place_in[change.node]
         nodes[at] = nodes[-1]
         self.place_in[nodes[at]] = at

@@ -22,10 +22,10 @@ from tvmpipe.passes.placement.reduce.presolve import grouped_nodes, move_s, pres
 from tvmpipe.passes.placement.throughput.assign import reassigned, rounded_kinds
 from tvmpipe.passes.placement.throughput.chain import best_chain, chain_order
 from tvmpipe.passes.placement.throughput.downsets import all_downsets, best_stages, prefixes
+from tvmpipe.passes.placement.throughput.large_neighbourhood import improve_windows
 from tvmpipe.passes.placement.throughput.local_search import local_search
 from tvmpipe.passes.placement.throughput.period import loads
 from tvmpipe.passes.placement.throughput.period_bounds import period_bound
-from tvmpipe.passes.placement.throughput.windows import improve_windows
 
 _MOST_SETS = 6000  # finding more is quick; but pairs of sets are stages, and 9,000 sets can have 12 million of them
 _COARSE = (40, 120, 400)

@@ -6,7 +6,7 @@ What stays on a device becomes one node that is pinned to it, so that a window i
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from tvmpipe.passes.placement.exact.period_program import solve_program
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.placement.reduce.merge import Reduced, reduced
-from tvmpipe.passes.placement.throughput.load_tracker import Ledger
+from tvmpipe.passes.placement.throughput.load_tracker import LoadTracker
 from tvmpipe.passes.placement.throughput.period import loads
 
 _NODES = 36
@@ -32,7 +32,6 @@ def improve_windows(
     deadline: Deadline,
     seed: int = 0,
     low_s: float = 0.0,
-    found: Callable[[float], None] | None = None,
 ) -> tuple[int, ...]:
     """The best placement after so many windows around what is busiest; never worse than the one given."""
     rng = random.Random(seed)
@@ -61,8 +60,6 @@ def improve_windows(
         figure_s = loads(problem, lifted).period_s
         # Equal figures count too: another placement leads to other windows.
         if figure_s <= best_s and not problem.shortage_bytes(lifted).any():
-            if figure_s < best_s and found is not None:
-                found(figure_s)
             best, best_s = lifted, figure_s
     return best
 
@@ -87,17 +84,17 @@ def window(problem: Problem, device_of: Sequence[int], nodes: Sequence[int], dev
 
 def _devices(problem: Problem, device_of: Sequence[int], rng: random.Random) -> list[int]:
     """One end of a busiest resource, and some that are idle or close to it."""
-    ledger = Ledger(problem, device_of)
+    tracker = LoadTracker(problem, device_of)
     count, width = problem.device_count, problem.device_count + 1
-    resource = max(range(len(ledger.load)), key=lambda r: (ledger.load[r], -r))
+    resource = max(range(len(tracker.load)), key=lambda r: (tracker.load[r], -r))
     if resource < count:
         ends = {resource}
-    elif ledger.by_link:
+    elif tracker.by_link:
         ends = set(divmod(resource - count, width)) - {count}
     else:
         ends = {(resource - count) % width} - {count}
     chosen = sorted(ends)
-    idle = sorted((d for d in range(count) if d not in ends), key=lambda d: ledger.load[d])
+    idle = sorted((d for d in range(count) if d not in ends), key=lambda d: tracker.load[d])
     while len(chosen) < min(_DEVICES, count):
         pick = idle.pop(int(len(idle) * rng.random() ** 2))
         chosen.append(pick)

@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmpipe.passes.placement.latency.bounds import Windows, ready_s
 from tvmpipe.passes.placement.latency.instance import Instance
+from tvmpipe.passes.placement.latency.path_bounds import Windows, ready_s
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.reduce.device_classes import device_classes
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.placement.latency.bounds import Windows
 from tvmpipe.passes.placement.latency.instance import Instance
+from tvmpipe.passes.placement.latency.path_bounds import Windows
 from tvmpipe.passes.placement.latency.sequence import STEP, Decoded, Tables, tables
 
 _TRUST = (0.0, 0.3, 0.7, 1.0)  # in the tails of the present schedule; the rest in those of the shortest paths

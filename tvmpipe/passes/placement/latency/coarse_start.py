@@ -6,13 +6,13 @@ in the order, which keeps what a list of single nodes would interleave.
 
 from __future__ import annotations
 
-from tvmpipe.passes.placement.latency.bounds import windows
 from tvmpipe.passes.placement.latency.instance import Instance, read
 from tvmpipe.passes.placement.latency.list_scheduling import by_rank, heft
 from tvmpipe.passes.placement.latency.local_search import Found
-from tvmpipe.passes.placement.latency.rows import arrays
+from tvmpipe.passes.placement.latency.path_bounds import windows
 from tvmpipe.passes.placement.latency.schedule import build
 from tvmpipe.passes.placement.latency.sweep import sweep
+from tvmpipe.passes.placement.latency.window_candidates import arrays
 from tvmpipe.passes.placement.limits import Deadline
 from tvmpipe.passes.placement.reduce.merge import Reduced
 from tvmpipe.passes.placement.reduce.multilevel import coarsened
