@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from benchmarks.learning_curve import curve
 from benchmarks.priced import Priced
-from benchmarks.suite import TARGETS, measured, subjects_to_measure, suite_works
-from tvmpipe.passes.profile import profile
-from tvmpipe.profiling.watch import undisturbed
+from benchmarks.suite import TARGETS, measured, suite_works, workloads_to_measure
+from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.profiling.profiler import profile
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
 from tvmpipe.targets.cost.features import as_row, features
 from tvmpipe.targets.cost.learned import fit
@@ -38,6 +38,7 @@ from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, counting
+from tvmpipe.targets.store.reference_loops import undisturbed
 
 _COLUMNS = ("primitive", "model", "Spearman", "in 90 %")
 RESULTS = Path(__file__).parent / "results"
@@ -81,14 +82,15 @@ def _table(works: Sequence[Work], target: TargetDescription) -> NDArray[np.float
 
 def measure(store: ProfileStore, **how: Any) -> None:
     """Time everything on this machine, one target after the other, since agents would disturb each other."""
-    subjects = subjects_to_measure()
+    workloads = workloads_to_measure()
     for name in TARGETS:
         device = Device("d", "d", find_target(name), 1, None)
         with (
             tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder,
             local_cluster([LocalAgent("d")], store=Path(folder)) as local,
         ):
-            print(name, profile(subjects, Cluster((device,), {}), local.tracker, store, **how), flush=True)
+            cluster = Cluster((device,), {})
+            print(name, profile(workloads, cluster, local.tracker, store, compile_function, **how), flush=True)
 
 
 def leave_one_out(

@@ -10,15 +10,15 @@ import numpy as np
 
 from benchmarks.priced import Priced
 from benchmarks.suite import measured
-from tvmpipe.profiling.d_optimal import most_telling_first
+from tvmpipe.profiling.d_optimal import d_optimal_order
 from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
 from tvmpipe.profiling.measure import MIN_REPEAT_S
 from tvmpipe.profiling.timing import Patience
-from tvmpipe.profiling.watch import undisturbed
 from tvmpipe.targets.cost.learned import TargetModel, fit
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, counting
+from tvmpipe.targets.store.reference_loops import undisturbed
 
 _SIZES = (40, 150)
 _ALIKE = {
@@ -101,7 +101,7 @@ def curve(store: ProfileStore, suite: Mapping[str, Mapping[Work, int]], path: Pa
         whole_s = sum(map(timing_s, whole))
         drawn = [row for row in undisturbed(known[name]) if row.origin in origins]
         drawn.sort(key=lambda row: row.work.key)
-        drawn = [drawn[place] for place in most_telling_first([row.work for row in drawn], find_target(name), 1)]
+        drawn = [drawn[place] for place in d_optimal_order([row.work for row in drawn], find_target(name), 1)]
         seconds = {key: row.network_s for key, row in rows.items()}
         fifth = len(whole) // 5
         sizes = sorted({size for size in (*_SIZES, fifth) if size <= len(drawn)})

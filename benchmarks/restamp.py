@@ -21,10 +21,10 @@ from pathlib import Path
 import click
 import tvm
 
-from benchmarks.suite import TARGETS, measured, subjects_to_measure
+from benchmarks.suite import TARGETS, measured, workloads_to_measure
 from tvmpipe.commands.progress import count_progress
 from tvmpipe.passes.kernels.schedule import schedule_module
-from tvmpipe.passes.workloads import Subject, distinct, subjects_of
+from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
 from tvmpipe.profiling.experiments import KINDS, experiments
 from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.store import profile_store, schedule_version
@@ -43,29 +43,29 @@ def schedules_now() -> str:
 
     For one thread of each x86 level and of a Cortex-A76, and for four threads of a desktop.
     """
-    subjects: list[Subject] = []
+    workloads: list[PrimitiveWorkload] = []
     for one in islice(experiments(), len(KINDS)):
-        subjects += subjects_of(one.model, one.name)
+        workloads += workloads_of(one.model, one.name)
     digest = hashlib.sha256()
-    for subject in distinct(subjects):
+    for workload in distinct(workloads):
         for name, threads in _PROBED:
-            digest.update(_scheduled(subject, name, threads).encode())
+            digest.update(_scheduled(workload, name, threads).encode())
     return digest.hexdigest()[:12]
 
 
-def _scheduled(subject: Subject, target: str, threads: int) -> str:
+def _scheduled(workload: PrimitiveWorkload, target: str, threads: int) -> str:
     """The TVMScript of a primitive's scheduled function."""
-    module = schedule_module(tvm.IRModule({"main": subject.function}), find_target(target), threads)
+    module = schedule_module(tvm.IRModule({"main": workload.function}), find_target(target), threads)
     return str(module["main"].script())
 
 
 def digests() -> Digests:
     """What the rules make now."""
-    subjects = subjects_to_measure()
+    workloads = workloads_to_measure()
     found: Digests = {name: {} for name in TARGETS}
-    for subject in count_progress(subjects, "scheduling", len(subjects)):
+    for workload in count_progress(workloads, "scheduling", len(workloads)):
         for name in TARGETS:
-            found[name][subject.work.key] = hashlib.sha256(_scheduled(subject, name, 1).encode()).hexdigest()
+            found[name][workload.work.key] = hashlib.sha256(_scheduled(workload, name, 1).encode()).hexdigest()
     return found
 
 

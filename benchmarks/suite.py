@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.kernels import model_file
 from tvmpipe.passes import driver
 from tvmpipe.passes.graph.primitive_features import works_of
-from tvmpipe.passes.workloads import Subject, distinct, subjects_of
+from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
 from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.description.boards import find_target
@@ -41,12 +41,12 @@ def suite_works() -> dict[str, dict[Work, int]]:
     return found
 
 
-def subjects_to_measure() -> list[Subject]:
+def workloads_to_measure() -> list[PrimitiveWorkload]:
     """Distinct primitives of the suite and of the experiments."""
-    subjects: list[Subject] = []
+    workloads: list[PrimitiveWorkload] = []
     with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
         for name in SUITE:
-            subjects += subjects_of(model_file(name, Path(folder)), name)
+            workloads += workloads_of(model_file(name, Path(folder)), name)
     for one in islice(experiments(), EXPERIMENTS):
-        subjects += subjects_of(one.model, one.name)
-    return distinct(subjects)
+        workloads += workloads_of(one.model, one.name)
+    return distinct(workloads)

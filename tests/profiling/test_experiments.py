@@ -6,7 +6,7 @@ from itertools import islice
 
 import onnx
 
-from tvmpipe.passes.workloads import distinct, subjects_of
+from tvmpipe.passes.workloads import distinct, workloads_of
 from tvmpipe.profiling.experiments import experiments
 from tvmpipe.targets.cost.features import family
 
@@ -27,7 +27,9 @@ def test_another_seed_draws_other_shapes() -> None:
 
 
 def test_the_first_of_each_kind_have_every_family() -> None:
-    subjects = distinct([subject for one in islice(experiments(0), 10) for subject in subjects_of(one.model, one.name)])
-    families = {family(subject.work) for subject in subjects}
+    workloads = distinct(
+        [workload for one in islice(experiments(0), 10) for workload in workloads_of(one.model, one.name)]
+    )
+    families = {family(workload.work) for workload in workloads}
     assert {"attention", "conv2d", "depthwise", "matmul", "pool", "rows", "winograd", "moves"} <= families
-    assert len({subject.work.key for subject in subjects}) == len(subjects) > 40
+    assert len({workload.work.key for workload in workloads}) == len(workloads) > 40

@@ -15,10 +15,11 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, work_progress
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, ModelError
-from tvmpipe.passes.profile import profile
-from tvmpipe.passes.workloads import Subject, distinct, subjects_of
-from tvmpipe.profiling.d_optimal import most_telling_first
+from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
+from tvmpipe.profiling.d_optimal import d_optimal_order
 from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
+from tvmpipe.profiling.profiler import profile
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.tools.allpairs import time_links
 from tvmpipe.runtime.transport.tracker import Tracker
@@ -60,21 +61,22 @@ def run_profile(
             raise ModelError(f"model {model} does not exist")
     with Tracker(tracker):
         pass
-    subjects = distinct(list(_subjects(models, shapes, dims, seed)))
+    workloads = distinct(list(_workloads(models, shapes, dims, seed)))
     if not models and devices.devices:
         first = devices.devices[0]
-        order = most_telling_first([subject.work for subject in subjects], first.target, first.threads)
-        subjects = [subjects[place] for place in order]
+        order = d_optimal_order([workload.work for workload in workloads], first.target, first.threads)
+        workloads = [workloads[place] for place in order]
     if budget_s is None and not models:
         budget_s = _BUDGET_S
     rows, failures = _links(devices, tracker, secret, LinkStore(folder)) if links else ([], [])
     kept = ProfileStore(folder)
     with work_progress("measuring") as notice:
         outcome = profile(
-            subjects,
+            workloads,
             devices,
             tracker,
             kept,
+            compile_function,
             cluster_key=secret,
             budget_s=budget_s,
             passes=passes,
@@ -84,7 +86,7 @@ def run_profile(
     targets = _targets(devices, kept)
     facts: dict[str, Any] = {
         "store": str(folder),
-        "primitives": len(subjects),
+        "primitives": len(workloads),
         "measured": outcome.measured,
         "known": outcome.known,
         "busy": outcome.busy,
@@ -132,16 +134,16 @@ def _link_table(rows: list[LinkRow]) -> PlainTable:
     return table
 
 
-def _subjects(
+def _workloads(
     models: Sequence[Path], shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], seed: int
-) -> Iterator[Subject]:
+) -> Iterator[PrimitiveWorkload]:
     sources: list[tuple[str, Any]] = [(path.stem, path) for path in models]
     if not models:
         sources = [(one.name, one.model) for one in islice(experiments(seed), EXPERIMENTS)]
     with pass_progress("reading") as progress:
         for number, (name, source) in enumerate(sources):
             progress(name, number, len(sources), 0.0)
-            yield from subjects_of(source, name, shapes, dims)
+            yield from workloads_of(source, name, shapes, dims)
 
 
 def _targets(cluster: Cluster, store: ProfileStore) -> list[dict[str, object]]:

@@ -6,23 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tvmpipe.passes.backend.lower import compile_function
 from tvmpipe.passes.driver import front
 from tvmpipe.passes.graph.primitive_features import function_of, works_of
+from tvmpipe.passes.kernels.schedule import schedule_module
 from tvmpipe.targets.cost.model import Work
+from tvmpipe.targets.description.target import TargetDescription
 from tvmpipe.targets.store.profile_store import identity, tvm_version
 from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A primitive to measure: what it does, its unscheduled TIR function, and the model it was first seen in."""
+class PrimitiveWorkload:
+    """A primitive of a model as a `profiling.workload.Workload`; `function` is its unscheduled TIR function."""
 
     work: Work
     function: Any
     origin: str
 
     @property
-    def identity(self) -> str:
+    def key(self) -> str:
         """The key of its measurements."""
         return identity(self.work.key, SCHEDULE_VERSION, tvm_version())
 
@@ -31,26 +34,38 @@ class Subject:
         """What a person knows it by."""
         return "+".join(self.work.operators)
 
+    @property
+    def tensors(self) -> list[tuple[tuple[int, ...], str]]:
+        """Shapes and types of the function's parameters."""
+        return [(tuple(map(int, one.shape)), str(one.dtype)) for one in self.function.params]
 
-def subjects_of(
+    def compile(self, target: TargetDescription, threads: int) -> bytes:
+        """A shared library with the scheduled function as its `main`."""
+        import tvm
+
+        module = schedule_module(tvm.IRModule({"main": self.function}), target, threads)
+        return compile_function(module["main"], target, threads)
+
+
+def workloads_of(
     source: Any,
     origin: str,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
-) -> list[Subject]:
+) -> list[PrimitiveWorkload]:
     """Each distinct primitive of a model (a path or an `onnx.ModelProto`) that runs as compiled code, in order.
 
     Raises ModelError.
     """
     fused = front(source, shapes, dims)
-    subjects: dict[str, Subject] = {}
+    workloads: dict[str, PrimitiveWorkload] = {}
     for primitive, work in zip(fused.graph.primitives, works_of(fused.graph, fused.module), strict=True):
         function = function_of(primitive, fused.module)
         if function is not None and not work.view and not primitive.constant:
-            subjects.setdefault(work.key, Subject(work, function, origin))
-    return list(subjects.values())
+            workloads.setdefault(work.key, PrimitiveWorkload(work, function, origin))
+    return list(workloads.values())
 
 
-def distinct(subjects: Sequence[Subject]) -> list[Subject]:
-    """The first subject of each key."""
-    return list({subject.work.key: subject for subject in reversed(subjects)}.values())[::-1]
+def distinct(workloads: Sequence[PrimitiveWorkload]) -> list[PrimitiveWorkload]:
+    """The first workload of each key."""
+    return list({workload.work.key: workload for workload in reversed(workloads)}.values())[::-1]

@@ -18,7 +18,7 @@ from tvmpipe.targets.description.target import TargetDescription
 _KNOWN = 3.0  # measurements that what is known of each feature before the first is worth
 
 
-def most_telling_first(works: Sequence[Work], target: TargetDescription, threads: int) -> list[int]:
+def d_optimal_order(works: Sequence[Work], target: TargetDescription, threads: int) -> list[int]:
     """Places in `works`, each of what is least known from those before it."""
     if not works:
         return []

@@ -3,17 +3,17 @@
 Other work comes and goes within moments: on a shared host a core was seen to change between two speeds, 1.4 to 1.9
 times apart, several times a second. So samples are taken in short batches, and reference loops, which take the same
 time whenever nothing else runs, are timed between them: a batch counts when they were at their usual speed before and
-after it. The order statistics of the samples give the interval of their median (Conover, "Practical Nonparametric
-Statistics", 3.2), whatever their distribution.
+after it.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from tvmpipe.targets.store.median_interval import median_interval
 
 _HISTORY = 200
 _DRIFT = 1.1  # how much slower a device may be than the last time, by its clock or its temperature
@@ -167,18 +167,3 @@ class _Batches:
     samples: list[float]
     busy: bool
     reference_s: tuple[float, ...]
-
-
-def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Between which two samples the median of their distribution lies; the extremes where there are too few."""
-    ordered = sorted(values)
-    count = len(ordered)
-    chance = 0.0  # that the median is below the sample at `rank`
-    rank = 0
-    while rank < (count - 1) // 2:
-        chance += math.comb(count, rank) / 2**count
-        if chance > (1 - confidence) / 2:
-            break
-        rank += 1
-    rank = max(rank - 1, 0)
-    return ordered[rank], ordered[count - 1 - rank]

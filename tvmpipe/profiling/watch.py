@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvmpipe.profiling.measure import MIN_REPEAT_S, RemoteTimer
@@ -11,10 +10,7 @@ from tvmpipe.profiling.peak import Ceiling, memory_reads, multiply_adds, registe
 from tvmpipe.profiling.timing import Patience, Reference, Samples, Watch
 from tvmpipe.targets.description.target import TargetDescription
 from tvmpipe.targets.store.profile_store import DeviceFacts, Measurement
-
-# Memory is shared by more than cores are, and is never quite at rest.
-_SLOWER = (1.15, 1.5)
-_KNOWN = 20  # measurements from which the usual time of the loops is known
+from tvmpipe.targets.store.reference_loops import SLOWER, usual_s
 
 
 @dataclass(frozen=True)
@@ -42,32 +38,9 @@ def watch_over(timer: RemoteTimer, loops: Loops, rows: Sequence[Measurement], pa
     usual = usual_s(rows)
     references = [
         Reference(_samples(timer, loop), slower, usual[place] if usual else None)
-        for place, (loop, slower) in enumerate(zip((loops.tiles, loops.reads), _SLOWER, strict=True))
+        for place, (loop, slower) in enumerate(zip((loops.tiles, loops.reads), SLOWER, strict=True))
     ]
     return Watch(references, patience)
-
-
-def usual_s(rows: Sequence[Measurement]) -> tuple[float, ...]:
-    """What the watching loops take on the undisturbed device: the lower decile over `rows`, () where too few say so."""
-    known = [row.reference_s for row in rows if len(row.reference_s) == len(_SLOWER)]
-    if len(known) < _KNOWN:
-        return ()
-    return tuple(statistics.quantiles(values, n=10)[0] for values in zip(*known, strict=True))
-
-
-def undisturbed(rows: Iterable[Measurement]) -> list[Measurement]:
-    """Rows of a device that was not busy, as far as is known by now.
-
-    What the loops usually take is known only after some measurements; the first ones are judged here.
-    """
-    rows = list(rows)
-    usual = usual_s(rows)
-
-    def slow(row: Measurement) -> bool:
-        loops = zip(row.reference_s, usual, _SLOWER, strict=False)
-        return any(seconds > slower * least for seconds, least, slower in loops)
-
-    return [row for row in rows if not row.busy and not slow(row)]
 
 
 def measure_facts(timer: RemoteTimer, loops: Loops, watch: Watch, processor: str, when: str) -> DeviceFacts:

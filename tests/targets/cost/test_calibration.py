@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.targets.cost.synthetic import measurements
-from tvmpipe.profiling.watch import undisturbed
-from tvmpipe.targets.cost.calibration import as_here, shifts
+from tvmpipe.targets.cost.calibration import calibrated, family_offsets
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.cost.model import CALL_S
 from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import Device
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore
+from tvmpipe.targets.store.reference_loops import undisturbed
 
 TARGET = find_target("x86-64-v3")
 DEVICE = Device("mine", "mine", TARGET, 1, None)
@@ -32,11 +32,11 @@ def by_key(rows: list[Measurement]) -> dict[str, Measurement]:
 
 
 def test_medians_are_drawn_together() -> None:
-    found = shifts([("a", 1.0)] * 5 + [("b", 0.0)] * 95)
+    found = family_offsets([("a", 1.0)] * 5 + [("b", 0.0)] * 95)
     assert found[""] == 0.0
     assert found["a"] == pytest.approx(0.5)  # five of its own against five of all
-    assert shifts([]) == {}
-    assert shifts([("a", 1.0)] * 5, trust=5)[""] == pytest.approx(0.5)
+    assert family_offsets([]) == {}
+    assert family_offsets([("a", 1.0)] * 5, trust=5)[""] == pytest.approx(0.5)
 
 
 def test_a_slower_device_of_the_same_class(tmp_path: Path) -> None:
@@ -61,11 +61,11 @@ def test_a_slower_device_of_the_same_class(tmp_path: Path) -> None:
 def test_few_or_disturbed_measurements_change_little() -> None:
     rows = measurements(TARGET, 1, 40)
     there = by_key(rows)
-    one = as_here(there, by_key([slower(rows[0], 2.0)]))
+    one = calibrated(there, by_key([slower(rows[0], 2.0)]))
     assert 1.0 < one[rows[-1].key].seconds / rows[-1].seconds < 1.3
     busy = [replace(slower(row, 2.0), busy=True) for row in rows[:30]]
-    assert as_here(there, by_key(busy))[rows[-1].key].seconds == rows[-1].seconds
-    assert as_here({}, there) == as_here(there, {}) == there
+    assert calibrated(there, by_key(busy))[rows[-1].key].seconds == rows[-1].seconds
+    assert calibrated({}, there) == calibrated(there, {}) == there
 
 
 def test_loops_of_two_devices_are_not_compared() -> None:
@@ -73,5 +73,5 @@ def test_loops_of_two_devices_are_not_compared() -> None:
     rows = [replace(row, reference_s=(1e-3, 2e-3)) for row in measurements(TARGET, 1, 60)]
     rows[3] = replace(rows[3], reference_s=(2e-3, 2e-3))
     mine = [slower(row, 1.5) for row in rows[30:]]
-    found = as_here(by_key(rows), by_key(mine))
+    found = calibrated(by_key(rows), by_key(mine))
     assert {row.key for row in undisturbed(found.values())} == found.keys() - {rows[3].key}

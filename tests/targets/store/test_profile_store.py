@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tvmpipe.errors import InputError
-from tvmpipe.passes.workloads import subjects_of
+from tvmpipe.passes.workloads import workloads_of
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.description.boards import find_target
@@ -120,7 +120,7 @@ def _convolution(channels: int, name: str) -> onnx.ModelProto:
 
 
 def _keys(channels: int, name: str) -> list[str]:
-    return [subject.work.key for subject in subjects_of(_convolution(channels, name), name)]
+    return [workload.work.key for workload in workloads_of(_convolution(channels, name), name)]
 
 
 def test_a_key_is_the_same_for_other_names_and_in_another_process() -> None:

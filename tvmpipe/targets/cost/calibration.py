@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from tvmpipe.profiling.watch import usual_s
 from tvmpipe.targets.cost.features import family
 from tvmpipe.targets.store.profile_store import Measurement
+from tvmpipe.targets.store.reference_loops import usual_s
 
 _TRUST = 5  # measurements of a family that weigh as much as all others together
 
 
-def shifts(errors: Iterable[tuple[str, float]], trust: float = 0.0) -> dict[str, float]:
+def family_offsets(errors: Iterable[tuple[str, float]], trust: float = 0.0) -> dict[str, float]:
     """The median error of each family drawn towards that of all; "" for all. Nothing where there are no errors.
 
     `errors` are families and log2 of ratios. That of all is drawn towards 0 as if `trust` more errors were 0.
@@ -33,7 +33,7 @@ def shifts(errors: Iterable[tuple[str, float]], trust: float = 0.0) -> dict[str,
     return {"": middle, **drawn}
 
 
-def as_here(elsewhere: Mapping[str, Measurement], here: Mapping[str, Measurement]) -> dict[str, Measurement]:
+def calibrated(elsewhere: Mapping[str, Measurement], here: Mapping[str, Measurement]) -> dict[str, Measurement]:
     """Measurements of another device as this one would have made them, by what both have measured; `here` goes first.
 
     Both are of the same target, which is a class of processors: clocks, caches and memories differ. Keys as in
@@ -43,7 +43,7 @@ def as_here(elsewhere: Mapping[str, Measurement], here: Mapping[str, Measurement
         return {**elsewhere, **here}
     both = [key for key, row in here.items() if key in elsewhere and not row.busy and not elsewhere[key].busy]
     ratios = ((family(here[key].work), here[key].network_s / elsewhere[key].network_s) for key in both)
-    found = shifts(((name, math.log2(ratio)) for name, ratio in ratios), _TRUST)
+    found = family_offsets(((name, math.log2(ratio)) for name, ratio in ratios), _TRUST)
     there = (
         (key, _slower(row, 2.0 ** found.get(family(row.work), found.get("", 0.0))))
         for key, row in _relative(elsewhere).items()

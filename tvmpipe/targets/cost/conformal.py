@@ -16,7 +16,7 @@ COVERAGE = 0.9
 _ENOUGH = 25  # errors of a family that need none of others
 
 
-def quantiles(errors: NDArray[np.float64], families: Sequence[str]) -> dict[str, tuple[float, float]]:
+def conformal_quantiles(errors: NDArray[np.float64], families: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Low and high quantile of the errors of all, under "", and of each family."""
     result = {"": _pair(errors, np.ones(len(errors)))}
     for name in sorted(set(families)):

@@ -24,8 +24,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmpipe.profiling.watch import undisturbed, usual_s
-from tvmpipe.targets.cost.calibration import as_here, shifts
+from tvmpipe.targets.cost.calibration import calibrated, family_offsets
 from tvmpipe.targets.cost.features import family
 from tvmpipe.targets.cost.kernel_costs import kernel_names
 from tvmpipe.targets.cost.learned import ENOUGH, PLENTY, Prediction, TargetModel, data_hash, fit, from_json
@@ -42,6 +41,7 @@ from tvmpipe.targets.store.profile_store import (
     store_key,
     tvm_version,
 )
+from tvmpipe.targets.store.reference_loops import undisturbed, usual_s
 from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 from tvmpipe.targets.store.stage_times import StageTime
 
@@ -55,7 +55,7 @@ class _Known:
     measured: Mapping[str, Measurement]
     model: TargetModel | None
     based_on: str
-    shifts: Mapping[str, float]
+    offsets: Mapping[str, float]
 
 
 class LearnedCost:
@@ -97,7 +97,8 @@ class LearnedCost:
             return Estimate(row.network_s + CALL_S, "profile", row.low_s * cold + CALL_S, row.high_s * cold + CALL_S)
         if known.model is None:
             return self._roofline.estimate(work, device)
-        found = _shifted(known.model.predict(work, *place), known.shifts.get(family(work), known.shifts.get("", 0.0)))
+        offset = known.offsets.get(family(work), known.offsets.get("", 0.0))
+        found = _offset_by(known.model.predict(work, *place), offset)
         return Estimate(found.seconds + CALL_S, "xgboost", found.low_s + CALL_S, found.high_s + CALL_S, known.based_on)
 
     def without(self, keys: Collection[str]) -> LearnedCost:
@@ -139,7 +140,7 @@ class LearnedCost:
                 for row in store.read(target, threads)
                 if row.work.key not in self._ignored and row.work.kernel in kernels
             )
-            found = as_here(found, counting(rows))
+            found = calibrated(found, counting(rows))
         return found
 
     def _nearest(
@@ -200,15 +201,15 @@ def corrections(
     model: TargetModel, rows: Iterable[Measurement], target: TargetDescription, threads: int
 ) -> dict[str, float]:
     """log2 of measured over predicted, the median of each family drawn towards that of all; "" for all."""
-    return shifts(
+    return family_offsets(
         (family(row.work), math.log2(row.network_s / model.predict(row.work, target, threads).seconds))
         for row in rows
         if not row.busy
     )
 
 
-def _shifted(prediction: Prediction, shift: float) -> Prediction:
-    factor = 2.0**shift
+def _offset_by(prediction: Prediction, offset: float) -> Prediction:
+    factor = 2.0**offset
     return Prediction(prediction.seconds * factor, prediction.low_s * factor, prediction.high_s * factor)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.targets.cost import features
 from tvmpipe.targets.cost.blend import Blend, fit_blend, seen
-from tvmpipe.targets.cost.conformal import quantiles
+from tvmpipe.targets.cost.conformal import conformal_quantiles
 from tvmpipe.targets.cost.features import base_seconds, family
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.description.target import TargetDescription
@@ -133,7 +133,7 @@ def fit(
     blends, said = zip(*(fit_blend(of, logs, folds, start) for start in starts), strict=True)
     errors = {"": (-_UNKNOWN, _UNKNOWN)}
     if folds.any():
-        errors = quantiles(logs - np.mean(said, axis=0), of.families)
+        errors = conformal_quantiles(logs - np.mean(said, axis=0), of.families)
     return TargetModel(target, threads, blends, errors, data_hash(rows, near))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmpipe.targets.description.cluster import HEAD, Cluster, Link
-from tvmpipe.targets.store import jsonl as lines
+from tvmpipe.targets.store import jsonl
 from tvmpipe.units import format_duration
 
 _FORMAT = 1
@@ -71,11 +71,11 @@ class LinkStore:
 
     def add(self, rows: Iterable[LinkRow]) -> None:
         """Append rows. Raises InputError where that is not possible."""
-        lines.append(self.path, [{"v": _FORMAT, **asdict(row), "between": sorted(row.between)} for row in rows])
+        jsonl.append(self.path, [{"v": _FORMAT, **asdict(row), "between": sorted(row.between)} for row in rows])
 
     def read(self) -> dict[frozenset[str], LinkRow]:
         """The last row of each pair of keys."""
-        return {frozenset(row.between): row for row in lines.read(self.path, _from_json)}
+        return {frozenset(row.between): row for row in jsonl.read(self.path, _from_json)}
 
 
 def _from_json(values: dict[str, Any]) -> LinkRow | None:

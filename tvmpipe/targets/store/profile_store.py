@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 from tvmpipe.process import cache_folder
 from tvmpipe.targets.cost.model import Work
-from tvmpipe.targets.store import jsonl as lines
-from tvmpipe.targets.store import stage_times
+from tvmpipe.targets.store import jsonl, stage_times
 from tvmpipe.targets.store.stage_times import StageTime
 
 FORMAT = 1
@@ -32,7 +31,7 @@ class Measurement:
     it is of, each of one call or of several on end; `cold_s` the median with all but the first operand out of the
     caches, None where that was not measured; `busy` whether the device had other work meanwhile, so that it is an
     upper bound at best; `schedule` and `tvm` the versions of what made the code; `when` in UTC; `origin` the model
-    that the primitive came from; `reference_s` what the loops of `profiling.watch` took meanwhile, empty where none
+    that the primitive came from; `reference_s` what the loops of `reference_loops` took meanwhile, empty where none
     did.
     """
 
@@ -140,7 +139,7 @@ class ProfileStore:
 
     def add_all(self, target: Processor, threads: int, rows: Iterable[Row]) -> None:
         """Append several, all of them or, after a crash, the first ones."""
-        lines.append(self.path(target, threads), map(_to_json, rows))
+        jsonl.append(self.path(target, threads), map(_to_json, rows))
 
     def read(self, target: Processor, threads: int) -> list[Measurement]:
         """Measurements of a target, oldest first. Lines that are damaged or of another format are skipped."""
@@ -156,7 +155,7 @@ class ProfileStore:
         return [row for row in self._rows(target, threads) if isinstance(row, StageTime)]
 
     def _rows(self, target: Processor, threads: int) -> Iterator[Row]:
-        return lines.read(self.path(target, threads), _from_json)
+        return jsonl.read(self.path(target, threads), _from_json)
 
 
 def counting(rows: Iterable[Measurement]) -> dict[str, Measurement]:

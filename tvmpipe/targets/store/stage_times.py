@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from tvmpipe.profiling.timing import median_interval
 from tvmpipe.targets.description.cluster import Device
+from tvmpipe.targets.store.median_interval import median_interval
 
 FORMAT = 2
 """Of a line in a profile; readers that know only primitives pass over it without a word."""

@@ -21,13 +21,11 @@ from functools import partial
 from pathlib import Path
 
 from tvmpipe.errors import DeviceError, TvmpipeError, last_line
-from tvmpipe.passes.backend.lower import compile_function
-from tvmpipe.passes.kernels.schedule import schedule_module
-from tvmpipe.passes.workloads import Subject
 from tvmpipe.profiling.measure import MIN_REPEAT_S, RemoteTimer, remote_timer
 from tvmpipe.profiling.resampling import unsettled
 from tvmpipe.profiling.timing import Patience, Timing, Watch
-from tvmpipe.profiling.watch import Loops, loops_of, measure_facts, watch_over
+from tvmpipe.profiling.watch import Compile, Loops, loops_of, measure_facts, watch_over
+from tvmpipe.profiling.workload import Workload
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
@@ -69,10 +67,11 @@ class _Kind:
 
 
 def profile(
-    subjects: Sequence[Subject],
+    workloads: Sequence[Workload],
     cluster: Cluster,
     tracker: str,
     store: ProfileStore,
+    compile_loop: Compile,
     *,
     cluster_key: ClusterKey | None = None,
     budget_s: float | None = None,
@@ -81,10 +80,11 @@ def profile(
     patience: Patience | None = None,
     notice: Notice | None = None,
 ) -> Outcome:
-    """Measure each subject on each target of `cluster`, in order, until all are or `budget_s` has passed.
+    """Measure each workload on each target of `cluster`, in order, until all are or `budget_s` has passed.
 
-    With several `passes`, what is not settled by then is measured again in each of them (`profiling.resampling`). With
-    `again`, what was measured before settles nothing. A device that fails ends its own work, not that of others.
+    `compile_loop` makes the libraries of the loops that watch the devices. With several `passes`, what is not settled
+    by then is measured again in each of them (`profiling.resampling`). With `again`, what was measured before settles
+    nothing. A device that fails ends its own work, not that of others.
     Raises DeviceUnavailableError when no device could be reached, InputError when the store cannot be written.
     """
     started = time.monotonic()
@@ -92,6 +92,7 @@ def profile(
         cluster,
         partial(remote_timer, tracker, cluster_key=cluster_key),
         store,
+        compile_loop,
         patience or Patience(),
         notice or (lambda *_: None),
     )
@@ -99,10 +100,10 @@ def profile(
     skipped = {kind.key: len(run.rows(kind)) if again else 0 for kind in run.kinds}
     deadline = None if budget_s is None else started + budget_s
     for number in range(passes):
-        pending = {kind.key: run.pending(kind, subjects, passes, skipped[kind.key]) for kind in run.kinds}
+        pending = {kind.key: run.pending(kind, workloads, passes, skipped[kind.key]) for kind in run.kinds}
         run.total = run.done + sum(map(len, pending.values()))
         if not number:
-            run.outcome.known = len(subjects) * len(run.kinds) - run.total
+            run.outcome.known = len(workloads) * len(run.kinds) - run.total
         run.work_off({kind.key: pending[kind.key] for kind in run.kinds if run.alive(kind)}, deadline)
         if deadline is not None and time.monotonic() > deadline:
             break
@@ -117,9 +118,16 @@ class _Run:
     """A run of the profiler: what is shared between the threads that speak to the devices."""
 
     def __init__(
-        self, cluster: Cluster, connect: _Connect, store: ProfileStore, patience: Patience, notice: Notice
+        self,
+        cluster: Cluster,
+        connect: _Connect,
+        store: ProfileStore,
+        compile_loop: Compile,
+        patience: Patience,
+        notice: Notice,
     ) -> None:
-        self.connect, self.store, self.patience, self.notice = connect, store, patience, notice
+        self.connect, self.store, self.compile_loop = connect, store, compile_loop
+        self.patience, self.notice = patience, notice
         kinds: dict[str, list[Device]] = {}
         for device in cluster.devices:
             kinds.setdefault(store_key(device.target, device.threads), []).append(device)
@@ -139,13 +147,13 @@ class _Run:
         """What the store has of the kind."""
         return self.store.read(kind.target, kind.threads)
 
-    def pending(self, kind: _Kind, subjects: Sequence[Subject], passes: int, skipped: int) -> deque[Subject]:
+    def pending(self, kind: _Kind, workloads: Sequence[Workload], passes: int, skipped: int) -> deque[Workload]:
         """What is not settled by the measurements after the first `skipped`."""
-        by_key = {subject.identity: subject for subject in subjects}
+        by_key = {workload.key: workload for workload in workloads}
         keys = [key for key in by_key if (kind.key, key) not in self.failed]
         return deque(by_key[key] for key in unsettled(keys, self.rows(kind)[skipped:], passes))
 
-    def work_off(self, pending: dict[str, deque[Subject]], deadline: float | None) -> None:
+    def work_off(self, pending: dict[str, deque[Workload]], deadline: float | None) -> None:
         """Measure by groups until all are done, no device is left or time is over."""
         while any(pending.values()) and (deadline is None or time.monotonic() < deadline):
             group = {key: [queue.popleft() for _ in range(min(_GROUP, len(queue)))] for key, queue in pending.items()}
@@ -155,19 +163,18 @@ class _Run:
                 if not self.alive(kind):
                     pending.pop(kind.key, None)
 
-    def compile(self, group: dict[str, list[Subject]]) -> None:
+    def compile(self, group: dict[str, list[Workload]]) -> None:
         """Make the libraries that are not there yet, as many at a time as this host has processors."""
-        import tvm
         from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
         jobs = []
         for kind in self.kinds:
-            for subject in group.get(kind.key, ()):
-                path = self.library(kind, subject)
+            for workload in group.get(kind.key, ()):
+                path = self.library(kind, workload)
                 if not path.exists():
-                    jobs.append((path, tvm.ir.save_json(subject.function), kind.target, kind.threads))
+                    jobs.append((path, workload, kind.target, kind.threads))
             if kind.key not in self._loops:
-                self._loops[kind.key] = loops_of(kind.target, kind.threads, compile_function)
+                self._loops[kind.key] = loops_of(kind.target, kind.threads, self.compile_loop)
         if not jobs:
             return
         self.notice(f"compiling {len(jobs)}", self.done, self.total)
@@ -179,11 +186,11 @@ class _Run:
                 lines = str(result.value).strip().splitlines() or ["no reason given"]
                 logger.info("a primitive cannot be compiled for %s: %s", job[2].name, lines[-1])
 
-    def library(self, kind: _Kind, subject: Subject) -> Path:
+    def library(self, kind: _Kind, workload: Workload) -> Path:
         """Where the compiled primitive is kept."""
-        return self.store.folder / "libraries" / kind.key / f"{subject.identity}.so"
+        return self.store.folder / "libraries" / kind.key / f"{workload.key}.so"
 
-    def measure(self, group: dict[str, list[Subject]], deadline: float | None) -> None:
+    def measure(self, group: dict[str, list[Workload]], deadline: float | None) -> None:
         """Time a group on all devices at once."""
         threads = []
         for kind in self.kinds:
@@ -197,29 +204,29 @@ class _Run:
         for thread in threads:
             thread.join()
 
-    def _serve(self, kind: _Kind, device: Device, queue: deque[Subject], deadline: float | None) -> None:
+    def _serve(self, kind: _Kind, device: Device, queue: deque[Workload], deadline: float | None) -> None:
         try:
             with self.connect(device) as timer, self._watch(kind, device, timer) as watch:
                 while queue and (deadline is None or time.monotonic() < deadline):
                     try:
-                        subject = queue.popleft()
+                        workload = queue.popleft()
                     except IndexError:  # another device of the kind took the last one
                         return
                     try:
-                        self._one(kind, device, subject, timer, watch)
+                        self._one(kind, device, workload, timer, watch)
                     except Exception as error:  # noqa: BLE001  # no memory for its tensors, say; or the device is gone
                         watch.check()
                         reason = f"cannot be timed on {device.name}: {last_line(error)}"
-                        self._fail(kind, subject, f"{subject.title} {reason}")
+                        self._fail(kind, workload, f"{workload.title} {reason}")
         except TvmpipeError as error:
             self._lose(device, error)
         except Exception as error:  # noqa: BLE001  # TVM reports a lost device with many exception types
             self._lose(device, DeviceError(f"device {device.name} failed: {last_line(error)}"))
 
-    def _fail(self, kind: _Kind, subject: Subject, sentence: str) -> None:
+    def _fail(self, kind: _Kind, workload: Workload, sentence: str) -> None:
         """Count a primitive as done that cannot be measured."""
         with self._lock:
-            self.failed.add((kind.key, subject.identity))
+            self.failed.add((kind.key, workload.key))
             self.done += 1
             self.outcome.failures.append(sentence)
 
@@ -242,29 +249,29 @@ class _Run:
                 self.store.add(kind.target, kind.threads, facts)
         yield watch
 
-    def _one(self, kind: _Kind, device: Device, subject: Subject, timer: RemoteTimer, watch: Watch) -> None:
-        path = self.library(kind, subject)
+    def _one(self, kind: _Kind, device: Device, workload: Workload, timer: RemoteTimer, watch: Watch) -> None:
+        path = self.library(kind, workload)
         if not path.exists():
-            self._fail(kind, subject, f"{subject.title} cannot be compiled for {kind.key}")
+            self._fail(kind, workload, f"{workload.title} cannot be compiled for {kind.key}")
             return
         module = timer.load(path.read_bytes())
-        tensors = timer.tensors([(tuple(map(int, p.shape)), str(p.dtype)) for p in subject.function.params])
+        tensors = timer.tensors(list(workload.tensors))
         timing = watch.time(
             lambda count: timer.samples(module, tensors, count, min_repeat_s=MIN_REPEAT_S),
             lambda count: timer.samples(module, tensors, count, cold=True),
         )
-        row = _row(subject, timing)
+        row = _row(workload, timing)
         with self._lock:
             self.store.add(kind.target, kind.threads, row)
             self.done += 1
             self.outcome.measured += 1
             self.outcome.busy += row.busy
-            self.notice(f"{device.name}: {subject.title}", self.done, self.total)
+            self.notice(f"{device.name}: {workload.title}", self.done, self.total)
 
 
-def _row(subject: Subject, timing: Timing) -> Measurement:
+def _row(workload: Workload, timing: Timing) -> Measurement:
     return Measurement(
-        work=subject.work,
+        work=workload.work,
         seconds=timing.seconds,
         low_s=timing.low_s,
         high_s=timing.high_s,
@@ -274,7 +281,7 @@ def _row(subject: Subject, timing: Timing) -> Measurement:
         schedule=SCHEDULE_VERSION,
         tvm=tvm_version(),
         when=_now(),
-        origin=subject.origin,
+        origin=workload.origin,
         reference_s=timing.reference_s,
     )
 
@@ -283,13 +290,10 @@ def _now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _compile(job: tuple[str, TargetDescription, int]) -> bytes:
-    """A scheduled function as a library; runs in a worker process."""
-    import tvm
-
-    text, target, threads = job
-    module = schedule_module(tvm.IRModule({"main": tvm.ir.load_json(text)}), target, threads)
-    return compile_function(module["main"], target, threads)
+def _compile(job: tuple[Workload, TargetDescription, int]) -> bytes:
+    """A workload's library; runs in a worker process."""
+    workload, target, threads = job
+    return workload.compile(target, threads)
 
 
 def _write(path: Path, content: bytes) -> None:

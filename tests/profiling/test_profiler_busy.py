@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.models import branchy
-from tvmpipe.passes.profile import profile
-from tvmpipe.passes.workloads import Subject, subjects_of
+from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.workloads import PrimitiveWorkload, workloads_of
 from tvmpipe.process import die_with_parent
 from tvmpipe.profiling.peak import measure_peak_flops
+from tvmpipe.profiling.profiler import profile
 from tvmpipe.profiling.timing import Patience
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
 from tvmpipe.targets.description.cluster import Device, parse_cluster
@@ -39,8 +40,8 @@ def load(core: int) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def subjects() -> list[Subject]:
-    return subjects_of(branchy(), "branchy")[:4]
+def workloads() -> list[PrimitiveWorkload]:
+    return workloads_of(branchy(), "branchy")[:4]
 
 
 def undisturbed(device: Device) -> DeviceFacts:
@@ -49,7 +50,7 @@ def undisturbed(device: Device) -> DeviceFacts:
     return DeviceFacts(peak, 1e10, device.key, "2026-01-01T00:00:00Z")
 
 
-def test_a_load_on_the_core_is_noticed(tmp_path: Path, subjects: list[Subject]) -> None:
+def test_a_load_on_the_core_is_noticed(tmp_path: Path, workloads: list[PrimitiveWorkload]) -> None:
     device = CLUSTER.devices[0]
     store = ProfileStore(tmp_path / "store")
     cores = os.sched_getaffinity(0)
@@ -62,13 +63,13 @@ def test_a_load_on_the_core_is_noticed(tmp_path: Path, subjects: list[Subject]) 
             os.sched_setaffinity(0, cores)
         store.add(device.target, 1, undisturbed(device))
         with load(core):
-            loaded = profile(subjects, CLUSTER, local.tracker, store, patience=PATIENCE)
-        assert loaded.measured == len(subjects)
+            loaded = profile(workloads, CLUSTER, local.tracker, store, compile_function, patience=PATIENCE)
+        assert loaded.measured == len(workloads)
         rows = store.read(device.target, 1)
-        assert [row.work for row in rows] == [subject.work for subject in subjects]
-        assert sum(row.busy for row in rows) >= len(subjects) - 1
+        assert [row.work for row in rows] == [workload.work for workload in workloads]
+        assert sum(row.busy for row in rows) >= len(workloads) - 1
         assert loaded.busy == sum(row.busy for row in rows)
         # Without the load they are measured again, and marked ones do not count any more.
-        unknown = len(subjects) - len({row.key for row in store.read(device.target, 1) if not row.busy})
-        again = profile(subjects, CLUSTER, local.tracker, store, patience=PATIENCE)
-        assert again.measured == unknown >= len(subjects) - 1
+        unknown = len(workloads) - len({row.key for row in store.read(device.target, 1) if not row.busy})
+        again = profile(workloads, CLUSTER, local.tracker, store, compile_function, patience=PATIENCE)
+        assert again.measured == unknown >= len(workloads) - 1

@@ -16,10 +16,11 @@ from tests.targets.cost.synthetic import measurements
 from tvmpipe.cli import cli
 from tvmpipe.errors import DeviceUnavailableError
 from tvmpipe.passes import driver
-from tvmpipe.passes import profile as profiling
+from tvmpipe.passes.backend.lower import compile_function
 from tvmpipe.passes.options import BuildOptions
-from tvmpipe.passes.profile import profile
-from tvmpipe.passes.workloads import Subject, subjects_of
+from tvmpipe.passes.workloads import PrimitiveWorkload, workloads_of
+from tvmpipe.profiling import profiler
+from tvmpipe.profiling.profiler import profile
 from tvmpipe.profiling.timing import Patience
 from tvmpipe.profiling.watch import loops_of
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
@@ -30,6 +31,14 @@ from tvmpipe.targets.description.cluster import Cluster, Device, parse_cluster
 from tvmpipe.targets.store.profile_store import ProfileStore
 
 TWO = '[[device]]\nname = "alpha"\nthreads = 1\n[[device]]\nname = "beta"\nthreads = 1\n'
+
+
+def no_code(*_: Any) -> bytes:
+    """The library of a loop that no fake device runs."""
+    return b""
+
+
+Workloads = list[PrimitiveWorkload]
 
 
 class FakeTimer:
@@ -59,8 +68,8 @@ class FakeTimer:
 
 
 @pytest.fixture(scope="module")
-def subjects() -> list[Subject]:
-    return subjects_of(branchy(), "branchy")
+def workloads() -> Workloads:
+    return workloads_of(branchy(), "branchy")
 
 
 @pytest.fixture
@@ -76,12 +85,12 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     def compile_nothing(run: Any, group: Any) -> None:
         for kind in run.kinds:
-            run._loops[kind.key] = loops_of(kind.target, 1, lambda *_: b"")
-            for subject in group.get(kind.key, ()):
-                profiling._write(run.library(kind, subject), b"library")
+            run._loops[kind.key] = loops_of(kind.target, 1, run.compile_loop)
+            for workload in group.get(kind.key, ()):
+                profiler._write(run.library(kind, workload), b"library")
 
-    monkeypatch.setattr(profiling, "remote_timer", connect)
-    monkeypatch.setattr(profiling._Run, "compile", compile_nothing)
+    monkeypatch.setattr(profiler, "remote_timer", connect)
+    monkeypatch.setattr(profiler._Run, "compile", compile_nothing)
     return left
 
 
@@ -89,86 +98,87 @@ def cluster(text: str = TWO) -> Cluster:
     return parse_cluster(text)
 
 
-def test_it_goes_on_where_it_was_ended(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:
+def test_it_goes_on_where_it_was_ended(tmp_path: Path, workloads: Workloads, lives: dict[str, int]) -> None:
     store, one = ProfileStore(tmp_path), cluster().only("alpha")
-    assert len(subjects) > 3
+    assert len(workloads) > 3
     lives["alpha"] = 2
-    first = profile(subjects, one, "", store)
-    assert (first.measured, first.left) == (2, len(subjects) - 2)
+    first = profile(workloads, one, "", store, no_code)
+    assert (first.measured, first.left) == (2, len(workloads) - 2)
     assert len(first.failures) == 1
     assert "alpha" in first.failures[0]
     lives["alpha"] = 100
-    second = profile(subjects, one, "", store)
-    assert (second.known, second.measured, second.left) == (2, len(subjects) - 2, 0)
+    second = profile(workloads, one, "", store, no_code)
+    assert (second.known, second.measured, second.left) == (2, len(workloads) - 2, 0)
     rows = store.read(one.devices[0].target, 1)
-    assert [row.work for row in rows] == [subject.work for subject in subjects]
+    assert [row.work for row in rows] == [workload.work for workload in workloads]
     assert {row.origin for row in rows} == {"branchy"}
-    assert profile(subjects, one, "", store).measured == 0
-    assert profile(subjects, one, "", store, again=True).measured == len(subjects)
+    assert profile(workloads, one, "", store, no_code).measured == 0
+    assert profile(workloads, one, "", store, no_code, again=True).measured == len(workloads)
 
 
-def test_passes_measure_again_until_two_agree(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:
+def test_passes_measure_again_until_two_agree(tmp_path: Path, workloads: Workloads, lives: dict[str, int]) -> None:
     store, one = ProfileStore(tmp_path), cluster().only("alpha")
     lives["alpha"] = 1000
-    outcome = profile(subjects, one, "", store, passes=5)
-    assert (outcome.known, outcome.measured, outcome.left) == (0, 2 * len(subjects), 0)
+    outcome = profile(workloads, one, "", store, no_code, passes=5)
+    assert (outcome.known, outcome.measured, outcome.left) == (0, 2 * len(workloads), 0)
     works = [row.work for row in store.read(one.devices[0].target, 1)]
-    assert works == 2 * [subject.work for subject in subjects]
-    assert profile(subjects, one, "", store, passes=5).known == len(subjects)
+    assert works == 2 * [workload.work for workload in workloads]
+    assert profile(workloads, one, "", store, no_code, passes=5).known == len(workloads)
 
 
 def test_equal_devices_share_the_work_and_one_may_fail(
-    tmp_path: Path, subjects: list[Subject], lives: dict[str, int]
+    tmp_path: Path, workloads: Workloads, lives: dict[str, int]
 ) -> None:
     lives.update(alpha=1, beta=100)
-    outcome = profile(subjects, cluster(), "", ProfileStore(tmp_path))
-    assert outcome.measured >= len(subjects) - 1
+    outcome = profile(workloads, cluster(), "", ProfileStore(tmp_path), no_code)
+    assert outcome.measured >= len(workloads) - 1
     assert outcome.left <= 1
 
 
 @pytest.mark.parametrize("passes", [1, 3])
-def test_no_device_is_an_error(tmp_path: Path, subjects: list[Subject], lives: dict[str, int], passes: int) -> None:
+def test_no_device_is_an_error(tmp_path: Path, workloads: Workloads, lives: dict[str, int], passes: int) -> None:
     with pytest.raises(DeviceUnavailableError, match="alpha"):
-        profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path), passes=passes)
+        profile(workloads, cluster().only("alpha"), "", ProfileStore(tmp_path), no_code, passes=passes)
 
 
-def test_what_a_lost_device_leaves_is_counted(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:
+def test_what_a_lost_device_leaves_is_counted(tmp_path: Path, workloads: Workloads, lives: dict[str, int]) -> None:
     lives["alpha"] = 2
-    outcome = profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path), passes=3)
+    outcome = profile(workloads, cluster().only("alpha"), "", ProfileStore(tmp_path), no_code, passes=3)
     assert outcome.measured == 2
-    assert outcome.left >= len(subjects) - 2
+    assert outcome.left >= len(workloads) - 2
 
 
 def test_what_a_device_cannot_hold_costs_only_itself(
-    tmp_path: Path, subjects: list[Subject], lives: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, workloads: Workloads, lives: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    large = tuple(int(extent) for extent in subjects[0].function.params[0].shape)
+    large = tuple(int(extent) for extent in workloads[0].function.params[0].shape)
 
     @contextmanager
     def connect(tracker: str, device: Device, **_: Any) -> Iterator[FakeTimer]:
         yield FakeTimer(100, large)
 
-    monkeypatch.setattr(profiling, "remote_timer", connect)
-    outcome = profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path))
+    monkeypatch.setattr(profiler, "remote_timer", connect)
+    outcome = profile(workloads, cluster().only("alpha"), "", ProfileStore(tmp_path), no_code)
     assert outcome.left == 0
-    assert 0 < outcome.measured < len(subjects)
-    assert outcome.measured + len(outcome.failures) == len(subjects)
+    assert 0 < outcome.measured < len(workloads)
+    assert outcome.measured + len(outcome.failures) == len(workloads)
     assert all("out of memory" in failure for failure in outcome.failures)
 
 
-def test_a_budget_ends_it(tmp_path: Path, subjects: list[Subject], lives: dict[str, int]) -> None:
+def test_a_budget_ends_it(tmp_path: Path, workloads: Workloads, lives: dict[str, int]) -> None:
     lives["alpha"] = 100
-    outcome = profile(subjects, cluster().only("alpha"), "", ProfileStore(tmp_path), budget_s=0.0)
-    assert (outcome.measured, outcome.left) == (0, len(subjects))
+    outcome = profile(workloads, cluster().only("alpha"), "", ProfileStore(tmp_path), no_code, budget_s=0.0)
+    assert (outcome.measured, outcome.left) == (0, len(workloads))
 
 
 def test_on_a_device(tmp_path: Path, chain_path: Path, agents: LocalCluster) -> None:
     """Compiled, sent, timed and kept; a plan then uses it."""
     one = cluster().only("alpha")
     store = ProfileStore(tmp_path)
-    subjects = subjects_of(chain_path, "chain")
-    outcome = profile(subjects, one, agents.tracker, store, patience=Patience(batch=3, most=3, attempts=1, pause_s=0))
-    assert (outcome.measured, outcome.failures) == (len(subjects), [])
+    workloads = workloads_of(chain_path, "chain")
+    patience = Patience(batch=3, most=3, attempts=1, pause_s=0)
+    outcome = profile(workloads, one, agents.tracker, store, compile_function, patience=patience)
+    assert (outcome.measured, outcome.failures) == (len(workloads), [])
     device = one.devices[0]
     facts = store.device(device.target, 1)
     assert facts is not None
