@@ -53,13 +53,14 @@ def matmul_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     vectors = BLOCK // cpu.lanes
     *batch, m, n = work.spatial
     heads = math.prod(batch)
+    several = heads > 1  # whose rows do not lie apart evenly
     if work.weight_bytes or not work.input_bytes:
         m, heads = m * heads, 1
     depth = math.prod(work.reduction)
     blocks = max(n // BLOCK, 1)
     ragged = heads > 1 and heads >= threads
     step = depth if heads > 1 else product_step(m, depth, cpu)
-    fours = in_fours(depth, cpu)
+    fours = in_fours(depth, cpu) and (heads > 1 or not several)
     rows, columns = product_tile(m, blocks, step, cpu, apart=depth, ragged_panels=ragged, fours=fours)
     panel = columns * BLOCK * step * FLOAT_BYTES
     across, down = math.ceil(blocks / columns), math.ceil(m / rows)
