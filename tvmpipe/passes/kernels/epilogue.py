@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.kernels.inspect import SPATIAL, NotApplicable, blocks_of, extents
+from tvmpipe.passes.kernels.operations import operations_of
+
+_UNROLLED = 4  # operations for each result
 
 
 def fold_epilogue(schedule: Any, main: Any) -> Any:
@@ -36,8 +39,12 @@ def fold_epilogue(schedule: Any, main: Any) -> Any:
 
 
 def is_cheap(schedule: Any, block: Any) -> bool:
-    """Whether unrolling the block over a whole tile leaves code of a sensible size."""
-    return len(str(schedule.get(block).body)) < 600
+    """Whether unrolling the block over a whole tile leaves code of a sensible size.
+
+    A bias and a ReLU do, a residual as well does not.
+    """
+    operations = operations_of(schedule.get(block).body)
+    return operations.costly_calls == 0 and operations.arithmetic <= _UNROLLED
 
 
 def _after(schedule: Any, main: Any) -> list[Any]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.passes.kernels.inspect import PARTITION, REDUCTION, SPATIAL, reduces
+from tvmpipe.passes.kernels.operations import operations_of
 
 _PARALLEL_FROM = 1 << 14  # elements below which starting threads costs more than it saves
 _MAX_CHUNKS = 64  # parallel chunks of an elementwise loop
 _SQUARE = 8  # side of the squares that a transpose copies at a time
 _ROWS = 6  # accumulator rows: 6 x 2 vectors leave registers for operands on 16-register machines
-_COSTLY = ("exp", "erf", "tanh", "pow", "sqrt", "log", "sigmoid", "sin", "cos")
+_REPEATED = 8  # operations that a reduction may do again for each result that it adds to
 
 
 def schedule_generic(schedule: Any, lanes: int) -> None:
@@ -54,9 +55,9 @@ class _Scheduler:
         consumers = self.schedule.get_consumers(block)
         if not consumers:
             return
-        body = str(self.schedule.get(block).body)
+        operations = operations_of(self.schedule.get(block).body)
         if any(reduces(self.schedule, consumer) for consumer in consumers) and (
-            "if_then_else" in body or any(call in body for call in _COSTLY)
+            operations.costly_calls or operations.arithmetic > _REPEATED
         ):
             return
         try:
