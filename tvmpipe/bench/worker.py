@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
+from tvmpipe.errors import last_line
 from tvmpipe.process import die_with_parent
 
 if TYPE_CHECKING:
@@ -213,6 +214,5 @@ def main(descriptor: int) -> None:
                     target = next(target for target in targets if hasattr(target, method))
                     answer = (True, getattr(target, method)(*arguments))
             except Exception as error:  # noqa: BLE001  # whatever it is, the parent says it in one sentence
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-                answer = (False, f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}")
+                answer = (False, f"{type(error).__name__}: {last_line(error)}")
             pipe.send(answer)

@@ -183,8 +183,7 @@ class _Run:
             if result.status == StatusKind.COMPLETE:
                 _write(job[0], bytes(result.value))
             else:
-                lines = str(result.value).strip().splitlines() or ["no reason given"]
-                logger.info("a primitive cannot be compiled for %s: %s", job[2].name, lines[-1])
+                logger.info("a primitive cannot be compiled for %s: %s", job[2].name, last_line(result.value))
 
     def library(self, kind: _Kind, workload: Workload) -> Path:
         """Where the compiled primitive is kept."""

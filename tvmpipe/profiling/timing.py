@@ -85,7 +85,7 @@ class Watch:
         self.patience = patience or Patience()
         self._references = tuple(references)
         self._sleep = sleep
-        # Whatever disturbs makes slower, but the very fastest are a clock's moments.
+        # Whatever disturbs makes slower, but the very fastest come from short boosts of the clock.
         self._quiet = [[self._seconds(one) for _ in range(6)] for one in self._references]
 
     def check(self) -> None:
@@ -105,9 +105,9 @@ class Watch:
         if cold is None:
             return Timing(median, low, high, len(taken), busy, None, warm.reference_s)
         count = self.patience.cold
-        chilled = self._batches(cold, count, lambda found: len(found) >= 2 * count)
-        cold_s = statistics.median(chilled.samples)
-        return Timing(median, low, high, len(taken), busy or chilled.busy, cold_s, warm.reference_s)
+        cold_batches = self._batches(cold, count, lambda found: len(found) >= 2 * count)
+        cold_s = statistics.median(cold_batches.samples)
+        return Timing(median, low, high, len(taken), busy or cold_batches.busy, cold_s, warm.reference_s)
 
     def _enough(self, taken: Sequence[float]) -> bool:
         low, high = median_interval(taken)

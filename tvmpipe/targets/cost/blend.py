@@ -4,9 +4,9 @@ One is a roofline whose rates are fitted (`targets.cost.rates`). The other adds 
 "XGBoost: a scalable tree boosting system", KDD 2016) that see `targets.cost.features` and give log2 of the seconds over
 `SLOPE` powers of the first. They minimise absolute errors, since some measurements are of a device that was busy
 unnoticed. The trees may only rise with operations and bytes, so that more work never costs less and sizes beyond those
-measured still cost more. They know what no rate says, such as caches that are too small, but guess wildly where little
-is like what they saw. Their depth and their share in log seconds are chosen by grouped cross-validation, inside what is
-fitted to.
+measured still cost more. They know what no rate says, such as caches that are too small, but extrapolate badly where
+little is like what they were fitted to. Their depth and their share in log seconds are chosen by grouped
+cross-validation, inside what is fitted to.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _SETTINGS: tuple[dict[str, float], ...] = (
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is seen of primitives, a row for each: `feature_names`, `rates.resources`, and their families."""
+class FeatureTable:
+    """What cost models know of primitives, a row for each: `feature_names`, `rates.resources`, and their families."""
 
     table: NDArray[np.float32]
     used: NDArray[np.float64]
     families: Sequence[str]
 
-    def where(self, chosen: NDArray[np.bool_]) -> Seen:
+    def where(self, chosen: NDArray[np.bool_]) -> FeatureTable:
         """Some of them."""
         families = [name for name, taken in zip(self.families, chosen, strict=True) if taken]
-        return Seen(self.table[chosen], self.used[chosen], families)
+        return FeatureTable(self.table[chosen], self.used[chosen], families)
 
 
-def seen(works: Sequence[Work], target: TargetDescription, threads: int) -> Seen:
+def feature_table(works: Sequence[Work], target: TargetDescription, threads: int) -> FeatureTable:
     """Primitives on so many threads of a target."""
-    return Seen(
+    return FeatureTable(
         table=np.array([as_row(features(work, target, threads)) for work in works], dtype=np.float32),
         used=np.array([resources(work, target, threads) for work in works]),
         families=[family(work) for work in works],
@@ -69,13 +69,13 @@ class Blend:
     setting: Mapping[str, float]
     share: float
 
-    def logs(self, of: Seen) -> NDArray[np.float64]:
+    def logs(self, of: FeatureTable) -> NDArray[np.float64]:
         """log2 of the seconds of each."""
         return _mixed(by_rates(self.rates, of.used, of.families), self.booster.inplace_predict(of.table), self.share)
 
 
 def fit_blend(
-    of: Seen, logs: NDArray[np.float64], folds: NDArray[np.int64], near: Rates | None = None
+    of: FeatureTable, logs: NDArray[np.float64], folds: NDArray[np.int64], near: Rates | None = None
 ) -> tuple[Blend, NDArray[np.float64]]:
     """A blend for log2 seconds, and what blends like it say of each fold that were fitted to the others.
 
@@ -94,7 +94,7 @@ def fit_blend(
 
 
 def _left_out(
-    of: Seen,
+    of: FeatureTable,
     logs: NDArray[np.float64],
     folds: NDArray[np.int64],
     setting: Mapping[str, float],
@@ -113,7 +113,7 @@ def _left_out(
     return base, trees
 
 
-def _rates(of: Seen, logs: NDArray[np.float64], near: Rates | None) -> Rates:
+def _rates(of: FeatureTable, logs: NDArray[np.float64], near: Rates | None) -> Rates:
     if near is None:
         return fit_rates(of.used, logs, of.families)
     return fit_rates_near(near, of.used, logs, of.families)
@@ -125,7 +125,7 @@ def _mixed(base: NDArray[np.float64], trees: NDArray[Any], share: float) -> NDAr
 
 
 def _train(
-    of: Seen, logs: NDArray[np.float64], rates: Mapping[str, tuple[float, ...]], setting: Mapping[str, float]
+    of: FeatureTable, logs: NDArray[np.float64], rates: Mapping[str, tuple[float, ...]], setting: Mapping[str, float]
 ) -> Any:
     """Trees for what the rates leave over."""
     import xgboost

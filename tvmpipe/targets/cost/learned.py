@@ -2,7 +2,7 @@
 
 Estimates are those of `targets.cost.blend`. A target with few measurements has two of them, of which the mean in log
 seconds counts: one from its measurements alone, and one that starts from what a like target is known to cost. The first
-has little to go by, the second another machine's ways, and where they err, they seldom err alike.
+has few rows, the second another machine's rates, and their errors have little to do with each other.
 
 Intervals are conformal (`targets.cost.conformal`), from the errors for origins that were left out.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.targets.cost import features
-from tvmpipe.targets.cost.blend import Blend, fit_blend, seen
+from tvmpipe.targets.cost.blend import Blend, feature_table, fit_blend
 from tvmpipe.targets.cost.conformal import conformal_quantiles
 from tvmpipe.targets.cost.features import base_seconds, family
 from tvmpipe.targets.cost.model import Work
@@ -61,7 +61,7 @@ class TargetModel:
 
     def predict(self, work: Work, target: TargetDescription | None = None, threads: int | None = None) -> Prediction:
         """Seconds of a primitive; on another target, as its roofline differs from this one's."""
-        row = seen([work], self.target, self.threads)
+        row = feature_table([work], self.target, self.threads)
         log_s = float(np.mean([blend.logs(row)[0] for blend in self.blends]))
         if target is not None and (target, threads) != (self.target, self.threads):
             log_s += math.log2(base_seconds(work, target, threads or 1) / base_seconds(work, self.target, self.threads))
@@ -126,7 +126,7 @@ def fit(
     if not rows:
         raise ValueError("nothing was measured")
     rows = sorted(rows, key=lambda row: (row.key, row.origin))
-    of = seen([row.work for row in rows], target, threads)
+    of = feature_table([row.work for row in rows], target, threads)
     logs = np.log2([row.network_s for row in rows])
     folds = _folds([row.origin for row in rows])
     starts = (None,) if near is None else (None, dict(near.blends[0].rates))

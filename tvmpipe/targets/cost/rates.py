@@ -85,10 +85,10 @@ def fit_rates(used: NDArray[np.float64], logs: NDArray[np.float64], families: Se
         same = computing == kind
         if not same.any():
             continue
-        shared = _fit(relative, _lent([same], [~same], [_OTHER_ROWS]), everything, _PRIOR_ROWS, same)
+        shared = _fit(relative, _weights([same], [~same], [_OTHER_ROWS]), everything, _PRIOR_ROWS, same)
         for name in sorted(set(names[same])):
             own = names == name
-            weights = _lent([own], [same & ~own, ~same], [_CLASS_ROWS, _OTHER_ROWS])
+            weights = _weights([own], [same & ~own, ~same], [_CLASS_ROWS, _OTHER_ROWS])
             rates[str(name)] = _fit(relative, weights, shared, _PRIOR_ROWS, own)
     return {name: tuple(map(float, found)) for name, found in rates.items()}
 
@@ -120,7 +120,7 @@ def by_rates(
     return logs
 
 
-def _lent(
+def _weights(
     own: Sequence[NDArray[np.bool_]], others: Sequence[NDArray[np.bool_]], rows: Sequence[float]
 ) -> NDArray[np.float64]:
     """Weights of errors: 1 of one's own rows, and of other rows so much that all together count as so many."""

@@ -1,4 +1,4 @@
-"""The facts of a target that the schedules are derived from, and what a rule may decide by them."""
+"""What schedules know of a processor: its vectors, its registers, how many threads run; and what they may choose."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Append-only files of JSON lines that several processes may write to and a crash cannot spoil.
 
-Lines are appended with one `write`, under a lock; one that a crash tore is skipped when reading and closed before the
+Lines are appended under a lock; one that a crash tore is skipped when reading and closed before the
 next is written, so that it costs nothing but itself. Files may be copied, concatenated and shared.
 """
 
@@ -30,15 +30,22 @@ def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            _append(descriptor, text)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise InputError(f"profile {path} cannot be written: {error.strerror}") from None
-    with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            text = b"\n" + text  # a torn line must not swallow this one
-        file.write(text)
-        os.fsync(descriptor)
+
+
+def _append(descriptor: int, text: bytes) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        text = b"\n" + text  # a torn line must not swallow this one
+    while text:  # a disk that is nearly full takes a part
+        text = text[os.write(descriptor, text) :]
+    os.fsync(descriptor)
 
 
 def read(path: Path, parse: Callable[[dict[str, Any]], Row | None]) -> Iterator[Row]:

@@ -128,7 +128,7 @@ def reduce_last_axis(
     name: str,
     axes: int = 1,
 ) -> Any:
-    """Reduce `value(*indices)` over the last axis: whole groups of 16 by lanes, the lanes, what is left over.
+    """Reduce `value(*indices)` over the last axis: whole groups of 16 by lanes, then the lanes and the remainder.
 
     With more `axes` than one, over those before the last as well.
     """
