@@ -21,8 +21,8 @@ from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
 from tvmpipe.profiling.experiments import KINDS, experiments
 from tvmpipe.targets.cost.kernel_costs import phases
 from tvmpipe.targets.cost.phases import Phases
+from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cpu_model import CpuModel, describe_cpu
-from tvmpipe.targets.description.target import find_target
 
 # Of the block that each kernel starts from: the axes along which a row of the register tile lies.
 COLUMNS: dict[str, tuple[int, ...]] = {"conv2d": (1, 4), "winograd": (3, 6), "matmul": (-1,)}
