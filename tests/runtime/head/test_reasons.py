@@ -55,7 +55,7 @@ def test_a_user_without_a_name() -> None:
 @needs_root
 def test_a_user_without_a_home() -> None:
     code = "try:\n    default_store()\nexcept InputError as error:\n    print(error)"
-    for module in ("runtime.store", "targets.profile_store"):
+    for module in ("runtime.device.blob_store", "targets.store.profile_store"):
         imports = f"from tvmpipe.{module} import default_store\nfrom tvmpipe.errors import InputError"
         said = as_nobody_known(imports, code)
         assert said == "uid 12345 has no home folder to keep files in: set XDG_CACHE_HOME to a folder for them"
