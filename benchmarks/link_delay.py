@@ -27,7 +27,8 @@ from rich.table import Table
 from benchmarks.far import FarLink, why_not
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.link_times import LONGEST_MESSAGE_BYTES, LinkEnd, LinkTimes, link_end
-from tvmpipe.runtime.transport.sockets import LinkWatch, Sockets
+from tvmpipe.runtime.transport.link_watch import LinkWatch
+from tvmpipe.runtime.transport.sockets import Sockets
 from tvmpipe.targets.store.link_times import fit_link
 
 RATE_BPS = 12.5e6

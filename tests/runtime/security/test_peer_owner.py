@@ -26,8 +26,9 @@ from tvmpipe.runtime.security import peer_owner as owner
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.peer_owner import OtherUserError, check_connections, check_listener, check_peer
 from tvmpipe.runtime.tools.cluster_status import device_with_key
+from tvmpipe.runtime.transport.link_watch import read_event
 from tvmpipe.runtime.transport.rpc_session import open_session
-from tvmpipe.runtime.transport.sockets import Sockets, head_hosts, read_event
+from tvmpipe.runtime.transport.sockets import Sockets, head_hosts
 from tvmpipe.runtime.transport.tracker import Tracker
 from tvmpipe.runtime.transport.watchdog import Watchdog
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.waiting import wait_until
 from tvmpipe.runtime.transport.buffers import bound_unsent, send_buffer_bytes
-from tvmpipe.runtime.transport.sockets import LinkWatch, Sockets
+from tvmpipe.runtime.transport.link_watch import LinkWatch
+from tvmpipe.runtime.transport.sockets import Sockets
 
 STOCK = 212_992  # what Linux comes with
 WIDE = 4 << 20

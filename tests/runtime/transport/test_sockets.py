@@ -22,7 +22,8 @@ from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.address import is_loopback
-from tvmpipe.runtime.transport.sockets import Sockets, read_event
+from tvmpipe.runtime.transport.link_watch import read_event
+from tvmpipe.runtime.transport.sockets import Sockets
 
 ONE = ClusterKey(b"1" * 32)
 OTHER = ClusterKey(b"2" * 32)

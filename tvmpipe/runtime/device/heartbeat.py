@@ -14,7 +14,7 @@ import zmq
 from tvmpipe.runtime.device.stage_host import StageHost
 from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.transport import deadlines
-from tvmpipe.runtime.transport.sockets import LinkWatch
+from tvmpipe.runtime.transport.link_watch import LinkWatch
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from tvmpipe.runtime.head.opened import Opened
 from tvmpipe.runtime.head.sample import Result
 from tvmpipe.runtime.transport import wire
 from tvmpipe.runtime.transport.address import parse_address
-from tvmpipe.runtime.transport.sockets import LinkWatch, Sockets
+from tvmpipe.runtime.transport.link_watch import LinkWatch
+from tvmpipe.runtime.transport.sockets import Sockets
 
 
 class InputSender:

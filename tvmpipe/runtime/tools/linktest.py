@@ -18,7 +18,8 @@ from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import address_towards, family_of, format_address, parse_address
 from tvmpipe.runtime.transport.link_times import LONGEST_MESSAGE_BYTES, LinkEnd, LinkTimes, link_end
-from tvmpipe.runtime.transport.sockets import Sockets, head_hosts, read_event
+from tvmpipe.runtime.transport.link_watch import read_event
+from tvmpipe.runtime.transport.sockets import Sockets, head_hosts
 
 _SMALL_BYTES = 4096
 _SMALL_MESSAGES = 20

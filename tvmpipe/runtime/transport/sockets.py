@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import socket as system
 import threading
-import time
-from dataclasses import dataclass
 from types import TracebackType
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.security.keys import ClusterKey
@@ -26,7 +22,8 @@ from tvmpipe.runtime.security.peer_owner import require_owners
 from tvmpipe.runtime.security.zap import ZAP_DOMAIN, ZapHandler, connecting_domain, listening_domain
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, is_loopback, listen, listening_host, resolve
-from tvmpipe.runtime.transport.buffers import bound_unsent, send_buffer_bytes
+from tvmpipe.runtime.transport.buffers import send_buffer_bytes
+from tvmpipe.runtime.transport.link_watch import WATCHED_EVENTS
 
 # Only senders ask for heartbeats. An answer from a sender would wait behind the frame that it is sending, for longer
 # than the timeout on a slow link. For the same reason little may lie in the kernel between a heartbeat and the wire
@@ -35,28 +32,6 @@ _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later 
 _BACKLOG = 1024
 _PORTS_TRIED = 16
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV)
-
-_EVENTS: dict[int, str] = {
-    zmq.Event.CONNECTED: "connected",
-    zmq.Event.HANDSHAKE_SUCCEEDED: "ready",
-    zmq.Event.DISCONNECTED: "disconnected",
-    zmq.Event.CONNECT_RETRIED: "retrying",
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "refused",
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "refused",
-    zmq.Event.HANDSHAKE_FAILED_AUTH: "refused",
-}
-
-
-@dataclass(frozen=True)
-class LinkEvent:
-    """What happened to a connection: connected, ready, retrying, disconnected or refused, and to which address.
-
-    `descriptor` is that of the socket of one that has been connected; ZeroMQ may have closed it since.
-    """
-
-    kind: str
-    address: str
-    descriptor: int = -1
 
 
 def head_hosts(key: ClusterKey | None) -> tuple[str, ...]:
@@ -178,7 +153,7 @@ class Sockets:
         with self._lock:
             self._monitors += 1
             name = f"inproc://tvmpipe-monitor-{self._monitors}"
-        socket.monitor(name, zmq.Event(sum(_EVENTS)))
+        socket.monitor(name, WATCHED_EVENTS)
         monitor = self._context.socket(zmq.PAIR)
         monitor.linger = 0
         monitor.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
@@ -291,45 +266,3 @@ def _end_monitoring(socket: zmq.Socket[bytes]) -> None:
     """
     if not socket.closed:
         socket.disable_monitor()
-
-
-def read_event(monitor: zmq.Socket[bytes]) -> LinkEvent:
-    """The next event of a monitor; blocks until there is one."""
-    event = parse_monitor_message(monitor.recv_multipart())
-    kind = _EVENTS.get(event["event"], "other")
-    return LinkEvent(kind, event["endpoint"].decode(errors="replace"), event["value"] if kind == "connected" else -1)
-
-
-class LinkWatch:
-    """Tells from a PUSH socket's monitor whether the link has broken, or was not made in time.
-
-    `met` says whether it has been there at all. Bounds what a new connection leaves unsent.
-    """
-
-    def __init__(self, monitor: zmq.Socket[bytes]) -> None:
-        self.monitor = monitor
-        self.met = False
-        self._ready = False
-        self._due = math.inf
-
-    def expect(self) -> None:
-        """From now on the other end is there, so that the link must soon be, too."""
-        self._due = time.monotonic() + deadlines.LINK_S
-
-    def broken(self) -> bool:
-        """Whether the link to the peer broke since this was last asked; does not wait.
-
-        A connection that ends before the other side has said who it is, at a port without a host say, is none.
-        """
-        broken = False
-        while self.monitor.poll(0):
-            event = read_event(self.monitor)
-            kind = event.kind
-            if kind == "connected":
-                bound_unsent(event.descriptor)
-            broken |= self._ready and kind == "disconnected"
-            self._ready = kind == "ready" or (self._ready and kind != "disconnected")
-            self.met |= self._ready
-        if self._ready:
-            self._due = math.inf
-        return broken or time.monotonic() > self._due
