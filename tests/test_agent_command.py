@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from tvmpipe.cli import cli
-from tvmpipe.commands.agent import emulating, pace_loop
+from tvmpipe.commands.agent import emulating
+from tvmpipe.commands.reference_loop import make_reference_loop, request_reference_loop
 from tvmpipe.errors import InputError
 from tvmpipe.passes.planning.default_cost import default_cost
-from tvmpipe.runtime.emulation.speed_probe import Pace
+from tvmpipe.runtime.emulation.speed_probe import SpeedProbe
 from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cluster import parse_cluster
 
@@ -20,13 +21,13 @@ x86 = pytest.mark.skipif(find_target("native").architecture != "x86_64", reason=
 
 
 @x86
-def test_pace_of_this_machine(tmp_path: Path) -> None:
+def test_speed_of_this_machine(tmp_path: Path) -> None:
     """Shipped measurements say how long the loop takes, and it runs here."""
-    loop = pace_loop("x86-64-v2", None, tmp_path)
+    loop = request_reference_loop("x86-64-v2", None, tmp_path)
     assert loop.target == "x86-64-v2"
     assert 1e-4 < loop.usual_s < 1e-1
     # This machine is neither a hundred times slower nor faster than the one that was measured.
-    assert 0.01 < Pace(loop).slower() < 100
+    assert 0.01 < SpeedProbe(loop).slower() < 100
 
 
 def test_nearest_measurements_count(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_options_of_an_emulated_device(tmp_path: Path) -> None:
 
 def test_machines_that_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing was measured of a machine like pi4"):
-        pace_loop("pi4", None, tmp_path)
+        make_reference_loop("pi4", None, tmp_path)
     arguments = ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--like"]
     for more, sentence in (
         (["x86-64-v3"], "--like says what --slowdown is relative to; give both"),

@@ -19,6 +19,7 @@ from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.console import PlainConsole
 from tvmpipe.errors import InputError, TvmpipeError
+from tvmpipe.runtime.tvm_runtime import import_runtime
 from tvmpipe.text import clean
 
 
@@ -244,6 +245,7 @@ def run(
     **more: Any,
 ) -> Outcome:
     """Run samples through BUNDLE on the devices behind a tracker."""
+    import_runtime()
     from tvmpipe.commands.run import run_bundle
     from tvmpipe.runtime.head.options import ConnectOptions, Limits
 
@@ -275,6 +277,7 @@ def devices(tracker: str) -> Outcome:
 @_command
 def top(tracker: str, cluster_key: Path | None, once: bool) -> Outcome | None:
     """Show what the devices behind a tracker are doing, anew every two seconds."""
+    import_runtime()
     from tvmpipe.commands.top import show_once, watch
 
     if once or click.get_current_context().params["as_json"] or not sys.stdout.isatty():
@@ -290,6 +293,7 @@ def top(tracker: str, cluster_key: Path | None, once: bool) -> Outcome | None:
 @_command
 def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
     """Try every step on the way to each device, and say what to do about those that fail."""
+    import_runtime()
     from tvmpipe.commands.doctor import examine
 
     return examine(tracker, key, cluster_key)

@@ -117,7 +117,9 @@ class Turn(_Frozen):
 
 
 class StageEntry(_Frozen):
-    """A stage on a device: `library` exports `main(inputs..., weights)`, which returns a tuple of the outputs.
+    """A stage on a device: `library` is what the code generator `codegen` made, and the runner of that name loads.
+
+    What "llvm" makes is a shared library with `main(inputs..., weights)`, which returns a tuple of the outputs.
 
     A stage that devices take in turn has an entry for each of them. A device's stages all have the same `turn`.
     `weights` is the tuple of tensors called `weight_names`, each of which lies in exactly one of `weight_files`
@@ -127,6 +129,7 @@ class StageEntry(_Frozen):
     name: _Name
     device: _Name
     turn: Turn = Turn()
+    codegen: _Word = "llvm"
     library: FileEntry
     weight_files: tuple[FileEntry, ...]
     weight_names: tuple[_Name, ...]

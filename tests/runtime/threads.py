@@ -15,7 +15,6 @@ from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import Opening, host_spec
-from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.head.opened import HeadEnd, Opened, OpenError
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.state_machine import Settings
@@ -62,7 +61,7 @@ class Host:
 
     def __init__(self, device: Device, spec: Any, port: int) -> None:
         self._ready = threading.Event()
-        self._hosted: HostedSession | None = None
+        self._stopped = threading.Event()
         name = f"tvmpipe-thread-{device.name}"
         self._thread = threading.Thread(target=self._work, args=(device, spec, port), name=name, daemon=True)
         self._thread.start()
@@ -70,15 +69,14 @@ class Host:
 
     def stop(self) -> None:
         """End it; its sockets are closed afterwards."""
-        assert self._hosted is not None
-        self._hosted.host.stop()
+        self._stopped.set()
         self._thread.join(10.0)
 
     def _work(self, device: Device, spec: Any, port: int) -> None:
         with Sockets() as sockets:
-            self._hosted = HostedSession(spec, device, sockets, ("127.0.0.1", port), Emulation())
+            hosted = HostedSession(spec, device, sockets, ("127.0.0.1", port), self._stopped)
             self._ready.set()
-            self._hosted.serve()
+            hosted.serve()
 
 
 class ThreadDeployer:

@@ -74,14 +74,15 @@ class TvmRunner:
         import tvm
         from tvm import relax
 
-        from tvmpipe.runtime.device.weights import load_weights
+        from tvmpipe.runtime.device.weights import read_weights
 
         self._library = tvm.runtime.load_module(str(job.library))
         self._machine = relax.VirtualMachine(self._library, tvm.cpu())
         self._main = self._machine["main"]
         self._arguments: list[Any] = [tvm.runtime.tensor(array) for array in job.inputs]
         if job.weight_names:
-            self._arguments.append(load_weights(job.weights, job.weight_names))
+            weights = read_weights(job.weights, job.weight_names)
+            self._arguments.append(tuple(tvm.runtime.from_dlpack(array) for array in weights))
 
     def infer(self) -> Any:
         """One inference."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tvmpipe.commands.reference_loop import request_reference_loop
 from tvmpipe.errors import InputError
 from tvmpipe.files import TemporaryFolder
 from tvmpipe.runtime.device.agent import AgentOptions, serve
-from tvmpipe.runtime.emulation.slow_device import Emulation
-from tvmpipe.runtime.emulation.speed_probe import PaceLoop
-from tvmpipe.targets.description.cluster import Device
+from tvmpipe.runtime.emulation.options import Emulation
+
+if TYPE_CHECKING:
+    from tvmpipe.targets.description.cluster import Device
 
 
 def serve_agent(
@@ -30,35 +32,8 @@ def serve_agent(
     if like is not None and slowdown == 1:
         raise InputError("--like says what --slowdown is relative to; give both")
     with TemporaryFolder("tvmpipe-agent-") as folder:
-        loop = None if like is None else pace_loop(like, profiles, Path(folder), cluster)
+        loop = None if like is None else request_reference_loop(like, profiles, Path(folder), cluster)
         serve(AgentOptions(emulation=Emulation(slowdown, bandwidth_bps, latency_s, loop), **options))
-
-
-def pace_loop(name: str, profiles: Path | None, folder: Path, cluster: Path | None = None) -> PaceLoop:
-    """A loop, written to `folder`, that says how fast this machine is beside the one that measurements are of.
-
-    Those of the target called `name`, or of the nearest one; it may be a board that the file `cluster` describes.
-    Raises ClusterError when there is no such target, InputError when nobody has measured one like it or this machine
-    has other instructions.
-    """
-    from tvmpipe.passes.backend.lower import compile_function
-    from tvmpipe.passes.planning.default_cost import default_cost
-    from tvmpipe.profiling.peak import register_tiles
-    from tvmpipe.targets.description.boards import find_target
-    from tvmpipe.targets.description.cluster import load_cluster
-
-    own = () if cluster is None else load_cluster(cluster).targets
-    here, asked = find_target("native"), find_target(name, own)
-    known = default_cost(profiles, own).usual_tiles_s(asked)
-    if known is None:
-        raise InputError(f"nothing was measured of a machine like {name}; leave --like out, or run `tvmpipe profile`")
-    target, usual_s = known
-    if not here.runs(target):
-        raise InputError(f"this machine ({here.cpu}) has not the instructions of {target.name}")
-    loop = register_tiles(target, 1)
-    library = folder / "pace.so"
-    library.write_bytes(compile_function(loop.function, target, 1))
-    return PaceLoop(target.name, library, tuple(array.shape for array in loop.arrays), usual_s)
 
 
 def emulating(device: Device, profiles: Path | None = None, cluster: Path | None = None) -> tuple[str, ...]:

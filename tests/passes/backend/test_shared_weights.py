@@ -108,7 +108,7 @@ def test_a_device_loads_it_once(tmp_path: Path) -> None:
         for entry, ending in ((stage.library, ".so"), *((file, ".safetensors") for file in stage.weight_files)):
             store.path(entry.sha256, ending).parent.mkdir(parents=True, exist_ok=True)
             store.path(entry.sha256, ending).write_bytes(bundle.path_of(entry).read_bytes())
-    loaded = LoadedStages(mine, store, WEIGHT)
+    loaded = LoadedStages(mine, store, WEIGHT, 1)
     assert loaded.run(mine[0].name, 0, [normal(1, 2, WIDTH)])[0].shape == (2, WIDTH)
     with pytest.raises(MemoryError, match=r"weights take 256\.0 KiB, the agent offers 255\.0 KiB"):
-        LoadedStages(mine, store, 255 * 1024)
+        LoadedStages(mine, store, 255 * 1024, 1)

@@ -110,13 +110,13 @@ def test_no_damaged_stage_is_loaded(which: str, place: float, tmp_path: Path, ch
             content = chain_bundle.path_of(entry).read_bytes()
             store.append(one.sha256, one.suffix, content)
             store.commit(one.sha256, one.suffix)
-        LoadedStages([stage], store, 1 << 30)
+        LoadedStages([stage], store, 1 << 30, 1)
         harmed = next(store.path(one.sha256, one.suffix) for one in stored_files(stage) if one.suffix == which)
     changed = bytearray(harmed.read_bytes())
     changed[int(place * len(changed)) if isinstance(place, float) else place] ^= 4
     harmed.write_bytes(changed)
     with Store(tmp_path / "s") as store, pytest.raises(DamagedFileError, match="was damaged in the store"):
-        LoadedStages([stage], store, 1 << 30)
+        LoadedStages([stage], store, 1 << 30, 1)
     assert not harmed.exists()
 
 

@@ -27,7 +27,7 @@ from tvmpipe.runtime.device import device_manager as device_manager
 from tvmpipe.runtime.device.device_manager import DeviceManager, DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.host_process import HostOptions
 from tvmpipe.runtime.device.spec import HostSpec
-from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.emulation.options import Emulation
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.ports import hold_port
 

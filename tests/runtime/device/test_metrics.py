@@ -255,7 +255,7 @@ def test_health_of_a_host_that_has_failed(metered: Metered, solo_bundle: Bundle)
 
 
 def test_health_while_the_rpc_server_is_down(metered: Metered) -> None:
-    server = next(one for one in metered.agent().children() if any("popen_worker" in word for word in one.cmdline()))
+    server = next(one for one in metered.agent().children() if any("rpc_process" in word for word in one.cmdline()))
     server.kill()
     wait_until(lambda: metered.health()[0] == 503)
     assert "RPC server" in metered.health()[1]["reason"]
@@ -291,7 +291,7 @@ def status(session: str, samples: int, refused: int = 0) -> Status:
     count.computed([0.01] * samples)
     return Status(
         session=session, device="a", sent_s=0.0, counts={"s0": count.to_list()}, busy=None, cut=[], failure=None,
-        refused=refused, memory_bytes=1, emulated=False, last=False,
+        refused=refused, memory_bytes=1, last=False,
     )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ import tvmpipe
 from tests.targets.cost.synthetic import matmul, measurements
 from tvmpipe.bundle import Bundle
 from tvmpipe.cli import cli
-from tvmpipe.commands.agent import emulating, pace_loop
+from tvmpipe.commands.agent import emulating
+from tvmpipe.commands.reference_loop import make_reference_loop
 from tvmpipe.errors import ClusterError
 from tvmpipe.targets.cost.estimates import LearnedCost
 from tvmpipe.targets.description.boards import find_target
@@ -119,10 +120,10 @@ def test_an_agent_can_behave_as_one(cluster_file: Path, cluster: Cluster, tmp_pa
     options = emulating(laptop, cluster=cluster_file)
     assert options == ("--slowdown", "4.0", "--like", "old-laptop", "--cluster", str(cluster_file))
     assert emulating(replace(rock, slowdown=4.0), cluster=cluster_file) == ("--slowdown", "4.0")  # nothing is known
-    loop = pace_loop("old-laptop", None, tmp_path, cluster_file)
+    loop = make_reference_loop("old-laptop", None, tmp_path, cluster_file)
     assert loop.target == "x86-64-v2"
     with pytest.raises(ClusterError, match="target 'old-laptop' is not known"):
-        pace_loop("old-laptop", None, tmp_path)
+        make_reference_loop("old-laptop", None, tmp_path)
 
 
 @x86

@@ -11,8 +11,6 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from tvm.rpc import base
-
 from tvmpipe.errors import InputError, TrackerError
 from tvmpipe.runtime.transport.address import (
     WILDCARDS,
@@ -31,6 +29,8 @@ def advertise(host: str, port: int) -> None:
     For the process of an RPC server behind a TLS server, before it starts. `host` is the numeric address that the TLS
     server listens on; see `registered_host`.
     """
+    from tvm.rpc import base
+
     send = base.sendjson
 
     def rewritten(connection: socket.socket, message: Any) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import json
 import logging
 import os
@@ -18,9 +17,8 @@ import secrets
 import signal
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,23 +26,21 @@ from typing import Any, NoReturn
 
 from tvmpipe.errors import InputError, TrackerError
 from tvmpipe.files import TemporaryFolder
-from tvmpipe.process import compute_environment, describe_exit, die_with_parent
-from tvmpipe.runtime.device.advertise import advertise, check_registration
+from tvmpipe.process import compute_environment
+from tvmpipe.runtime.device.advertise import check_registration
 from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.device_manager import DeviceManager, DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.host_process import HostOptions
-from tvmpipe.runtime.device.probes import LinkProbes
-from tvmpipe.runtime.device.store_functions import store_functions
-from tvmpipe.runtime.emulation.slow_device import Emulation
-from tvmpipe.runtime.security.handshake import SECRET_BYTES, guard_handshakes
+from tvmpipe.runtime.device.rpc_process import RpcServer, RpcServerOptions
+from tvmpipe.runtime.device.runners import available_runners
+from tvmpipe.runtime.emulation.options import Emulation
+from tvmpipe.runtime.security.handshake import SECRET_BYTES
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.tls_server import TlsServer
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import is_loopback, listen, listening_host, parse_address
 from tvmpipe.runtime.transport.ports import hold_port
-from tvmpipe.runtime.transport.tracker import await_trackers, hasten_registration
 from tvmpipe.runtime.transport.versions import own_versions
-from tvmpipe.text import clean
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +124,7 @@ def serve(options: AgentOptions) -> None:
             "memory_bytes": memory_bytes,
             "pid": os.getpid(),
             "link_address": options.advertise,
+            "runners": available_runners(),
             "emulated": options.emulation.facts() if options.emulation.active else None,
         }
         hosting = HostOptions(
@@ -144,60 +141,61 @@ def serve(options: AgentOptions) -> None:
         if key is not None:
             tls_server = TlsServer(host, options.port, options.port_end, None, key)
             tls_server.start()
-        shown = None if tls_server is None else (host, tls_server.port)
+        server = RpcServerOptions(
+            address=host if tls_server is None else "127.0.0.1",
+            port=options.port if tls_server is None else _HIDDEN_PORT,
+            port_end=options.port_end if tls_server is None else _HIDDEN_PORT + 1000,
+            tracker=parse_address(options.tracker),
+            key=options.key,
+            shown=None if tls_server is None else (host, tls_server.port),
+            folder=Path(folder),
+            host=hosting,
+        )
         try:
-            _keep_serving(
-                options, manager, tls_server, functools.partial(_prepare_server, hosting, Path(folder), shown)
-            )
+            _keep_serving(server, manager, tls_server)
         finally:
             manager.close()
             if tls_server is not None:
                 tls_server.stop()
 
 
-def _keep_serving(
-    options: AgentOptions, manager: DeviceManager, tls_server: TlsServer | None, prepare: Callable[[bytes], None]
-) -> NoReturn:
+def _keep_serving(server_options: RpcServerOptions, manager: DeviceManager, tls_server: TlsServer | None) -> NoReturn:
     """Run the RPC server in its process and the device manager in this one, for ever.
 
-    Behind a TLS server it listens on loopback, and takes only connections that begin with a secret of this start;
-    without one there is nothing but loopback to listen on.
+    Behind a TLS server it takes only connections that begin with a secret of this start; without one there is nothing
+    but loopback to listen on.
     """
-    from tvm import rpc
-
-    first, end = (options.port, options.port_end) if tls_server is None else (_HIDDEN_PORT, _HIDDEN_PORT + 1000)
     wait_s = 0.5
-    host = listening_host(options.host) if tls_server is None else "127.0.0.1"
     while True:
         secret = b"" if tls_server is None else secrets.token_bytes(SECRET_BYTES)
-        server = rpc.Server(
-            host,
-            first,
-            end,
-            key=options.key,
-            tracker_addr=parse_address(options.tracker),
-            custom_addr=host,
-            silent=True,
-            server_init_callback=functools.partial(prepare, secret),
-        )
-        if tls_server is not None:
-            tls_server.point_to((host, server.port), secret)
-        logger.info("serving %r on %s:%s for tracker %s", options.key, options.host, server.port, options.tracker)
         started = time.monotonic()
-        manager.server_up = True
-        manager.server_starts += 1
         try:
-            while server.proc._proc.poll() is None:
-                manager.serve(0.2)
-            ended = describe_exit(server.proc._proc.poll())
-        finally:
-            manager.server_up = False
-            if tls_server is not None:
-                tls_server.point_to(None)
-            server.terminate()
+            server = RpcServer(server_options.model_copy(update={"secret": secret.hex()}))
+        except (OSError, RuntimeError) as error:
+            ended = str(error)
+        else:
+            ended = _watch(server, secret, manager, tls_server)
         wait_s = 0.5 if time.monotonic() - started > 30 else min(wait_s * 2, 10.0)
         logger.warning("the RPC server ended (%s); starting it again in %g s", ended, wait_s)
         manager.serve(wait_s)
+
+
+def _watch(server: RpcServer, secret: bytes, manager: DeviceManager, tls_server: TlsServer | None) -> str:
+    """Serve until the RPC server ends; how it did."""
+    if tls_server is not None:
+        tls_server.point_to(("127.0.0.1", server.port), secret)
+    logger.info("serving on port %s", server.port if tls_server is None else tls_server.port)
+    manager.server_up = True
+    manager.server_starts += 1
+    try:
+        while (ended := server.ended) is None:
+            manager.serve(0.2)
+        return ended
+    finally:
+        manager.server_up = False
+        if tls_server is not None:
+            tls_server.point_to(None)
+        server.end()
 
 
 @contextlib.contextmanager
@@ -234,41 +232,3 @@ def _check_address(host: str, options: AgentOptions) -> None:
             raise InputError(f"cannot listen on {options.host}: {error.strerror}") from None
         return
     raise InputError(f"no port from {options.port} to {options.port_end - 1} is free on {options.host}")
-
-
-def _prepare_server(host: HostOptions, folder: Path, shown: tuple[str, int] | None, secret: bytes) -> None:
-    """Runs in the server's process before it listens; its sessions are forked from it."""
-    die_with_parent()
-    logging.basicConfig(level=logging.WARNING, format="tvmpipe agent: %(message)s", stream=sys.stderr)
-    hasten_registration()
-    await_trackers()
-    if shown is not None:
-        advertise(*shown)
-    os.register_at_fork(after_in_child=die_with_parent)
-    guard_handshakes(secret=secret)
-    tempfile.tempdir = str(folder)  # where each session makes one that it leaves when it is killed
-    # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
-    threading.excepthook = _exit_on_error
-    register_functions(
-        Store(host.store, host.store_limit_bytes), DeviceManagerClient(device_manager_address(folder)), LinkProbes(host)
-    )
-
-
-def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
-    sys.stderr.write(f"tvmpipe agent: RPC server thread failed: {clean(failure.exc_value)}\n")
-    os._exit(1)
-
-
-def register_functions(store: Store, manager: DeviceManagerClient, link: LinkProbes) -> None:
-    """Make store, device manager and probes of the link callable over RPC, under names that begin with `tvmpipe.`."""
-    import tvm_ffi
-
-    for name, function in {
-        "device_manager": manager.ask,
-        **store_functions(store),
-        "dial_back": link.dial_back,
-        "echo": link.echo,
-        "time_link": link.time_link,
-        "try_link": link.try_link,
-    }.items():
-        tvm_ffi.register_global_func(f"tvmpipe.{name}", function, override=True)

@@ -43,7 +43,8 @@ class Clock:
 
 
 class Heartbeat:
-    """The thread that tells the head how its host is. The lease ends when the head has not answered for that long.
+    """The thread that tells the head how its host is. The lease ends when the head has not answered for that long;
+    then `host_stopped` is set.
 
     `report` is called about once a second with a status without spans, and with the last one.
     """
@@ -54,8 +55,8 @@ class Heartbeat:
         clock: Clock,
         status: zmq.Socket[bytes],
         monitors: Mapping[str, zmq.Socket[bytes]],
+        host_stopped: threading.Event,
         *,
-        emulated: bool,
         report: Callable[[Status], None] | None = None,
     ) -> None:
         self.lease_ended = False
@@ -63,7 +64,7 @@ class Heartbeat:
         self._clock = clock
         self._status = status
         self._watches = {peer: LinkWatch(monitor) for peer, monitor in monitors.items()}
-        self._emulated = emulated
+        self._host_stopped = host_stopped
         self._report = report
         self._report_due = 0.0
         self._cut: frozenset[str] = frozenset()
@@ -98,7 +99,7 @@ class Heartbeat:
             if time.monotonic() - heard > self._host.spec.lease_s:
                 logger.warning("the head %s has been silent for %g s", self._host.spec.owner, self._host.spec.lease_s)
                 self.lease_ended = True
-                self._host.stop()
+                self._host_stopped.set()
                 self._tell_agent(self.status(last=True))
                 return
         self._tell(last=True)
@@ -119,7 +120,6 @@ class Heartbeat:
             failure=None if failure is None else (failure.stage, failure.batch, failure.message),
             refused=host.refused,
             memory_bytes=psutil.Process().memory_info().rss,
-            emulated=self._emulated,
             last=last,
             unlinked=sorted(peer for peer, watch in self._watches.items() if not watch.met),
         )

@@ -25,9 +25,10 @@ from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.device.status import Status
-from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.emulation.options import Emulation
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.sockets import Sockets
+from tvmpipe.runtime.tvm_runtime import import_runtime
 from tvmpipe.text import PlainFormatter
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _HostProcess:
         self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hosted: HostedSession | None = None
         self._store = Store(options.store)
-        self._loaded: tuple[tuple[StageEntry, ...], LoadedStages] | None = None
+        self._loaded: tuple[tuple[StageEntry, ...], int, LoadedStages] | None = None  # with their threads
 
     def tell_up(self, phase: str) -> None:
         """Say how far the process itself is: "importing" what takes long, or "imported"."""
@@ -92,13 +93,13 @@ class _HostProcess:
                 break
             self._commands.put(command)
             if hosted is not None:
-                hosted.host.stop()
+                hosted.stopped.set()
         os._exit(0)  # told to, or the agent is gone
 
     def work(self) -> None:
-        import tvm_ffi  # noqa: F401  # seconds on a small machine, before anybody waits for it
-
-        import tvmpipe.runtime.device.load_stages  # noqa: F401
+        import_runtime()  # seconds on a small machine, before anybody waits for it
+        import tvmpipe.runtime.device.load_stages
+        import tvmpipe.runtime.device.runners.llvm  # noqa: F401
 
         self.tell_up("imported")
         while True:
@@ -124,22 +125,22 @@ class _HostProcess:
             self._answers.write(line + "\n")
 
     def _serve(self, spec: HostSpec) -> None:
-        import tvm_ffi
-
         self._say("loading", spec.session)
-        tvm_ffi.get_global_func("runtime.config_threadpool")(1, spec.threads)
-        runner = self._load(spec)
+        loaded = self._load(spec)
         if not self._commands.empty():
             return  # something else was asked for meanwhile
         key = self._options.cluster_key
         with Sockets(None if key is None else ClusterKey.load(key)) as sockets:
             address = (self._options.address, self._options.port)
-            hosted = HostedSession(spec, runner, sockets, address, self._options.emulation, self._report)
+            stopped, emulation = threading.Event(), self._options.emulation
+            stages = emulation.wrap_stages(loaded, spec.threads, stopped)
+            wrap = emulation.wrap_sender
+            hosted = HostedSession(spec, stages, sockets, address, stopped, wrap_sender=wrap, report=self._report)
             self._hosted = hosted
             self._say("ready", spec.session)
             # What was asked for before `listen` knew of this session could not stop it.
             if not self._commands.empty():
-                hosted.host.stop()
+                stopped.set()
             failure = hosted.serve()
             self._hosted = None
         if failure is not None:
@@ -152,11 +153,11 @@ class _HostProcess:
         """The stages, which may have been loaded for the opening before."""
         from tvmpipe.runtime.device.load_stages import LoadedStages
 
-        if self._loaded is None or self._loaded[0] != spec.stages:
+        if self._loaded is None or self._loaded[:2] != (spec.stages, spec.threads):
             self._loaded = None  # its memory first
-            stages = LoadedStages(spec.stages, self._store, self._options.memory_bytes)
-            self._loaded = spec.stages, stages
-        return self._loaded[1]
+            stages = LoadedStages(spec.stages, self._store, self._options.memory_bytes, spec.threads)
+            self._loaded = spec.stages, spec.threads, stages
+        return self._loaded[2]
 
 
 if __name__ == "__main__":

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.device.heartbeat import Clock, Heartbeat
 from tvmpipe.runtime.device.spec import HostSpec
-from tvmpipe.runtime.device.stage_host import Runner, StageFailure, StageHost
+from tvmpipe.runtime.device.stage_host import StageFailure, StageHost, Stages
 from tvmpipe.runtime.device.status import Status
-from tvmpipe.runtime.emulation.slow_device import Emulation
 from tvmpipe.runtime.transport.address import leads_back, parse_address
 from tvmpipe.runtime.transport.queues import queue_length
+from tvmpipe.runtime.transport.sender import SocketSender, WrapSender
 from tvmpipe.runtime.transport.sockets import Sockets
 
 _OVERHEAD_BYTES = 65536  # what a message has besides tensors: header and table
@@ -20,7 +21,8 @@ _OVERHEAD_BYTES = 65536  # what a message has besides tensors: header and table
 class HostedSession:
     """Stages being hosted at `address`; its heartbeat begins at once. `sockets` must be this thread's own.
 
-    `report` is called in another thread about once a second, and at the end, with what has been done so far.
+    What leaves goes through the sender that `wrap_sender` makes. Hosting ends soon after `stopped` is set. `report` is
+    called in another thread about once a second, and at the end, with what has been done so far.
 
     Raises InputError when the address is taken, DeviceError when a peer's address leads here.
     """
@@ -28,10 +30,12 @@ class HostedSession:
     def __init__(
         self,
         spec: HostSpec,
-        runner: Runner,
+        stages: Stages,
         sockets: Sockets,
         address: tuple[str, int],
-        emulation: Emulation,
+        stopped: threading.Event,
+        *,
+        wrap_sender: WrapSender = lambda sender: sender,
         report: Callable[[Status], None] | None = None,
     ) -> None:
         for peer in spec.peers:
@@ -52,12 +56,13 @@ class HostedSession:
             )
             for peer in spec.peers
         }
-        outboxes = {name: socket for name, (socket, _) in pushes.items()}
+        sender = wrap_sender(SocketSender({name: socket for name, (socket, _) in pushes.items()}))
         monitors = {name: monitor for name, (_, monitor) in pushes.items()}
         clock = Clock()
-        self.host = StageHost(spec, runner, inbox, outboxes, emulation=emulation, clock=clock)
+        self.stopped = stopped
+        self.host = StageHost(spec, stages, inbox, sender, stopped=stopped, clock=clock)
         status = sockets.dealer(parse_address(spec.status_address, "head"))
-        self._heartbeat = Heartbeat(self.host, clock, status, monitors, emulated=emulation.active, report=report)
+        self._heartbeat = Heartbeat(self.host, clock, status, monitors, stopped, report=report)
         self._heartbeat.start()
 
     @property
@@ -71,7 +76,7 @@ class HostedSession:
         return self._heartbeat.status(last=True)
 
     def serve(self) -> StageFailure | None:
-        """Host the stages until told to stop. Returns what ended it, if that was a stage."""
+        """Host the stages until `stopped` is set. Returns what ended it, if that was a stage."""
         try:
             self.host.serve()
         finally:

@@ -1,4 +1,4 @@
-"""Stages from a device's store, ready to run in this process."""
+"""Stages from a device's blob store, ready to run in this process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime.device.blob_store import Store
-from tvmpipe.runtime.device.stage import LoadedStage
+from tvmpipe.runtime.device.runners import load_stage
 from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
-from tvmpipe.runtime.device.weights import load_weights, stored_bytes
+from tvmpipe.runtime.device.weights import read_weights, stored_bytes
 from tvmpipe.units import format_size
 
 _Read = TypeVar("_Read")
@@ -21,12 +21,12 @@ _Read = TypeVar("_Read")
 class LoadedStages:
     """The stages of one opening, whose files `store` holds from then on.
 
-    A weight that several of them read is loaded, and counted, once. Raises MemoryError when their weights exceed
-    `memory_bytes`, and DamagedFileError when a file has not the bytes that it should have; it is then no longer in the
-    store.
+    They run on `threads` threads. A weight that several of them read is loaded, and counted, once. Raises MemoryError
+    when their weights exceed `memory_bytes`, DamagedFileError when a file has not the bytes that it should have (it is
+    then no longer in the store), and DeviceError when a stage needs a runner that there is not.
     """
 
-    def __init__(self, stages: Sequence[StageEntry], store: Store, memory_bytes: int) -> None:
+    def __init__(self, stages: Sequence[StageEntry], store: Store, memory_bytes: int, threads: int) -> None:
         libraries = {stage.name: next(iter(stored_files(stage))) for stage in stages}
         files = {store.hold(one): one for stage in stages for one in list(stored_files(stage))[1:]}
         names = list(dict.fromkeys(name for stage in stages for name in stage.weight_names))
@@ -35,11 +35,13 @@ class LoadedStages:
             raise MemoryError(
                 f"the stages' weights take {format_size(weights)}, the agent offers {format_size(memory_bytes)}"
             )
-        read = self._checked(store, files, lambda unknown: load_weights(list(files), names, unknown))
+        read = self._checked(store, files, lambda unknown: read_weights(list(files), names, unknown))
         for path in files:
             store.note_good(path)
         loaded = dict(zip(names, read, strict=True))
-        self._stages = {stage.name: LoadedStage(stage, store.verify(libraries[stage.name]), loaded) for stage in stages}
+        self._stages = {
+            stage.name: load_stage(stage, store.verify(libraries[stage.name]), loaded, threads) for stage in stages
+        }
 
     @staticmethod
     def _checked(store: Store, files: Mapping[Path, StoredFile], read: Callable[[Mapping[Path, str]], _Read]) -> _Read:

@@ -80,5 +80,5 @@ class LinkProbes:
         with Sockets(key, heartbeat_s=None) as sockets:  # as the end that asks does
             inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
             outbox, _ = sockets.push(peer, queue=0)
-            with link_end(inbox, outbox, options.emulation, asks=asks) as end:
+            with link_end(inbox, outbox, options.emulation.wrap_sender, asks=asks) as end:
                 yield end

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,9 +22,8 @@ from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime.device.router import Router, Task, TaskQueue
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.device.totals import Spans, StageCount
-from tvmpipe.runtime.emulation.slow_device import Emulation, ShapedSender, Stopwatch
-from tvmpipe.runtime.emulation.speed_probe import Pace
 from tvmpipe.runtime.transport import deadlines, wire
+from tvmpipe.runtime.transport.sender import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +31,8 @@ _MESSAGES_A_TURN = 64
 _MOST_FAULT_CHARACTERS = 1000
 
 
-class Runner(Protocol):
-    """Computes stages: here, or on a device that cannot host them itself."""
+class Stages(Protocol):
+    """Computes the stages of a host: here, or on a device that cannot host them itself."""
 
     def run(self, stage: str, batch: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs of a loaded stage, in the bundle's order, valid for as long as they are referred to.
@@ -67,8 +66,9 @@ class StageFailure:
 class StageHost:
     """One device's part of an opened pipeline. `serve` runs in the thread that made the sockets.
 
-    `inbox` is a bound PULL socket, `outboxes` connected PUSH sockets by receiver. `clock` gives seconds of the head's
-    clock. Other threads may read `counts`, `busy`, `failure` and call `stop`.
+    `inbox` is a bound PULL socket, `sender` takes what leaves; it is stopped at the end. `clock` gives seconds of the
+    head's clock, `stopped` is set when `serve` shall end soon; a stage that is being computed is finished first.
+    Other threads may read `counts`, `busy` and `failure`.
 
     A sample that a stage raises for is not computed further; what was raised travels on in its place, so that its
     caller hears of it and no other does.
@@ -77,12 +77,12 @@ class StageHost:
     def __init__(
         self,
         spec: HostSpec,
-        runner: Runner,
+        stages: Stages,
         inbox: zmq.Socket[bytes],
-        outboxes: dict[str, zmq.Socket[bytes]],
+        sender: Sender,
         *,
-        emulation: Emulation,
-        clock: Any = time.time,
+        stopped: threading.Event,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.spec = spec
         self.counts = {stage.name: StageCount() for stage in spec.stages}
@@ -91,13 +91,10 @@ class StageHost:
         self.failure: StageFailure | None = None
         self.refused = 0
         self.clock = clock
-        self._runner = runner
+        self._stages = stages
         self._inbox = inbox
-        self._outboxes = outboxes
-        self._watches: dict[str, Stopwatch] = {}
-        if emulation.slowdown > 1:
-            pace = None if emulation.like is None else Pace(emulation.like)
-            self._watches = {s.name: Stopwatch(emulation.slowdown, spec.threads, pace) for s in spec.stages}
+        self._sender = sender
+        self._stopped = stopped
         self._encodings = {peer.name: peer.encoding for peer in spec.peers}
         self._session = bytes.fromhex(spec.session)
         turns = {peer.name: peer.turn for peer in spec.peers}
@@ -110,11 +107,9 @@ class StageHost:
         self._plain: set[int] = set()
         self._faults: dict[int, dict[int, wire.Fault]] = {}
         self._tasks = TaskQueue(spec.depths)
-        self._stopped = threading.Event()
-        self._sender = ShapedSender(emulation, self._deliver) if emulation.shapes_links else None
 
     def serve(self) -> None:
-        """Work until `stop` or until a stage fails."""
+        """Work until `stopped` is set or a stage fails."""
         poller = zmq.Poller()
         poller.register(self._inbox, zmq.POLLIN)
         try:
@@ -124,13 +119,11 @@ class StageHost:
                     self._compute(self._tasks.take())
                 else:
                     poller.poll(int(1e3 * deadlines.HOST_IDLE_S))
+                if self._sender.blocked is not None:
+                    # The head lets only `max_batches` in, which the queue holds; so nobody takes what is sent.
+                    self.failure = StageFailure("", 0, f"the link to {self._sender.blocked} is blocked")
         finally:
-            if self._sender is not None:
-                self._sender.stop()
-
-    def stop(self) -> None:
-        """End `serve` soon; a stage that is being computed is finished first."""
-        self._stopped.set()
+            self._sender.stop()
 
     def _take(self) -> None:
         """Take in what has arrived."""
@@ -209,20 +202,15 @@ class StageHost:
     def _compute_one(self, stage: StageEntry, batch: int, place: int, sample: wire.Values) -> float:
         """Run a stage on the sample at `place` of a batch, adding its outputs to it. Returns seconds."""
         started = time.perf_counter()
-        watch = self._watches.get(stage.name)
-        if watch is not None:
-            watch.start()
         for tensor, array in zip(stage.outputs, self._outputs(stage, batch, place, sample), strict=True):
             sample[tensor.value] = np.asarray(array)
-        if watch is not None:
-            self._stopped.wait(watch.remaining_s())
         return time.perf_counter() - started
 
     def _outputs(self, stage: StageEntry, batch: int, place: int, sample: wire.Values) -> list[NDArray[Any]]:
         """What a stage makes of a sample; zeros where it raises, or an earlier stage has."""
         if place not in self._faults.get(batch, ()):
             try:
-                return self._runner.run(stage.name, batch, [sample[tensor.value] for tensor in stage.inputs])
+                return self._stages.run(stage.name, batch, [sample[tensor.value] for tensor in stage.inputs])
             except DeviceError:
                 raise
             except Exception as error:  # noqa: BLE001  # TVM raises many types; the caller must hear of any
@@ -237,10 +225,7 @@ class StageHost:
             plain, faults = task.batch in self._plain, self._faults.get(task.batch, {})
             batch = wire.Batch(self._session, task.batch, parts, plain, self.clock(), faults)
             frames = wire.pack(batch, self._encodings[receiver])
-            if self._sender is not None:
-                self._sender.send(receiver, frames)
-            else:
-                self._deliver(receiver, frames)
+            self._sender.send(receiver, frames)
         if outcome.finished:
             del self._values[task.batch]
             self._plain.discard(task.batch)
@@ -250,10 +235,3 @@ class StageHost:
                 for value in outcome.free:
                     sample.pop(value, None)
         self._tasks.add(outcome.tasks)
-
-    def _deliver(self, receiver: str, frames: list[Any]) -> None:
-        try:
-            wire.send(self._outboxes[receiver], frames)
-        except zmq.Again:
-            # The head lets only `max_batches` in, which the queue holds; so nobody takes what is sent.
-            self.failure = StageFailure("", 0, f"the link to {receiver} is blocked")

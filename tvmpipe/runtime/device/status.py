@@ -28,7 +28,6 @@ class Status(BaseModel):
     failure: tuple[str, int, str] | None
     refused: int
     memory_bytes: int
-    emulated: bool
     last: bool
     unlinked: list[str] = []
     spans: list[Span] = []

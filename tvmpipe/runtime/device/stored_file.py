@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from tvmpipe.manifest import FileEntry, StageEntry
@@ -16,6 +17,8 @@ class StoredFile(NamedTuple):
 
 
 def stored_files(stage: StageEntry) -> dict[StoredFile, FileEntry]:
-    """The files of a stage as a store keeps them."""
-    entries = [(stage.library, ".so"), *((file, ".safetensors") for file in stage.weight_files)]
-    return {StoredFile(entry.sha256, suffix, entry.size_bytes): entry for entry, suffix in entries}
+    """The files of a stage as a store keeps them: its library, then its weights, each under the suffix it has."""
+    return {
+        StoredFile(entry.sha256, PurePosixPath(entry.path).suffix, entry.size_bytes): entry
+        for entry in (stage.library, *stage.weight_files)
+    }

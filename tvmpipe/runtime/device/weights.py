@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import DTypeLike, NDArray
 
 _ALIGNED = 64  # bytes; compiled code relies on it
@@ -43,15 +42,16 @@ class _Stored:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def load_weights(
+def read_weights(
     files: Sequence[Path], names: Sequence[str], sha256: Mapping[Path, str] | None = None
-) -> tuple[Any, ...]:
+) -> tuple[NDArray[Any], ...]:
     """The tensors called `names`, each from the one of the safetensors files that has it, in one piece of memory.
 
-    That piece is all the memory it takes: safetensors' own reader maps the file, which counts as the process's memory
-    as far as it was read, and copies; while it loaded, a stage took 10 to 15 MB more than is planned. Files that
-    `sha256` has a hash for are hashed while they are read, so that they come from the disk once.
-    Raises ValueError when the files lack a tensor, or one of them is cut off, something else, or of another hash.
+    They begin at multiples of 64 bytes. That piece is all the memory it takes: safetensors' own reader maps the file,
+    which counts as the process's memory as far as it was read, and copies; while it loaded, a stage took 10 to 15 MB
+    more than is planned. Files that `sha256` has a hash for are hashed while they are read, so that they come from the
+    disk once. Raises ValueError when the files lack a tensor, or one of them is cut off, something else, or of another
+    hash.
     """
     found = {name: tensor for path in files for name, tensor in _tensors(path).items()}
     missing = next((name for name in names if name not in found), None)
@@ -64,10 +64,7 @@ def load_weights(
     for path in files:
         parts = [(tensor.start, place) for tensor, place in zip(stored, places, strict=True) if tensor.path == path]
         _read(path, sorted(parts, key=lambda part: part[0]), (sha256 or {}).get(path))
-    return tuple(
-        tvm.runtime.from_dlpack(place.view(tensor.dtype).reshape(tensor.shape))
-        for tensor, place in zip(stored, places, strict=True)
-    )
+    return tuple(place.view(tensor.dtype).reshape(tensor.shape) for tensor, place in zip(stored, places, strict=True))
 
 
 def stored_bytes(files: Sequence[Path], names: Sequence[str]) -> int:

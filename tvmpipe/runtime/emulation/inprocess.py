@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tvmpipe.bundle import Bundle
-from tvmpipe.manifest import Files, Manifest, PlanEntry
-from tvmpipe.runtime.device.stage import LoadedStage
+from tvmpipe.manifest import Files, Manifest, PlanEntry, StageEntry
+from tvmpipe.runtime.device.runners import Runner, load_stage
+from tvmpipe.runtime.device.weights import read_weights
 from tvmpipe.runtime.head.sample import Result, Sample, check_sample
 
 
@@ -24,32 +25,34 @@ class InProcess:
         self.manifest = manifest
         self.plan = plan
         self._count = 0
-        self.stages = [
-            LoadedStage(entry, files.path_of(entry.library), [files.path_of(file) for file in entry.weight_files])
-            for entry in plan.stages
-        ]
+        self._runners = {stage.name: _load(stage, files) for stage in plan.stages}
 
     def __enter__(self) -> InProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stages.clear()
+        self._runners.clear()
 
     def run(self, sample: Sample) -> Result:
         """Results of one sample. Raises SampleError when it is not what the model takes."""
         given = check_sample(self.manifest, sample)
         values = {value: given[name] for name, value in self.manifest.model_inputs.items()}
         number, self._count = self._count, self._count + 1
-        for stage in self.stages:
-            if not stage.entry.turn.takes(number):
+        for stage in self.plan.stages:
+            if not stage.turn.takes(number):
                 continue
-            outputs = stage.run([values[tensor.value] for tensor in stage.entry.inputs])
-            values.update((t.value, array) for t, array in zip(stage.entry.outputs, outputs, strict=True))
+            outputs = self._runners[stage.name].run([values[tensor.value] for tensor in stage.inputs])
+            values.update((t.value, array) for t, array in zip(stage.outputs, outputs, strict=True))
         return {name: values[value] for name, value in self.manifest.model_outputs.items()}
 
     def stream(self, samples: Iterable[Sample]) -> Iterator[Result]:
         """Results of `samples`, in their order."""
         return map(self.run, samples)
+
+
+def _load(stage: StageEntry, files: Files) -> Runner:
+    weights = read_weights([files.path_of(file) for file in stage.weight_files], stage.weight_names)
+    return load_stage(stage, files.path_of(stage.library), dict(zip(stage.weight_names, weights, strict=True)))
 
 
 def run_in_process(bundle: Bundle, plan: PlanEntry | None = None) -> InProcess:

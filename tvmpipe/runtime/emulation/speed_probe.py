@@ -12,7 +12,7 @@ _SHARE = 0.05  # of the time, at most, that goes into looking
 
 
 @dataclass(frozen=True)
-class PaceLoop:
+class ReferenceLoop:
     """A loop, and the `usual_s` seconds that it takes on a machine known by measurements of `target`.
 
     `library` has it as `main`, a function of fp32 tensors with these `shapes` that runs on one thread.
@@ -24,10 +24,10 @@ class PaceLoop:
     usual_s: float
 
 
-class Pace:
+class SpeedProbe:
     """How this machine compares with the one that a loop is known of. Raises RuntimeError when it cannot run here."""
 
-    def __init__(self, loop: PaceLoop) -> None:
+    def __init__(self, loop: ReferenceLoop) -> None:
         import tvm
 
         self._usual_s = loop.usual_s

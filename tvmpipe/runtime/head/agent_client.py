@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
@@ -74,13 +74,19 @@ class AgentClient:
         port = self.facts.beside_port
         return None if port is None else format_address(self.session.address.host, port)
 
-    def check(self, stages: Iterable[StageEntry]) -> None:
-        """Refuse before anything is sent: wrong architecture, too little memory."""
+    def check(self, stages: Sequence[StageEntry]) -> None:
+        """Refuse before anything is sent: wrong architecture, no runner, too little memory."""
         device = self.session.device
         wanted = device.triple.split("-", 1)[0]
         if self.facts.machine.lower() not in _MACHINES.get(wanted, (wanted,)):
             raise DeviceError(
                 f"device {device.name} is a {self.facts.machine} machine, its stages were compiled for {wanted}"
+            )
+        missing = next((stage for stage in stages if stage.codegen not in self.facts.runners), None)
+        if missing is not None:
+            raise DeviceError(
+                f"device {device.name} cannot run stage {missing.name}, which the code generator {missing.codegen!r} "
+                f"compiled: it has runners for {', '.join(self.facts.runners)}"
             )
         need = sum(entry.memory_bytes for entry in stages)
         if need > self.facts.memory_bytes:

@@ -95,6 +95,7 @@ class AgentFacts(_Told):
     link_address: Annotated[str | None, BeforeValidator(_address)]
     link_port: _Port
     beside_port: _Port | None
+    runners: list[str]
     emulated: EmulatedFacts | None
     held_by: str | None
     held_s: _Seconds | None

@@ -13,13 +13,12 @@ from typing import Any
 
 import tvm
 from numpy.typing import NDArray
-from safetensors import safe_open
-from tvm import relax
+from tvm.runtime.vm import VirtualMachine
 
 from tvmpipe.manifest import Files, StageEntry
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import HostSpec
-from tvmpipe.runtime.emulation.slow_device import Emulation
+from tvmpipe.runtime.device.weights import read_weights
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
 from tvmpipe.runtime.transport.sockets import Sockets
@@ -64,7 +63,7 @@ class RemoteStages:
         path = files.path_of(stage.library)
         name = f"{stage.library.sha256}.so"
         remote.upload(bytearray(path.read_bytes()), name)
-        machine = relax.VirtualMachine(remote.load_module(name), cpu)
+        machine = VirtualMachine(remote.load_module(name), cpu)
         self.sent_bytes += path.stat().st_size + stage.weight_bytes
         inputs = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype, cpu) for t in stage.inputs)
         return _RemoteStage(machine, inputs, self._weights(files, stage, cpu))
@@ -74,15 +73,11 @@ class RemoteStages:
         if not stage.weight_names:
             return ()
         remote = self._session.remote
-        place = {name: position for position, name in enumerate(stage.weight_names)}
         update = remote.get_function("vm.builtin.tensor_cache.update")
-        for entry in stage.weight_files:
-            with safe_open(files.path_of(entry), framework="numpy") as file:
-                for name in file.keys():  # noqa: SIM118  # not a mapping
-                    if name in place:
-                        array = file.get_tensor(name)
-                        buffer = tvm.runtime.empty(array.shape, array.dtype.name, cpu).copyfrom(array)
-                        update(f"{stage.name}_{place[name]}", buffer, True)
+        arrays = read_weights([files.path_of(entry) for entry in stage.weight_files], stage.weight_names)
+        for place, array in enumerate(arrays):
+            buffer = tvm.runtime.empty(array.shape, array.dtype.name, cpu).copyfrom(array)
+            update(f"{stage.name}_{place}", buffer, True)
         gather = remote.get_function("vm.builtin.param_array_from_cache")
         return (gather(stage.name, len(stage.weight_names)),)
 
@@ -94,7 +89,7 @@ class StockServer:
         self, spec: HostSpec, runner: RemoteStages, sockets: Callable[[], Sockets], address: tuple[str, int]
     ) -> None:
         self._ready = threading.Event()
-        self._session: HostedSession | None = None
+        self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._work, args=(spec, runner, sockets, address), name=f"tvmpipe-{spec.device}", daemon=True
         )
@@ -103,14 +98,13 @@ class StockServer:
 
     def stop(self) -> None:
         """End the thread; the session that it computes over must have been closed before."""
-        if self._session is not None:
-            self._session.host.stop()
+        self._stopped.set()
         self._thread.join(timeout=deadlines.JOIN_S)
 
     def _work(
         self, spec: HostSpec, runner: RemoteStages, sockets: Callable[[], Sockets], address: tuple[str, int]
     ) -> None:
         with sockets() as own:
-            self._session = HostedSession(spec, runner, own, address, Emulation())
+            session = HostedSession(spec, runner, own, address, self._stopped)
             self._ready.set()
-            self._session.serve()
+            session.serve()

@@ -16,8 +16,6 @@ import struct
 import time
 from typing import Any
 
-from tvm.rpc import base
-
 from tvmpipe.runtime.security.peer_owner import GoneError, OtherUserError, check_peer
 from tvmpipe.runtime.security.refusals import Refusals
 from tvmpipe.runtime.security.tls_relay import tune
@@ -27,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 SECRET_BYTES = 32
 """Of what a TLS server sends first, to the server behind it alone."""
+
+RPC_MAGIC = 0xFF271
+"""What TVM RPC begins with, as in its tvm/rpc/base.py, which nobody imports without all of TVM."""
 
 _BACKLOG = 128
 _LONGEST_KEY = 1024
@@ -84,7 +85,7 @@ def _screen(connection: socket.socket, deadline: float, secret: bytes) -> _Scree
         raise ConnectionError("it did not come through the TLS server")
     header = _read(connection, _HEADER.size, deadline)
     magic, length = _HEADER.unpack(header)
-    if magic != base.RPC_MAGIC or not 0 < length <= _LONGEST_KEY:
+    if magic != RPC_MAGIC or not 0 < length <= _LONGEST_KEY:
         raise ConnectionError("it does not speak TVM RPC")
     key = _read(connection, length, deadline)
     if not key.decode().split():

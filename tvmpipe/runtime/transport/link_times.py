@@ -3,7 +3,8 @@
 Heads and agents use the same code: one asks, the other answers. A question carries a tensor and says how large a
 tensor the answer shall be, so that either way can be timed alone. Small questions one after the other tell the latency.
 What a link carries shows where many messages are on their way, as samples are: one alone waits for the way there and
-back, and TCP does not know yet how much the way holds. An emulated link holds messages back as it does tensors.
+back, and TCP does not know yet how much the way holds. Messages go where tensors go: a device that emulates a slower
+link holds both back.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 import zmq
 
 from tvmpipe.errors import DeviceError
-from tvmpipe.runtime.emulation.slow_device import Emulation, ShapedSender
 from tvmpipe.runtime.transport import deadlines, wire
+from tvmpipe.runtime.transport.sender import SocketSender, WrapSender
 
 LONGEST_MESSAGE_BYTES = 2 << 20
 
@@ -131,21 +132,18 @@ def _streams(stream: Callable[[int, int], list[float]]) -> list[Stream]:
 
 
 @contextmanager
-def link_end(inbox: Any, outbox: Any, emulation: Emulation | None = None, *, asks: bool) -> Iterator[LinkEnd]:
+def link_end(
+    inbox: Any, outbox: Any, wrap_sender: WrapSender = lambda sender: sender, *, asks: bool
+) -> Iterator[LinkEnd]:
     """An end that sends through the PUSH socket `outbox` as its device's stages do; one that asks says when it is done.
 
-    What an emulated link still holds then is dropped.
+    What the sender that `wrap_sender` makes still holds then is dropped.
     """
-    shaped = emulation is not None and emulation.shapes_links
-    sender = ShapedSender(emulation, lambda _, frames: wire.send(outbox, frames)) if emulation and shaped else None
+    sender = wrap_sender(SocketSender({"": outbox}))
     try:
-        if sender is None:
-            yield LinkEnd(inbox, lambda frames: wire.send(outbox, frames))
-        else:
-            yield LinkEnd(inbox, functools.partial(sender.send, ""))
+        yield LinkEnd(inbox, functools.partial(sender.send, ""))
     finally:
-        if sender is not None:
-            sender.stop()  # before this thread sends: sockets are for one at a time
+        sender.stop()  # before this thread sends: sockets are for one at a time
         if asks:
             outbox.send(_END)
 

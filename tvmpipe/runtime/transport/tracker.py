@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from tvm.rpc import base
-
 from tvmpipe.errors import DeviceUnavailableError, TrackerError
 from tvmpipe.runtime.security.tls_relay import tune
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, parse_address
 
 logger = logging.getLogger(__name__)
+
+# TVM's tracker protocol, as in its tvm/rpc/base.py, which nobody imports without all of TVM.
+TRACKER_MAGIC = 0x2F271
+SUCCESS, REQUEST, SUMMARY = 0, 4, 6
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ class Tracker:
                 "`python -m tvm.exec.rpc_tracker`"
             ) from None
         try:
-            self._socket.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
-            answer = struct.unpack("<i", base.recvall(self._socket, 4))[0]
+            self._socket.sendall(struct.pack("<i", TRACKER_MAGIC))
+            answer = struct.unpack("<i", _receive(self._socket, 4))[0]
         except (OSError, struct.error):
             answer = None
-        if answer != base.RPC_TRACKER_MAGIC:
+        if answer != TRACKER_MAGIC:
             self._socket.close()
             raise TrackerError(f"what listens at {address} is not a TVM RPC tracker")
 
@@ -87,7 +89,7 @@ class Tracker:
     def status(self) -> list[KeyStatus]:
         """Every key the tracker knows, by name."""
         try:
-            summary = self._ask([base.TrackerCode.SUMMARY], self._timeout_s)
+            summary = self._ask([SUMMARY], self._timeout_s)
         except TimeoutError:
             raise TrackerError(f"the tracker at {self.address} did not answer within {self._timeout_s:g} s") from None
         servers: dict[str, list[str]] = {}
@@ -118,7 +120,7 @@ class Tracker:
                 f"no device with key {key!r} is registered at {self.address}; registered keys: {registered}"
             )
         try:
-            granted = self._ask([base.TrackerCode.REQUEST, key, "", 1], timeout_s)
+            granted = self._ask([REQUEST, key, "", 1], timeout_s)
         except TimeoutError:
             total = known[key].total
             raise DeviceUnavailableError(
@@ -138,7 +140,7 @@ class Tracker:
             raise
         except (OSError, ValueError, struct.error) as error:
             raise TrackerError(f"the tracker at {self.address} closed the connection: {error}") from None
-        if status != base.TrackerCode.SUCCESS:
+        if status != SUCCESS:
             raise TrackerError(f"the tracker at {self.address} refused the request: {answer}")
         return answer[0]
 
@@ -153,12 +155,25 @@ def receive_message(connection: socket.socket) -> Any:
     """As TVM's `recvjson`, but acknowledges at once the first of the two pieces that a tracker sends."""
     if hasattr(socket, "TCP_QUICKACK"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-    size: int = struct.unpack("<i", base.recvall(connection, 4))[0]
-    return json.loads(base.recvall(connection, size))
+    size: int = struct.unpack("<i", _receive(connection, 4))[0]
+    return json.loads(_receive(connection, size))
+
+
+def _receive(connection: socket.socket, count: int) -> bytes:
+    """Exactly so many bytes. Raises OSError when the connection ends before."""
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(min(count - len(data), 1 << 16))
+        if not piece:
+            raise ConnectionError("connection reset")
+        data += piece
+    return data
 
 
 def hasten_registration() -> None:
     """From now on this process, an RPC server's, talks to its tracker without those waits."""
+    from tvm.rpc import base
+
     base.sendjson, base.recvjson = send_message, receive_message
 
 
@@ -177,6 +192,8 @@ def await_trackers() -> None:
 
     TVM's own gives up after a minute, and tries without a pause where the tracker's name cannot be resolved.
     """
+    from tvm.rpc import base
+
     base.connect_with_retry = lambda address, *_: connect_patiently(format_address(*address))
 
 
