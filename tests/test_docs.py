@@ -37,7 +37,7 @@ CALLED: dict[str, Callable[..., Any]] = {
     "load": tvmpipe.load,
 }
 
-EXAMPLES = {"scan", "sizes", "celu", "fold_scan", "energy"}
+EXAMPLES = {"scan", "sizes", "celu", "fold_scan", "energy", "numpy_code"}
 """What the pages on contributing add; there is none of it."""
 
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -141,6 +141,12 @@ def test_no_table_of_figures_is_typed(path: Path) -> None:
     """Measured figures are files in benchmarks/results/; the README's table is made from them, faults are history."""
     figure = re.compile(r"^\|.*\|\s*[<>]?[\d.,]+ ?(?:ms|us|s|%|x|[kMG]B/s|samples/s)\s*\|", re.MULTILINE)
     assert figure.findall(path.read_text()) == []
+
+
+def test_the_memory_of_an_idle_device_is_what_a_test_allows() -> None:
+    from tests.runtime.device.test_resident_memory import MOST_BYTES
+
+    assert f"less than {MOST_BYTES >> 20} MiB of memory each" in (DOCS / "devices.md").read_text()
 
 
 def test_the_unit_is_hardened_and_starts_again() -> None:
