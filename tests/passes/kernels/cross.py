@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK
-from tvmpipe.passes.kernels.blocks import blocks
+from tvmpipe.passes.kernels.channel_blocks import blocks
 from tvmpipe.passes.kernels.conv2d.compute import conv2d
 from tvmpipe.passes.kernels.matmul.compute import matmul, matmul_packed
 from tvmpipe.passes.kernels.rows.compute import softmax

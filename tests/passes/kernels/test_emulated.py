@@ -21,7 +21,7 @@ from tests.passes.kernels.cross import (
     softmax_primitive,
     winograd_primitive,
 )
-from tvmpipe.passes.kernels.blocks import pack_constant
+from tvmpipe.passes.kernels.channel_blocks import pack_constant
 from tvmpipe.passes.kernels.conv2d.compute import pack_weight
 from tvmpipe.passes.kernels.matmul.compute import pack_columns
 from tvmpipe.passes.kernels.winograd.compute import transform_weight

@@ -5,6 +5,8 @@ A register tile is some rows (or pixels) by whole panels (or blocks) of 16 colum
 
 from __future__ import annotations
 
+import math
+
 from tvmpipe.targets.description.cpu_model import CpuModel
 
 BLOCK = 16
@@ -42,7 +44,7 @@ def choose_tile(
     panel_cost: float,
     ragged_panels: bool = False,
     streamed: bool = False,
-    fours: bool = False,
+    row_vectors: bool = False,
     most_rows: int | None = None,
 ) -> tuple[int, int]:
     """Rows, at most `most_rows`, and panels of the register tile with the fewest cycles for `rows` by `panels` in all.
@@ -50,7 +52,7 @@ def choose_tile(
     A step of the reduction costs its `accumulation`, and `row_cost` and `panel_cost` cycles for each row and vector of
     a panel, for what comes from beyond the first level cache. With `ragged_panels` the last tile may have fewer
     panels. Where panels are `streamed`, all of their vectors come from the second level cache at what it gives in a
-    cycle. `fours` as in `CpuModel.tile_rows`.
+    cycle. `row_vectors` as in `CpuModel.tile_rows`.
     """
     vectors = BLOCK // cpu.lanes
 
@@ -62,9 +64,9 @@ def choose_tile(
             work = max(work, tile_vectors * cpu.lanes * 4 / _SECOND_LEVEL_BYTES)
         return work + row_cost * tile_rows + panel_cost * tile_vectors
 
-    best = None
+    best = math.inf, 1, 1
     for tile_panels in range(1, _MOST_PANELS + 1):
-        most = cpu.tile_rows(tile_panels * vectors, fours=fours)
+        most = cpu.tile_rows(tile_panels * vectors, row_vectors=row_vectors)
         if tile_panels > panels or most < 1:
             break
         most = min(most, most_rows or most)
@@ -75,10 +77,9 @@ def choose_tile(
         cycles = 0.0
         for width, count in ((tile_panels, panels // tile_panels), (panels % tile_panels, 1)):
             cycles += count * (full * step(tile_rows, width * vectors) + step(left, width * vectors))
-        if best is None or cycles < best[0] * 0.98:
+        if cycles < best[0] * 0.98:
             best = (cycles, tile_rows, tile_panels)
-    assert best is not None
-    return best[1], best[2]
+    return best[1:]
 
 
 def tile_candidates(rows: int, panels: int, cpu: CpuModel) -> list[tuple[int, int]]:
@@ -102,7 +103,7 @@ def product_tile(
     *,
     apart: int | None = None,
     ragged_panels: bool = False,
-    fours: bool = False,
+    row_vectors: bool = False,
 ) -> tuple[int, int]:
     """The register tile of an `m` by `panels` product of length `k`, whose rows lie `apart` floats apart, `k` if None.
 
@@ -117,7 +118,7 @@ def product_tile(
         panel_cost=0.05,
         ragged_panels=ragged_panels,
         streamed=k * BLOCK * 4 > _FIRST_LEVEL_BYTES,
-        fours=fours,
+        row_vectors=row_vectors,
         most_rows=_ROWS_OF_A_SET if aligned else None,
     )
 

@@ -20,7 +20,7 @@ from tvmpipe.passes.kernels.base import (
     is_float32,
     shape_of,
 )
-from tvmpipe.passes.kernels.blocks import pack, pack_constant, unpack
+from tvmpipe.passes.kernels.channel_blocks import pack, pack_constant, unpack
 from tvmpipe.passes.kernels.conv2d.compute import conv2d, merge_groups, pack_weight
 from tvmpipe.passes.kernels.depthwise.compute import depthwise_conv2d, pack_depthwise_weight
 from tvmpipe.passes.kernels.pool.compute import avg_pool2d, global_avg_pool2d, max_pool2d

@@ -51,7 +51,7 @@ class RereadBytes:
         self.second = 0.0
         self.third = 0.0
 
-    def again(self, size: float, times: float, among: float) -> None:
+    def add(self, size: float, times: float, among: float) -> None:
         """`size` bytes are read `times` more, each time after `among` bytes of all kinds have passed."""
         if times <= 0 or among <= FIRST_BYTES:
             return

@@ -33,10 +33,10 @@ class CpuModel:
         """Whether products take a factor from any element of a register, as NEON's do."""
         return self.lanes == 4 and self.registers >= 32
 
-    def tile_rows(self, vectors: int, *, fours: bool = False) -> int:
+    def tile_rows(self, vectors: int, *, row_vectors: bool = False) -> int:
         """Most rows of a register tile `vectors` wide: its results stay in registers while operands stream by.
 
-        With `fours`, four numbers of each row are in a register beside them.
+        With `row_vectors`, four numbers of each row are in a register beside them.
         """
         if self.registers < 32 and self.lanes == 8:
             # LLVM holds a whole row of the right-hand side and one number of the left-hand side beside them.
@@ -46,7 +46,7 @@ class CpuModel:
             # rows LLVM spills some sums: two took 0.4 to 0.75 of their time. A single row spills none.
             return 8 // vectors or 12 // vectors
         # AVX-512 multiplies by a number in memory, NEON wants it in a register.
-        return (28 if self.lanes == 16 else 20 if fours and vectors <= 20 else 24) // vectors
+        return (28 if self.lanes == 16 else 20 if row_vectors and vectors <= 20 else 24) // vectors
 
     def choose(self, name: str, default: T, candidates: Sequence[T]) -> T:
         """The decision made for `name`, or the rule's own `default`; a tuner tries all candidates."""

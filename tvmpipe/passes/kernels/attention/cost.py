@@ -33,7 +33,7 @@ def attention_phases(work: Work, target: TargetDescription, threads: int) -> Pha
     value = width / BLOCK / columns * accumulation(rows, columns * vectors) * m
     reread = RereadBytes()
     keys = m * width * FLOAT_BYTES
-    reread.again(2.0 * heads * keys, down - 1, 2 * keys + rows * m * FLOAT_BYTES)
+    reread.add(2.0 * heads * keys, down - 1, 2 * keys + rows * m * FLOAT_BYTES)
     return Phases(
         cycles=heads * down * (score + value) / threads,
         second=reread.second,

@@ -28,11 +28,11 @@ def conv2d_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     reread = RereadBytes()
     panel = depth * columns * BLOCK * FLOAT_BYTES
     across = -(-width // rows)
-    reread.again(work.weight_bytes, images * height * across - 1, panel + rows * depth * FLOAT_BYTES)
-    reread.again(size, window[0] - 1 if len(window) > 1 else 0, window[0] * size / height + panel)
-    reread.again(size, groups - 1, size + panel)
+    reread.add(work.weight_bytes, images * height * across - 1, panel + rows * depth * FLOAT_BYTES)
+    reread.add(size, window[0] - 1 if len(window) > 1 else 0, window[0] * size / height + panel)
+    reread.add(size, groups - 1, size + panel)
     copies = copied_bytes(work)
-    reread.again(copies, 1, 2 * copies)
+    reread.add(copies, 1, 2 * copies)
     return Phases(
         cycles=passes * depth * rows_cycles(width, rows, columns * vectors) / threads,
         second=reread.second,

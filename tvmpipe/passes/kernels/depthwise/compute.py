@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.passes.kernels.base import BLOCK, FLOPS_ATTR, KERNEL_ATTR
-from tvmpipe.passes.kernels.blocks import blocks, pad_spatial
+from tvmpipe.passes.kernels.channel_blocks import blocks, pad_spatial
 from tvmpipe.passes.kernels.window import Window
 
 DEPTHWISE = "depthwise"

@@ -17,7 +17,7 @@ _STEP = 256  # of them at a time
 _STEP_GROUP_BYTES = 256 << 10  # the same where a slice of the left-hand side and the results stay as well
 
 
-def in_fours(k: int, cpu: CpuModel) -> bool:
+def uses_row_vectors(k: int, cpu: CpuModel) -> bool:
     """Whether a product of length `k` loads each row's numbers four at a time, and multiplies by elements of them."""
     return cpu.by_element and k > cpu.lanes and k % cpu.lanes == 0
 
@@ -60,8 +60,8 @@ def matmul_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     blocks = max(n // BLOCK, 1)
     ragged = heads > 1 and heads >= threads
     step = depth if heads > 1 else product_step(m, depth, cpu)
-    fours = in_fours(depth, cpu) and (heads > 1 or not several)
-    rows, columns = product_tile(m, blocks, step, cpu, apart=depth, ragged_panels=ragged, fours=fours)
+    row_vectors = uses_row_vectors(depth, cpu) and (heads > 1 or not several)
+    rows, columns = product_tile(m, blocks, step, cpu, apart=depth, ragged_panels=ragged, row_vectors=row_vectors)
     panel = columns * BLOCK * step * FLOAT_BYTES
     across, down = math.ceil(blocks / columns), math.ceil(m / rows)
     grouped = tiles_together if step == depth else step_tiles_together
@@ -74,10 +74,10 @@ def matmul_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     left_bytes, right_bytes = m * depth * FLOAT_BYTES, blocks * BLOCK * depth * FLOAT_BYTES
     steps = depth / step
     results_bytes = m * columns * BLOCK * together * FLOAT_BYTES  # of a group
-    reread.again(heads * right_bytes, down - 1, panel * together + rows * step * FLOAT_BYTES)
-    reread.again(heads * left_bytes, across / together - 1, left_bytes + panel * together * steps)
-    reread.again(heads * left_bytes, across * (1 - 1 / together), rows * step * FLOAT_BYTES + panel)
-    reread.again(results_bytes * across / together, steps - 1, results_bytes + left_bytes / steps + panel * together)
+    reread.add(heads * right_bytes, down - 1, panel * together + rows * step * FLOAT_BYTES)
+    reread.add(heads * left_bytes, across / together - 1, left_bytes + panel * together * steps)
+    reread.add(heads * left_bytes, across * (1 - 1 / together), rows * step * FLOAT_BYTES + panel)
+    reread.add(results_bytes * across / together, steps - 1, results_bytes + left_bytes / steps + panel * together)
     return Phases(
         cycles=heads * depth * per_depth / threads,
         second=reread.second,

@@ -9,7 +9,7 @@ from tvmpipe.passes.kernels.base import BLOCK, KERNEL_ATTR
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.kernels.inspect import PARTITION, NotApplicable, annotation, extents
 from tvmpipe.passes.kernels.matmul.compute import PACK
-from tvmpipe.passes.kernels.matmul.cost import in_fours, product_step, step_tiles_together, tiles_together
+from tvmpipe.passes.kernels.matmul.cost import product_step, step_tiles_together, tiles_together, uses_row_vectors
 from tvmpipe.passes.kernels.tiles import product_tile, spreads, tile_candidates
 from tvmpipe.targets.description.cpu_model import CpuModel
 
@@ -29,7 +29,7 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
     if not packed_batch:
         _flatten(schedule, main, last)
     # Rows of one matrix lie apart evenly.
-    fours = in_fours(k, cpu) and (packed_batch or matrices == 1)
+    row_vectors = uses_row_vectors(k, cpu) and (packed_batch or matrices == 1)
     *batch, rows, columns = schedule.get_loops(last)
     heads = math.prod(extents(schedule, batch))
     m, n = extents(schedule, [rows, columns])
@@ -37,7 +37,7 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
         _in_steps(schedule, main, last, step, cpu)
         return
     ragged = heads >= cpu.threads and bool(batch)
-    tile = product_tile(m, n // BLOCK, k, cpu, ragged_panels=ragged, fours=fours)
+    tile = product_tile(m, n // BLOCK, k, cpu, ragged_panels=ragged, row_vectors=row_vectors)
     tile_rows, panels = cpu.choose("tile", tile, tile_candidates(m, n // BLOCK, cpu))
     row_tile, row = schedule.split(rows, [None, tile_rows])
     parallel = list(batch)
@@ -65,8 +65,8 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
     schedule.compute_at(main, at, preserve_unit_loops=True)
     i, j, reduction = schedule.get_loops(main)[-3:]
     tile_product(schedule, i, j, reduction, panels * BLOCK, cpu)
-    if fours and tile_rows > 1:
-        reduction = _load_in_fours(schedule, main, reduction, cpu)
+    if row_vectors and tile_rows > 1:
+        reduction = _load_row_vectors(schedule, main, reduction, cpu)
     _finish(schedule, last, row, column, cpu)
     schedule.parallel(schedule.fuse(*parallel))
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
@@ -118,7 +118,7 @@ def tile_product(schedule: Any, row: Any, column: Any, k: Any, width: int, cpu: 
     schedule.vectorize(lane)
 
 
-def _load_in_fours(schedule: Any, main: Any, k: Any, cpu: CpuModel) -> Any:
+def _load_row_vectors(schedule: Any, main: Any, k: Any, cpu: CpuModel) -> Any:
     """Load the left-hand side's numbers a register at a time; returns the loop over these of `k`.
 
     One at a time, LLVM loads one row of five or six into all lanes (`ld1r`) and multiplies by the vector, and there are

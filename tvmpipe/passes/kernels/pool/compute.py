@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL_ATTR
-from tvmpipe.passes.kernels.blocks import pad_spatial
+from tvmpipe.passes.kernels.channel_blocks import pad_spatial
 from tvmpipe.passes.kernels.window import Window
 
 POOL = "pool"

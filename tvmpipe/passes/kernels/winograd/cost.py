@@ -57,14 +57,14 @@ def winograd_phases(work: Work, target: TargetDescription, threads: int) -> Phas
     panel = depth * columns * BLOCK * FLOAT_BYTES
     between = (inputs + results) / chunks
     reread = RereadBytes()
-    reread.again(work.weight_bytes, chunks - 1, work.weight_bytes + between)
-    reread.again(work.weight_bytes, chunks * (across - 1), panel + rows * depth * FLOAT_BYTES)
+    reread.add(work.weight_bytes, chunks - 1, work.weight_bytes + between)
+    reread.add(work.weight_bytes, chunks * (across - 1), panel + rows * depth * FLOAT_BYTES)
     # The whole image is padded before the first chunk.
     image = work.input_bytes
-    reread.again(image, 1, 2 * image)
-    reread.again(inputs, 1, between)
-    reread.again(results, 1, between)
-    reread.again(inputs, groups - 1, between / matrix + panel)
+    reread.add(image, 1, 2 * image)
+    reread.add(inputs, 1, between)
+    reread.add(results, 1, between)
+    reread.add(inputs, groups - 1, between / matrix + panel)
     passes = chunks * matrix * groups * depth
     products = 2.0 * tiles * matrix * depth * blocks * BLOCK
     return Phases(
