@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from benchmarks import optima
+from benchmarks import optima, results_file
 from benchmarks.checker import check
 from benchmarks.workloads import __main__ as command
 from benchmarks.workloads import answer, moirai, msr, pipeedge
@@ -217,7 +217,7 @@ def invoke(*args: object) -> Result:
 
 def test_the_command_prints_a_checked_schedule(tmp_path: Path) -> None:
     path = written(tmp_path, MOIRAI)
-    result = invoke(path, "--format", "moirai", "--time-limit", 5, "--json")
+    result = invoke(path, "--format", "moirai", "--time-limit", 60, "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     # Task 7 on device 0, 1.5 to send, task 3 on device 1; on one device alone it takes 7 where it fits.
@@ -282,16 +282,19 @@ def test_errors_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", ["moirai example-1", "pipeedge ViT-Base 2+2", "msr bert24 contiguous", "msr bert24"])
 def test_known_optima_are_found(name: str) -> None:
     row = next(row for row in optima.ROWS if row.name == name)
-    found = optima.run(row, optima.WORKLOADS, time_limit_s=3.0)
+    # All but "msr bert24", which nothing proves, end long before; a loaded machine takes seconds to start a worker.
+    found = optima.run(row, optima.WORKLOADS, time_limit_s=3.0 if name == "msr bert24" else 60.0)
     assert found["ok"], found
 
 
 def test_rows_that_do_not_hold_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path, MOIRAI)
-    rows = [optima.Row(f"known as {known:g}", "workload.json", "moirai", known, 1, 5.0) for known in (7.4, 7.5)]
+    rows = [optima.Row(f"known as {known:g}", "workload.json", "moirai", known, 1, 60.0) for known in (7.4, 7.5)]
     monkeypatch.setattr(optima, "ROWS", rows)
+    monkeypatch.setattr(results_file, "RESULTS", tmp_path)
     result = CliRunner().invoke(optima.main, ["--workloads", str(tmp_path), "--json"])
     assert result.exit_code == 1
     assert [row["ok"] for row in json.loads(result.stdout)] == [False, True]
+    assert "known as 7.5" in (tmp_path / "optima.txt").read_text()
     monkeypatch.setattr(optima, "ROWS", rows[1:])
     assert CliRunner().invoke(optima.main, ["--workloads", str(tmp_path)]).exit_code == 0
