@@ -39,6 +39,7 @@ from benchmarks.problems import fused, fused_problem
 from benchmarks.results_file import save, text_of
 from benchmarks.workloads import pipeedge as boards
 from tvmpipe.commands.stdout import reserve_stdout
+from tvmpipe.passes.objectives.throughput import OBJECTIVE as THROUGHPUT
 from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits
 from tvmpipe.passes.placement.problem import Problem, Solution
@@ -99,7 +100,7 @@ def _described() -> Iterator[tuple[str, str, Cluster, Sequence[str]]]:
 
 
 def _compiled(model: str, cluster: Cluster) -> Problem:
-    return fused_problem(fused(model), cluster, "throughput")
+    return fused_problem(fused(model), cluster, THROUGHPUT)
 
 
 _LITTLE = "pi5 x2 with 1/4 of the weights each + pi4 x4 with 1/3"

@@ -32,6 +32,7 @@ from benchmarks.described import TEN_GIGABIT, Kind, described
 from benchmarks.problems import NAMES, fused, fused_problem, operator_problem
 from benchmarks.results_file import save, text_of
 from tvmpipe.commands.stdout import reserve_stdout
+from tvmpipe.passes.objectives.latency import OBJECTIVE as LATENCY
 from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Limits, Progress
 from tvmpipe.passes.placement.problem import Problem, Solution
@@ -72,12 +73,12 @@ def four_unequal(model: str, memory: float | None) -> Cluster:
 
 def whole(model: str, memory: float | None = None) -> Problem:
     """A model on four unequal devices, one node for each fused primitive."""
-    return replace(fused_problem(fused(model), four_unequal(model, memory), "latency"), contention="port")
+    return replace(fused_problem(fused(model), four_unequal(model, memory), LATENCY), contention="port")
 
 
 def by_operators(model: str, memory: float | None = None) -> Problem:
     """The same with one node for each operator."""
-    return replace(operator_problem(fused(model), four_unequal(model, memory), "latency"), contention="port")
+    return replace(operator_problem(fused(model), four_unequal(model, memory), LATENCY), contention="port")
 
 
 def searched(problem: Problem, limits: Limits) -> tuple[Solution, dict[str, Any]]:

@@ -21,7 +21,7 @@ from benchmarks.models import MODELS
 from benchmarks.structures import STRUCTURES
 from tvmpipe.passes.graph.primitive_features import works_of
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph, extract_graph
-from tvmpipe.passes.options import Objective
+from tvmpipe.passes.objectives.base import Objective
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.planning.cost_table import CostTable, price_table
 from tvmpipe.passes.planning.default_cost import default_cost

@@ -11,7 +11,7 @@ from tvmpipe.bundle import Bundle
 if TYPE_CHECKING:
     from tvmpipe.manifest import Encoding
     from tvmpipe.passes.monitor import Progress
-    from tvmpipe.passes.options import Objective
+    from tvmpipe.passes.objectives.base import Objective
     from tvmpipe.targets.cost.model import CostModel
     from tvmpipe.targets.description.cluster import Cluster
 
@@ -22,7 +22,7 @@ def build(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
-    objective: Objective = "throughput",
+    objective: str | Objective = "throughput",
     time_limit_s: float = 60.0,
     pins: Mapping[str, str] | None = None,
     plan: str | Path | None = None,
@@ -62,12 +62,13 @@ def build(
     """
     from tvmpipe.passes import driver
     from tvmpipe.passes.monitor import Monitor
+    from tvmpipe.passes.objectives import find_objective
     from tvmpipe.passes.options import BuildOptions
     from tvmpipe.runtime.security.keys import ClusterKey
     from tvmpipe.targets.description.cluster import Cluster, load_cluster
 
     options = BuildOptions(
-        objective=objective,
+        objective=find_objective(objective) if isinstance(objective, str) else objective,
         time_limit_s=time_limit_s,
         pins=pins or {},
         plan=None if plan is None else Path(plan),

@@ -14,7 +14,7 @@ import click
 from rich.logging import RichHandler
 
 from tvmpipe.commands.outcome import Outcome
-from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Dim, Key, Pin, Shape
+from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Dim, Key, ObjectiveName, Pin, Shape
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.console import PlainConsole
@@ -63,7 +63,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[[Any], Any]] = [
         click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
         _shape_options,
-        click.option("--objective", type=click.Choice(["throughput", "latency"]), default="throughput"),
+        click.option("--objective", type=ObjectiveName(), default="throughput", help="What the plan is for."),
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
         click.option("--pin", "pins", type=Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.described import GIGABIT, WIFI, Kind, described
 from benchmarks.problems import Fused, fuse, fused_problem, operator_problem
 from tests.models import branchy
+from tvmpipe.passes.objectives.throughput import OBJECTIVE as THROUGHPUT
 from tvmpipe.passes.placement.throughput.period import loads
 from tvmpipe.targets.description.cluster import HEAD
 
@@ -19,7 +20,7 @@ def model() -> Fused:
 
 def test_operators_of_a_primitive_share_its_time_weights_and_tensors(model: Fused) -> None:
     cluster = described([Kind("pi4"), Kind("x86-64-v3")])
-    whole, parts = (make(model, cluster, "throughput") for make in (fused_problem, operator_problem))
+    whole, parts = (make(model, cluster, THROUGHPUT) for make in (fused_problem, operator_problem))
     assert parts.node_count > whole.node_count
     number = {primitive.index: node for node, primitive in enumerate(model.graph.by_name().values())}
     owner = [number[model.owner[operator.index]] for operator in model.operators.by_name().values()]

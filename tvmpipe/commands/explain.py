@@ -41,7 +41,7 @@ def _render(facts: dict[str, Any]) -> list[RenderableType]:
     robust = facts["chosen_by_s"] != facts["figure_s"]
     worst = ", where costs are at the upper ends of their intervals" * robust
     changes = PlainTable(title=f"What would change its {format_duration(facts['chosen_by_s'])}{worst}")
-    for column in ("change", "latency" if facts["objective"] == "latency" else "period", "faster by"):
+    for column in ("change", facts["figure"], "faster by"):
         changes.add_column(column, justify="left" if column == "change" else "right")
     for change in facts["what_if"]:
         if change["figure_s"] is None:

@@ -51,6 +51,28 @@ class Pin(click.ParamType):  # type: ignore[type-arg]
         return pattern, device
 
 
+class ObjectiveName(click.ParamType):  # type: ignore[type-arg]
+    """The name of an objective; what there is is imported when it is asked for, so that a device needs none of it."""
+
+    name = "objective"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        from tvmpipe.passes.objectives import NAMES
+
+        return f"[{'|'.join(NAMES)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from tvmpipe.errors import InputError
+        from tvmpipe.passes.objectives import find_objective
+
+        if not isinstance(value, str):
+            return value
+        try:
+            return find_objective(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
 class _Quantity(click.ParamType):  # type: ignore[type-arg]
     def __init__(self, name: str, parse: Callable[[object], float]) -> None:
         self.name = name

@@ -15,7 +15,8 @@ from tvmpipe.passes import driver
 from tvmpipe.passes.driver import Fused
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.stages import StageShape, derive_stages
-from tvmpipe.passes.options import BuildOptions, Objective
+from tvmpipe.passes.objectives import NAMES, find_objective
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import parse_cluster
@@ -59,7 +60,7 @@ def test_any_cut_computes_the_same(front: Fused, tmp_path_factory: pytest.TempPa
     placement = {name: data.draw(st.sampled_from(DEVICES)) for name in graph.by_name()}
     plan = tmp_path_factory.mktemp("cut") / "plan.yaml"
     plan.write_text("placement:\n" + "".join(f"  {name}: {device}\n" for name, device in placement.items()))
-    objective: Objective = data.draw(st.sampled_from(["throughput", "latency"]))
+    objective = find_objective(data.draw(st.sampled_from(NAMES)))
     bundle = driver.compile(driver.plan(front, CLUSTER, BuildOptions(plan=plan, objective=objective))).bundle
     reference = Reference(branchy().SerializeToString())
     with run_in_process(bundle) as pipe:

@@ -18,6 +18,8 @@ from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes import driver
 from tvmpipe.passes.driver import Planned
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
+from tvmpipe.passes.objectives import find_objective
+from tvmpipe.passes.objectives.throughput import OBJECTIVE as THROUGHPUT
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
 from tvmpipe.runtime.device.blob_store import Store
@@ -61,9 +63,9 @@ def test_the_graph_counts_it_once() -> None:
 
 
 @pytest.mark.parametrize("objective", ["throughput", "latency"])
-def test_it_fits_where_it_fits_once(objective: Any) -> None:
+def test_it_fits_where_it_fits_once(objective: str) -> None:
     """Each of two devices has room for the weight and little else."""
-    state = planned(WEIGHT + 64 * 1024, objective=objective)
+    state = planned(WEIGHT + 64 * 1024, objective=find_objective(objective))
     assert {load.weight_bytes for load in state.plan.loads.values()} == {WEIGHT}
 
 
@@ -74,7 +76,7 @@ def test_where_it_does_not_fit_the_message_says_what_is_needed() -> None:
 
 def test_the_problem_names_who_shares() -> None:
     state = planned(4 * WEIGHT)
-    problem = problem_from_graph(state.graph, state.costs, state.cluster, "throughput", {})
+    problem = problem_from_graph(state.graph, state.costs, state.cluster, THROUGHPUT, {})
     (shared,) = problem.shared
     assert (shared.nodes, shared.size_bytes) == (tuple(range(USES)), WEIGHT)
     assert problem.all_bytes == WEIGHT

@@ -16,6 +16,9 @@ from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.passes import driver
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.stages import StageShape
+from tvmpipe.passes.objectives import find_objective
+from tvmpipe.passes.objectives.latency import OBJECTIVE as LATENCY
+from tvmpipe.passes.objectives.throughput import OBJECTIVE as THROUGHPUT
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import price
@@ -49,7 +52,7 @@ def test_never_worse_than_one_device(branchy_path: Path, objective: str) -> None
     cluster = parse_cluster(
         '[[device]]\nname = "fast"\ntarget = "x86-64-v3"\n[[device]]\nname = "slow"\ntarget = "x86-64-v2"\n'
     )
-    plan = plan_of(branchy_path, cluster, objective=objective)
+    plan = plan_of(branchy_path, cluster, objective=find_objective(objective))
     assert plan.best_single is not None
     assert plan.value_s <= plan.best_single[1] * (1 + 1e-9)
     assert plan.bound_s is not None
@@ -111,7 +114,7 @@ def test_wrong_pins(branchy_path: Path, cluster_path: Path, pins: dict[str, str]
 
 def test_parallel_branches_run_at_the_same_time_for_latency() -> None:
     """Two heavy branches after one small node: the second device must not wait for the first one's branch."""
-    plan = plan_of(two_branches(), cluster_of("1GiB", "1GiB"), objective="latency")
+    plan = plan_of(two_branches(), cluster_of("1GiB", "1GiB"), objective=LATENCY)
     assert plan.best_single is not None
     assert plan.latency_s < 0.75 * plan.best_single[1]
     assert len(plan.loads) == 2
@@ -151,7 +154,7 @@ def test_price_is_what_the_executor_does() -> None:
     enter_s, byte_s = state.costs.entry_s["d0"]
     assert enter_s > 0 < byte_s
     step = state.costs.latency_s["d0"][0] + enter_s + byte_s * 4 * 64 * 4
-    priced = price(state.graph, state.costs, cluster, cut, "throughput")
+    priced = price(state.graph, state.costs, cluster, cut, THROUGHPUT)
     assert priced.period_s == pytest.approx(max(step, busy))
     assert priced.latency_s == pytest.approx(2 * step + 3 * hop)
     assert [stage.device for stage in priced.stages] == ["d0", "d1"]
@@ -169,7 +172,7 @@ def test_price_of_any_placement_by_an_independent_evaluator() -> None:
     generator = random.Random(0)
     for _ in range(50):
         placement = {name: generator.choice(("d0", "d1", "d2")) for name in graph.by_name()}
-        priced = price(graph, costs, cluster, placement, "throughput")
+        priced = price(graph, costs, cluster, placement, THROUGHPUT)
         assert (priced.period_s, priced.latency_s) == pytest.approx(simulate(graph, costs, cluster, priced.stages))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.models import branchy
 from tvmpipe.passes import driver
+from tvmpipe.passes.objectives.throughput import OBJECTIVE as THROUGHPUT
 from tvmpipe.passes.placement.throughput.period import loads
 from tvmpipe.passes.planning.evaluate import price
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
@@ -24,13 +25,13 @@ def test_the_period_of_random_placements_is_the_price() -> None:
     )
     state = driver.plan(driver.front(branchy()), cluster)
     costs = replace(state.costs, entry_s={})
-    problem = problem_from_graph(state.graph, costs, cluster, "throughput", {})
+    problem = problem_from_graph(state.graph, costs, cluster, THROUGHPUT, {})
     generator = random.Random(0)
     periods = set()
     for _ in range(50):
         device_of = [generator.randrange(3) for _ in problem.names]
         placement = {name: f"d{device}" for name, device in zip(problem.names, device_of, strict=True)}
-        priced = price(state.graph, costs, cluster, placement, "throughput")
+        priced = price(state.graph, costs, cluster, placement, THROUGHPUT)
         found = loads(problem, device_of)
         assert found.period_s == pytest.approx(priced.period_s)
         for number, name in enumerate(problem.devices):

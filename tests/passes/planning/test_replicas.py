@@ -21,6 +21,7 @@ from tvmpipe.manifest import Turn
 from tvmpipe.passes import driver
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import conflict, group_name, members_of, without
+from tvmpipe.passes.objectives.throughput import OBJECTIVE as THROUGHPUT
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.compression import compress
 from tvmpipe.passes.planning.cost_table import CostTable
@@ -55,13 +56,13 @@ def layers() -> PrimitiveGraph:
 def priced(graph: PrimitiveGraph, places: list[str], cluster: Cluster, **milliseconds: float) -> Price:
     """The price of a layer on each place where a device takes so long for each of its layers."""
     costs = CostTable({name: (ms * 1e-3,) * 3 for name, ms in milliseconds.items()}, {})
-    return price(graph, costs, cluster, dict(zip(graph.by_name(), places, strict=True)), "throughput")
+    return price(graph, costs, cluster, dict(zip(graph.by_name(), places, strict=True)), THROUGHPUT)
 
 
 def plan_of(graph: PrimitiveGraph, one: Price) -> Plan:
     placement = {graph.primitives[i].name: stage.device for stage in one.stages for i in stage.primitives}
     return Plan(
-        objective="throughput",
+        objective=THROUGHPUT,
         placement=placement,
         stages=one.stages,
         period_s=one.period_s,
@@ -148,7 +149,7 @@ def test_price_of_any_groups_by_following_every_sample_of_a_round() -> None:
         groups = [devices[a:b] for a, b in zip([0, *cuts], [*cuts, 6], strict=True)]
         costs = CostTable({d: tuple(generator.random() for _ in graph.primitives) for d in devices}, {})
         placement = {name: group_name(generator.choice(groups)) for name in graph.by_name()}
-        one = price(graph, costs, cluster_of(6), placement, "throughput")
+        one = price(graph, costs, cluster_of(6), placement, THROUGHPUT)
         busy: dict[object, float] = defaultdict(float)
         samples = math.lcm(*map(len, groups))
         for sample in range(samples):
@@ -174,8 +175,8 @@ def test_price_of_any_groups_by_following_every_sample_of_a_round() -> None:
         assert told == pytest.approx(busy)
         alike = CostTable({d: costs.latency_s[group[0]] for group in groups for d in group}, {})
         lane = {name: members_of(place)[0] for name, place in placement.items()}
-        latency = price(graph, alike, cluster_of(6), lane, "throughput").latency_s
-        assert price(graph, alike, cluster_of(6), placement, "throughput").latency_s == pytest.approx(latency)
+        latency = price(graph, alike, cluster_of(6), lane, THROUGHPUT).latency_s
+        assert price(graph, alike, cluster_of(6), placement, THROUGHPUT).latency_s == pytest.approx(latency)
 
 
 def test_a_device_is_in_one_group_once() -> None:

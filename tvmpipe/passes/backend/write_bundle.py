@@ -74,7 +74,7 @@ def write_bundle(
         model=ModelEntry(
             name=signature.name, sha256=signature.sha256, inputs=signature.inputs, outputs=signature.outputs
         ),
-        objective=plans[0].plan.objective,
+        objective=plans[0].plan.objective.name,
         devices=tuple(
             DeviceEntry(
                 name=device.name,

@@ -15,7 +15,7 @@ from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import conflict
 from tvmpipe.passes.graph.routes import Encodings, LinkLoad, Message, link_loads, message_s, messages_of
 from tvmpipe.passes.graph.stages import StageShape, activation_bytes, derive_stages
-from tvmpipe.passes.options import Objective
+from tvmpipe.passes.objectives.base import Objective
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.device_load import DeviceLoad
 from tvmpipe.passes.planning.inflight import in_flight
@@ -35,10 +35,6 @@ class Price:
     loads: Mapping[str, DeviceLoad]
     links: tuple[LinkLoad, ...]
 
-    def figure(self, objective: Objective) -> float:
-        """What the objective minimises, in seconds."""
-        return self.period_s if objective == "throughput" else self.latency_s
-
     @property
     def missing_bytes(self) -> int:
         """Bytes by which memories are exceeded in all, 0 when everything fits."""
@@ -51,17 +47,18 @@ def price(
     """Price a placement (primitive name -> place) that covers every primitive, as the executor runs it.
 
     A place is a device or, as turns.py has it, several that take samples in turn. A stage waits for all of its inputs
-    and gives its outputs out at its end. For latency, stages that end early are priced too and the better ones taken.
+    and gives its outputs out at its end. Where the objective asks for it, stages that end early are priced too and the
+    better ones taken.
 
     Raises ValueError where a device is in two places.
     """
     if (wrong := conflict(placement)) is not None:
         raise ValueError(wrong)
     lazy = price_stages(graph, costs, cluster, derive_stages(graph, placement))
-    if objective == "throughput" or len(lazy.loads) == 1:
+    if not objective.ends_stages_early or len(lazy.loads) == 1:
         return lazy
     eager = price_stages(graph, costs, cluster, derive_stages(graph, placement, eager=True))
-    return min(lazy, eager, key=lambda one: (one.missing_bytes > 0, one.latency_s))
+    return min(lazy, eager, key=lambda one: (one.missing_bytes > 0, objective.of(one)))
 
 
 def price_single_devices(

@@ -12,18 +12,12 @@ from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import group_name
 from tvmpipe.passes.graph.stages import returns_of
+from tvmpipe.passes.objectives.base import GAP, Planner, Variants
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.placement.feasible import first_fit
 from tvmpipe.passes.placement.infeasible import Infeasible
-from tvmpipe.passes.placement.latency.instance import read
-from tvmpipe.passes.placement.latency.path_bounds import windows
-from tvmpipe.passes.placement.latency.relaxation import relaxation_s
 from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
 from tvmpipe.passes.placement.problem import Problem
-from tvmpipe.passes.placement.reduce.coalesce import coalesced
-from tvmpipe.passes.placement.solve import solve
-from tvmpipe.passes.placement.throughput.period_bounds import period_bound_in_turn
-from tvmpipe.passes.placement.throughput.replicas import least_period_replicated
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import Price, price, price_single_devices, price_stages
 from tvmpipe.passes.planning.plan import Pessimistic, Plan, explain_missing, resolve_pins
@@ -32,15 +26,7 @@ from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.units import format_duration, format_size
 
 _CLOSE = 1.03  # estimates are no better: among plans this close to the best, the one of fewest stages is taken
-# What a sample's return to a device that it has been on adds to the period, in parts of it: it waits there for others.
-# Measured on emulated devices: 5 returns took 1.03 to 1.05 times the period of the plan, 35 took 1.4 times.
-_RETURN = 0.01
-_SLACKS = (1.01, 1.03, 1.08)  # of the planners' period, in exchange for fewer stages, whose cost they do not know
-_GAP = 5e-3  # plans closer than this to the bound count as optimal; estimates are not that good
 _ROUNDS = 4  # how often a placement that exceeds memories by what its stages hold is looked for again
-_CONTIGUOUS = 0.3  # part of the time for plans of one stage a device
-_IN_TURN = 0.4  # part of the time for plans with devices that take turns, where they are asked for
-_RELAXATION_S = 5.0
 
 
 def place(
@@ -81,7 +67,7 @@ def unless_better(
 ) -> Plan:
     """The plan whose placement is `known`, of that `origin`, unless it does not fit or the `found` plan is better."""
     priced = price(graph, costs if found.pessimistic is None else costs.pessimistic(), cluster, known, found.objective)
-    if priced.missing_bytes or priced.figure(found.objective) > found.chosen_by_s:
+    if priced.missing_bytes or found.objective.of(priced) > found.chosen_by_s:
         return found
     pessimistic = found.pessimistic
     if pessimistic is not None:
@@ -132,7 +118,7 @@ def _plan(
         pessimistic=pessimistic,
         origin=chosen.origin,
         single_device_s={
-            name: None if alone.missing_bytes else alone.figure(options.objective) for name, alone in single.items()
+            name: None if alone.missing_bytes else options.objective.of(alone) for name, alone in single.items()
         },
     )
 
@@ -160,7 +146,7 @@ class _Search:
     ) -> None:
         self.graph, self.costs, self.cluster, self.pins, self.tell = graph, costs, cluster, pins, tell
         self.objective = options.objective
-        self.in_turn = options.replicate and self.objective == "throughput"
+        self.replicate = options.replicate and self.objective.replicates
         self.deadline = Deadline(options.time_limit_s)
         self.problem = problem_from_graph(graph, costs, cluster, self.objective, pins)
         self.fitting: list[Candidate] = []
@@ -171,21 +157,16 @@ class _Search:
         for device in range(self.problem.device_count):
             self.offer("single device", [device] * self.problem.node_count, self.problem)
         self.fill()
-        bound = self.search() if self.problem.device_count > 1 else None
+        bound = self.objective.search(self) if self.problem.device_count > 1 else None
         if not self.fitting:
             closest = min(self.too_large, key=lambda one: one.price.missing_bytes)
             raise InfeasibleError(
                 f"no placement was found that fits; the closest: {explain_missing(closest.price.loads)}"
             )
-        least = min(self.expected_s(one) for one in self.fitting)
-        close = [one for one in self.fitting if self.expected_s(one) <= _CLOSE * least]
-        best = min(close, key=lambda one: (len(one.price.stages), one.price.figure(self.objective)))
-        return best, None if bound is None else min(bound, best.price.figure(self.objective))
-
-    def expected_s(self, one: Candidate) -> float:
-        """What a candidate is chosen by: its figure, and for a throughput what its returns add to that."""
-        added = _RETURN * returns_of(one.price.stages) if self.objective == "throughput" else 0.0
-        return one.price.figure(self.objective) * (1 + added)
+        ranks = [self.objective.ranked_by(one.price, returns_of(one.price.stages)) for one in self.fitting]
+        close = [one for one, rank in zip(self.fitting, ranks, strict=True) if rank <= _CLOSE * min(ranks)]
+        best = min(close, key=lambda one: (len(one.price.stages), self.objective.of(one.price)))
+        return best, None if bound is None else min(bound, self.objective.of(best.price))
 
     def offer(self, origin: str, device_of: Sequence[int], tried: Problem) -> Problem | None:
         """Take a placement as a candidate; where it does not fit, return the problem with memories tightened by it.
@@ -225,46 +206,16 @@ class _Search:
                     raise InfeasibleError(error.sentence(format_size)) from error
                 return
 
-    def search(self) -> float | None:
-        """Ask the planners, again with tightened memories while what they find does not fit; the bound they prove."""
-        if self.objective == "latency":
-            self.solve("", self.problem, self.deadline.left_s)
-            return self.latency_bound()
-        self.solve("contiguous", replace(self.problem, contiguous=True), self.deadline.left_s * _CONTIGUOUS)
-        if self.in_turn:
-            self.turns(self.deadline.left_s * _IN_TURN)
-        bound = self.solve("", self.problem, self.deadline.left_s)
-        if self.in_turn:  # the planners' bound holds where each device takes all samples
-            return period_bound_in_turn(self.problem, Deadline(_RELAXATION_S)) or None
-        return bound
-
-    def latency_bound(self) -> float:
-        """What no plan's latency is below: paths and loads alone.
-
-        The planners' own bound is no bound on a price: they count a latency for each tensor, and a stage sends all
-        that it makes for a device in one message.
-        """
-        inst = read(self.problem)
-        return max(windows(inst).bound_s, relaxation_s(inst, _RELAXATION_S))
-
-    def turns(self, seconds: float) -> None:
-        """Offer a placement in which devices take samples in turn."""
-        try:
-            solution, groups = least_period_replicated(self.problem, Limits(max(0.1, seconds), gap=_GAP), self.hear)
-        except Infeasible:
-            return
-        names = [group_name(self.problem.devices[device] for device in group) for group in groups]
-        placed = zip(self.problem.names, solution.device_of, strict=True)
-        self.take("in turn", {name: names[here] for name, here in placed})
-
     def hear(self, progress: Progress) -> None:
         """Pass on how a planner is getting on."""
         if self.tell is not None and math.isfinite(progress.figure_s):
             bound = f", nothing is below {format_duration(progress.bound_s)}" if progress.bound_s > 0 else ""
             self.tell(f"{format_duration(progress.figure_s)} from {progress.origin}{bound}")
 
-    def solve(self, kind: str, problem: Problem, seconds: float) -> float | None:
-        """Offer the planners' best placement; the bound on any placement of the problem as given."""
+    def ask(
+        self, kind: str, planner: Planner, problem: Problem, seconds: float, variants: Variants | None = None
+    ) -> float | None:
+        """Offer a planner's best placement; the bound on any placement of the problem as given."""
         deadline = Deadline(seconds)
         tried: Problem | None = problem
         bound = None
@@ -273,20 +224,24 @@ class _Search:
                 break
             # A part of what is left for each solution, so that something is left to put it right.
             try:
-                solution = solve(tried, Limits(max(0.1, 0.7 * deadline.left_s), gap=_GAP), self.hear)
+                solution = planner(tried, Limits(max(0.1, 0.7 * deadline.left_s), gap=GAP), self.hear)
             except Infeasible:
                 break
             if round_number == 0:
                 bound = solution.bound_s or None
             origin = f"{kind} {solution.origin}".strip()
             again = self.offer(origin, solution.device_of, tried)
-            if again is None and self.objective == "throughput":
-                placed = solution.device_of
-                for slack in _SLACKS:
-                    placed = coalesced(tried, placed, slack * solution.figure_s, Deadline(deadline.left_s))
+            if again is None and variants is not None:
+                for placed in variants(tried, solution, deadline):
                     self.offer(origin, placed, tried)
             tried = again
         return bound
+
+    def offer_groups(self, origin: str, group_of: Sequence[int], groups: Sequence[Sequence[int]]) -> None:
+        """Take a placement on groups of devices that take samples in turn as a candidate."""
+        names = [group_name(self.problem.devices[device] for device in group) for group in groups]
+        placed = zip(self.problem.names, group_of, strict=True)
+        self.take(origin, {name: names[here] for name, here in placed})
 
 
 def _checked_pins(graph: PrimitiveGraph, cluster: Cluster, options: BuildOptions) -> dict[str, str]:

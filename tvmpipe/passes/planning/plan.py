@@ -14,7 +14,7 @@ from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import conflict, group_name, members_of
 from tvmpipe.passes.graph.routes import LinkLoad
 from tvmpipe.passes.graph.stages import StageShape
-from tvmpipe.passes.options import Objective
+from tvmpipe.passes.objectives.base import Objective
 from tvmpipe.passes.planning.device_load import DeviceLoad
 from tvmpipe.passes.planning.inflight import InFlight, in_flight
 from tvmpipe.targets.description.cluster import Cluster
@@ -64,14 +64,12 @@ class Plan:
     @property
     def value_s(self) -> float:
         """The objective's figure, in seconds."""
-        return self.period_s if self.objective == "throughput" else self.latency_s
+        return self.objective.of(self)
 
     @property
     def chosen_by_s(self) -> float:
         """What the search made as small as it could, in seconds."""
-        if self.pessimistic is None:
-            return self.value_s
-        return self.pessimistic.period_s if self.objective == "throughput" else self.pessimistic.latency_s
+        return self.objective.of(self.pessimistic or self)
 
     @property
     def missing_bytes(self) -> int:
@@ -128,7 +126,7 @@ def to_yaml(plan: Plan, model_sha256: str) -> str:
     head = {
         "format": FORMAT_VERSION,
         "model_sha256": model_sha256,
-        "objective": plan.objective,
+        "objective": plan.objective.name,
         "predicted": {"period_s": round(plan.period_s, 9), "latency_s": round(plan.latency_s, 9)},
     }
     return (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.options import Objective
+from tvmpipe.passes.objectives.base import Objective
 from tvmpipe.passes.placement.problem import Problem, Shared, Tensor
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.targets.description.cluster import HEAD, Cluster
@@ -21,8 +21,7 @@ def problem_from_graph(
     Primitives that depend on no input are no nodes: whoever reads them computes them again. `pins` maps names of
     primitives to the device that they must be on. Memory of a node is what it reads and writes; a stage holds more
     than its largest node does, which only `price` knows, so that what does not fit here fits nowhere. Of what stages
-    cost besides their primitives it has what no placement avoids: copying what comes from elsewhere. A transfer takes
-    that much longer where the latency is asked for.
+    cost besides their primitives it has what no placement avoids: copying what comes from elsewhere.
     """
     primitives = list(graph.by_name().values())
     number = {primitive.index: node for node, primitive in enumerate(primitives)}
@@ -46,14 +45,12 @@ def problem_from_graph(
             tensors.append(Tensor(producer, consumers, float(value.spec.size_bytes), value.id in results))
     bandwidths = np.array([[link.bandwidth_bps for link in row] for row in links])
     taking = np.array([costs.entry_s.get(name, (0.0, 0.0))[1] for name in devices])
-    if objective == "latency":
-        bandwidths = 1 / (1 / bandwidths + np.append(taking, 0.0))
     readers: dict[str, list[int]] = {}
     for node, primitive in enumerate(primitives):
         for name in primitive.weights:
             readers.setdefault(name, []).append(node)
     memories = [device.memory_bytes for device in cluster.devices]
-    return Problem(
+    streamed = Problem(
         names=tuple(primitive.name for primitive in primitives),
         devices=tuple(devices),
         time_s=times,
@@ -63,11 +60,12 @@ def problem_from_graph(
         tensors=tuple(tensors),
         bandwidth_bps=bandwidths,
         latency_s=np.array([[link.latency_s for link in row] for row in links]),
-        model="overlapped" if objective == "throughput" else "makespan",
+        model="overlapped",
         contention="pair",
         shared=_shared(graph, readers),
-        taking=taking if objective == "throughput" else np.zeros(0),
+        taking=taking,
     )
+    return objective.model(streamed)
 
 
 def _shared(graph: PrimitiveGraph, readers: Mapping[str, Sequence[int]]) -> tuple[Shared, ...]:

@@ -43,7 +43,8 @@ def explain(
     """
     busy = [load.busy_s for load in plan.loads.values()]
     return {
-        "objective": plan.objective,
+        "objective": plan.objective.name,
+        "figure": plan.objective.figure,
         "figure_s": plan.value_s,
         "chosen_by_s": plan.chosen_by_s,
         "bottleneck": list(plan.bottleneck),
@@ -103,7 +104,7 @@ def _why_unused(
             continue
         moved = {**plan.placement, **dict.fromkeys(names, device.name)}
         tried = price(graph, costs, cluster, moved, plan.objective)
-        figure = tried.figure(plan.objective)
+        figure = plan.objective.of(tried)
         if tried.missing_bytes:
             least_missing = min(least_missing or tried.missing_bytes, tried.missing_bytes)
         elif best is None or figure < best[0]:
@@ -118,7 +119,7 @@ def _why_unused(
     if figure <= plan.chosen_by_s * (1 + _SAME):
         stays = show_bottleneck(plan.bottleneck)
         return f"it would not help: with {part} on it the plan is as fast, since the bottleneck stays {stays}"
-    what = "period" if plan.objective == "throughput" else "latency"
+    what = plan.objective.figure
     worst = "" if plan.pessimistic is None else " where costs are at the upper ends of their intervals"
     return (
         f"the best use found, {part} on it, would make the {what} {format_duration(figure)} instead of "
@@ -154,7 +155,7 @@ def _what_ifs(
     cluster: Cluster, plan: Plan, options: BuildOptions, plan_again: PlanAgain, notice: Notice | None
 ) -> list[dict[str, Any]]:
     changes = [(name, changed, options) for name, changed in _changes(cluster)]
-    if plan.objective == "throughput" and not options.replicate and len(cluster.devices) > 1:
+    if plan.objective.replicates and not options.replicate and len(cluster.devices) > 1:
         changes.append(("devices in turn (--replicate)", cluster, replace(options, replicate=True)))
     facts: list[dict[str, Any]] = []
     for number, (name, changed, asked) in enumerate(changes):

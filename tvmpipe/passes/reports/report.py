@@ -41,7 +41,9 @@ def report(
     single = plan.best_single
     return {
         "model": signature.name,
-        "objective": plan.objective,
+        "objective": plan.objective.name,
+        "figure": plan.objective.figure,
+        "figure_s": plan.value_s,
         "origin": plan.origin,
         "period_s": plan.period_s,
         "latency_s": plan.latency_s,
@@ -124,7 +126,7 @@ def render(facts: Mapping[str, Any]) -> RenderableType:
             + ("" if facts["bottleneck"]["ends"] else ", as many as the devices' memories and the head are to hold")
         )
     single = facts["best_single_device"]
-    figure = facts["period_s"] if facts["objective"] == "throughput" else facts["latency_s"]
+    figure = facts["figure_s"]
     if single is None:
         lines.append("no single device can hold the model")
     else:
