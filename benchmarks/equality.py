@@ -69,7 +69,7 @@ def too_small_each(model: Path, shapes: dict[str, list[int]]) -> Cluster:
     graph = driver.front(model, shapes=shapes).graph
     weights = graph.all_weight_bytes
     largest = max(primitive.weight_bytes for primitive in graph.primitives)
-    (alone,) = derive_stages(graph, dict.fromkeys(graph.by_name(), "d0"))
+    (alone,) = derive_stages(graph, dict.fromkeys(graph.by_name(), ("d0",)))
     memory = max(int(0.6 * weights), largest) + activation_bytes(graph, alone)
     x86 = find_target("native").architecture == "x86_64"
     targets = ("native", "x86-64-v3", "x86-64-v2") if x86 else ("native",) * 3

@@ -24,6 +24,7 @@ from tvmpipe.passes.frontend.import_onnx import import_onnx
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.primitive_features import works_of
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.replicas import Placement
 from tvmpipe.passes.monitor import Monitor
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.compression import compress
@@ -202,7 +203,7 @@ def _plan(priced: Priced, cluster: Cluster, monitor: Monitor) -> Planned:
     notes = (*priced.notes, *said)
     monitor.begin("failover", f"plans without each of {', '.join(found.loads)}" if options.failover else "")
 
-    def plan_without(lost: str, seconds: float, known: Mapping[str, str] | None) -> tuple[Plan, list[str]]:
+    def plan_without(lost: str, seconds: float, known: Placement | None) -> tuple[Plan, list[str]]:
         pins = {pattern: device for pattern, device in options.pins.items() if device != lost}
         asked = replace(options, pins=pins, time_limit_s=seconds)
         after, more = _replan(priced, cluster.without(lost), asked, known, "fewer turns")
@@ -216,7 +217,7 @@ def _plan(priced: Priced, cluster: Cluster, monitor: Monitor) -> Planned:
 
 
 def _replan(
-    priced: Priced, cluster: Cluster, options: BuildOptions, known: Mapping[str, str] | None, origin: str
+    priced: Priced, cluster: Cluster, options: BuildOptions, known: Placement | None, origin: str
 ) -> tuple[Plan, list[str]]:
     """The plan for another cluster and other options, and sentences about it alone; a plan file does not hold.
 

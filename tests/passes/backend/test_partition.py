@@ -42,7 +42,7 @@ def stage_graph(graph: PrimitiveGraph, stages: list[StageShape]) -> nx.DiGraph:
 @given(data=st.data())
 def test_stages_are_acyclic_and_complete(front: Fused, data: st.DataObject) -> None:
     graph = front.graph
-    placement = {name: data.draw(st.sampled_from(DEVICES)) for name in graph.by_name()}
+    placement = {name: (data.draw(st.sampled_from(DEVICES)),) for name in graph.by_name()}
     stages = derive_stages(graph, placement, eager=data.draw(st.booleans()))
     quotient = stage_graph(graph, stages)
     assert nx.is_directed_acyclic_graph(quotient)
@@ -50,7 +50,7 @@ def test_stages_are_acyclic_and_complete(front: Fused, data: st.DataObject) -> N
     placed = [index for stage in stages for index in stage.primitives]
     assert sorted(placed) == sorted(p.index for p in graph.by_name().values())
     for stage in stages:
-        assert all(placement[graph.primitives[index].name] == stage.device for index in stage.primitives)
+        assert all(placement[graph.primitives[index].name] == stage.devices for index in stage.primitives)
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -122,7 +122,7 @@ def test_pins_hold_on_what_is_left() -> None:
         kept = [device for device in ("d0", "d1", "d2") if device != spare.lost]
         for number, name in enumerate(spare.plan.placement):
             wanted = f"d{number // 2}"
-            assert spare.plan.placement[name] == wanted or wanted not in kept
+            assert spare.plan.placement[name] == (wanted,) or wanted not in kept
 
 
 def test_a_loss_that_nothing_survives_is_a_note() -> None:

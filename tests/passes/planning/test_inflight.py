@@ -96,6 +96,6 @@ def load(memory_bytes: int | None, moved: int = 1000) -> DeviceLoad:
 def test_samples_at_once_by_hand(
     loads: dict[str, DeviceLoad], busiest_s: float, latency_s: float, links_s: float, samples: int, on_links: int
 ) -> None:
-    stages = [StageShape("a", (0,), (), (), ())]
+    stages = [StageShape(("a",), (0,), (), (), ())]
     found = in_flight(stages, loads, busiest_s, latency_s, links_s)
     assert (found.samples, found.on_links) == (samples, on_links)

@@ -30,7 +30,7 @@ def test_the_period_of_random_placements_is_the_price() -> None:
     periods = set()
     for _ in range(50):
         device_of = [generator.randrange(3) for _ in problem.names]
-        placement = {name: f"d{device}" for name, device in zip(problem.names, device_of, strict=True)}
+        placement = {name: (f"d{device}",) for name, device in zip(problem.names, device_of, strict=True)}
         priced = price(state.graph, costs, cluster, placement, THROUGHPUT)
         found = loads(problem, device_of)
         assert found.period_s == pytest.approx(priced.period_s)

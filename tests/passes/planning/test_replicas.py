@@ -20,7 +20,7 @@ from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.manifest import Turn
 from tvmpipe.passes import driver
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.replicas import conflict, group_name, members_of, without
+from tvmpipe.passes.graph.replicas import Group, conflict, show, without
 from tvmpipe.passes.objectives.throughput import OBJECTIVE as THROUGHPUT
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.compression import compress
@@ -53,14 +53,14 @@ def layers() -> PrimitiveGraph:
     return graph
 
 
-def priced(graph: PrimitiveGraph, places: list[str], cluster: Cluster, **milliseconds: float) -> Price:
+def priced(graph: PrimitiveGraph, places: list[Group], cluster: Cluster, **milliseconds: float) -> Price:
     """The price of a layer on each place where a device takes so long for each of its layers."""
     costs = CostTable({name: (ms * 1e-3,) * 3 for name, ms in milliseconds.items()}, {})
     return price(graph, costs, cluster, dict(zip(graph.by_name(), places, strict=True)), THROUGHPUT)
 
 
 def plan_of(graph: PrimitiveGraph, one: Price) -> Plan:
-    placement = {graph.primitives[i].name: stage.device for stage in one.stages for i in stage.primitives}
+    placement = {graph.primitives[i].name: stage.devices for stage in one.stages for i in stage.primitives}
     return Plan(
         objective=THROUGHPUT,
         placement=placement,
@@ -79,7 +79,7 @@ def plan_of(graph: PrimitiveGraph, one: Price) -> Plan:
 def test_a_middle_stage_on_two_unequal_devices(layers: PrimitiveGraph) -> None:
     """By hand: d1 and d2 compute every second sample; d2 is slower and behind a slower link."""
     cluster = cluster_of(4, d2_d3=Link(0.5e6, 1e-3))
-    one = priced(layers, ["d0", "d1+d2", "d3"], cluster, d0=2, d1=3, d2=5, d3=2)
+    one = priced(layers, [("d0",), ("d1", "d2"), ("d3",)], cluster, d0=2, d1=3, d2=5, d3=2)
     busy = {name: load.busy_s for name, load in one.loads.items()}
     assert busy == pytest.approx({"d0": 2e-3, "d1": 1.5e-3, "d2": 2.5e-3, "d3": 2e-3})
     assert {(link.sender, link.receiver): link.busy_s for link in one.links} == pytest.approx(
@@ -112,12 +112,12 @@ def test_a_middle_stage_on_two_unequal_devices(layers: PrimitiveGraph) -> None:
 
 def test_first_and_last_stages_in_turn(layers: PrimitiveGraph) -> None:
     """Two then two devices are two lanes; two then three are six links, each for one sample in six."""
-    even = priced(layers, ["d0+d1", "d0+d1", "d2+d3"], cluster_of(4), d0=4, d1=5, d2=4, d3=6)
+    even = priced(layers, [("d0", "d1"), ("d0", "d1"), ("d2", "d3")], cluster_of(4), d0=4, d1=5, d2=4, d3=6)
     shares = {(link.sender, link.receiver): link.share for link in even.links}
     ends = [(HEAD, "d0"), (HEAD, "d1"), ("d0", "d2"), ("d1", "d3"), ("d2", HEAD), ("d3", HEAD)]
     assert shares == dict.fromkeys(ends, 0.5)
     assert even.period_s == pytest.approx(5e-3), "two layers of 5 ms every second sample on d1"
-    odd = priced(layers, ["d0+d1", "d0+d1", "d2+d3+d4"], cluster_of(5), d0=4, d1=5, d2=4, d3=6, d4=5)
+    odd = priced(layers, [("d0", "d1"), ("d0", "d1"), ("d2", "d3", "d4")], cluster_of(5), d0=4, d1=5, d2=4, d3=6, d4=5)
     inner = {(a.sender, a.receiver): a.share for a in odd.links if HEAD not in (a.sender, a.receiver)}
     assert inner == {(a, b): pytest.approx(1 / 6) for a in ("d0", "d1") for b in ("d2", "d3", "d4")}
     assert odd.loads["d3"].busy_s == pytest.approx(2e-3)
@@ -126,7 +126,9 @@ def test_first_and_last_stages_in_turn(layers: PrimitiveGraph) -> None:
 
 def test_the_slowest_links_between_devices_that_take_turns_are_encoded(layers: PrimitiveGraph) -> None:
     slow = Link(0.1e6, 0.0)
-    one = priced(layers, ["d0", "d1+d2", "d3"], cluster_of(4, d0_d1=slow, d0_d2=slow), d0=2, d1=3, d2=5, d3=2)
+    one = priced(
+        layers, [("d0",), ("d1", "d2"), ("d3",)], cluster_of(4, d0_d1=slow, d0_d2=slow), d0=2, d1=3, d2=5, d3=2
+    )
     costs = CostTable({name: (2e-3,) * 3 for name in ("d0", "d1", "d2", "d3")}, {})
     plan, notes = compress(layers, costs, cluster_of(4, d0_d1=slow, d0_d2=slow), plan_of(layers, one), "fp16")
     assert {(link.sender, link.receiver) for link in plan.links if link.encoding == "fp16"} == {
@@ -148,7 +150,7 @@ def test_price_of_any_groups_by_following_every_sample_of_a_round() -> None:
         cuts = sorted(generator.sample(range(1, 6), generator.randrange(1, 4)))
         groups = [devices[a:b] for a, b in zip([0, *cuts], [*cuts, 6], strict=True)]
         costs = CostTable({d: tuple(generator.random() for _ in graph.primitives) for d in devices}, {})
-        placement = {name: group_name(generator.choice(groups)) for name in graph.by_name()}
+        placement = {name: tuple(generator.choice(groups)) for name in graph.by_name()}
         one = price(graph, costs, cluster_of(6), placement, THROUGHPUT)
         busy: dict[object, float] = defaultdict(float)
         samples = math.lcm(*map(len, groups))
@@ -174,19 +176,22 @@ def test_price_of_any_groups_by_following_every_sample_of_a_round() -> None:
         told |= {(link.sender, link.receiver): link.busy_s for link in one.links}  # type: ignore[misc]
         assert told == pytest.approx(busy)
         alike = CostTable({d: costs.latency_s[group[0]] for group in groups for d in group}, {})
-        lane = {name: members_of(place)[0] for name, place in placement.items()}
+        lane = {name: place[:1] for name, place in placement.items()}
         latency = price(graph, alike, cluster_of(6), lane, THROUGHPUT).latency_s
         assert price(graph, alike, cluster_of(6), placement, THROUGHPUT).latency_s == pytest.approx(latency)
 
 
 def test_a_device_is_in_one_group_once() -> None:
-    assert conflict({"a": "x+y", "b": "x+y", "c": "z"}) is None
-    assert conflict({"a": "x+y", "b": "y+x"}) == "y cannot be in both [x, y] and [y, x]; no device is in two places"
-    assert conflict({"a": "x+y", "b": "y"}) == "y cannot be in both [x, y] and y; no device is in two places"
-    assert conflict({"a": "x+x"}) == "x cannot take turns with itself in [x, x]"
-    assert members_of("x+y") == ("x", "y")
-    assert without({"a": "x+y", "b": "z"}, "x") == {"a": "y", "b": "z"}
-    assert without({"a": "x+y", "b": "z"}, "z") is None
+    assert conflict({"a": ("x", "y"), "b": ("x", "y"), "c": ("z",)}) is None
+    assert (
+        conflict({"a": ("x", "y"), "b": ("y", "x")})
+        == "y cannot be in both [x, y] and [y, x]; no device is in two places"
+    )
+    assert conflict({"a": ("x", "y"), "b": ("y",)}) == "y cannot be in both [x, y] and y; no device is in two places"
+    assert conflict({"a": ("x", "x")}) == "x cannot take turns with itself in [x, x]"
+    assert (show(("x", "y")), show(("x",))) == ("[x, y]", "x")
+    assert without({"a": ("x", "y"), "b": ("z",)}, "x") == {"a": ("y",), "b": ("z",)}
+    assert without({"a": ("x", "y"), "b": ("z",)}, "z") is None
 
 
 def test_turns_meet_where_some_batch_is_for_both() -> None:
@@ -213,7 +218,7 @@ def test_plan_files_have_lists(tmp_path: Path) -> None:
         return state.plan
 
     plan = follow("d0;[d1, d2];[d1, d2]")
-    assert dict(plan.placement) == dict(zip(names, ["d0", "d1+d2", "d1+d2"], strict=True))
+    assert dict(plan.placement) == dict(zip(names, [("d0",), ("d1", "d2"), ("d1", "d2")], strict=True))
     assert [stage.devices for stage in plan.stages] == [("d0",), ("d1", "d2")]
     for text, message in (
         ("d0;[d1, d1];d2", r"d1 cannot take turns with itself in \[d1, d1\]$"),
@@ -299,7 +304,7 @@ def test_others_take_the_turns_of_a_lost_device(tmp_path: Path) -> None:
     path.write_text("placement:\n" + "".join(f"  {name}: [d0, d1]\n" for name in names))
     state = driver.plan(driver.front(model), cluster, BuildOptions(plan=path, failover=True))
     assert [(spare.lost, spare.plan.origin) for spare in state.spares] == [("d0", "fewer turns"), ("d1", "fewer turns")]
-    assert [stage.device for stage in state.spares[0].plan.stages] == ["d1"]
+    assert [stage.devices for stage in state.spares[0].plan.stages] == [("d1",)]
     enter_s, byte_s = state.costs.entry_s["d0"]
     alone_s = sum(state.costs.latency_s["d0"]) + enter_s + byte_s * 4 * 64 * 4
     assert state.plan.loads["d0"].busy_s == pytest.approx(alone_s / 2)

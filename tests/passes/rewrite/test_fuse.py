@@ -56,7 +56,7 @@ def test_weights_are_never_counted_as_tensors_between_primitives() -> None:
 def test_what_a_stage_holds() -> None:
     """A chain on one device: its input twice, and while a layer runs what that reads and writes."""
     graph = graph_of(chain(3, 64))
-    (stage,) = derive_stages(graph, dict.fromkeys(graph.by_name(), "d"))
+    (stage,) = derive_stages(graph, dict.fromkeys(graph.by_name(), ("d",)))
     assert activation_bytes(graph, stage) == (2 + 2) * 4 * 64 * 4
 
 

@@ -1,47 +1,39 @@
-"""Devices that take samples in turn, round robin: what a placement calls them.
+"""Devices that take samples in turn, round robin.
 
-Where a placement says "pi-a+pi-b", pi-a computes the batches 0, 2, 4, ..., pi-b the others, and both hold everything
-that is placed there. No name of a device has a "+" in it.
+Where a placement says ("pi-a", "pi-b"), pi-a computes the batches 0, 2, 4, ..., pi-b the others, and both hold
+everything that is placed there. A device that takes all samples is a group of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-_SEPARATOR = "+"
+Group = tuple[str, ...]
+"""Devices that take samples in turn, in the order of their turns."""
 
-
-def group_name(devices: Iterable[str]) -> str:
-    """The place that these devices are together, in the order of their turns; of one device, its name."""
-    return _SEPARATOR.join(devices)
-
-
-def members_of(place: str) -> tuple[str, ...]:
-    """The devices of a place, in the order of their turns."""
-    return tuple(place.split(_SEPARATOR))
+Placement = Mapping[str, Group]
+"""Name of a primitive -> the devices that compute it."""
 
 
-def conflict(placement: Mapping[str, str]) -> str | None:
-    """What is wrong with the groups of a placement, as a sentence; None where each device is in one place, once."""
-    place_of: dict[str, str] = {}
-    for place in dict.fromkeys(placement.values()):
-        devices = members_of(place)
-        for device in devices:
-            if devices.count(device) > 1:
-                return f"{device} cannot take turns with itself in {show(place)}"
-            other = place_of.setdefault(device, place)
-            if other != place:
-                return f"{device} cannot be in both {show(other)} and {show(place)}; no device is in two places"
+def conflict(placement: Placement) -> str | None:
+    """What is wrong with the groups of a placement, as a sentence; None where each device is in one group, once."""
+    group_of: dict[str, Group] = {}
+    for group in dict.fromkeys(placement.values()):
+        for device in group:
+            if group.count(device) > 1:
+                return f"{device} cannot take turns with itself in {show(group)}"
+            other = group_of.setdefault(device, group)
+            if other != group:
+                return f"{device} cannot be in both {show(other)} and {show(group)}; no device is in two places"
     return None
 
 
-def show(place: str) -> str:
-    """A place as a plan file has it."""
-    devices = members_of(place)
-    return f"[{', '.join(devices)}]" if len(devices) > 1 else place
+def show(group: Group) -> str:
+    """A group as a plan file has it."""
+    return f"[{', '.join(group)}]" if len(group) > 1 else group[0]
 
 
-def without(placement: Mapping[str, str], lost: str) -> dict[str, str] | None:
+def without(placement: Placement, lost: str) -> dict[str, Group] | None:
     """The placement when a device is lost whose turns others can take; None where it has some primitive to itself."""
-    rest = {name: [d for d in members_of(place) if d != lost] for name, place in placement.items()}
-    return {name: group_name(devices) for name, devices in rest.items()} if all(rest.values()) else None
+    rest = {name: tuple(device for device in group if device != lost) for name, group in placement.items()}
+    return rest if all(rest.values()) else None

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from tvmpipe.manifest import Encoding
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.replicas import members_of
+from tvmpipe.passes.graph.replicas import Group
 from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.targets.description.cluster import HEAD, Cluster
 from tvmpipe.tensors import TensorSpec
 
 Encodings = Mapping[tuple[str, str], Encoding]
 """(sender, receiver) -> how float32 tensors travel between them; "none" where nothing is said."""
+
+AT_HEAD: Group = (HEAD,)
 
 _SHRINKS: dict[Encoding, int] = {"none": 1, "fp16": 2, "int8": 4}
 
@@ -23,13 +25,13 @@ _SHRINKS: dict[Encoding, int] = {"none": 1, "fp16": 2, "int8": 4}
 class Message:
     """Tensors that leave together: all that `stage` (None: the head) makes and `receiver` needs.
 
-    A tensor reaches each device once, however many stages read it there; none is sent where it was made. Sender and
-    receiver may be several devices that take turns: for sample n, n modulo their number says which.
+    A tensor reaches each device once, however many stages read it there; none is sent where it was made. Of senders and
+    receivers that take turns, n modulo their number says which one it is for sample n.
     """
 
     stage: int | None
-    sender: str
-    receiver: str
+    sender: Group
+    receiver: Group
     values: tuple[int, ...]
 
 
@@ -54,17 +56,19 @@ class LinkLoad:
 def messages_of(graph: PrimitiveGraph, stages: Sequence[StageShape]) -> list[Message]:
     """Every message of one sample: the head's first, then those of the stages in their order."""
     made_by = {value: number for number, stage in enumerate(stages) for value in stage.outputs}
-    wanted: dict[tuple[int | None, str], dict[int, None]] = {}
+    wanted: dict[tuple[int | None, Group], dict[int, None]] = {}
     for stage in stages:
         for value in stage.inputs:
             source = made_by.get(value)
-            if source is None or stages[source].device != stage.device:
-                wanted.setdefault((source, stage.device), {})[value] = None
+            if source is None or stages[source].devices != stage.devices:
+                wanted.setdefault((source, stage.devices), {})[value] = None
     for value in graph.model_outputs.values():
-        wanted.setdefault((made_by[value], HEAD), {})[value] = None
+        wanted.setdefault((made_by[value], AT_HEAD), {})[value] = None
     ordered = sorted(wanted, key=lambda key: -1 if key[0] is None else key[0])  # stable: receivers as they were met
     return [
-        Message(number, HEAD if number is None else stages[number].device, receiver, tuple(wanted[number, receiver]))
+        Message(
+            number, AT_HEAD if number is None else stages[number].devices, receiver, tuple(wanted[number, receiver])
+        )
         for number, receiver in ordered
     ]
 
@@ -74,14 +78,13 @@ def encoded_bytes(spec: TensorSpec, encoding: Encoding) -> int:
     return spec.size_bytes // _SHRINKS[encoding] if spec.dtype == "float32" else spec.size_bytes
 
 
-def pairs_of(sender: str, receiver: str) -> list[tuple[str, str]]:
-    """Who sends to whom between two places, each pair for as many of the samples: one in so many as there are pairs.
+def pairs_of(sender: Group, receiver: Group) -> list[tuple[str, str]]:
+    """Who sends to whom between two groups, each pair for as many of the samples: one in so many as there are pairs.
 
     These are fewer than all where the numbers of devices have a divisor in common: of two and two, each has its own.
     """
-    senders, receivers = members_of(sender), members_of(receiver)
-    turns = range(math.lcm(len(senders), len(receivers)))
-    return [(senders[turn % len(senders)], receivers[turn % len(receivers)]) for turn in turns]
+    turns = range(math.lcm(len(sender), len(receiver)))
+    return [(sender[turn % len(sender)], receiver[turn % len(receiver)]) for turn in turns]
 
 
 def message_s(graph: PrimitiveGraph, cluster: Cluster, message: Message, encodings: Encodings) -> tuple[float, float]:

@@ -3,62 +3,57 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import networkx as nx
 
 from tvmpipe.passes.graph.contraction import contract
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.replicas import members_of
+from tvmpipe.passes.graph.replicas import Group, Placement
 
 
 @dataclass(frozen=True)
 class StageShape:
     """A stage before any code is made for it.
 
-    Attributes: `device` its place, which may be several devices (see turns.py); `primitives` placed in it, by index in
-    running order; `repeated` primitives that depend on no input and are computed again wherever they are read;
-    `inputs`, `outputs` ids of the values that cross.
+    Attributes: `devices` that run it in turn (see replicas.py); `primitives` placed in it, by index in running order;
+    `repeated` primitives that depend on no input and are computed again wherever they are read; `inputs`, `outputs` ids
+    of the values that cross.
     """
 
-    device: str
+    devices: Group
     primitives: tuple[int, ...]
     repeated: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """The devices that run it, in the order of their turns."""
-        return members_of(self.device)
 
+def derive_stages(graph: PrimitiveGraph, placement: Placement, *, eager: bool = False) -> list[StageShape]:
+    """The stages of a placement, in an order in which they can run.
 
-def derive_stages(graph: PrimitiveGraph, placement: Mapping[str, str], *, eager: bool = False) -> list[StageShape]:
-    """The stages of a placement (primitive name -> device), in an order in which they can run.
-
-    A primitive's depth counts how often a path to it changes device. Primitives of one depth and device form a
+    A primitive's depth counts how often a path to it changes group. Primitives of one depth and group form a
     stage: every edge between two stages leads to a larger depth, so that the graph of stages has no cycle.
-    Stages of one device are then joined where that keeps it so. With `eager` a stage also ends after a primitive
+    Stages of one group are then joined where that keeps it so. With `eager` a stage also ends after a primitive
     that another device waits for, and none are joined: a stage gives its results out only at its end.
     """
     dag = graph.digraph()
-    device_of = {index: placement[graph.primitives[index].name] for index in dag}
-    awaited = {a for a, b in dag.edges if device_of[a] != device_of[b]} if eager else set()
+    group_of = {index: placement[graph.primitives[index].name] for index in dag}
+    awaited = {a for a, b in dag.edges if group_of[a] != group_of[b]} if eager else set()
     depth: dict[int, int] = {}
     for index in sorted(dag):
         steps = (
-            depth[before] + (device_of[before] != device_of[index] or before in awaited)
+            depth[before] + (group_of[before] != group_of[index] or before in awaited)
             for before in dag.predecessors(index)
         )
         depth[index] = max(steps, default=0)
-    members: dict[tuple[int, str], list[int]] = {}
+    members: dict[tuple[int, Group], list[int]] = {}
     for index in sorted(dag):
-        members.setdefault((depth[index], device_of[index]), []).append(index)
+        members.setdefault((depth[index], group_of[index]), []).append(index)
     stages = nx.DiGraph()
     stages.add_nodes_from(members)
     for before, after in dag.edges:
-        a, b = (depth[before], device_of[before]), (depth[after], device_of[after])
+        a, b = (depth[before], group_of[before]), (depth[after], group_of[after])
         if a != b:
             stages.add_edge(a, b)
     if not eager:
@@ -87,7 +82,7 @@ def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
     return 2 * inputs + max(itertools.accumulate(change))
 
 
-def _join(stages: nx.DiGraph, members: dict[tuple[int, str], list[int]]) -> None:
+def _join(stages: nx.DiGraph, members: dict[tuple[int, Group], list[int]]) -> None:
     """Join stages of one device wherever no path leads from one to the other through a third."""
     pairs = [(a, b) for a, b in itertools.combinations(sorted(members), 2) if a[1] == b[1]]
     while any(_joined(stages, members, a, b) for a, b in pairs):
@@ -95,7 +90,7 @@ def _join(stages: nx.DiGraph, members: dict[tuple[int, str], list[int]]) -> None
 
 
 def _joined(
-    stages: nx.DiGraph, members: dict[tuple[int, str], list[int]], a: tuple[int, str], b: tuple[int, str]
+    stages: nx.DiGraph, members: dict[tuple[int, Group], list[int]], a: tuple[int, Group], b: tuple[int, Group]
 ) -> bool:
     if not contract(stages, a, b):
         return False
@@ -103,7 +98,7 @@ def _joined(
     return True
 
 
-def _shape(graph: PrimitiveGraph, device: str, primitives: tuple[int, ...]) -> StageShape:
+def _shape(graph: PrimitiveGraph, devices: Group, primitives: tuple[int, ...]) -> StageShape:
     repeated = _constants_read(graph, primitives)
     inside = sorted((*primitives, *repeated))
     made = {value for index in inside for value in graph.primitives[index].outputs}
@@ -116,7 +111,7 @@ def _shape(graph: PrimitiveGraph, device: str, primitives: tuple[int, ...]) -> S
         for value in graph.primitives[index].outputs
         if value in results or any(reader not in members for reader in graph.readers[value])
     )
-    return StageShape(device, primitives, repeated, tuple(value for value in read if value not in made), outputs)
+    return StageShape(devices, primitives, repeated, tuple(value for value in read if value not in made), outputs)
 
 
 def _constants_read(graph: PrimitiveGraph, primitives: tuple[int, ...]) -> tuple[int, ...]:

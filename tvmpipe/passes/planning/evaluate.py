@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.replicas import conflict
-from tvmpipe.passes.graph.routes import Encodings, LinkLoad, Message, link_loads, message_s, messages_of
+from tvmpipe.passes.graph.replicas import Group, Placement, conflict
+from tvmpipe.passes.graph.routes import AT_HEAD, Encodings, LinkLoad, Message, link_loads, message_s, messages_of
 from tvmpipe.passes.graph.stages import StageShape, activation_bytes, derive_stages
 from tvmpipe.passes.objectives.base import Objective
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.device_load import DeviceLoad
 from tvmpipe.passes.planning.inflight import in_flight
-from tvmpipe.targets.description.cluster import HEAD, Cluster
+from tvmpipe.targets.description.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Price:
 
 
 def price(
-    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, placement: Mapping[str, str], objective: Objective
+    graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, placement: Placement, objective: Objective
 ) -> Price:
-    """Price a placement (primitive name -> place) that covers every primitive, as the executor runs it.
+    """Price a placement that covers every primitive, as the executor runs it.
 
-    A place is a device or, as turns.py has it, several that take samples in turn. A stage waits for all of its inputs
+    A stage waits for all of its inputs
     and gives its outputs out at its end. Where the objective asks for it, stages that end early are priced too and the
     better ones taken.
 
-    Raises ValueError where a device is in two places.
+    Raises ValueError where a device is in two groups.
     """
     if (wrong := conflict(placement)) is not None:
         raise ValueError(wrong)
@@ -66,7 +66,7 @@ def price_single_devices(
 ) -> dict[str, Price]:
     """The price of the whole model on each device alone, whether it fits there or not."""
     return {
-        device.name: price(graph, costs, cluster, dict.fromkeys(graph.by_name(), device.name), objective)
+        device.name: price(graph, costs, cluster, dict.fromkeys(graph.by_name(), (device.name,)), objective)
         for device in cluster.devices
     }
 
@@ -129,8 +129,8 @@ def _latency(
     A stage begins when its device is free and all its inputs have arrived; messages, each with the seconds for which
     it keeps its link busy and the latency after them, follow each other on a link.
     """
-    there: dict[tuple[int, str], float] = {}  # (value, device) -> when it has arrived
-    link_free: dict[tuple[str, str], float] = {}
+    there: dict[tuple[int, Group], float] = {}  # (value, devices) -> when it has arrived
+    link_free: dict[tuple[Group, Group], float] = {}
 
     def send(stage: int | None, when: float) -> None:
         for message, (busy, latency) in messages.items():
@@ -141,19 +141,19 @@ def _latency(
                 there.update(dict.fromkeys(((value, message.receiver) for value in message.values), arrived))
 
     send(None, 0.0)
-    free: dict[str, float] = {}
+    free: dict[Group, float] = {}
     waiting = list(range(len(stages)))
     while waiting:
         ready = []
         for number in waiting:
-            device = stages[number].device
-            needs = [(value, device) for value in stages[number].inputs]
+            group = stages[number].devices
+            needs = [(value, group) for value in stages[number].inputs]
             if all(need in there for need in needs):
-                ready.append((max([free.get(device, 0.0), *(there[need] for need in needs)]), number))
+                ready.append((max([free.get(group, 0.0), *(there[need] for need in needs)]), number))
         start, number = min(ready)
         waiting.remove(number)
-        device = stages[number].device
-        free[device] = start + compute[number]
-        there.update(dict.fromkeys(((value, device) for value in stages[number].outputs), free[device]))
-        send(number, free[device])
-    return max((when for (_, place), when in there.items() if place == HEAD), default=0.0)
+        group = stages[number].devices
+        free[group] = start + compute[number]
+        there.update(dict.fromkeys(((value, group) for value in stages[number].outputs), free[group]))
+        send(number, free[group])
+    return max((when for (_, group), when in there.items() if group == AT_HEAD), default=0.0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.graph.replicas import without
+from tvmpipe.passes.graph.replicas import Placement, without
 from tvmpipe.passes.planning.plan import Plan
 
 
@@ -18,7 +18,7 @@ class Spare:
     plan: Plan
 
 
-PlanWithout = Callable[[str, float, Mapping[str, str] | None], tuple[Plan, list[str]]]
+PlanWithout = Callable[[str, float, Placement | None], tuple[Plan, list[str]]]
 """A lost device, seconds to search, and a placement that can run without it, if there is one -> a plan and notes."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.replicas import group_name
+from tvmpipe.passes.graph.replicas import Placement, show
 from tvmpipe.passes.graph.stages import returns_of
 from tvmpipe.passes.objectives.base import GAP, Planner, Variants
 from tvmpipe.passes.options import BuildOptions
@@ -46,16 +46,16 @@ def place(
 
 
 def follow(
-    placement: Mapping[str, str], graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, options: BuildOptions
+    placement: Placement, graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, options: BuildOptions
 ) -> Plan:
-    """The plan whose placement (primitive name -> place) is given, as a plan file has it.
+    """The plan whose placement is given, as a plan file has it.
 
     Raises InfeasibleError when it does not fit the memories, PlanError when a pin is wrong or broken.
     """
     pins = _checked_pins(graph, cluster, options)
-    broken = next((name for name, device in pins.items() if placement[name] != device), None)
+    broken = next((name for name, device in pins.items() if placement[name] != (device,)), None)
     if broken:
-        raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {placement[broken]!r}")
+        raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {show(placement[broken])!r}")
     priced = price(graph, _judged_by(costs, options), cluster, placement, options.objective)
     if priced.missing_bytes:
         raise InfeasibleError(f"the plan file does not fit: {explain_missing(priced.loads)}")
@@ -63,7 +63,7 @@ def follow(
 
 
 def unless_better(
-    found: Plan, known: Mapping[str, str], origin: str, graph: PrimitiveGraph, costs: CostTable, cluster: Cluster
+    found: Plan, known: Placement, origin: str, graph: PrimitiveGraph, costs: CostTable, cluster: Cluster
 ) -> Plan:
     """The plan whose placement is `known`, of that `origin`, unless it does not fit or the `found` plan is better."""
     priced = price(graph, costs if found.pessimistic is None else costs.pessimistic(), cluster, known, found.objective)
@@ -128,7 +128,7 @@ class Candidate:
     """A placement, where it comes from, and its price."""
 
     origin: str
-    placement: Mapping[str, str]
+    placement: Placement
     price: Price
 
 
@@ -174,17 +174,17 @@ class _Search:
         The planners count what one primitive reads and writes at a time; stages hold more.
         """
         problem = self.problem
-        placement = {name: problem.devices[here] for name, here in zip(problem.names, device_of, strict=True)}
+        placement = {name: (problem.devices[here],) for name, here in zip(problem.names, device_of, strict=True)}
         priced = self.take(origin, placement)
         if not priced.missing_bytes:
             return None
         missing = [priced.loads[name].missing_bytes if name in priced.loads else 0 for name in problem.devices]
         return replace(tried, memory_bytes=np.maximum(0.0, tried.memory_bytes - np.array(missing, float)))
 
-    def take(self, origin: str, placement: dict[str, str]) -> Price:
-        """The price of a placement (primitive name -> place), which becomes a candidate if it fits and keeps pins."""
+    def take(self, origin: str, placement: Placement) -> Price:
+        """The price of a placement, which becomes a candidate if it fits and keeps pins."""
         priced = price(self.graph, self.costs, self.cluster, placement, self.objective)
-        if any(placement[name] != device for name, device in self.pins.items()):
+        if any(placement[name] != (device,) for name, device in self.pins.items()):
             return priced
         candidate = Candidate(origin, placement, priced)
         if not priced.missing_bytes:
@@ -239,9 +239,9 @@ class _Search:
 
     def offer_groups(self, origin: str, group_of: Sequence[int], groups: Sequence[Sequence[int]]) -> None:
         """Take a placement on groups of devices that take samples in turn as a candidate."""
-        names = [group_name(self.problem.devices[device] for device in group) for group in groups]
+        named = [tuple(self.problem.devices[device] for device in group) for group in groups]
         placed = zip(self.problem.names, group_of, strict=True)
-        self.take(origin, {name: names[here] for name, here in placed})
+        self.take(origin, {name: named[here] for name, here in placed})
 
 
 def _checked_pins(graph: PrimitiveGraph, cluster: Cluster, options: BuildOptions) -> dict[str, str]:

@@ -11,7 +11,7 @@ import yaml
 
 from tvmpipe.errors import PlanError
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.replicas import conflict, group_name, members_of
+from tvmpipe.passes.graph.replicas import Group, Placement, conflict
 from tvmpipe.passes.graph.routes import LinkLoad
 from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.passes.objectives.base import Objective
@@ -37,7 +37,7 @@ class Pessimistic:
 class Plan:
     """A placement with its price.
 
-    Attributes: `placement` primitive name -> place, which is a device or several (see turns.py); `stages` what this
+    Attributes: `placement` primitive name -> the devices that take its samples in turn; `stages` what this
     makes, in running order; `period_s` seconds between results when the pipeline is full; `latency_s` seconds of one
     sample alone, for `links_s` of which it is on links that are not busy with it; `loads` per device that got
     something; `links` per direction of a link that carries something;
@@ -49,7 +49,7 @@ class Plan:
     """
 
     objective: Objective
-    placement: Mapping[str, str]
+    placement: Placement
     stages: tuple[StageShape, ...]
     period_s: float
     latency_s: float
@@ -137,10 +137,9 @@ def to_yaml(plan: Plan, model_sha256: str) -> str:
     )
 
 
-def written(placement: Mapping[str, str]) -> dict[str, str | list[str]]:
+def written(placement: Placement) -> dict[str, str | list[str]]:
     """A placement as it stands in files: a device, or a list of those that take turns."""
-    devices = {name: members_of(place) for name, place in placement.items()}
-    return {name: list(several) if len(several) > 1 else several[0] for name, several in devices.items()}
+    return {name: list(group) if len(group) > 1 else group[0] for name, group in placement.items()}
 
 
 class _InlineLists(yaml.SafeDumper):
@@ -152,8 +151,8 @@ _InlineLists.add_representer(
 )
 
 
-def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sha256: str) -> dict[str, str]:
-    """The placement (primitive name -> place) in a plan file, checked against model and cluster. Raises PlanError."""
+def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sha256: str) -> dict[str, Group]:
+    """The placement in a plan file, checked against model and cluster. Raises PlanError."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -177,7 +176,7 @@ def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sh
         unknown = next((device for device in several if device not in devices), None)
         if unknown is not None:
             raise PlanError(f"plan file {path} puts {name} on {unknown!r}; allowed: {', '.join(devices)}")
-    placement = {name: group_name(several) for name, several in placed.items()}
+    placement = {name: tuple(several) for name, several in placed.items()}
     missing = [name for name in expected if name not in placement]
     if missing:
         raise PlanError(f"plan file {path} does not place {missing[0]!r} and {len(missing) - 1} other primitives")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.replicas import members_of
-from tvmpipe.passes.graph.routes import Message, busy_s, messages_of, pairs_of
+from tvmpipe.passes.graph.routes import AT_HEAD, Message, busy_s, messages_of, pairs_of
 from tvmpipe.passes.placement.problem import Problem, Solution, Tensor
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import stage_seconds
@@ -21,11 +20,11 @@ def stage_problem(
 ) -> tuple[Problem, Solution, Groups]:
     """Stages as nodes and messages as tensors, in the period model of `price`: its period is the plan's.
 
-    The groups are the plan's places, a device or several that take turns; the solution's devices are their numbers.
+    The groups are the plan's; the solution's devices are their numbers.
     """
     devices = [device.name for device in cluster.devices]
     number = {name: place for place, name in enumerate((*devices, HEAD))}
-    places = list(dict.fromkeys(stage.device for stage in plan.stages))
+    found = list(dict.fromkeys(stage.devices for stage in plan.stages))
     encodings = {(link.sender, link.receiver): link.encoding for link in plan.links}
     count = len(devices)
     tensors = []
@@ -36,10 +35,10 @@ def stage_problem(
             encoding = encodings.get(pair, "none")
             seconds[sender, receiver] = busy_s(graph, cluster, *pair, message.values, encoding)
         readers = _readers(plan, message)
-        tensors.append(Tensor(message.stage, readers, to_head=message.receiver == HEAD, seconds=seconds))
+        tensors.append(Tensor(message.stage, readers, to_head=message.receiver == AT_HEAD, seconds=seconds))
     for made, stage in enumerate(plan.stages):
         for reader, other in enumerate(plan.stages):
-            if other.device == stage.device and set(stage.outputs) & set(other.inputs):
+            if other.devices == stage.devices and set(stage.outputs) & set(other.inputs):
                 tensors.append(Tensor(made, (reader,), seconds=np.zeros((count + 1, count + 1))))
     times = np.full((len(plan.stages), count), np.inf)
     for made, stage in enumerate(plan.stages):
@@ -57,8 +56,8 @@ def stage_problem(
         latency_s=np.array([[cluster.link(a, b).latency_s for b in number] for a in number]),
         model="overlapped",
     )
-    placed = tuple(places.index(stage.device) for stage in plan.stages)
-    groups = tuple(tuple(number[name] for name in members_of(place)) for place in places)
+    placed = tuple(found.index(stage.devices) for stage in plan.stages)
+    groups = tuple(tuple(number[name] for name in group) for group in found)
     return problem, Solution(placed, plan.period_s, 0.0, plan.origin), groups
 
 
@@ -67,5 +66,5 @@ def _readers(plan: Plan, message: Message) -> tuple[int, ...]:
     return tuple(
         number
         for number, stage in enumerate(plan.stages)
-        if stage.device == message.receiver and set(message.values) & set(stage.inputs)
+        if stage.devices == message.receiver and set(message.values) & set(stage.inputs)
     )

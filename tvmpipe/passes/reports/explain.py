@@ -96,13 +96,13 @@ def _why_unused(
     if plan.pessimistic is not None:
         costs = costs.pessimistic()
     pins = resolve_pins(graph, options.pins)
-    pinned = {name for name, place in plan.placement.items() if name in pins and place != device.name}
+    pinned = {name for name, place in plan.placement.items() if name in pins and place != (device.name,)}
     best: tuple[float, Price, list[str]] | None = None
     least_missing: int | None = None
     for names in _parts(graph, plan):
         if pinned & set(names):
             continue
-        moved = {**plan.placement, **dict.fromkeys(names, device.name)}
+        moved = {**plan.placement, **dict.fromkeys(names, (device.name,))}
         tried = price(graph, costs, cluster, moved, plan.objective)
         figure = plan.objective.of(tried)
         if tried.missing_bytes:

@@ -70,7 +70,7 @@ def report(
         "stages": [
             {
                 "name": f"s{position}",
-                "device": show(stage.device),
+                "device": show(stage.devices),
                 "devices": list(stage.devices),
                 "primitives": len(stage.primitives),
                 "first": graph.primitives[stage.primitives[0]].name,
@@ -102,7 +102,7 @@ def report(
                 "period_s": spare.plan.period_s,
                 "latency_s": spare.plan.latency_s,
                 "bottleneck": {"ends": list(spare.plan.bottleneck), "seconds": spare.plan.period_s},
-                "stages": [show(stage.device) for stage in spare.plan.stages],
+                "stages": [show(stage.devices) for stage in spare.plan.stages],
             }
             for spare in spares
         ],
