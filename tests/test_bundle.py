@@ -23,7 +23,7 @@ from tests.runtime import manifests
 from tvmpipe.bundle import Bundle
 from tvmpipe.consistency import inconsistency
 from tvmpipe.errors import BundleError
-from tvmpipe.manifest import FORMAT_VERSION, StageEntry
+from tvmpipe.manifest import FORMAT_VERSION, LinkEntry, StageEntry
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -334,6 +334,16 @@ def test_each_reference_is_looked_up(tmp_path: Path, chain_bundle: Bundle) -> No
         ("is on 'nobody', which is no device", lambda m: plan(m)["stages"][1].update(device="nobody")),
         ("does without 'nobody'", lambda m: m["plans"].append({**m["plans"][0], "lost": "nobody"})),
         ("a link ends at 'nobody'", lambda m: plan(m)["links"][0].update(receiver="nobody")),
+        ("no link carries tensor", lambda m: plan(m)["links"].pop()),
+        ("no link carries tensor", lambda m: plan(m)["links"][1]["values"].clear()),
+        ("has two links from 'head' to 'alpha'", lambda m: plan(m)["links"].append(plan(m)["links"][0])),
+        ("which its sender does not make", lambda m: plan(m)["links"][0]["values"].append(99)),
+        (
+            "which its receiver does not need",
+            lambda m: plan(m)["links"].append({**plan(m)["links"][1], "receiver": "gamma"}),
+        ),
+        ("carries tensor 0 twice", lambda m: plan(m)["links"][0]["values"].append(0)),
+        ("is damaged at plans.0.links.0.values", lambda m: plan(m)["links"][0].pop("values")),
         ("names the device 'alpha' twice", lambda m: m["devices"].append(m["devices"][0])),
         ("reads tensor 77, which nothing", lambda m: plan(m)["stages"][1]["inputs"][0].update(value=77)),
         ("nothing makes the output 'y'", lambda m: m["model_outputs"].update(y=99)),
@@ -392,3 +402,22 @@ def test_a_tensor_is_there_for_the_batches_that_read_it() -> None:
     assert found(first, crossed) == (
         "in plan 0 stage 's0@b' reads tensor 1, which nothing before it makes for its batches"
     )
+
+
+def test_links_of_devices_in_turn_are_checked_batch_by_batch() -> None:
+    """Two before two are two lanes: a link between the lanes carries nothing, one in a lane must be there."""
+    stages = [*manifests.in_turn("s0", "ab", [0], [1]), *manifests.in_turn("s1", "cd", [1], [2])]
+    made = manifests.manifest([manifests.plan(stages)], {"x": 0}, {"y": 2})
+    made = made.model_copy(update={"files": (manifests.FILE,)})
+    assert inconsistency(made) is None
+
+    def with_links(*links: LinkEntry) -> str | None:
+        return inconsistency(made.model_copy(update={"plans": (made.plan.model_copy(update={"links": links}),)}))
+
+    lane = next(link for link in made.plan.links if (link.sender, link.receiver) == ("a", "c"))
+    across = lane.model_copy(update={"receiver": "d"})
+    assert with_links(*made.plan.links, across) == (
+        "in plan 0 the link from 'a' to 'd' carries tensor 1, and no batch is for both"
+    )
+    left = [link for link in made.plan.links if link is not lane]
+    assert with_links(*left) == "in plan 0 no link carries tensor 1 from 'a' to 'c'"

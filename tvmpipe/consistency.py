@@ -124,6 +124,35 @@ def _plan(manifest: Manifest, plan: PlanEntry, devices: set[str], specs: dict[in
         for end in (link.sender, link.receiver):
             if end != HEAD and end not in devices:
                 yield f"a link ends at {_show(end)}, which is no device"
+    yield from _routes(manifest, plan)
+
+
+def _routes(manifest: Manifest, plan: PlanEntry) -> Iterator[str]:
+    """Links carry what one end makes and the other needs, and all of it."""
+    makes: dict[str, set[int]] = {HEAD: set(manifest.model_inputs.values())}
+    reads: dict[str, set[int]] = {HEAD: set(manifest.model_outputs.values())}
+    for stage in plan.stages:
+        makes.setdefault(stage.device, set()).update(tensor.value for tensor in stage.outputs)
+        reads.setdefault(stage.device, set()).update(tensor.value for tensor in stage.inputs)
+    turns = {**plan.turns, HEAD: Turn()}
+    for sender, receiver in _repeated((link.sender, link.receiver) for link in plan.links):
+        yield f"has two links from {_show(sender)} to {_show(receiver)}"
+    carried = {(link.sender, link.receiver): link.values for link in plan.links}
+    for (sender, receiver), values in carried.items():
+        where = f"the link from {_show(sender)} to {_show(receiver)} carries tensor"
+        yield from (f"{where} {value} twice" for value in _repeated(values))
+        for value in values:
+            if value not in makes.get(sender, ()):
+                yield f"{where} {value}, which its sender does not make"
+            elif value not in reads.get(receiver, set()) - makes.get(receiver, set()):
+                yield f"{where} {value}, which its receiver does not need"
+            elif not turns[sender].meets(turns[receiver]):
+                yield f"{where} {value}, and no batch is for both"
+    for receiver, needed in reads.items():
+        for sender, made in makes.items():
+            if turns[sender].meets(turns[receiver]):
+                for value in sorted((needed - makes[receiver]) & made - set(carried.get((sender, receiver), ()))):
+                    yield f"no link carries tensor {value} from {_show(sender)} to {_show(receiver)}"
 
 
 def _stage(

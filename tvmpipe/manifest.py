@@ -148,13 +148,15 @@ class StageEntry(_Frozen):
 class LinkEntry(_Frozen):
     """What travels from one device (or the head) to another for a sample that goes this way, and in which encoding.
 
-    `share` of all samples do, fewer than all only where devices take turns; `predicted_s` is for how long that keeps
-    the link busy, the mean over all. `bandwidth_bps` and `latency_s` are what the plan counts on.
+    `values` are the ids of its tensors: by these, devices and the head know what to send to whom. `share` of all
+    samples go this way, fewer than all only where devices take turns; `predicted_s` is for how long that keeps the
+    link busy, the mean over all. `bandwidth_bps` and `latency_s` are what the plan counts on.
     """
 
     sender: _Name
     receiver: _Name
     encoding: Encoding
+    values: tuple[_Value, ...]
     size_bytes: _Bytes
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     predicted_s: _Seconds

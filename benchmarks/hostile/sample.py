@@ -86,9 +86,17 @@ def _manifest() -> Manifest:
         model_outputs={"y": 2, "mask": 3},
         plans=(
             _plan(
-                None, turns, [(HEAD, "alpha"), ("alpha", "beta"), ("alpha", "gamma"), ("beta", HEAD), ("gamma", HEAD)]
+                None,
+                turns,
+                [
+                    (HEAD, "alpha", (0,)),
+                    ("alpha", "beta", (1,)),
+                    ("alpha", "gamma", (1,)),
+                    ("beta", HEAD, (2, 3)),
+                    ("gamma", HEAD, (2, 3)),
+                ],
             ),
-            _plan("alpha", spare, [(HEAD, "beta"), ("beta", "gamma"), ("gamma", HEAD)]),
+            _plan("alpha", spare, [(HEAD, "beta", (0,)), ("beta", "gamma", (1,)), ("gamma", HEAD, (2, 3))]),
         ),
         code=CodeEntry(schedule="1", calls={"s0": {"conv": 2}}),
         files=tuple(_file(name) for name in sorted(_FILES)),
@@ -119,7 +127,9 @@ def _stage(
     )
 
 
-def _plan(lost: str | None, stages: Sequence[StageEntry], links: Sequence[tuple[str, str]]) -> PlanEntry:
+def _plan(
+    lost: str | None, stages: Sequence[StageEntry], links: Sequence[tuple[str, str, tuple[int, ...]]]
+) -> PlanEntry:
     return PlanEntry(
         lost=lost,
         predicted=Predicted(period_s=0.01, latency_s=0.03),
@@ -130,12 +140,13 @@ def _plan(lost: str | None, stages: Sequence[StageEntry], links: Sequence[tuple[
                 sender=sender,
                 receiver=receiver,
                 encoding="none" if HEAD in (sender, receiver) else "fp16",
+                values=values,
                 size_bytes=256,
                 share=1.0,
                 predicted_s=0.001,
                 bandwidth_bps=1e8,
                 latency_s=0.001,
             )
-            for sender, receiver in links
+            for sender, receiver, values in links
         ),
     )

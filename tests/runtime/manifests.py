@@ -57,15 +57,47 @@ def in_turn(name: str, devices: Sequence[str], inputs: Sequence[int], outputs: S
     ]
 
 
-def plan(stages: Sequence[StageEntry], lost: str | None = None, links: Sequence[LinkEntry] = ()) -> PlanEntry:
-    """A plan of these stages."""
+def plan(stages: Sequence[StageEntry], lost: str | None = None) -> PlanEntry:
+    """A plan of these stages; links come with the manifest, which says what enters and leaves."""
     predicted = Predicted(period_s=1.0, latency_s=1.0)
-    return PlanEntry(lost=lost, predicted=predicted, inflight=4, stages=tuple(stages), links=tuple(links))
+    return PlanEntry(lost=lost, predicted=predicted, inflight=4, stages=tuple(stages), links=())
+
+
+def links(plan: PlanEntry, inputs: Sequence[int], outputs: Sequence[int]) -> tuple[LinkEntry, ...]:
+    """What each device and the head must send to each other one, found by following every batch of a round."""
+    values: dict[tuple[str, str], dict[int, None]] = {}
+    for batch in range(plan.round):
+        here = [stage for stage in plan.stages if stage.turn.takes(batch)]
+        made_on = dict.fromkeys(inputs, HEAD) | {t.value: stage.device for stage in here for t in stage.outputs}
+        needs = [(t.value, stage.device) for stage in here for t in stage.inputs] + [(v, HEAD) for v in outputs]
+        for value, receiver in needs:
+            if (
+                value in made_on
+                and made_on[value] != receiver
+                and (value, receiver) not in ((t.value, stage.device) for stage in here for t in stage.outputs)
+            ):
+                values.setdefault((made_on[value], receiver), {})[value] = None
+    return tuple(
+        LinkEntry(
+            sender=sender,
+            receiver=receiver,
+            encoding="none",
+            values=tuple(carried),
+            size_bytes=24 * len(carried),
+            predicted_s=0.0,
+            bandwidth_bps=1e9,
+            latency_s=0.0,
+        )
+        for (sender, receiver), carried in values.items()
+    )
 
 
 def manifest(plans: Sequence[PlanEntry], inputs: Mapping[str, int], outputs: Mapping[str, int]) -> Manifest:
     """A manifest with these plans; `inputs` and `outputs` map names of the model to value ids."""
     names = dict.fromkeys(name for one in plans for name in one.devices if name != HEAD)
+    plans = [
+        one.model_copy(update={"links": links(one, list(inputs.values()), list(outputs.values()))}) for one in plans
+    ]
     return Manifest(
         format=FORMAT_VERSION,
         tools={},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.runtime import manifests
 from tvmpipe.manifest import HEAD, Manifest
 from tvmpipe.runtime.device.router import Router, Task
-from tvmpipe.runtime.device.spec import Opening, host_spec, receivers_of
+from tvmpipe.runtime.device.spec import Opening, host_spec
 
 
 def diamond() -> Manifest:
@@ -52,14 +52,32 @@ def routers(manifest: Manifest) -> dict[str, Router]:
     }
 
 
-def test_receivers_get_each_value_once() -> None:
-    assert receivers_of(diamond(), diamond().plan) == {
-        0: ("a",),
-        1: ("b", "c"),
-        2: ("a", HEAD),
-        3: ("a",),
-        4: (HEAD,),
+def carried(manifest: Manifest) -> dict[tuple[str, str], tuple[int, ...]]:
+    return {(link.sender, link.receiver): link.values for link in manifest.plan.links}
+
+
+def test_each_device_is_told_what_its_links_carry() -> None:
+    assert carried(diamond()) == {
+        (HEAD, "a"): (0,),
+        ("a", "b"): (1,),
+        ("a", "c"): (1,),
+        ("b", "a"): (2,),
+        ("c", "a"): (3,),
+        ("a", HEAD): (4,),
+        ("b", HEAD): (2,),
     }
+    opening = Opening(
+        session="0" * 16,
+        owner="",
+        links=dict.fromkeys("abc", "127.0.0.1:1"),
+        head_link="127.0.0.1:2",
+        head_status="",
+        lease_s=1.0,
+        max_batches=8,
+    )
+    spec = host_spec(diamond(), diamond().plan, "b", opening)
+    assert spec.routes == {2: ("a", HEAD)}
+    assert [(peer.name, peer.address) for peer in spec.peers] == [("a", "127.0.0.1:1"), (HEAD, "127.0.0.1:2")]
 
 
 @settings(max_examples=200, deadline=None)
@@ -71,7 +89,8 @@ def test_any_order_runs_each_stage_once_and_keeps_nothing(manifest: Manifest, se
     count = 7
     messages: list[tuple[str, int, tuple[int, ...]]] = [
         (device, batch, (0,))
-        for device in receivers_of(manifest, manifest.plan)[0]
+        for (sender, device), values in carried(manifest).items()
+        if sender == HEAD and values == (0,)
         for batch in range(count)
         if turns[device].takes(batch)
     ]
@@ -132,7 +151,14 @@ def test_devices_in_turn_know_whom_they_may_have_to_send_to() -> None:
     """Two before two are two lanes, and a batch that is not a device's turn is refused."""
     stages = [*manifests.in_turn("s0", "ab", [0], [1]), *manifests.in_turn("s1", "cd", [1], [2])]
     manifest = manifests.manifest([manifests.plan(stages)], {"x": 0}, {"y": 2})
-    assert receivers_of(manifest, manifest.plan) == {0: ("a", "b"), 1: ("c", "d"), 2: (HEAD,)}
+    assert carried(manifest) == {
+        (HEAD, "a"): (0,),
+        (HEAD, "b"): (0,),
+        ("a", "c"): (1,),
+        ("b", "d"): (1,),
+        ("c", HEAD): (2,),
+        ("d", HEAD): (2,),
+    }
     devices = routers(manifest)
     assert devices["b"].arrive(4, (0,)) is None
     (task,) = devices["b"].arrive(5, (0,)) or ()

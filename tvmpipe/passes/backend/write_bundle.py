@@ -132,6 +132,7 @@ class _Writer:
                     sender=link.sender,
                     receiver=link.receiver,
                     encoding=link.encoding,
+                    values=link.values,
                     size_bytes=link.size_bytes,
                     share=link.share,
                     predicted_s=link.busy_s,

@@ -23,15 +23,15 @@ class Claim(_Frozen):
 class Peer(_Frozen):
     """Somebody who is sent tensors, of the batches that are its turn: a device by name, or the head.
 
-    `bandwidth_bps` and `latency_s` are what the plan counts on for the link there; None where it knows nothing.
+    `bandwidth_bps` and `latency_s` are what the plan counts on for the link there.
     """
 
     name: str
     address: str
     encoding: Encoding
     turn: Turn = Turn()
-    bandwidth_bps: float | None = None
-    latency_s: float = 0.0
+    bandwidth_bps: float
+    latency_s: float
 
 
 class HostSpec(_Frozen):
@@ -74,24 +74,6 @@ class Opening(_Frozen):
     trace: bool = False
 
 
-def receivers_of(manifest: Manifest, plan: PlanEntry) -> dict[int, tuple[str, ...]]:
-    """Value id -> the devices (and the head) that must be sent it, besides the one that makes it.
-
-    Of devices that take turns, each makes the value of its own batches and is sent that of its own batches.
-    """
-    made_on: dict[int, set[str]] = {value: {HEAD} for value in manifest.model_inputs.values()}
-    for stage in plan.stages:
-        for tensor in stage.outputs:
-            made_on.setdefault(tensor.value, set()).add(stage.device)
-    readers: dict[int, dict[str, None]] = {value: {} for value in made_on}
-    for stage in plan.stages:
-        for tensor in stage.inputs:
-            readers[tensor.value][stage.device] = None
-    for value in manifest.model_outputs.values():
-        readers[value][HEAD] = None
-    return {value: tuple(name for name in names if name not in made_on[value]) for value, names in readers.items()}
-
-
 def depths_of(plan: PlanEntry) -> dict[str, int]:
     """Stage -> how many batches enter after one until it comes there, if each device on its way takes a period.
 
@@ -116,12 +98,11 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
     stages = tuple(stage for stage in plan.stages if stage.device == device)
     depths = depths_of(plan)
     turns = {**plan.turns, HEAD: Turn()}
-    receivers = receivers_of(manifest, plan)
-    made = [tensor.value for stage in stages for tensor in stage.outputs]
-    met = {value: tuple(name for name in receivers[value] if turns[device].meets(turns[name])) for value in made}
-    routes = {value: names for value, names in met.items() if names}
-    names = dict.fromkeys(name for names in routes.values() for name in names)
-    links = {link.receiver: link for link in plan.links if link.sender == device}
+    links = [link for link in plan.links if link.sender == device]
+    routes: dict[int, tuple[str, ...]] = {}
+    for link in links:
+        for value in link.values:
+            routes[value] = (*routes.get(value, ()), link.receiver)
     sizes = {t.value: t.spec.size_bytes for stage in plan.stages for t in (*stage.inputs, *stage.outputs)}
     model = sum(spec.size_bytes for spec in (*manifest.model.inputs, *manifest.model.outputs))
     return HostSpec(
@@ -135,14 +116,14 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
         routes=routes,
         peers=tuple(
             Peer(
-                name=name,
-                address=opening.head_link if name == HEAD else opening.links[name],
-                encoding=links[name].encoding if name in links else "none",
-                turn=turns[name],
-                bandwidth_bps=links[name].bandwidth_bps if name in links else None,
-                latency_s=links[name].latency_s if name in links else 0.0,
+                name=link.receiver,
+                address=opening.head_link if link.receiver == HEAD else opening.links[link.receiver],
+                encoding=link.encoding,
+                turn=turns[link.receiver],
+                bandwidth_bps=link.bandwidth_bps,
+                latency_s=link.latency_s,
             )
-            for name in names
+            for link in links
         ),
         status_address=opening.head_status,
         lease_s=opening.lease_s,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import zmq
 
 from tvmpipe.manifest import HEAD, Encoding, Manifest, Turn
-from tvmpipe.runtime.device.spec import receivers_of
 from tvmpipe.runtime.head.opened import Opened
 from tvmpipe.runtime.head.sample import Result
 from tvmpipe.runtime.transport import wire
@@ -25,7 +24,7 @@ class InputSender:
         self._sockets = sockets
         self._session = b""
         self._outboxes: dict[str, tuple[zmq.Socket[bytes], LinkWatch]] = {}
-        self._readers: dict[str, tuple[str, ...]] = {}
+        self._values: dict[str, frozenset[int]] = {}  # those that each device is sent
         self._encodings: dict[str, Encoding] = {}
         self._turns: dict[str, Turn] = {}
 
@@ -35,11 +34,9 @@ class InputSender:
         self._session = bytes.fromhex(opened.session)
         self._encodings = {name: link.encoding for name, link in links.items()}
         self._turns = opened.plan.turns
-        receivers = receivers_of(self._manifest, opened.plan)
-        self._readers = {name: receivers[value] for name, value in self._manifest.model_inputs.items()}
-        fed = {device for devices in self._readers.values() for device in devices}
-        fed |= {stage.device for stage in opened.plan.stages if not stage.inputs}
-        for device in sorted(fed - {HEAD}):
+        self._values = {stage.device: frozenset() for stage in opened.plan.stages if not stage.inputs}
+        self._values |= {name: frozenset(link.values) for name, link in links.items()}
+        for device in sorted(self._values):
             rate, latency_s = (links[device].bandwidth_bps, links[device].latency_s) if device in links else (None, 0.0)
             address = parse_address(opened.links[device], "link")
             outbox, monitor = self._sockets.push(address, queue=0, bandwidth_bps=rate, latency_s=latency_s)
@@ -58,7 +55,7 @@ class InputSender:
             if not self._turns[device].takes(number):
                 continue
             parts = tuple(
-                {v: inputs[n] for n, v in self._manifest.model_inputs.items() if device in self._readers[n]}
+                {v: inputs[n] for n, v in self._manifest.model_inputs.items() if v in self._values[device]}
                 for inputs in samples
             )
             batch = wire.Batch(self._session, number, parts, plain, time.time())
