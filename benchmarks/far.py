@@ -25,6 +25,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from tvmpipe.errors import reason_of
+
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
@@ -75,7 +77,7 @@ class FarLink:
         said = self._relay.stdout.readline().split()
         if len(said) != 2:
             _, error = self._relay.communicate()
-            raise RuntimeError(error.strip().splitlines()[-1] if error.strip() else "the relay ended")
+            raise RuntimeError(reason_of(error) if error.strip() else "the relay ended")
         self._namespaces = [f"/proc/{self._relay.pid}/fd/{number}" for number in said]
         return self
 

@@ -21,6 +21,7 @@ import onnx
 
 from benchmarks.models import MODELS, write_model
 from tvmpipe.bench.compare import BenchResult, bench_model
+from tvmpipe.errors import reason_of
 from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
 
 DEFAULT = (
@@ -145,8 +146,7 @@ def main() -> None:
                     record(PRIMITIVES, (title(),), hot(name, result))
                     failed |= result.comparison is None or not result.comparison.equal
                 except Exception as error:  # noqa: BLE001  # a model that fails must not cost the others' rows
-                    reason = (str(error).strip() or "no reason given").splitlines()[-1]
-                    line = _line(name, threads, f"  failed: {type(error).__name__}: {reason}")
+                    line = _line(name, threads, f"  failed: {type(error).__name__}: {reason_of(error)}")
                     failed = True
                 print(line, flush=True)
                 record(RESULTS, (title(), _HEADER), [line])

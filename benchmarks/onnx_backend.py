@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tvmpipe.commands.stdout import reserve_stdout
+from tvmpipe.errors import reason_of
 
 CASE_TIMEOUT_S = 120
 
@@ -42,14 +43,14 @@ def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]]) -> tupl
     except InputError as error:
         return "unsupported", str(error)
     except Exception as error:  # noqa: BLE001  # that is what this table is about
-        return "error", f"{type(error).__name__}: {_last_line(error)}"
+        return "error", f"{type(error).__name__}: {reason_of(error)}"
     with run_in_process(bundle) as pipe:
         names = [spec.name for spec in bundle.manifest.model.inputs]
         for inputs, wanted in [([_array(x) for x in xs], [_array(y) for y in ys]) for xs, ys in data_sets]:
             try:
                 results = pipe.run(dict(zip(names, inputs, strict=True)))
             except Exception as error:  # noqa: BLE001
-                return "error", f"running: {type(error).__name__}: {_last_line(error)}"
+                return "error", f"running: {type(error).__name__}: {reason_of(error)}"
             for spec, want in zip(bundle.manifest.model.outputs, wanted, strict=True):
                 found = compare({spec.name: results[spec.name]}, Expected({spec.name: want}))
                 if found.verdict == "different":
@@ -60,11 +61,6 @@ def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]]) -> tupl
 def _array(value: Any) -> Any:
     """Cases hold tensors of rare types as protobuf messages."""
     return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def main() -> None:
@@ -93,7 +89,7 @@ def main() -> None:
         except TimeoutError:
             verdict, detail = "timeout", f"not done within {CASE_TIMEOUT_S} s"
         except ChildProcessError as error:
-            verdict, detail = "crash", str(error).strip().splitlines()[-1]
+            verdict, detail = "crash", reason_of(error)
         operators = {node.op_type for node in model.graph.node}
         operator = next(iter(operators)) if len(operators) == 1 else f"({case.name.split('_')[1]} expanded)"
         rows.append({"case": case.name, "operator": operator, "verdict": verdict, "detail": detail})

@@ -157,7 +157,7 @@ def _unfused(module: Any, signature: Any, fused: PrimitiveGraph) -> tuple[Primit
                 counts.append(sum(getattr(getattr(c, "op", None), "name", "") == "relax.call_tir" for c in calls))
     module["main"] = module["main"].inline_functions(inside)
     module = relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module))
-    graph = extract_graph(module, signature, {})
+    graph = extract_graph(module, signature)
     owner = tuple(index for index, count in enumerate(counts) for _ in range(count))
     if len(owner) != len(graph.primitives) or len(counts) != len(fused.primitives):
         raise AssertionError("operators and primitives of this module cannot be matched one by one")

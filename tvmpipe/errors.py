@@ -24,6 +24,8 @@ Each message is one sentence that says what was wrong, where, and what is allowe
 
 from __future__ import annotations
 
+import re
+
 
 class TvmpipeError(Exception):
     """Base of all errors raised on purpose by tvmpipe."""
@@ -109,7 +111,22 @@ class QueueFullError(DeviceError):
     """The pipeline already holds as many samples in flight as it may."""
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of an exception's text that says something, which is where C++ puts the reason; else its type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def reason_of(error: object) -> str:
+    """Why something failed, in one line: the last of an exception's text (or of what a process said) that says it.
+
+    C++ puts the reason last, but for what its destructors complain of and for the frames of a traceback; those lines
+    are skipped, and places in TVM's source cut off. An exception without a text gives its type.
+    """
+    lines = (_SOURCE_PLACE.sub("", line.strip()) for line in reversed(str(error).splitlines()))
+    reason = next((line for line in lines if line and not _NOISE.match(line)), "")
+    return reason or (type(error).__name__ if isinstance(error, BaseException) else "no reason given")
+
+
+_NOISE = re.compile(
+    r"""(Warning:\ )?BlockBuilder\ destroyed\ with\ remaining\ blocks!
+    | Traceback\ \(most\ recent\ call\ last\) | (During\ handling|The\ above\ exception)\ .*exception
+    | File\ " | Stack\ trace | \[bt\] | \d+:\ .*\.(cc|so|py)\b | note:\ run\ with\ `TVM_BACKTRACE
+    | [\^~\s]+$""",
+    re.VERBOSE,
+)
+_SOURCE_PLACE = re.compile(r"^\[\d\d:\d\d:\d\d\] \S+\.(cc|h|cpp):\d+: ")

@@ -16,6 +16,7 @@ from benchmarks.hostile.pipelines import KEY, make_bundle
 from benchmarks.hostile.row import Intrusion, Options
 from tests.runtime.machines import NO_NAMESPACES, Machine, two_machines
 from tests.waiting import PATIENCE_S, wait_until
+from tvmpipe.errors import reason_of
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.address import WILDCARDS
 
@@ -90,7 +91,7 @@ def ask(machine: Machine, what: str, **arguments: Any) -> Any:
     """What a function of `knocking` returns there. Raises RuntimeError when it fails."""
     done = machine.run("-m", "benchmarks.hostile.knocking", what, json.dumps(arguments))
     if done.returncode:
-        raise RuntimeError(f"{what} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        raise RuntimeError(f"{what} failed: {reason_of(done.stderr)}")
     return json.loads(done.stdout)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from tvmpipe.errors import last_line
+from tvmpipe.errors import reason_of
 from tvmpipe.process import die_with_parent
 
 if TYPE_CHECKING:
@@ -215,5 +215,5 @@ def main(descriptor: int) -> None:
                     target = next(target for target in targets if hasattr(target, method))
                     answer = (True, getattr(target, method)(*arguments))
             except Exception as error:  # noqa: BLE001  # whatever it is, the parent says it in one sentence
-                answer = (False, f"{type(error).__name__}: {last_line(error)}")
+                answer = (False, f"{type(error).__name__}: {reason_of(error)}")
             pipe.send(answer)

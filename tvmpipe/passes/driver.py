@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,7 +107,12 @@ def front(
     imported = import_onnx(source, shapes or {}, dims or {})
     monitor.dump({"": imported.module})
     monitor.begin("fuse")
-    module, graph = fuse(imported.module, imported.signature)
+    number = itertools.count()
+    module, graph = fuse(
+        imported.module,
+        imported.signature,
+        lambda rewrite, made: monitor.dump({f"{next(number):02d}-{rewrite}": made}),
+    )
     monitor.dump({"": module})
     return Fused(imported.signature, module, graph, imported.notes)
 

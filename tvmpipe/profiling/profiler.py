@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from tvmpipe.errors import DeviceError, TvmpipeError, last_line
+from tvmpipe.errors import DeviceError, TvmpipeError, reason_of
 from tvmpipe.profiling.measure import MIN_REPEAT_S, RemoteTimer, remote_timer
 from tvmpipe.profiling.resampling import unsettled
 from tvmpipe.profiling.timing import Patience, Timing, Watch
@@ -183,7 +183,7 @@ class _Run:
             if result.status == StatusKind.COMPLETE:
                 _write(job[0], bytes(result.value))
             else:
-                logger.info("a primitive cannot be compiled for %s: %s", job[2].name, last_line(result.value))
+                logger.info("a primitive cannot be compiled for %s: %s", job[2].name, reason_of(result.value))
 
     def library(self, kind: _Kind, workload: Workload) -> Path:
         """Where the compiled primitive is kept."""
@@ -215,12 +215,12 @@ class _Run:
                         self._one(kind, device, workload, timer, watch)
                     except Exception as error:  # noqa: BLE001  # no memory for its tensors, say; or the device is gone
                         watch.check()
-                        reason = f"cannot be timed on {device.name}: {last_line(error)}"
+                        reason = f"cannot be timed on {device.name}: {reason_of(error)}"
                         self._fail(kind, workload, f"{workload.title} {reason}")
         except TvmpipeError as error:
             self._lose(device, error)
         except Exception as error:  # noqa: BLE001  # TVM reports a lost device with many exception types
-            self._lose(device, DeviceError(f"device {device.name} failed: {last_line(error)}"))
+            self._lose(device, DeviceError(f"device {device.name} failed: {reason_of(error)}"))
 
     def _fail(self, kind: _Kind, workload: Workload, sentence: str) -> None:
         """Count a primitive as done that cannot be measured."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.errors import UnsupportedModelError, reason_of
 from tvmpipe.passes.backend.memory import MemoryPlan
 from tvmpipe.passes.backend.partition import Stage
 from tvmpipe.passes.backend.records import open_records
@@ -89,9 +89,9 @@ def _compile_here(job: _Job, records: Path | None) -> tuple[bytes, int]:
 
 
 def _cannot(job: _Job, error: object) -> UnsupportedModelError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1] if lines else type(error).__name__
-    return UnsupportedModelError(f"TVM cannot compile stage {job.name} for {job.device.target.name}: {reason}")
+    return UnsupportedModelError(
+        f"TVM cannot compile stage {job.name} for {job.device.target.name}: {reason_of(error)}"
+    )
 
 
 def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> tuple[bytes, int]:

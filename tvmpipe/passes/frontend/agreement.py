@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tvmpipe.equality import Expected, compare, largest_difference
-from tvmpipe.errors import last_line
+from tvmpipe.errors import reason_of
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 from tvmpipe.passes.frontend.weightless import large_weights, without_weights
 from tvmpipe.tensors import TensorSpec
@@ -70,7 +70,7 @@ class Original:
         try:
             self._answers = [self._model.run(sample) for sample in self._samples]
         except Exception as error:  # its exceptions have no common base
-            raise CannotCompareError(f"ONNX Runtime does not run the model ({last_line(error)})") from error
+            raise CannotCompareError(f"ONNX Runtime does not run the model ({reason_of(error)})") from error
         first, *others = self._answers
         if all(_equal(a, b) for answer in others for a, b in zip(first, answer, strict=True)):
             raise CannotCompareError("the results do not depend on the inputs that were tried")
@@ -82,7 +82,7 @@ class Original:
             try:
                 results = dict(zip(self._names, other.run(sample), strict=True))
             except Exception as error:  # noqa: BLE001  # its exceptions have no common base
-                return f"ONNX Runtime does not run it any more: {last_line(error)}"
+                return f"ONNX Runtime does not run it any more: {reason_of(error)}"
             expected = Expected(dict(zip(self._names, answer, strict=True)), half=self._model.half)
             found = compare(results, expected)
             if found.verdict == "different" and np.isfinite(found.difference):

@@ -8,12 +8,13 @@ from typing import Any
 
 import onnx
 
-from tvmpipe.errors import UnsupportedModelError, last_line
+from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
+from tvmpipe.passes.frontend.importer import to_relax
 from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature
-from tvmpipe.passes.frontend.simplify import quiet, simplify
-from tvmpipe.passes.frontend.unsupported import DTYPES, check_operators, label
+from tvmpipe.passes.frontend.simplify import simplify
+from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.tensors import TensorSpec
 
 
@@ -35,13 +36,13 @@ def import_onnx(source: Any, shapes: Mapping[str, Sequence[int]], dims: Mapping[
     model, name, digest = read_model(source)
     inputs = fix_inputs(model, {name: tuple(extents) for name, extents in shapes.items()}, dims)
     forget_declared(model)
-    simplified, notes = simplify(model, inputs)
-    module = _to_relax(simplified)
-    outputs = _output_specs(module, simplified.graph)
+    simplified = simplify(model, inputs)
+    module = to_relax(simplified.model, simplified.nodes)
+    outputs = _output_specs(module, simplified.model.graph)
     signature = Signature(name, digest, inputs, outputs)
-    kept = [value.name for value in simplified.graph.input]
+    kept = [value.name for value in simplified.model.graph.input]
     module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
-    return Imported(module, signature, notes)
+    return Imported(module, signature, simplified.notes)
 
 
 def forget_declared(model: onnx.ModelProto) -> None:
@@ -53,34 +54,6 @@ def forget_declared(model: onnx.ModelProto) -> None:
     for value in model.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-
-
-def _to_relax(model: onnx.ModelProto) -> Any:
-    """Import, naming the node that TVM cannot take."""
-    import tvm
-    from tvm.relax.frontend.onnx import onnx_frontend
-
-    check_operators(model, frozenset((*onnx_frontend._get_convert_map(), "Constant", "If")))
-
-    class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
-        """TVM's importer, remembering which node it is at."""
-
-        current_node: str = ""
-
-        def _parse_value_proto(self, value_proto: Any) -> Any:
-            if isinstance(value_proto, onnx.NodeProto):
-                self.current_node = f"{label(value_proto)} ({value_proto.op_type})"
-            return super()._parse_value_proto(value_proto)
-
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    importer = Importer(shape_dict={}, dtype_dict="float32", keep_params_in_input=False)
-    try:
-        with quiet():
-            module = importer.from_onnx(model.graph, opset)
-            return tvm.relax.transform.Normalize()(module)
-    except Exception as error:  # TVM raises every kind of exception from its converters
-        where = f"node {importer.current_node}" if importer.current_node else "the model"
-        raise UnsupportedModelError(f"TVM cannot import {where}: {last_line(error)}") from error
 
 
 def _output_specs(module: Any, graph: onnx.GraphProto) -> tuple[TensorSpec, ...]:

@@ -16,7 +16,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from tvmpipe.errors import ModelError, last_line
+from tvmpipe.errors import ModelError, reason_of
 from tvmpipe.passes.frontend.onnx_values import reads
 from tvmpipe.passes.frontend.unsupported import label
 from tvmpipe.passes.frontend.weightless import on_structure
@@ -52,7 +52,7 @@ def read_model(source: Any) -> tuple[onnx.ModelProto, str, str]:
     try:
         on_structure(model, _checked, always=True)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"{where} is not a valid ONNX model: {last_line(error)}") from None
+        raise ModelError(f"{where} is not a valid ONNX model: {reason_of(error)}") from None
     if model.functions:
         model = _inlined(model)
         sort_nodes(model.graph, where)
@@ -129,7 +129,7 @@ def _load_weights(path: Path, model: onnx.ModelProto, files: dict[str, Path]) ->
             if len(data) != length:
                 raise ValueError(f"{file.name} ends before {tensor.name!r} does")
         except (OSError, ValueError) as error:
-            raise ModelError(f"the external weights of {path} cannot be read: {last_line(error)}") from None
+            raise ModelError(f"the external weights of {path} cannot be read: {reason_of(error)}") from None
         tensor.raw_data = data
         del tensor.external_data[:]
         tensor.data_location = onnx.TensorProto.DEFAULT

@@ -10,27 +10,45 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
-from onnx import helper
 
-from tvmpipe.errors import last_line
+from tvmpipe.errors import reason_of
 from tvmpipe.passes.frontend.agreement import CannotCompareError, Original
 from tvmpipe.passes.frontend.fold_static import fold_static
+from tvmpipe.passes.frontend.onnx_nodes import Origins
+from tvmpipe.passes.frontend.trace_nodes import trace_nodes
 from tvmpipe.passes.frontend.weightless import on_structure
 from tvmpipe.tensors import TensorSpec
 
 logger = logging.getLogger(__name__)
 
 
-def simplify(model: onnx.ModelProto, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """`model` (static inputs, nodes in order) made smaller, and notes on what was not done.
+@dataclass(frozen=True)
+class Simplified:
+    """A model made smaller, the nodes behind the values that it makes, and notes on what was not done."""
+
+    model: onnx.ModelProto
+    nodes: Mapping[str, Origins]
+    notes: tuple[str, ...]
+
+
+def simplify(model: onnx.ModelProto, inputs: Sequence[TensorSpec]) -> Simplified:
+    """`model` (static inputs, nodes in order) made smaller.
 
     The result has the same inputs (perhaps without those that nothing reads) and outputs.
     """
     folded = fold_static(model)
-    _binary_sums(folded)
+    simplified, notes = _believed(model, folded, inputs)
+    return Simplified(simplified, trace_nodes(model if simplified is model else folded, simplified), notes)
+
+
+def _believed(
+    model: onnx.ModelProto, folded: onnx.ModelProto, inputs: Sequence[TensorSpec]
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The smallest of the models that computes what `model` does, and notes."""
     slimmed, notes = _slim(folded)
     try:
         original = Original(model, inputs)
@@ -68,35 +86,11 @@ def _slim(model: onnx.ModelProto) -> tuple[onnx.ModelProto | None, tuple[str, ..
         with quiet():
             slimmed = on_structure(model, slim)
     except Exception as error:  # noqa: BLE001  # an optimiser may fail on any valid model; it is not needed then
-        return None, _told(f"onnxslim could not simplify the model and was skipped: {last_line(error)}")
+        return None, _told(f"onnxslim could not simplify the model and was skipped: {reason_of(error)}")
     # It may have dropped what it thinks unused; a changed signature is not acceptable.
     if [value.name for value in slimmed.graph.output] != [value.name for value in model.graph.output]:
         return None, _told("onnxslim changed the outputs of the model and was skipped")
     return slimmed, ()
-
-
-def _binary_sums(model: onnx.ModelProto) -> None:
-    """Sum of several inputs -> chain of Add, which TVM fuses; its importer stacks and reduces a Sum."""
-    # Copies: clearing the field below would clear the nodes themselves.
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
-    if not any(_is_sum(node) for node in nodes):
-        return
-    del model.graph.node[:]
-    for node in nodes:
-        if not _is_sum(node):
-            model.graph.node.append(node)
-            continue
-        left = node.input[0]
-        for position, right in enumerate(node.input[1:], start=1):
-            last = position == len(node.input) - 1
-            result = node.output[0] if last else f"{node.output[0]}/sum{position}"
-            name = f"{node.name}/add{position}"
-            model.graph.node.append(helper.make_node("Add", [left, right], [result], name=name))
-            left = result
-
-
-def _is_sum(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Sum" and node.domain in ("", "ai.onnx") and len(node.input) > 1
 
 
 @contextlib.contextmanager

@@ -11,10 +11,14 @@ import networkx as nx
 
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.frontend.import_onnx import tensor_spec
+from tvmpipe.passes.frontend.onnx_nodes import nodes_of
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.weights import WeightPool
 from tvmpipe.passes.kernels.base import useful_flops
 from tvmpipe.tensors import TensorSpec
+
+OPERATORS = "tvmpipe.operators"
+"""Attribute of `main` in a fused module: name of a function -> names of the operators in it, in order."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Primitive:
     """One call of a fused primitive function.
 
     Attributes: `name` unique in the model and the same for every compilation of it; `function` the TIR function
-    called; `operators` fused into it; `inputs` ids of the values it reads (each once); `outputs` ids of those it
+    called; `operators` fused into it; `onnx_nodes` of the model that it computes, none where it only changes a layout;
+    `inputs` ids of the values it reads (each once); `outputs` ids of those it
     makes; `weights` names of those it reads, each once, and `weight_bytes` what it reads of them; `constant` True when
     it depends on no input, so that any stage may recompute it; `call` the Relax expression.
     """
@@ -49,6 +54,7 @@ class Primitive:
     constant: bool
     call: Any
     weights: tuple[str, ...] = ()
+    onnx_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,19 +136,21 @@ def is_tensor_constant(expr: Any) -> bool:
     return isinstance(expr, tvm.ir.GenericConst) and isinstance(expr.ty, relax.TensorType)
 
 
-def extract_graph(module: Any, signature: Signature, operators: Mapping[str, tuple[str, ...]]) -> PrimitiveGraph:
-    """Read the primitive graph off a module that `FuseTIR` left.
+def extract_graph(module: Any, signature: Signature) -> PrimitiveGraph:
+    """Read the primitive graph off the module that the rewrites left.
 
     Raises UnsupportedModelError where a result's shape depends on data or control flow is left.
     """
-    return _Extractor(module, signature, operators).run()
+    return _Extractor(module, signature).run()
 
 
 class _Extractor:
-    def __init__(self, module: Any, signature: Signature, operators: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, module: Any, signature: Signature) -> None:
         self.module = module
         self.signature = signature
-        self.operators = operators
+        attributes = module["main"].attrs
+        known = attributes.get(OPERATORS, {})
+        self.operators = {str(name): tuple(map(str, inside)) for name, inside in known.items()}
         self.values: list[Value] = []
         self.value_of: dict[Any, tuple[int, ...]] = {}
         self.primitives: list[Primitive] = []
@@ -246,6 +254,7 @@ class _Extractor:
                 name=f"{index:03d}.{function}",
                 function=function,
                 operators=self.operators.get(function, (function,)),
+                onnx_nodes=tuple(node.label for node in nodes_of(var)),
                 inputs=inputs,
                 outputs=outputs,
                 weight_bytes=sum(weights),

@@ -6,7 +6,7 @@ import logging
 import math
 from typing import Any, Protocol
 
-from tvmpipe.errors import last_line
+from tvmpipe.errors import reason_of
 from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.base import KERNEL_ATTR
 from tvmpipe.passes.kernels.generic import schedule_generic
@@ -42,7 +42,7 @@ def schedule_module(module: Any, target: TargetDescription, threads: int, known:
         try:
             scheduled[gvar] = schedule_function(function, cpu, known)
         except (tvm.s_tir.ScheduleError, ValueError, tvm.error.InternalError) as error:
-            logger.warning("no schedule for %s: %s", gvar.name_hint, last_line(error))
+            logger.warning("no schedule for %s: %s", gvar.name_hint, reason_of(error))
     return scheduled
 
 
@@ -67,7 +67,7 @@ def apply_rules(function: Any, cpu: CpuModel) -> Any:
         try:
             KERNELS[kernel].schedule(schedule, block, cpu)
         except (NotApplicable, tvm.s_tir.ScheduleError) as error:
-            logger.info("the general rule for a %s: %s", kernel, last_line(error))
+            logger.info("the general rule for a %s: %s", kernel, reason_of(error))
             schedule, block = s_tir.Schedule(function), None
     if block is None:
         schedule_generic(schedule, cpu.lanes)

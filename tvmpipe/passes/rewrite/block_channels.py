@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import (
     BLOCK,
     INJECTIVE,
@@ -26,6 +27,7 @@ from tvmpipe.passes.kernels.depthwise.compute import depthwise_conv2d, pack_dept
 from tvmpipe.passes.kernels.pool.compute import avg_pool2d, global_avg_pool2d, max_pool2d
 from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import choose_tile, transform_weight, winograd_conv2d
+from tvmpipe.passes.rewrite.dataflow import mutated, operator_name
 
 _UNARY = {"relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.nn.silu", "relax.tanh", "relax.nn.leakyrelu"}
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.divide"}
@@ -40,7 +42,18 @@ class _Blocked:
 
 
 def block_channels(module: Any) -> Any:
-    """`module` with the convolutions of `main`, and what lies between them, on blocked channels."""
+    """`module` with the convolutions of `main`, and what lies between them, on blocked channels.
+
+    ::
+
+        a = R.nn.conv2d(x, weight)                      # [N, C, H, W]
+        y = R.nn.relu(a)
+        ->
+        b = R.call_tir(pack, (x,), ...)                 # [N, C/16, H, W, 16]
+        c = R.call_tir(conv2d, (b, packed_weight), ...)
+        d = R.nn.relu(c)
+        y = R.call_tir(unpack_channels, (d,), ...)
+    """
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
@@ -52,7 +65,10 @@ def block_channels(module: Any) -> Any:
             self.plain: dict[Any, Any] = {}
 
         def visit_var_binding_(self, binding: Any) -> None:
-            result = _Layouts(self).rewrite(binding.value)
+            if binding.value in self.blocked:  # a result of the model that is another variable
+                self.set_var_remap(binding.var, self.builder_.emit_output(self._unpacked(binding.value)))
+                return
+            result = _Layouts(self, binding.var).rewrite(binding.value)
             if result is None:
                 super().visit_var_binding_(binding)
                 return
@@ -77,22 +93,19 @@ def block_channels(module: Any) -> Any:
                 )
             return self.plain[variable]
 
-    rewriter = Rewriter(module)
-    main = rewriter.visit_expr(module["main"])
-    result = rewriter.builder_.get()
-    result["main"] = main
-    return result
+    return mutated(Rewriter(module), module)
 
 
 class _Layouts:
     """The rule for each operator: a `_Blocked` result, or None to leave the operator as it is."""
 
-    def __init__(self, rewriter: Any) -> None:
+    def __init__(self, rewriter: Any, variable: Any) -> None:
         self.rewriter = rewriter
         self.builder = rewriter.builder_
+        self.variable = variable
 
     def rewrite(self, call: Any) -> _Blocked | None:
-        name = getattr(getattr(call, "op", None), "name", "")
+        name = operator_name(call)
         if name == "relax.nn.conv2d":
             return self._conv2d(call)
         if name != "relax.concat" and not any(self._is_blocked(argument) for argument in getattr(call, "args", ())):
@@ -116,21 +129,22 @@ class _Layouts:
         return isinstance(expression, relax.DataflowVar) and expression in self.rewriter.blocked
 
     def _emit(self, channels: int, compute: Any, *tensors: Any, pattern: int, **settings: Any) -> _Blocked:
-        call = self.builder.call_te(
+        return self._call(channels, self._computed(compute, *tensors, pattern=pattern, **settings))
+
+    def _computed(self, compute: Any, *tensors: Any, pattern: int, **settings: Any) -> Any:
+        return self.builder.call_te(
             lambda *placeholders: compute(*placeholders, **settings),
             *tensors,
             primfunc_name_hint=compute.__name__,
             primfunc_attrs={"op_pattern": pattern},
         )
-        return _Blocked(self.builder.emit(call), channels)
 
     def _packed(self, expression: Any) -> Any:
         """The blocks of a 4-D float expression, packed now if they are not yet."""
         if self._is_blocked(expression):
             return self.rewriter.blocked[expression].variable
         plain = self.rewriter.visit_expr(expression)
-        packed = self._emit(shape_of(expression)[1], pack, plain, pattern=INJECTIVE)
-        return packed.variable
+        return self.builder.emit(self._computed(pack, plain, pattern=INJECTIVE))
 
     def _conv2d(self, call: Any) -> _Blocked | None:
         from tvm import relax
@@ -213,7 +227,7 @@ class _Layouts:
         return self._packed(expression) if len(shape) == 4 and shape[1] == channels else None
 
     def _call(self, channels: int, call: Any) -> _Blocked:
-        return _Blocked(self.builder.emit(call), channels)
+        return _Blocked(emit_from(self.builder, call, self.variable), channels)
 
     def _pool(self, call: Any) -> _Blocked | None:
         attrs = call.attrs

@@ -1,8 +1,10 @@
-"""Who makes and who reads the variables of `main`."""
+"""What rewrites share: who makes and who reads the variables of `main`, and how a mutator is run over it."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from tvmpipe.passes.frontend.block_builder import closed_blocks
 
 
 def definitions_of(module: Any) -> tuple[dict[Any, Any], dict[Any, int]]:
@@ -10,9 +12,34 @@ def definitions_of(module: Any) -> tuple[dict[Any, Any], dict[Any, int]]:
     from tvm import relax
 
     definition: dict[Any, Any] = {}
-    readers: dict[Any, int] = {}
     for block in module["main"].body.blocks:
         if isinstance(block, relax.DataflowBlock):
             definition.update((binding.var, binding.value) for binding in block.bindings)
-            readers.update((variable, len(users)) for variable, users in relax.analysis.udchain(block).items())
-    return definition, readers
+    return definition, {variable: len(users) for variable, users in readers_of(module).items()}
+
+
+def readers_of(module: Any) -> dict[Any, list[Any]]:
+    """Variable -> the variables whose bindings read it, in the order they run, in `main`'s dataflow blocks."""
+    from tvm import relax
+
+    readers: dict[Any, list[Any]] = {}
+    for block in module["main"].body.blocks:
+        if isinstance(block, relax.DataflowBlock):
+            place = {binding.var: number for number, binding in enumerate(block.bindings)}
+            for variable, users in relax.analysis.udchain(block).items():
+                readers[variable] = sorted(users, key=lambda user: place.get(user, len(place)))
+    return readers
+
+
+def operator_name(value: Any) -> str:
+    """The name of the operator that an expression calls ("relax.add"), "" for another expression."""
+    return str(getattr(getattr(value, "op", None), "name", ""))
+
+
+def mutated(mutator: Any, module: Any) -> Any:
+    """A copy of `module` with what a `PyExprMutator` made for it makes of `main`, and the functions that it added."""
+    with closed_blocks(mutator.builder_):
+        main = mutator.visit_expr(module["main"])
+    result = mutator.builder_.get()
+    result["main"] = main
+    return result

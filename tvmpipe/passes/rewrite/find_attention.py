@@ -6,11 +6,22 @@ from typing import Any
 
 from tvmpipe.passes.kernels.attention.compute import attention
 from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, constant_of, is_float32, shape_of
-from tvmpipe.passes.rewrite.dataflow import definitions_of
+from tvmpipe.passes.rewrite.dataflow import definitions_of, mutated, operator_name
 
 
-def fuse_attention(module: Any) -> Any:
-    """`module` with the attention in `main` as calls of one function each."""
+def find_attention(module: Any) -> Any:
+    """`module` with the attention in `main` as calls of one function each.
+
+    ::
+
+        a = R.matmul(query, key)       # key is [..., width, length]
+        b = R.multiply(a, scale)       # and divide, by constants, in any number
+        c = R.add(b, mask)             # in any number, none before a scale
+        d = R.nn.softmax(c, axis=-1)
+        y = R.matmul(d, value)
+        ->
+        y = R.call_tir(attention, (query, key, value, mask), ...)
+    """
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
@@ -19,8 +30,7 @@ def fuse_attention(module: Any) -> Any:
     def made_by(variable: Any, *operators: str) -> Any:
         """The call that makes a variable nothing else reads, if it is one of the operators."""
         call = definition.get(variable) if isinstance(variable, relax.DataflowVar) else None
-        name = getattr(getattr(call, "op", None), "name", "")
-        return call if name in operators and readers.get(variable) == 1 else None
+        return call if operator_name(call) in operators and readers.get(variable) == 1 else None
 
     def match(product: Any) -> tuple[list[Any], float] | None:
         """([query, key, value, *masks], scale) of a matmul that ends an attention."""
@@ -60,7 +70,7 @@ def fuse_attention(module: Any) -> Any:
     class Fuser(PyExprMutator):  # type: ignore[misc]
         def visit_call_(self, call: Any) -> Any:
             found = None
-            if getattr(call.op, "name", "") == "relax.matmul" and is_float32(*call.args):
+            if operator_name(call) == "relax.matmul" and is_float32(*call.args):
                 found = match(call)
             if found is None:
                 return super().visit_call_(call)
@@ -72,11 +82,7 @@ def fuse_attention(module: Any) -> Any:
                 primfunc_attrs={"op_pattern": OPAQUE},
             )
 
-    fuser = Fuser(module)
-    main = fuser.visit_expr(module["main"])
-    result = fuser.builder_.get()
-    result["main"] = main
-    return relax.transform.DeadCodeElimination()(result)
+    return relax.transform.DeadCodeElimination()(mutated(Fuser(module), module))
 
 
 def _fits(query: Any, key: Any, value: Any, masks: list[Any]) -> bool:

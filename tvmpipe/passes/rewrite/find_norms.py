@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, constant_of, is_float32, shape_of
 from tvmpipe.passes.kernels.rows.compute import norm
-from tvmpipe.passes.rewrite.dataflow import definitions_of
+from tvmpipe.passes.rewrite.dataflow import definitions_of, mutated, operator_name
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class _Norm:
     shift: Any = None
 
 
-def fuse_norms(module: Any) -> Any:
+def find_norms(module: Any) -> Any:
     """`module` with every RMS, group and instance norm of `main` as the call of one function.
 
     A layer norm in pieces, or over several axes, becomes `relax.nn.layer_norm` of the last axis.
@@ -52,18 +53,9 @@ def fuse_norms(module: Any) -> Any:
                 return
             tensors = {"x": one.x, "scale": one.scale, "shift": one.shift}
             seen = {name: self.visit_expr(tensor) for name, tensor in tensors.items() if tensor is not None}
-            result = _emit(self.builder_, replace(one, **seen), shape_of(binding.var))
-            if isinstance(binding.var, relax.DataflowVar):
-                variable = self.builder_.emit(result)
-            else:
-                variable = self.builder_.emit_output(result)
-            self.set_var_remap(binding.var, variable)
+            self.set_var_remap(binding.var, _emit(self.builder_, replace(one, **seen), binding.var))
 
-    fuser = Fuser(module)
-    main = fuser.visit_expr(module["main"])
-    result = fuser.builder_.get()
-    result["main"] = main
-    return relax.transform.DeadCodeElimination()(result)
+    return relax.transform.DeadCodeElimination()(mutated(Fuser(module), module))
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,7 @@ class _Reader:
 
     def _core(self, value: Any) -> _Norm | None:
         """A norm without scale and shift unless they are arguments of its operator."""
-        name = _name(value)
+        name = operator_name(value)
         if name in ("relax.divide", "relax.multiply"):
             return self._pieces(value, name)
         if name not in ("relax.nn.layer_norm", "relax.nn.rms_norm", "relax.nn.group_norm") or not is_float32(
@@ -137,12 +129,14 @@ class _Reader:
 
     def _reciprocal(self, expression: Any) -> Any:
         made = self._made(expression)
-        one = _number(made.args[0]) if _name(made) == "relax.divide" else None
+        one = _number(made.args[0]) if operator_name(made) == "relax.divide" else None
         return made.args[1] if one == 1.0 else None
 
     def _root(self, expression: Any) -> Any:
         made = self._made(expression)
-        if _name(made) == "relax.sqrt" or (_name(made) == "relax.power" and _number(made.args[1]) == 0.5):
+        if operator_name(made) == "relax.sqrt" or (
+            operator_name(made) == "relax.power" and _number(made.args[1]) == 0.5
+        ):
             return made.args[0]
         return None
 
@@ -154,28 +148,32 @@ class _Reader:
             if epsilon is None or first is None:
                 continue
             difference = self._made(base)
-            x = difference.args[0] if _name(difference) == "relax.subtract" else None
+            x = difference.args[0] if operator_name(difference) == "relax.subtract" else None
             average = None if x is None else self._made(difference.args[1])
-            centred = average is not None and _name(average) == "relax.mean" and average.args[0].same_as(x)
+            centred = average is not None and operator_name(average) == "relax.mean" and average.args[0].same_as(x)
             if centred and _last_axes(average) != first:
                 continue
-            if _name(mean) == "relax.variance" and centred and mean.args[0].same_as(x):
+            if operator_name(mean) == "relax.variance" and centred and mean.args[0].same_as(x):
                 return _Norm(x, first, epsilon)
-            if _name(mean) == "relax.mean" and self._is_square(mean.args[0], base):
+            if operator_name(mean) == "relax.mean" and self._is_square(mean.args[0], base):
                 return _Norm(x if centred else base, first, epsilon, centred=centred)
         return None
 
     def _is_square(self, expression: Any, base: Any) -> bool:
         made = self._made(expression)
-        if _name(made) == "relax.power":
+        if operator_name(made) == "relax.power":
             return bool(made.args[0].same_as(base)) and _number(made.args[1]) == 2.0
-        return _name(made) == "relax.multiply" and all(argument.same_as(base) for argument in made.args)
+        return operator_name(made) == "relax.multiply" and all(argument.same_as(base) for argument in made.args)
 
 
-def _emit(builder: Any, one: _Norm, result: tuple[int, ...]) -> Any:
-    """Views of the operands in which all rows are alike, the norm of them, and a view of `result`'s shape."""
+def _emit(builder: Any, one: _Norm, source: Any) -> Any:
+    """Views of the operands in which all rows are alike, the norm of them, and a view of the shape of `source`.
+
+    Only the norm itself comes from the ONNX nodes of `source`.
+    """
     from tvm import relax
 
+    output = not isinstance(source, relax.DataflowVar)
     view, axes = _view(one)
     operands = []
     for tensor in (one.scale, one.shift):
@@ -199,7 +197,11 @@ def _emit(builder: Any, one: _Norm, result: tuple[int, ...]) -> Any:
             primfunc_name_hint=name,
             primfunc_attrs={"op_pattern": OPAQUE},
         )
-    return normed if view == result else relax.op.reshape(builder.emit(normed), result)
+    result = shape_of(source)
+    if view == result:
+        return emit_from(builder, normed, source, output=output)
+    reshaped = relax.op.reshape(emit_from(builder, normed, source), result)
+    return builder.emit_output(reshaped) if output else builder.emit(reshaped)
 
 
 def _viewed(builder: Any, tensor: Any, shape: tuple[int, ...]) -> Any:
@@ -251,11 +253,7 @@ def _operand(one: _Norm, tensor: Any) -> list[tuple[int, ...]] | None:
 
 def _orders(value: Any, operator: str) -> list[tuple[Any, Any]]:
     """The arguments of a call of `operator`, which commutes, both ways round."""
-    return [tuple(value.args), tuple(value.args[::-1])] if _name(value) == operator else []
-
-
-def _name(value: Any) -> str:
-    return str(getattr(getattr(value, "op", None), "name", ""))
+    return [tuple(value.args), tuple(value.args[::-1])] if operator_name(value) == operator else []
 
 
 def _number(expression: Any) -> float | None:
@@ -266,7 +264,11 @@ def _number(expression: Any) -> float | None:
 
 def _last_axes(call: Any) -> int | None:
     """The first axis of a mean or variance over all axes from it on, which it keeps."""
-    if _name(call) not in ("relax.mean", "relax.variance") or call.attrs.axis is None or not is_float32(call.args[0]):
+    if (
+        operator_name(call) not in ("relax.mean", "relax.variance")
+        or call.attrs.axis is None
+        or not is_float32(call.args[0])
+    ):
         return None
     rank = len(shape_of(call.args[0]))
     axes = sorted(int(axis) % rank for axis in call.attrs.axis)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import constant_of, is_float32, shape_of
-from tvmpipe.passes.rewrite.dataflow import definitions_of
+from tvmpipe.passes.rewrite.dataflow import definitions_of, mutated, operator_name
 
 _OPERATORS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
@@ -27,7 +28,21 @@ class _Affine:
 
 
 def fold_affine(module: Any) -> Any:
-    """`module` with the constant affine maps of `main`'s images folded."""
+    """`module` with the constant affine maps of `main`'s images folded.
+
+    ::
+
+        a = R.nn.conv2d(x, weight)
+        b = R.nn.batch_norm(a, gamma, beta, mean, variance)
+        c = b[0]
+        y = R.multiply(c, constant)
+        ->
+        d = R.nn.conv2d(x, weight * scale)
+        y = R.add(d, shift)
+
+    with `scale` and `shift` of all three, one number for each channel; where there is no convolution before them, or
+    something else reads its result as well, `R.add(R.multiply(x, scale), shift)`.
+    """
     import tvm
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -79,7 +94,7 @@ def fold_affine(module: Any) -> Any:
         def _emit(self, variable: Any) -> Any:
             for lazy in (self.convolutions, self.norms):
                 if variable in lazy:
-                    return self.builder_.emit(self.visit_expr(lazy[variable]))
+                    return emit_from(self.builder_, self.visit_expr(lazy[variable]), variable)
             affine = self.pending[variable]
             convolution = self.convolutions.get(affine.base)
             if convolution is not None and affine.base not in self.done:
@@ -92,19 +107,17 @@ def fold_affine(module: Any) -> Any:
                 if np.any(affine.scale != 1):
                     result = relax.op.multiply(result, _per_channel(affine.scale))
             if np.any(affine.shift != 0):
-                result = relax.op.add(self.builder_.emit(result), _per_channel(affine.shift))
-            return self.builder_.emit(result)
+                result = relax.op.add(emit_from(self.builder_, result, variable), _per_channel(affine.shift))
+            return emit_from(self.builder_, result, variable)
 
-    folder = Folder(module)
-    module["main"] = folder.visit_expr(module["main"])
-    return module
+    return mutated(Folder(module), module)
 
 
 def _read(value: Any) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]] | None:
     """(data, scale, shift) of one operator that maps each channel of an image affinely, or None."""
     from tvm import relax
 
-    name = getattr(getattr(value, "op", None), "name", "")
+    name = operator_name(value)
     if name not in _OPERATORS or not is_float32(*value.args):
         return None
     left, right = value.args
@@ -143,7 +156,7 @@ def _read_norm(item: Any, norms: dict[Any, Any]) -> tuple[Any, NDArray[np.float6
 def _is_foldable_norm(value: Any) -> bool:
     from tvm import relax
 
-    if getattr(getattr(value, "op", None), "name", "") != "relax.nn.batch_norm" or not is_float32(*value.args):
+    if operator_name(value) != "relax.nn.batch_norm" or not is_float32(*value.args):
         return False
     data, *statistics = value.args
     constant = all(constant_of(argument) is not None for argument in statistics)
@@ -151,7 +164,7 @@ def _is_foldable_norm(value: Any) -> bool:
 
 
 def _is_foldable_convolution(value: Any) -> bool:
-    if getattr(getattr(value, "op", None), "name", "") != "relax.nn.conv2d" or not is_float32(*value.args):
+    if operator_name(value) != "relax.nn.conv2d" or not is_float32(*value.args):
         return False
     layouts = (value.attrs.data_layout, value.attrs.kernel_layout)
     return constant_of(value.args[1]) is not None and layouts == ("NCHW", "OIHW")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.passes.kernels.base import constant_of, static_shape
+from tvmpipe.passes.rewrite.dataflow import mutated, operator_name
 
 _Fold = Callable[[list[NDArray[Any]], Any, tuple[int, ...]], Any]
 
@@ -43,7 +44,15 @@ _RULES: dict[str, _Fold] = {
 
 
 def fold_constants(module: Any) -> Any:
-    """`module` without those operators of `main` that read nothing but constants."""
+    """`module` without those operators of `main` in `_RULES` that read nothing but constants.
+
+    ::
+
+        a = R.reshape(constant, (1, 16, 1, 1))
+        b = R.add(x, a)
+        ->
+        b = R.add(x, reshaped_constant)
+    """
     import tvm
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -67,7 +76,7 @@ def fold_constants(module: Any) -> Any:
         def _fold(self, value: Any) -> Any:
             if isinstance(value, tvm.ir.GenericConst):
                 return value
-            rule = _RULES.get(getattr(getattr(value, "op", None), "name", ""))
+            rule = _RULES.get(operator_name(value))
             shape = static_shape(value.ty)
             if rule is None or shape is None:
                 return None
@@ -79,6 +88,4 @@ def fold_constants(module: Any) -> Any:
                 result = np.ascontiguousarray(rule(arrays, value.attrs, shape), dtype=str(value.ty.dtype))
             return relax.const(result.reshape(shape), str(value.ty.dtype))
 
-    folder = Folder(module)
-    module["main"] = folder.visit_expr(module["main"])
-    return module
+    return mutated(Folder(module), module)

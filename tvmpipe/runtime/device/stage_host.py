@@ -17,7 +17,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from tvmpipe.errors import DeviceError, last_line
+from tvmpipe.errors import DeviceError, reason_of
 from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime.device.router import Router, Task, TaskQueue
 from tvmpipe.runtime.device.spec import HostSpec
@@ -185,7 +185,7 @@ class StageHost:
             for place, sample in enumerate(samples):
                 seconds.append(self._compute_one(stage, task.batch, place, sample))
         except DeviceError as error:
-            self.failure = StageFailure(stage.name, task.batch, last_line(error))
+            self.failure = StageFailure(stage.name, task.batch, reason_of(error))
             return
         finally:
             self.busy = None
@@ -214,7 +214,7 @@ class StageHost:
             except DeviceError:
                 raise
             except Exception as error:  # noqa: BLE001  # TVM raises many types; the caller must hear of any
-                fault = wire.Fault(self.spec.device, stage.name, last_line(error)[:_MOST_FAULT_CHARACTERS])
+                fault = wire.Fault(self.spec.device, stage.name, reason_of(error)[:_MOST_FAULT_CHARACTERS])
                 self._faults.setdefault(batch, {})[place] = fault
         return [np.zeros(*self._specs[tensor.value]) for tensor in stage.outputs]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import rpc
 
-from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, InputError, TvmpipeError, last_line
+from tvmpipe.errors import DeviceError, DeviceLostError, DeviceUnavailableError, InputError, TvmpipeError, reason_of
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.peer_owner import (
@@ -200,7 +200,7 @@ def _connect(address: DeviceAddress, timeout_s: float) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    text = last_line(error)
+    text = reason_of(error)
     # What TVM's client says when its peer is gone in the middle of a message.
     lost = any(sign in text for sign in ("kShutdown", "RPCCode::kReturn", "Socket", "sockfd"))
     return "the connection was closed" if lost else text

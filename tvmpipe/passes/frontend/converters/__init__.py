@@ -1,0 +1,23 @@
+"""Converters of our own: what TVM's ONNX importer lacks, computes wrongly, or writes so that no rewrite can read it.
+
+One operator of ONNX, or one domain of others, a file; `FILES` names the files. To add one, see
+docs/contributing/operator.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+
+from tvmpipe.passes.frontend.converters.registry import Converter, Operator, registered
+
+FILES = ("clip", "gather", "is_inf", "sum")
+
+
+@functools.cache
+def converters() -> Mapping[Operator, Converter]:
+    """The converters of all files, by domain and type of the operator; "" is ONNX's own domain."""
+    for name in FILES:
+        importlib.import_module(f"{__name__}.{name}")
+    return registered()
