@@ -123,7 +123,8 @@ class StageEntry(_Frozen):
 
     A stage that devices take in turn has an entry for each of them. A device's stages all have the same `turn`.
     `weights` is the tuple of tensors called `weight_names`, each of which lies in exactly one of `weight_files`
-    (stages of several plans share files). A stage without any has no such parameter.
+    (stages of several plans share files). A stage without any has no such parameter. `onnx_nodes` are the nodes of the
+    model that it computes.
     """
 
     name: _Name
@@ -138,6 +139,7 @@ class StageEntry(_Frozen):
     inputs: tuple[StageTensor, ...]
     outputs: tuple[StageTensor, ...]
     predicted_compute_s: _Seconds
+    onnx_nodes: tuple[str, ...] = ()
 
     @property
     def memory_bytes(self) -> int:

@@ -57,7 +57,7 @@ def plan_model(
     facts = planned.report()
     if output is not None:
         try:
-            output.write_text(to_yaml(planned.plan, planned.signature.sha256), encoding="utf-8")
+            output.write_text(to_yaml(planned.plan, planned.graph, planned.signature.sha256), encoding="utf-8")
         except OSError as error:
             raise InputError(f"plan file {output} cannot be written: {error.strerror}") from None
     facts["placement"] = written(planned.plan.placement)
@@ -113,6 +113,7 @@ def _simulated(planned: Planned, samples: int, jitter: float) -> tuple[dict[str,
 def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Outcome:
     """The fused primitives of a model, as a table."""
     from tvmpipe.passes.driver import FRONT, front
+    from tvmpipe.passes.graph.node_names import show_nodes
     from tvmpipe.passes.monitor import Monitor
 
     with pass_progress(f"reading {model.name}") as progress:
@@ -124,6 +125,7 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[s
         {
             "name": primitive.name,
             "operators": list(primitive.operators),
+            "onnx_nodes": list(primitive.onnx_nodes),
             "inputs": [list(graph.values[value].spec.shape) for value in primitive.inputs],
             "outputs": [list(graph.values[value].spec.shape) for value in primitive.outputs],
             "flops": primitive.flops,
@@ -134,12 +136,14 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[s
         for primitive in graph.by_name().values()
     ]
     table = PlainTable(title=f"Primitives of {signature.name}")
-    for column in ("primitive", "operators", "in", "out", "MFLOP", "weights", "bytes in", "bytes out"):
-        table.add_column(column, justify="left" if column in ("primitive", "operators", "in", "out") else "right")
+    texts = ("primitive", "operators", "ONNX nodes", "in", "out")
+    for column in (*texts, "MFLOP", "weights", "bytes in", "bytes out"):
+        table.add_column(column, justify="left" if column in texts else "right")
     for row in rows:
         table.add_row(
             str(row["name"]),
             ", ".join(row["operators"]),  # type: ignore[arg-type]
+            show_nodes(row["onnx_nodes"]),  # type: ignore[arg-type]
             " ".join(_shape(shape) for shape in row["inputs"]),  # type: ignore[attr-defined]
             " ".join(_shape(shape) for shape in row["outputs"]),  # type: ignore[attr-defined]
             f"{float(row['flops']) / 1e6:.2f}",  # type: ignore[arg-type]

@@ -260,7 +260,7 @@ def test_plan_file_is_followed(
 def test_written_plan_reads_back(tmp_path: Path, branchy_path: Path, cluster_path: Path) -> None:
     state = driver.plan(driver.front(branchy_path), load_cluster(cluster_path))
     path = tmp_path / "plan.yaml"
-    path.write_text(to_yaml(state.plan, state.signature.sha256))
+    path.write_text(to_yaml(state.plan, state.graph, state.signature.sha256))
     again = plan_of(branchy_path, cluster_path, plan=path)
     assert again.placement == state.plan.placement
     assert again.period_s == state.plan.period_s

@@ -212,7 +212,7 @@ def test_plan_files_have_lists(tmp_path: Path) -> None:
     def follow(text: str) -> Plan:
         path.write_text("placement:\n" + "".join(f"  {n}: {p}\n" for n, p in zip(names, text.split(";"), strict=True)))
         state = driver.plan(driver.front(model), cluster, BuildOptions(plan=path))
-        again = to_yaml(state.plan, state.signature.sha256)
+        again = to_yaml(state.plan, state.graph, state.signature.sha256)
         assert yaml.safe_load(again)["placement"] == yaml.safe_load(path.read_text())["placement"]
         assert sum("d1" in line for line in again.splitlines()) == 2, "a line for each primitive, the list in it"
         return state.plan

@@ -15,6 +15,7 @@ from tvmpipe.errors import UnsupportedModelError, reason_of
 from tvmpipe.passes.backend.memory import MemoryPlan
 from tvmpipe.passes.backend.partition import Stage
 from tvmpipe.passes.backend.records import open_records
+from tvmpipe.passes.graph.node_names import show_nodes
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
 
@@ -47,7 +48,7 @@ def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None
         structure = StructuralKey(stage.module)
         for name, hosted in stage.hosted.items():
             device = devices[name]
-            job = _Job(hosted, stage.module, device)
+            job = _Job(hosted, stage.module, device, stage.onnx_nodes)
             job_of[hosted] = jobs.setdefault((structure, device.target, device.threads), job)
     work = list(jobs.values())
     if len(work) == 1 or (os.cpu_count() or 1) == 1:
@@ -63,6 +64,7 @@ class _Job:
     name: str
     module: Any
     device: Device
+    onnx_nodes: tuple[str, ...]
 
 
 def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[tuple[bytes, int]]:
@@ -89,9 +91,9 @@ def _compile_here(job: _Job, records: Path | None) -> tuple[bytes, int]:
 
 
 def _cannot(job: _Job, error: object) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"TVM cannot compile stage {job.name} for {job.device.target.name}: {reason_of(error)}"
-    )
+    nodes = f" ({show_nodes(job.onnx_nodes)})" if job.onnx_nodes else ""
+    where = f"stage {job.name}{nodes} for {job.device.target.name}"
+    return UnsupportedModelError(f"TVM cannot compile {where}: {reason_of(error)}")
 
 
 def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> tuple[bytes, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tvmpipe.passes.graph.node_names import nodes_of_primitives
 from tvmpipe.passes.graph.primitives import PrimitiveGraph, map_tensors
 from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.passes.graph.weights import Weight
@@ -19,13 +20,15 @@ class Stage:
 
     Attributes: `name` "s0", "s1", ... in an order they can run in, of a spare plan with the lost device before it
     ("pi-s0"); `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any,
-    one tuple of all weights, and returns a tuple of the outputs; `weights` in the order of that tuple.
+    one tuple of all weights, and returns a tuple of the outputs; `weights` in the order of that tuple; `onnx_nodes` of
+    the model that it computes.
     """
 
     name: str
     shape: StageShape
     module: Any
     weights: tuple[Weight, ...]
+    onnx_nodes: tuple[str, ...] = ()
 
     @property
     def weight_bytes(self) -> int:
@@ -58,7 +61,8 @@ def partition(graph: PrimitiveGraph, module: Any, plan: Plan, lost: str | None =
 def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
     emitter = _Emitter(graph, module)
     stage_module = emitter.run(sorted((*shape.primitives, *shape.repeated)), shape.inputs, shape.outputs)
-    return Stage(name, shape, stage_module, tuple(emitter.weights))
+    nodes = nodes_of_primitives([graph.primitives[index] for index in shape.primitives])
+    return Stage(name, shape, stage_module, tuple(emitter.weights), nodes)
 
 
 class _Emitter:

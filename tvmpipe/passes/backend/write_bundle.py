@@ -64,7 +64,7 @@ def write_bundle(
     (root / "weights").mkdir()
     writer = _Writer(root, graph, costs, cluster, plans, libraries)
     entries = tuple(writer.plan(cut) for cut in plans)
-    (root / "plan.yaml").write_text(to_yaml(plans[0].plan, signature.sha256), encoding="utf-8")
+    (root / "plan.yaml").write_text(to_yaml(plans[0].plan, graph, signature.sha256), encoding="utf-8")
     (root / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (root / "report.html").write_text(render_html(facts), encoding="utf-8")
     used = {name for plan in entries for name in plan.devices}
@@ -165,6 +165,7 @@ class _Writer:
             inputs=tuple(self._tensor(value) for value in shape.inputs),
             outputs=tuple(self._tensor(value) for value in shape.outputs),
             predicted_compute_s=stage_seconds(self.graph, self.costs, shape, device),
+            onnx_nodes=stage.onnx_nodes,
         )
 
     def _tensor(self, value: int) -> StageTensor:

@@ -226,7 +226,9 @@ class _Extractor:
         is_tir = call.op.name == "relax.call_tir" if hasattr(call.op, "name") else False
         function = call.args[0].name_hint if is_tir else str(getattr(call.op, "name", call.op))
         types = list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]
-        specs = [tensor_spec(ty, f"result {i} of {function}") for i, ty in enumerate(types)]
+        nodes = tuple(node.label for node in nodes_of(var))
+        made_by = f"{function} ({', '.join(nodes)})" if nodes else function
+        specs = [tensor_spec(ty, f"result {i} of {made_by}") for i, ty in enumerate(types)]
         read: list[int] = []
         weights: list[int] = []
         names: dict[str, None] = {}
@@ -254,7 +256,7 @@ class _Extractor:
                 name=f"{index:03d}.{function}",
                 function=function,
                 operators=self.operators.get(function, (function,)),
-                onnx_nodes=tuple(node.label for node in nodes_of(var)),
+                onnx_nodes=nodes,
                 inputs=inputs,
                 outputs=outputs,
                 weight_bytes=sum(weights),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
 
 from tvmpipe.errors import PlanError
+from tvmpipe.passes.graph.node_names import primitives_called, rank, show_nodes
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.replicas import Group, Placement, conflict
+from tvmpipe.passes.graph.replicas import Group, Placement, conflict, show
 from tvmpipe.passes.graph.routes import LinkLoad
 from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.passes.objectives.base import Objective
@@ -22,6 +22,7 @@ from tvmpipe.units import format_size
 
 FORMAT_VERSION = 1
 _SAME = 1e-9
+_ONE_LINE = 1 << 20  # characters
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def explain_missing(loads: Mapping[str, DeviceLoad]) -> str:
     )
 
 
-def to_yaml(plan: Plan, model_sha256: str) -> str:
-    """The plan as a file to read, edit and compile from again with `--plan`."""
+def to_yaml(plan: Plan, graph: PrimitiveGraph, model_sha256: str) -> str:
+    """The plan as a file to read, edit and compile from again with `--plan`; comments say what is where."""
     head = {
         "format": FORMAT_VERSION,
         "model_sha256": model_sha256,
@@ -132,9 +133,17 @@ def to_yaml(plan: Plan, model_sha256: str) -> str:
     return (
         "# Move a primitive by changing the device behind it, then: tvmpipe compile MODEL --plan THIS_FILE\n"
         "# A list of devices, [a, b], takes samples in turn.\n"
+        "# A line may also name an ONNX node, or be a shell pattern for what no other line names.\n"
         + yaml.safe_dump(head, sort_keys=False)
-        + yaml.dump({"placement": written(plan.placement)}, Dumper=_InlineLists, sort_keys=False)
+        + "placement:\n"
+        + "".join(_line(name, devices, graph) for name, devices in written(plan.placement).items())
     )
+
+
+def _line(name: str, devices: str | list[str], graph: PrimitiveGraph) -> str:
+    entry = yaml.dump({name: devices}, Dumper=_InlineLists, width=_ONE_LINE).rstrip("\n")
+    nodes = show_nodes(graph.by_name()[name].onnx_nodes)
+    return f"  {entry}  # {nodes}\n" if nodes else f"  {entry}\n"
 
 
 def written(placement: Placement) -> dict[str, str | list[str]]:
@@ -169,14 +178,12 @@ def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sh
     devices = [device.name for device in cluster.devices]
     expected = graph.by_name()
     for name, several in placed.items():
-        if name not in expected:
-            raise PlanError(f"plan file {path} places {name!r}, which is no primitive of this model")
         if not several:
             raise PlanError(f"plan file {path} puts {name} on an empty list; allowed: {', '.join(devices)}")
         unknown = next((device for device in several if device not in devices), None)
         if unknown is not None:
             raise PlanError(f"plan file {path} puts {name} on {unknown!r}; allowed: {', '.join(devices)}")
-    placement = {name: tuple(several) for name, several in placed.items()}
+    placement = _placed(path, graph, {name: tuple(several) for name, several in placed.items()})
     missing = [name for name in expected if name not in placement]
     if missing:
         raise PlanError(f"plan file {path} does not place {missing[0]!r} and {len(missing) - 1} other primitives")
@@ -185,13 +192,32 @@ def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sh
     return {name: placement[name] for name in expected}
 
 
+def _placed(path: Path, graph: PrimitiveGraph, entries: Placement) -> dict[str, Group]:
+    """Primitive name -> place. Names of primitives count before those of ONNX nodes, and these before patterns."""
+    placement: dict[str, Group] = {}
+    ranks: dict[str, int] = {}
+    for wanted in sorted(entries, key=lambda wanted: rank(graph, wanted)):
+        place, own = entries[wanted], rank(graph, wanted)
+        names = primitives_called(graph, wanted)
+        if not names:
+            raise PlanError(f"plan file {path} places {wanted!r}, which is no primitive or ONNX node of this model")
+        for name in names:
+            if ranks.setdefault(name, own) == own and placement.setdefault(name, place) != place:
+                raise PlanError(f"plan file {path} puts {name} on both {show(placement[name])!r} and {show(place)!r}")
+    return placement
+
+
 def resolve_pins(graph: PrimitiveGraph, pins: Mapping[str, str]) -> dict[str, str]:
-    """Pins with shell patterns ("*conv2d*") -> primitive name -> device. Raises PlanError for no match."""
+    """Pins -> primitive name -> device.
+
+    A pin names a primitive or an ONNX node, or is a shell pattern ("*conv2d*", "/encoder/layer.0/*"). Raises PlanError
+    for one that matches nothing.
+    """
     resolved: dict[str, str] = {}
     for pattern, device in pins.items():
-        names = [name for name in graph.by_name() if fnmatchcase(name, pattern)]
+        names = primitives_called(graph, pattern)
         if not names:
-            raise PlanError(f"pin {pattern!r} matches no primitive; `tvmpipe show` lists their names")
+            raise PlanError(f"pin {pattern!r} matches no primitive or ONNX node; `tvmpipe show` lists their names")
         for name in names:
             if resolved.get(name, device) != device:
                 raise PlanError(f"pins put {name} on both {resolved[name]!r} and {device!r}")

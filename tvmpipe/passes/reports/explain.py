@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tvmpipe.errors import InfeasibleError
+from tvmpipe.passes.graph.node_names import show_nodes
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.cost_table import CostTable
@@ -115,7 +116,9 @@ def _why_unused(
     if best is None:
         return "pins keep every stage elsewhere"
     figure, tried, names = best
-    part = names[0] if len(names) == 1 else f"{len(names)} primitives from {names[0]} on"
+    nodes = show_nodes(graph.by_name()[names[0]].onnx_nodes)
+    first = f"{names[0]} ({nodes})" if nodes else names[0]
+    part = first if len(names) == 1 else f"{len(names)} primitives from {first} on"
     if figure <= plan.chosen_by_s * (1 + _SAME):
         stays = show_bottleneck(plan.bottleneck)
         return f"it would not help: with {part} on it the plan is as fast, since the bottleneck stays {stays}"

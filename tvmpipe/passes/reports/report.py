@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 
 from tvmpipe.console import PlainConsole, PlainTable, plain
 from tvmpipe.passes.frontend.signature import Signature
+from tvmpipe.passes.graph.node_names import nodes_of_primitives, show_nodes
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import show
 from tvmpipe.passes.graph.stages import activation_bytes as alive_bytes
@@ -75,6 +76,7 @@ def report(
                 "primitives": len(stage.primitives),
                 "first": graph.primitives[stage.primitives[0]].name,
                 "last": graph.primitives[stage.primitives[-1]].name,
+                "onnx_nodes": list(nodes_of_primitives([graph.primitives[i] for i in stage.primitives])),
                 "flops": sum(graph.primitives[i].flops for i in stage.primitives),
                 "weight_bytes": graph.held_weight_bytes((*stage.primitives, *stage.repeated)),
                 "activation_bytes": activation_bytes[position],
@@ -190,10 +192,11 @@ def _device_table(facts: Mapping[str, Any]) -> PlainTable:
 
 
 def _stage_table(facts: Mapping[str, Any]) -> PlainTable:
-    table = _table("Stages", ("stage", "device", "first", "last"), ("primitives", "GFLOP", "compute"))
+    table = _table("Stages", ("stage", "device", "first", "last", "ONNX nodes"), ("primitives", "GFLOP", "compute"))
     for stage in facts["stages"]:
         table.add_row(
             *(stage[key] for key in ("name", "device", "first", "last")),
+            show_nodes(stage["onnx_nodes"]),
             str(stage["primitives"]),
             f"{stage['flops'] / 1e9:.3f}",
             format_duration(stage["compute_s"]),

@@ -108,7 +108,8 @@ class Pipeline:
         from tvmpipe.runtime.head.trace import chrome_events
 
         self._head.telemetry.settle(self.devices)
-        return chrome_events(self._head.telemetry.spans())
+        nodes = {stage.name: stage.onnx_nodes for plan in self.manifest.plans for stage in plan.stages}
+        return chrome_events(self._head.telemetry.spans(), nodes)
 
     def compute_seconds(self) -> dict[str, list[float]]:
         """How long each stage computed on each batch; empty unless connected with `trace`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,12 @@ from tvmpipe.runtime.device.totals import Span
 LANES = ("receive", "compute", "send")
 
 
-def chrome_events(spans: Iterable[tuple[str, Span]]) -> list[dict[str, Any]]:
+def chrome_events(
+    spans: Iterable[tuple[str, Span]], nodes: Mapping[str, Sequence[str]] | None = None
+) -> list[dict[str, Any]]:
     """Complete events in microseconds since the first, one process a device and one thread for each lane.
+
+    `nodes` are the ONNX nodes of each stage, by its name.
 
     Times are the head's clock as each device knows it, good to about half the time a message takes both ways.
     """
@@ -38,7 +42,7 @@ def chrome_events(spans: Iterable[tuple[str, Span]]) -> list[dict[str, Any]]:
                 "tid": LANES.index(lane) + 1,
                 "ts": (began - start) * 1e6,
                 "dur": max(0.0, ended - began) * 1e6,
-                "args": {"batch": batch},
+                "args": {"batch": batch, **({"onnx_nodes": list(nodes[name])} if nodes and name in nodes else {})},
             }
         )
     return events
