@@ -11,6 +11,7 @@ from tvmpipe.errors import InputError
 from tvmpipe.passes import driver
 from tvmpipe.passes.monitor import Monitor
 from tvmpipe.passes.options import BuildOptions
+from tvmpipe.passes.rewrite.order import REWRITES
 from tvmpipe.targets.description.cluster import parse_cluster
 
 TWO = parse_cluster("".join(f'[[device]]\nname = "d{i}"\nthreads = 1\n' for i in range(2)))
@@ -32,7 +33,8 @@ def test_progress_names_every_pass_in_order_and_dumps_follow_modules(tmp_path: P
     assert titles == {"failover": "plans without each of d0, d1", "lower": "4 stages of 3 plans"}
     names = sorted(path.name for path in tmp_path.iterdir())
     cut = [f"06-partition-{stage}.py" for stage in ("d0-s0", "d1-s0", "s0", "s1")]
-    assert names == ["00-import.py", "01-fuse.py", *cut]
+    rewrites = [f"01-fuse-{number:02d}-{rewrite.name}.py" for number, rewrite in enumerate(REWRITES)]
+    assert names == ["00-import.py", *rewrites, "01-fuse.py", *cut]
     assert "R.matmul" in (tmp_path / "00-import.py").read_text()
     assert "call_tir" in (tmp_path / "01-fuse.py").read_text()
 
