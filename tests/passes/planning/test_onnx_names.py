@@ -11,6 +11,7 @@ from tests.models import branchy, chain
 from tvmpipe.errors import PlanError
 from tvmpipe.passes import driver
 from tvmpipe.passes.graph.node_names import primitives_called, show_nodes
+from tvmpipe.passes.graph.replicas import show
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.plan import read_placement, resolve_pins, to_yaml
 from tvmpipe.runtime.head.trace import chrome_events
@@ -39,14 +40,14 @@ def test_pins_take_onnx_nodes() -> None:
     planned = driver.plan(driver.front(branchy()), CLUSTER, BuildOptions(pins={"stem": "b", "Softmax:*": "a"}))
     primitives = planned.graph.by_name()
     placed = {node: planned.plan.placement[name] for name, one in primitives.items() for node in one.onnx_nodes}
-    assert placed["stem"] == placed["Relu:r1"] == "b"
-    assert placed["Softmax:scores"] == "a"
+    assert placed["stem"] == placed["Relu:r1"] == ("b",)
+    assert placed["Softmax:scores"] == ("a",)
 
 
 def placement(folder: Path, entries: dict[str, object]) -> dict[str, str]:
     path = folder / "plan.yaml"
     path.write_text(yaml.safe_dump({"placement": entries}))
-    return read_placement(path, CHAIN, CLUSTER, "sha")
+    return {name: show(group) for name, group in read_placement(path, CHAIN, CLUSTER, "sha").items()}
 
 
 def test_plan_files_take_onnx_nodes_and_patterns(tmp_path: Path) -> None:
