@@ -158,6 +158,7 @@ def test_every_operator_of_the_standard_has_a_row(site: Path) -> None:
     words = {name: state for name, state in re.findall(r"\n\s*(\w+)\s*\n\s*(yes|no)\b", text)}
     assert len(words) > 190
     assert (words["Conv"], words["Softmax"], words["Loop"]) == ("yes", "yes", "no")
+    assert "yes; refused: whose mask is read, in training mode" in text
 
 
 def test_results_are_those_of_the_files(site: Path) -> None:

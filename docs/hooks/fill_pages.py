@@ -8,6 +8,7 @@ A page asks for it in a comment on a line of its own::
     <!-- operators -->                                 ONNX operators and what becomes of them
     <!-- element types -->                             element types that tensors may have
     <!-- targets -->                                   processors that a cluster file may name
+    <!-- rewrites -->                                  the rewrites in their order, with the reasons
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def readme() -> str:
 
 def operators() -> str:
     """Each operator of the ONNX standard: whether it is compiled, what is refused, and what its node tests say."""
-    head = "| operator | compiled | node tests: right | refused |\n| --- | --- | --- | --- |\n"
+    head = "| operator | compiled | node tests: right | refused |\n" + "| --- " * 4 + "|\n"
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows(RESULTS / "onnx_backend.txt"))
 
 
@@ -83,9 +84,18 @@ def targets() -> str:
     )
 
 
+def rewrites() -> str:
+    """The rewrites between import and primitives, in order."""
+    from tvmpipe.passes.rewrite.order import REWRITES
+
+    head = "| rewrite | why it stands there |\n| --- | --- |\n"
+    return head + "".join(f"| `{one.name}` | {one.why} |\n" for one in REWRITES)
+
+
 _GENERATED: dict[str, Callable[[], str]] = {
     "readme": readme,
     "operators": operators,
     "element types": element_types,
     "targets": targets,
+    "rewrites": rewrites,
 }

@@ -9,17 +9,33 @@ import onnx.defs
 
 
 def rows(node_tests: Path) -> list[tuple[str, str, str, str]]:
-    """(operator, whether it is compiled and what is not, node tests that are right, node tests that are refused).
+    """(operator, whether it is compiled and what is refused, node tests that are right, node tests that are refused).
 
     `node_tests` is the table that `benchmarks.onnx_backend` writes. Operators that are deprecated in the newest
-    version of the standard are left out.
+    version of the standard are left out; those of other domains have a converter here or are refused.
     """
-    from tvm.relax.frontend.onnx import onnx_frontend
+    from tvmpipe.passes.frontend.converters import converters
 
-    known = {*onnx_frontend._get_convert_map(), "Constant"}
+    own = converters()
     tests = counts(node_tests)
     latest = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == "" and not schema.deprecated}
-    return [(name, "yes" if name in known else "no", *tests.get(name, ("", ""))) for name in sorted(latest)]
+    standard = [(name, compiled(name), *tests.get(name, ("", ""))) for name in sorted(latest)]
+    return standard + [(f"{domain}.{name}", "yes", "", "") for domain, name in sorted(own) if domain]
+
+
+def compiled(name: str) -> str:
+    """Whether an operator of the standard is compiled, and what of it is refused."""
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    from tvmpipe.passes.frontend.converters import converters
+    from tvmpipe.passes.frontend.unsupported import WRONG
+
+    if name == "If":
+        return "where the condition is a constant or follows from shapes"
+    if ("", name) not in converters() and name not in {*onnx_frontend._get_convert_map(), "Constant"}:
+        return "no"
+    refused = ", ".join(case.what for case in WRONG if case.operator == name)
+    return f"yes; refused: {refused}" if refused else "yes"
 
 
 def counts(path: Path) -> dict[str, tuple[str, str]]:

@@ -5,7 +5,8 @@ Each entry was found by running the onnx package's node tests (`benchmarks/onnx_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -20,11 +21,24 @@ DTYPES = frozenset(
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
-Attributes = dict[str, Any]
-Constants = dict[str, Any]  # value name -> numpy array
-
-
 STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model's values: constants, and which have floating-point elements."""
+
+    constants: Mapping[str, onnx.TensorProto]
+    floats: Collection[str]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Nodes that TVM computes wrongly: those of `operator` of which `holds`; `what` says so behind the operator."""
+
+    operator: str
+    what: str
+    holds: Callable[[onnx.NodeProto, Known], bool]
 
 
 def check_operators(model: onnx.ModelProto, known: Collection[str], own: Collection[tuple[str, str]]) -> None:
@@ -32,10 +46,10 @@ def check_operators(model: onnx.ModelProto, known: Collection[str], own: Collect
 
     TVM can import the operators in `known`; those in `own`, by domain and type, have a converter here.
     """
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     graph = model.graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     floats = {name for name, kind in types.items() if kind in _FLOATS}
+    values = Known({tensor.name: tensor for tensor in graph.initializer}, floats)
     for node in model.graph.node:
         domain = "" if node.domain in STANDARD_DOMAINS else node.domain
         if (domain, node.op_type) in own:
@@ -47,13 +61,11 @@ def check_operators(model: onnx.ModelProto, known: Collection[str], own: Collect
             )
         if node.op_type not in known:
             raise UnsupportedModelError(f"node {label(node)} is operator {node.op_type}, which TVM cannot import")
-        if node.op_type == "Mod" and node.input[0] in floats:
-            # x mod infinity is x; TVM computes NaN.
-            raise UnsupportedModelError(f"node {label(node)} is a Mod of floats, which TVM computes wrongly")
-        wrong = _WRONG.get(node.op_type)
-        reason = wrong(node, constants) if wrong is not None else None
-        if reason:
-            raise UnsupportedModelError(f"node {label(node)} is a {node.op_type} {reason}, which TVM computes wrongly")
+        for case in WRONG:
+            if node.op_type == case.operator and case.holds(node, values):
+                raise UnsupportedModelError(
+                    f"node {label(node)} is a {node.op_type} {case.what}, which TVM computes wrongly"
+                )
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -61,30 +73,25 @@ def label(node: onnx.NodeProto) -> str:
     return repr(node.name or (node.output[0] if node.output else "?"))
 
 
-def _attributes(node: onnx.NodeProto) -> Attributes:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+def _attribute(node: onnx.NodeProto, name: str) -> Any:
+    """The value of an attribute, None where the node has none of that name; strings are bytes."""
+    found = (helper.get_attribute_value(one) for one in node.attribute if one.name == name)
+    return next(found, None)
 
 
-def _dropout(node: onnx.NodeProto, constants: Constants) -> str | None:
-    if len([name for name in node.output if name]) > 1:
-        return "whose mask is read"
-    if len(node.input) > 2 and node.input[2]:
-        training = constants.get(node.input[2])
-        if training is None or bool(numpy_helper.to_array(training)):
-            return "in training mode"
-    return None
+def _trains(node: onnx.NodeProto, values: Known) -> bool:
+    if len(node.input) < 3 or not node.input[2]:
+        return False
+    training = values.constants.get(node.input[2])
+    return training is None or bool(numpy_helper.to_array(training))
 
 
-def _roi_align(node: onnx.NodeProto, _: Constants) -> str | None:
-    return "in mode max" if _attributes(node).get("mode", b"avg") == b"max" else None
-
-
-def _space_to_depth(node: onnx.NodeProto, _: Constants) -> str | None:
-    return "in mode CRD" if _attributes(node).get("mode", b"DCR") == b"CRD" else None
-
-
-_WRONG: dict[str, Callable[[onnx.NodeProto, Constants], str | None]] = {
-    "Dropout": _dropout,
-    "RoiAlign": _roi_align,
-    "SpaceToDepth": _space_to_depth,
-}
+WRONG: tuple[Wrong, ...] = (
+    Wrong("Dropout", "whose mask is read", lambda node, _: len([name for name in node.output if name]) > 1),
+    Wrong("Dropout", "in training mode", _trains),
+    # x mod infinity is x; TVM computes NaN.
+    Wrong("Mod", "of floats", lambda node, values: node.input[0] in values.floats),
+    Wrong("RoiAlign", "in mode max", lambda node, _: _attribute(node, "mode") == b"max"),
+    Wrong("SpaceToDepth", "in mode CRD", lambda node, _: _attribute(node, "mode") == b"CRD"),
+)
+"""Also what docs/operators.md says is refused."""
