@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.learning_curve import curve
 from benchmarks.priced import Priced
 from benchmarks.suite import TARGETS, measured, suite_works, workloads_to_measure
-from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.profiling.profiler import profile
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
 from tvmpipe.targets.cost.features import as_row, features

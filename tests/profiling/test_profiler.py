@@ -16,7 +16,7 @@ from tests.targets.cost.synthetic import measurements
 from tvmpipe.cli import cli
 from tvmpipe.errors import DeviceUnavailableError
 from tvmpipe.passes import driver
-from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.workloads import PrimitiveWorkload, workloads_of
 from tvmpipe.profiling import profiler

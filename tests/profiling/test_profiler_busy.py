@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.models import branchy
-from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.passes.workloads import PrimitiveWorkload, workloads_of
 from tvmpipe.process import die_with_parent
 from tvmpipe.profiling.peak import measure_peak_flops

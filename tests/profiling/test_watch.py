@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.targets.store.test_profile_store import row
-from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.profiling.measure import RemoteTimer
 from tvmpipe.profiling.peak import _SWEEPS, register_tiles
 from tvmpipe.profiling.timing import Patience

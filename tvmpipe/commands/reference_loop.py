@@ -27,7 +27,7 @@ def make_reference_loop(name: str, profiles: Path | None, folder: Path, cluster:
     Raises ClusterError when there is no such target, InputError when nobody has measured one like it or this machine
     has other instructions.
     """
-    from tvmpipe.passes.backend.lower import compile_function
+    from tvmpipe.passes.backend.codegen.llvm import compile_function
     from tvmpipe.passes.planning.default_cost import default_cost
     from tvmpipe.profiling.peak import register_tiles
     from tvmpipe.targets.description.boards import find_target

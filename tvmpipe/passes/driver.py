@@ -155,7 +155,7 @@ def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:
     made = _fit(made, monitor)
     monitor.begin("bundle")
     planned = made.planned
-    allocated = {library.stage: library.allocated_bytes for library in made.libraries}
+    allocated = {library.stage: library.code.allocated_bytes for library in made.libraries}
     facts = report(
         planned.signature,
         planned.graph,
@@ -261,7 +261,7 @@ def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
     plans = f" of {len(cuts)} plans" if len(cuts) > 1 else ""
     monitor.begin("lower", f"{len(stages)} stages{plans}")
     libraries = lower(stages, planned.cluster, planned.options.records)
-    allocated = {made.stage: made.allocated_bytes for made in libraries}
+    allocated = {made.stage: made.code.allocated_bytes for made in libraries}
     return _with_cuts(planned, [with_compiled_loads(graph, cut, allocated, planned.cluster) for cut in cuts], libraries)
 
 

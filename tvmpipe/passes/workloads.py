@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.passes.driver import front
 from tvmpipe.passes.graph.primitive_features import function_of, works_of
 from tvmpipe.passes.kernels.schedule import schedule_module

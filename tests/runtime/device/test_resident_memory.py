@@ -62,7 +62,7 @@ def test_processes_of_an_agent_have_no_compiler(agent: LocalCluster, tmp_path: P
 
 def test_an_agent_measures_without_a_compiler(agent: LocalCluster) -> None:
     """What `tvmpipe profile` asks of a device: random tensors, a library that is sent there, and cold caches."""
-    from tvmpipe.passes.backend.lower import compile_function
+    from tvmpipe.passes.backend.codegen.llvm import compile_function
     from tvmpipe.profiling.peak import register_tiles
 
     (device,) = ONE.devices

@@ -1,20 +1,16 @@
-"""Compile each stage for its device: schedule, generate code, link for the target's triple."""
+"""Compile each stage for its device, by the code generator of the device's target."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError, reason_of
-from tvmpipe.passes.backend.memory import MemoryPlan
+from tvmpipe.passes.backend.codegen import StageCode, code_generator
 from tvmpipe.passes.backend.partition import Stage
-from tvmpipe.passes.backend.records import open_records
 from tvmpipe.passes.graph.node_names import show_nodes
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
@@ -22,16 +18,16 @@ from tvmpipe.targets.description.target import TargetDescription
 
 @dataclass(frozen=True)
 class StageLibrary:
-    """The shared library of a stage on a device (`Stage.hosted`), as the bytes of an ELF file.
+    """The file of a stage on a device (`Stage.hosted`), as the code generator `codegen` made it.
 
-    Equal stages for equal targets share one, named by the first. `allocated_bytes` is what TVM takes to run it (see
-    memory.py).
+    Equal stages for equal targets share one, named by the first; `suffix` is that of its file.
     """
 
     stage: str
     name: str
-    library: bytes
-    allocated_bytes: int
+    codegen: str
+    suffix: str
+    code: StageCode
 
 
 def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None) -> tuple[StageLibrary, ...]:
@@ -51,12 +47,17 @@ def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None
             job = _Job(hosted, stage.module, device, stage.onnx_nodes)
             job_of[hosted] = jobs.setdefault((structure, device.target, device.threads), job)
     work = list(jobs.values())
+    for job in work:
+        code_generator(job.codegen)  # an unknown one ends it here, before minutes of compiling
     if len(work) == 1 or (os.cpu_count() or 1) == 1:
         made = [_compile_here(job, records) for job in work]
     else:
         made = _compile_in_processes(work, records)
     made_of = {job.name: one for job, one in zip(work, made, strict=True)}
-    return tuple(StageLibrary(stage, job.name, *made_of[job.name]) for stage, job in job_of.items())
+    return tuple(
+        StageLibrary(stage, job.name, job.codegen, code_generator(job.codegen).SUFFIX, made_of[job.name])
+        for stage, job in job_of.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -66,26 +67,29 @@ class _Job:
     device: Device
     onnx_nodes: tuple[str, ...]
 
+    @property
+    def codegen(self) -> str:
+        return self.device.target.codegen
 
-def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[tuple[bytes, int]]:
+
+def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[StageCode]:
     """TVM's own worker pool: it starts workers by name, so that callers need no `__main__` guard."""
     import tvm
     from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
     pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
     work = [(tvm.ir.save_json(job.module), job.device.target, job.device.threads, records) for job in jobs]
-    libraries = []
+    libraries: list[StageCode] = []
     for job, result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
         if result.status != StatusKind.COMPLETE:
             raise _cannot(job, result.value)
-        library, allocated_bytes = result.value
-        libraries.append((bytes(library), int(allocated_bytes)))
+        libraries.append(result.value)
     return libraries
 
 
-def _compile_here(job: _Job, records: Path | None) -> tuple[bytes, int]:
+def _compile_here(job: _Job, records: Path | None) -> StageCode:
     try:
-        return compile_stage(job.module, job.device.target, job.device.threads, records)
+        return code_generator(job.codegen).compile_stage(job.module, job.device.target, job.device.threads, records)
     except Exception as error:  # TVM reports what it cannot generate code for with many exception types
         raise _cannot(job, error) from error
 
@@ -96,66 +100,8 @@ def _cannot(job: _Job, error: object) -> UnsupportedModelError:
     return UnsupportedModelError(f"TVM cannot compile {where}: {reason_of(error)}")
 
 
-def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> tuple[bytes, int]:
+def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> StageCode:
     import tvm
 
     module, target, threads, records = job
-    return compile_stage(tvm.ir.load_json(module), target, threads, records)
-
-
-def compile_stage(
-    module: Any, target: TargetDescription, threads: int, records: Path | None = None
-) -> tuple[bytes, int]:
-    """Machine code for a stage module, linked into one shared library, and the bytes that TVM allocates to run it.
-
-    Schedules are from `records` where it has any.
-    """
-    from tvm import relax
-
-    from tvmpipe.passes.kernels.schedule import schedule_module
-
-    known = None if records is None else open_records(records, target, threads)
-    tvm_target = target.tvm_target(threads)
-    memory = MemoryPlan()
-    with tvm_target, _pass_context():
-        scheduled = schedule_module(module, target, threads, known)
-    with tvm_target, _pass_context(memory.instrument):
-        executable = relax.build(scheduled, tvm_target)
-    return _shared_library(executable), memory.allocated_bytes
-
-
-def compile_function(function: Any, target: TargetDescription, threads: int) -> bytes:
-    """A shared library with a scheduled TIR function as its `main`."""
-    import tvm
-
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    with _pass_context():
-        return _shared_library(tvm.compile(module, target.tvm_target(threads)))
-
-
-def _pass_context(*instruments: Any) -> Any:
-    import tvm
-
-    # The loop tails that a vector does not fill are peeled off instead of tested in every iteration.
-    config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
-    return tvm.transform.PassContext(opt_level=3, config=config, instruments=list(instruments))
-
-
-def _shared_library(executable: Any) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
-        path = Path(folder) / "library.so"
-        executable.export_library(str(path), fcompile=_link, workspace_dir=folder)
-        return path.read_bytes()
-
-
-def _link(output: str, objects: list[str], options: Any = None, **_: Any) -> None:
-    """Link with the LLD that the ziglang wheel carries: any target, no system toolchain, same bytes every time."""
-    names = [os.path.basename(name) for name in objects]
-    folder = os.path.dirname(objects[0])
-    command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "--strip-debug", "-o", output, *names]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise RuntimeError(f"linking failed: {result.stderr.strip() or 'is ziglang installed?'}")
-
-
-_link.output_format = "so"  # type: ignore[attr-defined]  # export_library asks for it
+    return code_generator(target.codegen).compile_stage(tvm.ir.load_json(module), target, threads, records)

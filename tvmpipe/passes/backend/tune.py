@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmpipe.errors import InputError
-from tvmpipe.passes.backend.lower import compile_function
+from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.passes.backend.partition import Stage
 from tvmpipe.passes.backend.records import open_records, target_key
 from tvmpipe.passes.kernels.schedule import apply_rules, narrow

@@ -115,7 +115,8 @@ class _Writer:
         self.root, self.graph, self.costs, self.cluster = root, graph, costs, cluster
         self.names = {v: n for n, v in (*graph.model_outputs.items(), *graph.model_inputs.items())}
         self.library_of = self._write_libraries(libraries)
-        self.allocated_bytes = {made.stage: made.allocated_bytes for made in libraries}
+        self.codegen_of = {made.stage: made.codegen for made in libraries}
+        self.allocated_bytes = {made.stage: made.code.allocated_bytes for made in libraries}
         self.file_of = self._write_weights(plans)  # name of a weight -> the file it lies in
 
     def plan(self, cut: CutPlan) -> PlanEntry:
@@ -158,6 +159,7 @@ class _Writer:
             device=device,
             turn=turn,
             library=self.library_of[name],
+            codegen=self.codegen_of[name],
             weight_files=tuple(dict.fromkeys(self.file_of[weight.name] for weight in stage.weights)),
             weight_names=tuple(weight.name for weight in stage.weights),
             weight_bytes=stage.weight_bytes,
@@ -176,8 +178,8 @@ class _Writer:
         written: dict[str, FileEntry] = {}
         for made in libraries:
             if made.name not in written:
-                path = self.root / "stages" / f"{made.name}.so"
-                path.write_bytes(made.library)
+                path = self.root / "stages" / f"{made.name}{made.suffix}"
+                path.write_bytes(made.code.content)
                 written[made.name] = _entry(self.root, path)
         return {made.stage: written[made.name] for made in libraries}
 

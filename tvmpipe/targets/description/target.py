@@ -19,6 +19,7 @@ class TargetDescription:
     counts two), `memory_bandwidth_bps` bytes per second of the whole chip, `sustained_fraction` the share of the
     nominal peak that our kernels reach on whole networks. `board` is the name of a user's own board, whose measurements
     are kept apart from those of other machines with the same processor; "" for a target that comes with tvmpipe.
+    `codegen` names the code generator of its stages (`passes.backend.codegen`).
     """
 
     name: str
@@ -33,6 +34,7 @@ class TargetDescription:
     sustained_fraction: float = UNMEASURED_FRACTION
     features: tuple[str, ...] = ()
     board: str = ""
+    codegen: str = "llvm"
 
     @property
     def architecture(self) -> str:
@@ -45,6 +47,8 @@ class TargetDescription:
         parts = [f"{self.triple}-{self.cpu}", self.board]
         if self.features:
             parts.append(hashlib.sha256(",".join(self.features).encode()).hexdigest()[:8])
+        if self.codegen != "llvm":
+            parts.append(self.codegen)
         return ".".join(part for part in parts if part)
 
     def runs(self, other: TargetDescription) -> bool:

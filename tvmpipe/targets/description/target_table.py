@@ -41,6 +41,7 @@ class TargetEntry(BaseModel):
     flops_per_cycle: Annotated[float, Field(gt=0)] | None = None
     memory_bandwidth: Annotated[float, BeforeValidator(parse_rate), Field(gt=0)] | None = None
     sustained_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    codegen: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)] | None = None
 
 
 class TargetTableError(ClusterError):
@@ -101,6 +102,7 @@ def described_target(entry: TargetEntry, known: Sequence[TargetDescription]) -> 
         ),
         sustained_fraction=entry.sustained_fraction or (like[0].sustained_fraction if like else UNMEASURED_FRACTION),
         features=features,
+        codegen=entry.codegen or (base.codegen if base else "llvm"),
     )
 
 

@@ -1,0 +1,54 @@
+"""How the file of a stage is made: one file a code generator, named by the target of the device that runs the stage.
+
+A file is a module with what `CodeGenerator` says. What runs such a file is the runner of the same name in
+`tvmpipe.runtime.device.runners`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.targets.description.target import TargetDescription
+
+
+@dataclass(frozen=True)
+class StageCode:
+    """What a code generator makes of a stage: the bytes of its file, and those that running it allocates beside weights
+    and inputs."""
+
+    content: bytes
+    allocated_bytes: int
+
+
+class CodeGenerator(Protocol):
+    """A module of this folder. `SUFFIX` is that of its files, with the dot."""
+
+    SUFFIX: str
+
+    def compile_stage(
+        self, module: Any, target: TargetDescription, threads: int, records: Path | None = None
+    ) -> StageCode:
+        """The file of a stage; the same module gives the same bytes.
+
+        `module` is an IRModule whose `main` takes the stage's inputs and then one tuple of its weights, if it has any,
+        and returns a tuple of its outputs. `records` is a folder of measured schedules. What cannot be compiled may
+        raise anything: `lower` makes one sentence of it.
+        """
+        ...
+
+
+CODE_GENERATORS: dict[str, str] = {
+    "llvm": "tvmpipe.passes.backend.codegen.llvm",
+}
+
+
+def code_generator(name: str) -> CodeGenerator:
+    """The code generator of that name. Raises UnsupportedModelError when there is none."""
+    if name not in CODE_GENERATORS:
+        raise UnsupportedModelError(f"there is no code generator {name!r}; known are {', '.join(CODE_GENERATORS)}")
+    found: CodeGenerator = importlib.import_module(CODE_GENERATORS[name])
+    return found
