@@ -65,7 +65,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _shape_options,
         click.option("--objective", type=ObjectiveName(), default="throughput", help="What the plan is for."),
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
-        click.option("--pin", "pins", type=Pin(), multiple=True, help="Put primitives (shell pattern) on a device."),
+        click.option("--pin", "pins", type=Pin(), multiple=True, help="Put ONNX nodes (shell pattern) on a device."),
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
         click.option("--replicate", is_flag=True, help="Let devices take samples in turn where that is faster."),
         click.option("--failover", is_flag=True, help="Also plan for the loss of each device."),
