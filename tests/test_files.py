@@ -69,3 +69,26 @@ def test_nothing_is_left_of_a_killed_agent(tmp_path: Path, monkeypatch: pytest.M
         cluster.process("alpha").wait()
         cluster.restart("alpha")
         wait_until(lambda: not before & {path.name for path in temporary.iterdir()})
+
+
+_MAKERS = """
+import sys, tempfile
+from pathlib import Path
+from tvmpipe.files import TemporaryFolder
+tempfile.tempdir = sys.argv[1]
+for _ in range(150):
+    with TemporaryFolder("tvmpipe-test-") as folder:
+        (Path(folder) / "inside").mkdir()
+"""
+
+
+def test_a_folder_in_the_making_is_nobody_elses(tmp_path: Path) -> None:
+    """Each of several processes removes what is abandoned while the others make folders."""
+    makers = [
+        subprocess.Popen([sys.executable, "-c", _MAKERS, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for maker in makers:
+        _, complaint = maker.communicate(timeout=120)
+        assert maker.returncode == 0, complaint
+    assert list(tmp_path.iterdir()) == []

@@ -44,9 +44,21 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     def __init__(self, prefix: str) -> None:
         _remove_abandoned(prefix)
         super().__init__(prefix=prefix)
-        descriptor = os.open(Path(self.name) / _LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        # Between the two calls of `_locked` somebody else may find the lock free, and the folder goes.
+        while (descriptor := _locked(Path(self.name) / _LOCK)) is None:
+            self.cleanup()
+            super().__init__(prefix=prefix)
         weakref.finalize(self, os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _locked(path: Path) -> int | None:
+    """The descriptor of a new file on which this process has the lock; None where the file was removed meanwhile."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if os.fstat(descriptor).st_nlink:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _remove_abandoned(prefix: str) -> None:

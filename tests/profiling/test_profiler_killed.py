@@ -45,11 +45,12 @@ class Profiler:
     def kill_when(self, ready: Callable[[], bool], wait_s: float = 0.0) -> None:
         """Start it, wait until something is so, and `wait_s` more, then end it at once."""
         with self.start() as process:
-            deadline = time.monotonic() + PATIENCE_S
+            deadline = time.monotonic() + 2 * PATIENCE_S
             try:
                 while not ready():
                     assert process.poll() is None, "it ended by itself"
                     assert time.monotonic() < deadline
+                    time.sleep(0.002)  # the core is the profiler's
                 time.sleep(wait_s)
             finally:
                 process.kill()
