@@ -37,7 +37,7 @@ CASES = ((0.5e-3, 0.0), (10e-3, 0.0), (20e-3, 0.0), (20e-3, 0.01), (50e-3, 0.0),
 _MESSAGE_BYTES = 600_000
 _WARM_UP_S = 1.5
 _PORTS = (7001, 7002)
-_PATIENCE_S = 90.0
+_PATIENCE_S = 150.0
 
 
 @dataclass(frozen=True)
