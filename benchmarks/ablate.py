@@ -143,13 +143,13 @@ def search(row: Row, problem: Problem, limits: Limits) -> Found:
 def ablate(row: Row, only: str) -> Iterator[Loss]:
     """A row without one engine after another, of those whose names have a text in them."""
     problem = row.make()
-    chosen = {name: limits for name, limits in variants(row, problem).items() if only in name}
+    everything, *others = variants(row, problem).items()
+    chosen = [(name, limits) for name, limits in others if only in name]
     if not chosen:
         return
-    full = search(row, problem, variants(row, problem)[""])
-    for name, limits in chosen.items():
-        if name:
-            yield Loss(name, row.name, full, search(row, problem, limits))
+    full = search(row, problem, everything[1])
+    for name, limits in chosen:
+        yield Loss(name, row.name, full, search(row, problem, limits))
 
 
 def _proven(found: Found) -> bool:

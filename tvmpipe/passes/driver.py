@@ -16,7 +16,7 @@ from typing import Any
 
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.backend.lower import StageLibrary, lower
+from tvmpipe.passes.backend.lower import StageLibrary, allocated_bytes, lower
 from tvmpipe.passes.backend.memory import held_bytes, with_compiled_loads
 from tvmpipe.passes.backend.partition import CutPlan, partition
 from tvmpipe.passes.backend.tune import tune
@@ -79,9 +79,18 @@ class Planned(Priced):
     plan: Plan
     spares: tuple[Spare, ...]
 
-    def report(self) -> dict[str, Any]:
-        """The facts of `report.json`, as far as they are known before anything is compiled."""
-        return report(self.signature, self.graph, self.costs, self.cluster, self.plan, self.spares, self.notes)
+    def report(self, activation_bytes: Sequence[int] | None = None) -> dict[str, Any]:
+        """The facts of `report.json`; `activation_bytes` is what each stage takes once it is compiled, None before."""
+        return report(
+            self.signature,
+            self.graph,
+            self.costs,
+            self.cluster,
+            self.plan,
+            self.spares,
+            self.notes,
+            activation_bytes,
+        )
 
 
 @dataclass(frozen=True)
@@ -155,19 +164,12 @@ def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:
     made = _fit(made, monitor)
     monitor.begin("bundle")
     planned = made.planned
-    allocated = {library.stage: library.code.allocated_bytes for library in made.libraries}
-    facts = report(
-        planned.signature,
-        planned.graph,
-        planned.costs,
-        planned.cluster,
-        planned.plan,
-        planned.spares,
-        planned.notes,
+    allocated = allocated_bytes(made.libraries)
+    facts = planned.report(
         [
             max(held_bytes(planned.graph, stage.shape, allocated[name]) for name in stage.hosted.values())
             for stage in made.cuts[0].stages
-        ],
+        ]
     )
     bundle = write_bundle(
         planned.signature,
@@ -261,7 +263,7 @@ def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
     plans = f" of {len(cuts)} plans" if len(cuts) > 1 else ""
     monitor.begin("lower", f"{len(stages)} stages{plans}")
     libraries = lower(stages, planned.cluster, planned.options.records)
-    allocated = {made.stage: made.code.allocated_bytes for made in libraries}
+    allocated = allocated_bytes(libraries)
     return _with_cuts(planned, [with_compiled_loads(graph, cut, allocated, planned.cluster) for cut in cuts], libraries)
 
 

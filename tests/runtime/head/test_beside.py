@@ -8,14 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 
-import tvmpipe
-from tests.conftest import THREE
 from tests.models import chain
 from tests.runtime.processes import agent_facts
 from tests.waiting import PATIENCE_S, wait_until
@@ -34,15 +31,6 @@ from tvmpipe.runtime.transport import wire
 from tvmpipe.runtime.transport.sockets import Sockets
 
 KEYS = ("alpha", "beta", "gamma")
-
-
-@pytest.fixture(scope="module")
-def spare_bundle(chain_path: Path, spread_plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """`chain` over three devices, with a plan for the loss of each."""
-    cluster = tmp_path_factory.mktemp("spare") / "cluster.toml"
-    cluster.write_text(THREE)
-    plan = spread_plan(chain_path, ["alpha", "alpha", "beta", "beta", "gamma", "gamma"])
-    return tvmpipe.build(chain_path, cluster, plan=plan, failover=True)
 
 
 class Head:

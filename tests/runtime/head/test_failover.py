@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 import tvmpipe
-from tests.conftest import THREE
 from tests.models import chain
 from tests.runtime.cable import Cable, lasting_ports
 from tests.runtime.processes import stage_host
@@ -27,17 +26,6 @@ from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, lo
 from tvmpipe.runtime.head.pipeline import Pipeline
 
 KEYS = ("alpha", "beta", "gamma")
-
-
-@pytest.fixture(scope="module")
-def spare_bundle(chain_path: Path, spread_plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """`chain` over three devices, with a plan for the loss of each."""
-    cluster = tmp_path_factory.mktemp("spare") / "cluster.toml"
-    cluster.write_text(THREE)
-    plan = spread_plan(chain_path, ["alpha", "alpha", "beta", "beta", "gamma", "gamma"])
-    bundle = tvmpipe.build(chain_path, cluster, plan=plan, failover=True)
-    assert [one.lost for one in bundle.manifest.plans] == [None, *KEYS]
-    return bundle
 
 
 class Checked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ class StageLibrary:
     codegen: str
     suffix: str
     code: StageCode
+
+
+def allocated_bytes(libraries: Iterable[StageLibrary]) -> dict[str, int]:
+    """Stage on a device -> bytes that running it allocates beside weights and inputs."""
+    return {library.stage: library.code.allocated_bytes for library in libraries}
 
 
 def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None) -> tuple[StageLibrary, ...]:

@@ -27,7 +27,7 @@ from tvmpipe.manifest import (
     StageTensor,
     Turn,
 )
-from tvmpipe.passes.backend.lower import StageLibrary
+from tvmpipe.passes.backend.lower import StageLibrary, allocated_bytes
 from tvmpipe.passes.backend.memory import held_bytes
 from tvmpipe.passes.backend.partition import CutPlan, Stage
 from tvmpipe.passes.frontend.signature import Signature
@@ -116,7 +116,7 @@ class _Writer:
         self.names = {v: n for n, v in (*graph.model_outputs.items(), *graph.model_inputs.items())}
         self.library_of = self._write_libraries(libraries)
         self.codegen_of = {made.stage: made.codegen for made in libraries}
-        self.allocated_bytes = {made.stage: made.code.allocated_bytes for made in libraries}
+        self.allocated_bytes = allocated_bytes(libraries)
         self.file_of = self._write_weights(plans)  # name of a weight -> the file it lies in
 
     def plan(self, cut: CutPlan) -> PlanEntry:

@@ -8,10 +8,10 @@ from typing import Any
 import onnx
 
 from tvmpipe.errors import UnsupportedModelError, reason_of
-from tvmpipe.passes.frontend.block_builder import closed_blocks
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
-from tvmpipe.passes.frontend.onnx_nodes import Origins, with_nodes
+from tvmpipe.passes.frontend.dataflow import closed_blocks, readers_of
+from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
 from tvmpipe.passes.frontend.simplify import quiet
 from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, check_operators, label
 
@@ -76,34 +76,20 @@ def _with_nodes(module: Any, found: Mapping[int, Origins]) -> Any:
     between belongs to the node of its first reader.
     """
     from tvm import relax
-    from tvm.relax.expr_functor import PyExprMutator, mutator
 
     nodes: dict[Any, Origins] = {}
+    readers = readers_of(module)
     for block in module["main"].body.blocks:
         if not isinstance(block, relax.DataflowBlock):
             continue  # control flow is left, which is refused later
-        place = {binding.var: number for number, binding in enumerate(block.bindings)}
-        readers = relax.analysis.udchain(block)
         for binding in reversed(block.bindings):
             known = found.get(hash(binding.value), found.get(hash(binding.var)))
             if known is None:
-                read_by = sorted((one for one in readers.get(binding.var, ()) if one in place), key=place.__getitem__)
-                known = nodes[read_by[0]] if read_by else ()
+                known = next((nodes[reader] for reader in readers.get(binding.var, ()) if reader in nodes), ())
             nodes[binding.var] = known
     # What only gives on another variable's value.
     for block in module["main"].body.blocks:
         for binding in block.bindings:
             if not nodes.get(binding.var) and isinstance(binding.value, relax.Var):
                 nodes[binding.var] = nodes.get(binding.value, ())
-
-    @mutator
-    class Namer(PyExprMutator):  # type: ignore[misc]
-        def visit_var_binding_(self, binding: Any) -> None:
-            value = self.visit_expr(binding.value)
-            variable = with_nodes(binding.var, nodes.get(binding.var, ()))
-            self.builder_.emit_normalized(relax.VarBinding(variable, value))
-            self.set_var_remap(binding.var, variable)
-
-    namer = Namer(module)
-    module["main"] = namer.visit_expr(module["main"])
-    return module
+    return renamed(module, nodes)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+from tvmpipe.passes.frontend.dataflow import mutated
 
 
 class Origin(NamedTuple):
@@ -45,6 +47,29 @@ def emit_from(builder: Any, value: Any, source: Any, *, output: bool = False) ->
     variable = kind(builder.get_unique_name(prefix), made.ty, source.span)
     builder.emit_normalized(relax.VarBinding(variable, made))
     return variable
+
+
+def renamed(module: Any, nodes: Mapping[Any, Origins]) -> Any:
+    """`module` whose variables in `main` come from other nodes: those that `nodes` says."""
+    from tvm import relax
+    from tvm.relax.expr_functor import PyExprMutator, mutator
+
+    @mutator
+    class Renamer(PyExprMutator):  # type: ignore[misc]
+        def visit_var_binding_(self, binding: Any) -> None:
+            wanted = nodes.get(binding.var, ())
+            if nodes_of(binding.var) == wanted:
+                super().visit_var_binding_(binding)
+                return
+            value = self.visit_expr(binding.value)
+            variable = with_nodes(binding.var, wanted)
+            self.builder_.emit_normalized(relax.VarBinding(variable, value))
+            self.set_var_remap(binding.var, variable)
+
+    variables = (binding.var for block in module["main"].body.blocks for binding in block.bindings)
+    if all(nodes_of(variable) == nodes.get(variable, ()) for variable in variables):
+        return module
+    return mutated(Renamer(module), module)
 
 
 def _span(nodes: Origins) -> Any:

@@ -44,16 +44,7 @@ def compress(
         if encoded.busy_s > _WORTHWHILE * slowest.busy_s:
             return plan, notes
         # The bound is one of plans that encode nothing.
-        plan = replace(
-            plan,
-            period_s=priced.period_s,
-            latency_s=priced.latency_s,
-            links_s=priced.links_s,
-            loads=priced.loads,
-            links=priced.links,
-            bound_s=None,
-            pessimistic=pessimistic,
-        )
+        plan = replace(plan.priced(priced), bound_s=None, pessimistic=pessimistic)
         notes.append(
             f"the link from {slowest.sender} to {slowest.receiver} bounds the period; its float32 tensors travel as "
             f"{encoding}, which takes {format_duration(encoded.busy_s)} instead of {format_duration(slowest.busy_s)}"

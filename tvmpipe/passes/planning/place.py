@@ -73,18 +73,7 @@ def unless_better(
     if pessimistic is not None:
         pessimistic = replace(pessimistic, period_s=priced.period_s, latency_s=priced.latency_s)
         priced = price_stages(graph, costs, cluster, priced.stages)
-    return replace(
-        found,
-        placement=known,
-        stages=priced.stages,
-        period_s=priced.period_s,
-        latency_s=priced.latency_s,
-        links_s=priced.links_s,
-        loads=priced.loads,
-        links=priced.links,
-        origin=origin,
-        pessimistic=pessimistic,
-    )
+    return replace(found.priced(priced), placement=known, origin=origin, pessimistic=pessimistic)
 
 
 def _judged_by(costs: CostTable, options: BuildOptions) -> CostTable:

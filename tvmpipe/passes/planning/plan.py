@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -16,6 +16,7 @@ from tvmpipe.passes.graph.routes import LinkLoad
 from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.passes.objectives.base import Objective
 from tvmpipe.passes.planning.device_load import DeviceLoad
+from tvmpipe.passes.planning.evaluate import Price
 from tvmpipe.passes.planning.inflight import InFlight, in_flight
 from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.units import format_size
@@ -61,6 +62,18 @@ class Plan:
     origin: str
     single_device_s: Mapping[str, float | None]
     pessimistic: Pessimistic | None = None
+
+    def priced(self, price: Price) -> Plan:
+        """The plan with the stages and figures of another price."""
+        return replace(
+            self,
+            stages=price.stages,
+            period_s=price.period_s,
+            latency_s=price.latency_s,
+            links_s=price.links_s,
+            loads=price.loads,
+            links=price.links,
+        )
 
     @property
     def value_s(self) -> float:

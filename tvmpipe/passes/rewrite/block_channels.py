@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tvmpipe.passes.frontend.dataflow import mutated, operator_name
 from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import (
     BLOCK,
@@ -27,7 +28,6 @@ from tvmpipe.passes.kernels.depthwise.compute import depthwise_conv2d, pack_dept
 from tvmpipe.passes.kernels.pool.compute import avg_pool2d, global_avg_pool2d, max_pool2d
 from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import choose_tile, transform_weight, winograd_conv2d
-from tvmpipe.passes.rewrite.dataflow import mutated, operator_name
 
 _UNARY = {"relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.nn.silu", "relax.tanh", "relax.nn.leakyrelu"}
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.divide"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
 from tvmpipe.passes.kernels.attention.compute import attention
 from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, constant_of, is_float32, shape_of
-from tvmpipe.passes.rewrite.dataflow import definitions_of, mutated, operator_name
 
 
 def find_attention(module: Any) -> Any:

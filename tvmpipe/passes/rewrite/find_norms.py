@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
 from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, constant_of, is_float32, shape_of
 from tvmpipe.passes.kernels.rows.compute import norm
-from tvmpipe.passes.rewrite.dataflow import definitions_of, mutated, operator_name
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
 from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import constant_of, is_float32, shape_of
-from tvmpipe.passes.rewrite.dataflow import definitions_of, mutated, operator_name
 
 _OPERATORS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 

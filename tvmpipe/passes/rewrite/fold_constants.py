@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.frontend.dataflow import mutated, operator_name
 from tvmpipe.passes.kernels.base import constant_of, static_shape
-from tvmpipe.passes.rewrite.dataflow import mutated, operator_name
 
 _Fold = Callable[[list[NDArray[Any]], Any, tuple[int, ...]], Any]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tvmpipe.passes.frontend.onnx_nodes import Origin, Origins, nodes_of
+from tvmpipe.passes.frontend.dataflow import operator_name
+from tvmpipe.passes.frontend.onnx_nodes import Origin, Origins, nodes_of, renamed
 from tvmpipe.passes.graph.primitives import OPERATORS
-from tvmpipe.passes.rewrite.dataflow import operator_name
-from tvmpipe.passes.rewrite.join_nodes import renamed
 
 
 def fuse_operators(module: Any) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvmpipe.passes.frontend.onnx_nodes import Origin, Origins, nodes_of, with_nodes
-from tvmpipe.passes.rewrite.dataflow import mutated, readers_of
+from tvmpipe.passes.frontend.dataflow import readers_of
+from tvmpipe.passes.frontend.onnx_nodes import Origin, Origins, nodes_of, renamed
 
 
 @dataclass(frozen=True)
@@ -66,25 +66,3 @@ def inherit_nodes(before: Flow, after: Any) -> Any:
             readers = flow.readers.get(variable, ())
             nodes[variable] = next((nodes[reader] for reader in readers if reader in nodes), ())
     return renamed(after, nodes)
-
-
-def renamed(module: Any, nodes: Mapping[Any, Origins]) -> Any:
-    """`module` whose variables in `main` come from other nodes: those that `nodes` says."""
-    from tvm import relax
-    from tvm.relax.expr_functor import PyExprMutator, mutator
-
-    @mutator
-    class Renamer(PyExprMutator):  # type: ignore[misc]
-        def visit_var_binding_(self, binding: Any) -> None:
-            wanted = nodes.get(binding.var, ())
-            if nodes_of(binding.var) == wanted:
-                super().visit_var_binding_(binding)
-                return
-            value = self.visit_expr(binding.value)
-            variable = with_nodes(binding.var, wanted)
-            self.builder_.emit_normalized(relax.VarBinding(variable, value))
-            self.set_var_remap(binding.var, variable)
-
-    if all(nodes_of(variable) == nodes.get(variable, ()) for variable in flow_of(module).variables):
-        return module
-    return mutated(Renamer(module), module)

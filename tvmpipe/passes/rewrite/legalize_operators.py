@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.frontend.onnx_nodes import nodes_of
+from tvmpipe.passes.frontend.dataflow import operator_name
+from tvmpipe.passes.frontend.onnx_nodes import nodes_of, renamed
 from tvmpipe.passes.kernels.base import useful_flops
 from tvmpipe.passes.kernels.legalize import legalizations
-from tvmpipe.passes.rewrite.dataflow import operator_name
-from tvmpipe.passes.rewrite.join_nodes import Flow, flow_of, inherit_nodes, renamed
+from tvmpipe.passes.rewrite.join_nodes import Flow, flow_of, inherit_nodes
 
 
 def legalize_operators(module: Any) -> Any:

@@ -29,24 +29,16 @@ class Rewrite:
     why: str
 
 
-def _tvm(name: str) -> Callable[[Any], Any]:
-    """TVM's Relax pass of that name, with its defaults."""
+def _tvm(name: str, where: str = "transform") -> Callable[[Any], Any]:
+    """TVM's Relax pass of that name, of `tvm.relax.transform` or another module of Relax, with its defaults."""
 
     def apply(module: Any) -> Any:
         from tvm import relax
 
         before = flow_of(module)
-        return inherit_nodes(before, getattr(relax.transform, name)()(module))
+        return inherit_nodes(before, getattr(getattr(relax, where), name)()(module))
 
     return apply
-
-
-def _dispatch_sort_scan(module: Any) -> Any:
-    """TVM's own loops for sorts and cumulative sums, which it has in no operator's rule."""
-    from tvm import relax
-
-    before = flow_of(module)
-    return inherit_nodes(before, relax.backend.DispatchSortScan()(module))
 
 
 REWRITES: tuple[Rewrite, ...] = (
@@ -92,8 +84,8 @@ REWRITES: tuple[Rewrite, ...] = (
     ),
     Rewrite(
         "dispatch_sort_scan",
-        _dispatch_sort_scan,
-        "before legalizing, whose rules for sorts and scans are for one thread of a GPU",
+        _tvm("DispatchSortScan", "backend"),
+        "TVM's loops for sorts and cumulative sums; before legalizing, whose rules for those are for one GPU thread",
     ),
     Rewrite(
         "legalize_operators",

@@ -50,7 +50,7 @@ class AgentClient:
 
     @classmethod
     def of(cls, session: RpcSession) -> AgentClient | None:
-        """The agent that answers; None for a stock RPC server.."""
+        """The agent that answers; None for a stock RPC server."""
         with session.guard("asking what it is"):
             if session.function("tvmpipe.device_manager") is None:
                 return None

@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+LLVM = "llvm"
+"""The code generator of a target that names no other."""
 UNMEASURED_FRACTION = 0.6
 """`sustained_fraction` where nobody has measured it."""
 
@@ -34,7 +36,7 @@ class TargetDescription:
     sustained_fraction: float = UNMEASURED_FRACTION
     features: tuple[str, ...] = ()
     board: str = ""
-    codegen: str = "llvm"
+    codegen: str = LLVM
 
     @property
     def architecture(self) -> str:
@@ -47,7 +49,7 @@ class TargetDescription:
         parts = [f"{self.triple}-{self.cpu}", self.board]
         if self.features:
             parts.append(hashlib.sha256(",".join(self.features).encode()).hexdigest()[:8])
-        if self.codegen != "llvm":
+        if self.codegen != LLVM:
             parts.append(self.codegen)
         return ".".join(part for part in parts if part)
 

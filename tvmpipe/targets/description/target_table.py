@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tvmpipe.errors import ClusterError
 from tvmpipe.targets.description import llvm
-from tvmpipe.targets.description.target import UNMEASURED_FRACTION, TargetDescription
+from tvmpipe.targets.description.target import LLVM, UNMEASURED_FRACTION, TargetDescription
 from tvmpipe.units import parse_frequency, parse_rate
 
 _WIDTHS = (128, 256, 512)
@@ -102,7 +102,7 @@ def described_target(entry: TargetEntry, known: Sequence[TargetDescription]) -> 
         ),
         sustained_fraction=entry.sustained_fraction or (like[0].sustained_fraction if like else UNMEASURED_FRACTION),
         features=features,
-        codegen=entry.codegen or (base.codegen if base else "llvm"),
+        codegen=entry.codegen or (base.codegen if base else LLVM),
     )
 
 

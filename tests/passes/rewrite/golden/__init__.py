@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.frontend.onnx_nodes import Origin, nodes_of
+from tvmpipe.passes.frontend.onnx_nodes import Origin, nodes_of, renamed
 from tvmpipe.passes.graph.primitives import is_tensor_constant
-from tvmpipe.passes.rewrite.join_nodes import flow_of, join_nodes, renamed
+from tvmpipe.passes.rewrite.join_nodes import flow_of, join_nodes
 from tvmpipe.passes.rewrite.order import REWRITES
 
 FOLDER = Path(__file__).parent

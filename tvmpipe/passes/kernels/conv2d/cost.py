@@ -37,7 +37,7 @@ def conv2d_phases(work: Work, target: TargetDescription, threads: int) -> Phases
         cycles=passes * depth * rows_cycles(width, rows, columns * vectors) / threads,
         second=reread.second,
         third=reread.third,
-        padded=copied_bytes(work),
+        padded=copies,
         rows=rows,
         columns=columns,
         fill=width / (across * rows),

@@ -1,7 +1,7 @@
 """How a device runs a stage: one file a code generator, named by the stage's entry in the manifest.
 
 A file has `load(stage, library, weights, threads)`, which returns a `Runner`. What makes such a library is the code
-generator of the same name in `tvmpipe.passes.backend`.
+generator of the same name in `tvmpipe.passes.backend.codegen`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What rewrites share: who makes and who reads the variables of `main`, and how a mutator is run over it."""
+"""What import and rewrites share: who makes and who reads the variables of `main`, and how a mutator is run over it."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
-
-from tvmpipe.passes.frontend.block_builder import closed_blocks
 
 
 def definitions_of(module: Any) -> tuple[dict[Any, Any], dict[Any, int]]:
@@ -43,3 +43,18 @@ def mutated(mutator: Any, module: Any) -> Any:
     result = mutator.builder_.get()
     result["main"] = main
     return result
+
+
+@contextlib.contextmanager
+def closed_blocks(builder: Any) -> Iterator[None]:
+    """Where the body raises, ends the blocks that `builder` has begun.
+
+    TVM would complain of them on stderr when it destroys the builder, long after the reason.
+    """
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(Exception):  # raised where there is none left
+            while True:
+                builder._end_block()
+        raise
