@@ -26,9 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     More at a time, and what they wait for would starve.
     """
     for item in items:
-        source = Path(item.path).read_text()
-        agents = f"agents of {item.path.parent.name}" if item.path.parent.name == "runtime" else "other agents"
-        group = agents if _STARTS_AGENTS.search(source) else str(item.path)
+        agents = "agents of the runtime" if "runtime" in item.path.parts else "other agents"
+        group = agents if _STARTS_AGENTS.search(Path(item.path).read_text()) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

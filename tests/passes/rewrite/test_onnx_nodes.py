@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import onnx
@@ -69,6 +69,19 @@ def test_they_are_the_right_ones() -> None:
     attention = [p.onnx_nodes for p in graph.primitives if p.operators == ("attention",)]
     first = ("MatMul:t13", "Div:t14", "Add:t15", "Softmax:t16", "MatMul:t17")
     assert attention == [first, tuple(f"{kind}:t{int(number) + 34}" for kind, number in (n.split(":t") for n in first))]
+
+
+def test_many_residual_connections() -> None:
+    """Each doubles the ways from a node to the input; what is known of a node must not double with them."""
+    layers = 64
+    values = [*(f"x{layer}" for layer in range(layers)), "y"]
+    nodes = []
+    for layer, (read, written) in enumerate(pairwise(values)):
+        nodes.append(helper.make_node("MatMul", [read, "w"], [f"t{layer}"]))
+        nodes.append(helper.make_node("Add", [f"t{layer}", read], [written]))
+    model = model_of(nodes, {"x0": [2, 8]}, {"w": normal(1, 8, 8, scale=0.1)})
+    found = [node for nodes in nodes_in(graph_of(model)) for node in nodes]
+    assert found == [node_label(node) for node in nodes]
 
 
 def test_norms_in_pieces() -> None:

@@ -36,16 +36,20 @@ class _Replay:
     """Finds for each binding of a fused `main` the bindings before fusion that it stands for.
 
     Equal calls share one fused function, so that the variables inside say nothing of where it is called from. But a
-    call of a TIR function is known by what it calls and reads, and what it reads is known by then.
+    call of a TIR function is known by what it calls and reads, and what it reads is known by then. Every call and
+    every input gets a number, equal ones the same (hash consing): written out, what a call reads would double with
+    every residual connection.
     """
 
     def __init__(self, before: Any) -> None:
         import tvm
 
-        self._made_by: dict[Any, list[Any]] = {}  # call -> variables before fusion, of equal calls the first first
-        self._stands_for: dict[Any, Any] = {}  # variable after fusion -> call, or a tuple of them
+        self._numbers: dict[Any, int] = {}  # operator and the numbers of what it reads -> number
+        self._fields: dict[int, tuple[int, ...]] = {}  # number of a tuple -> numbers of its fields
+        self._made_by: dict[int, list[Any]] = {}  # call -> variables before fusion, of equal calls the first first
+        self._stands_for: dict[Any, int] = {}  # variable after fusion -> call
         self._nodes: dict[Any, Origins] = {}
-        first: dict[Any, Any] = {}
+        first: dict[Any, int] = {}
         for binding in _bindings(before):
             call = self._call(binding.value, first)
             first[binding.var] = call
@@ -82,47 +86,51 @@ class _Replay:
             for inner in block.bindings:
                 inside[inner.var] = call = self._call(inner.value, inside)
                 found += self._nodes_of(call)
-        result = function.body.body
-        several = isinstance(result, relax.Tuple)
-        self._stands_for[binding.var] = self._resolved(result, inside) if several else inside[result]
+        self._stands_for[binding.var] = self._resolved(function.body.body, inside)
         self._nodes[binding.var] = tuple(sorted(set(found)))
 
-    def _nodes_of(self, call: Any) -> Origins:
+    def _nodes_of(self, call: int) -> Origins:
         """The nodes of a call before fusion; of equal calls, those of the next one."""
         variables = self._made_by.get(call, [])
         if not variables:
             return ()
         return nodes_of(variables.pop(0) if len(variables) > 1 else variables[0])
 
-    def _call(self, value: Any, known: Mapping[Any, Any]) -> Any:
-        """What a value computes: equal for equal calls of equal things, a field of a tuple, or what it gives on."""
+    def _call(self, value: Any, known: Mapping[Any, int]) -> int:
+        """The number of what a value computes, of a field of a tuple, or of what the value gives on."""
         import tvm
         from tvm import relax
 
         if isinstance(value, relax.TupleGetItem):
-            fields = self._resolved(value.tuple_value, known)
-            if isinstance(fields, tuple) and fields[0] == "tuple":
-                return fields[1 + value.index]
-            return ("field", fields, value.index)
+            whole = self._resolved(value.tuple_value, known)
+            if whole in self._fields:
+                return self._fields[whole][int(value.index)]
+            return self._number("field", whole, value.index)
         if not isinstance(value, tvm.ir.Call):
             return self._resolved(value, known)
-        return (operator_name(value), *(self._resolved(argument, known) for argument in value.args))
+        return self._number(operator_name(value), *(self._resolved(argument, known) for argument in value.args))
 
-    def _resolved(self, expression: Any, known: Mapping[Any, Any]) -> Any:
+    def _resolved(self, expression: Any, known: Mapping[Any, int]) -> int:
         import tvm
         from tvm import relax
 
         if isinstance(expression, relax.Var):
-            return known.get(expression, hash(expression))
+            return known[expression] if expression in known else self._number("input", hash(expression))
         if isinstance(expression, relax.Tuple):
-            return ("tuple", *(self._resolved(field, known) for field in expression.fields))
-        if isinstance(expression, tvm.ir.GenericConst) and not expression.ty.shape:
-            return (str(expression.ty.dtype), expression.value.numpy().tobytes())  # those stay in the fused function
+            fields = tuple(self._resolved(field, known) for field in expression.fields)
+            number = self._number("tuple", *fields)
+            self._fields[number] = fields
+            return number
+        if isinstance(expression, tvm.ir.GenericConst) and not expression.ty.shape:  # they stay in the fused function
+            return self._number("scalar", str(expression.ty.dtype), expression.value.numpy().tobytes())
         if isinstance(expression, tvm.ir.GlobalVar):
-            return expression.name_hint
+            return self._number("function", expression.name_hint)
         if isinstance(expression, tvm.ir.GenericConst):
-            return hash(expression)
-        return str(expression)
+            return self._number("constant", hash(expression))
+        return self._number("other", str(expression))
+
+    def _number(self, *what: Any) -> int:
+        return self._numbers.setdefault(what, len(self._numbers))
 
 
 def _bindings(module: Any) -> Iterator[Any]:
