@@ -26,7 +26,7 @@ from tvmpipe.manifest import StageEntry, Turn
 from tvmpipe.runtime.device import device_manager as device_manager
 from tvmpipe.runtime.device.device_manager import DeviceManager, DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.host_process import HostOptions
-from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.device.spec import Claim, HostSpec
 from tvmpipe.runtime.emulation.options import Emulation
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.ports import hold_port
@@ -209,24 +209,45 @@ def test_a_claim_ends_with_the_silence_of_its_head(device: Device, monkeypatch: 
     assert device.ask("reserve", "them") == {}
 
 
+def test_who_waits_longest_comes_first(device: Device) -> None:
+    device.ask("reserve")
+    assert device.ask("reserve", "impatient")["held_by"] == "owner us"
+    for token in ("first", "second"):
+        assert device.ask("reserve", token, wait_s=60.0)["held_by"] == "owner us"
+    device.ask("release")
+    assert device.ask("reserve", wait_s=60.0)["held_by"] == "owner first"
+    assert device.ask("reserve", "second", wait_s=60.0)["held_by"] == "owner first"
+    assert device.ask("reserve", "first", wait_s=60.0) == {}
+    device.ask("release", "first")
+    assert device.ask("reserve", "first")["held_by"] == "owner second"
+    assert device.ask("reserve", "second", wait_s=60.0) == {}
+
+
+def test_who_waits_and_does_not_come_back_is_forgotten(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "FORGOTTEN_S", 0.3)
+    device.ask("reserve")
+    device.ask("reserve", "gone", wait_s=60.0)
+    device.ask("release")
+    assert device.ask("reserve", "them")["held_by"] == "owner gone"
+    wait_until(lambda: device.ask("reserve", "them") == {})
+
+
 @settings(deadline=None, max_examples=10)
-@given(st.integers(1, 60), st.integers(0, 60))
-def test_those_that_wait_ask_no_more_often_however_many_they_are(waiting: int, gone: int) -> None:
+@given(st.integers(1, 60))
+def test_those_that_wait_ask_no_more_often_however_many_they_are(waiting: int) -> None:
     """The question of each takes the one session that the holder needs too."""
     manager = object.__new__(DeviceManager)
     manager._waiting = {}
-    for number in range(gone):
-        manager._wait(f"gone {number}", 0.0)
     due = {f"head {number}": 100.0 for number in range(waiting)}
     asked = 0
     now = 100.0
-    while now < 200.0:
+    while now < 300.0:
         head = min(due, key=lambda name: due[name])
         now = due[head]
-        due[head] = now + manager._wait(head, now)
-        asked += now > 150.0
-    assert asked <= 50.0 * device_manager._ASKED_HZ * 1.1 + waiting
-    assert asked >= 50.0 * device_manager._ASKED_HZ * 0.5 - waiting
+        due[head] = now + manager._wait(Claim(token=head, owner=head), now, 1000.0)
+        asked += now > 200.0
+    assert asked <= 100.0 * device_manager._ASKED_HZ * 1.1 + waiting
+    assert asked >= 100.0 * device_manager._ASKED_HZ * 0.9 - waiting
 
 
 def test_a_second_opening_gets_ready_beside_the_first(device: Device) -> None:

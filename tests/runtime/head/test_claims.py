@@ -86,7 +86,7 @@ def test_twenty_heads_that_want_the_same_three_devices_all_get_through(agents: L
 
     def work(number: int) -> None:
         name = f"head {number}"
-        one = Head(agents, name, orders[number % 6], wait_s=PATIENCE_S)
+        one = Head(agents, name, orders[number % 6], wait_s=2 * PATIENCE_S)
         try:
             one.claim()
             for key in KEYS:
@@ -114,7 +114,7 @@ def test_heads_whose_plans_overlap_do_not_lock_each_other_out(agents: LocalClust
     through: list[int] = []
 
     def work(number: int) -> None:
-        one = Head(agents, f"head {number}", [entry(key) for key in pairs[number]], wait_s=PATIENCE_S)
+        one = Head(agents, f"head {number}", [entry(key) for key in pairs[number]], wait_s=2 * PATIENCE_S)
         try:
             for _ in range(2):
                 one.claim()
@@ -129,7 +129,7 @@ def test_heads_whose_plans_overlap_do_not_lock_each_other_out(agents: LocalClust
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_S)
+        thread.join(2 * PATIENCE_S)
     assert sorted(through) == list(range(len(pairs)))
 
 

@@ -41,6 +41,14 @@ class _Holding:
     until: float
 
 
+@dataclass
+class _Waiting:
+    """A head that was refused and will ask again at `due` (monotonic seconds)."""
+
+    owner: str
+    due: float
+
+
 class DeviceManager:
     """Answers requests of RPC sessions; one request at a time, in the thread that calls `serve`.
 
@@ -57,7 +65,7 @@ class DeviceManager:
         self._options = options
         self._ports = (options.port,) if beside_port is None else (options.port, beside_port)
         self._holding: _Holding | None = None
-        self._waiting: dict[str, float] = {}  # token of a head that was refused -> when it should have asked again
+        self._waiting: dict[str, _Waiting] = {}  # by the token of a head, who was refused first comes first
         self._hosts: list[HostHandle] = []
         self._current: HostHandle | None = None
         self._agent_totals = AgentTotals()
@@ -88,7 +96,7 @@ class DeviceManager:
                 return self._info()
             claim = Claim.model_validate(request.pop("claim"))
             if name == "reserve":
-                return self._reserve(claim, float(request.get("more_s", 0.0)))
+                return self._reserve(claim, *(float(request.get(key, 0.0)) for key in ("more_s", "wait_s")))
             if name in ("open", "prepare"):
                 spec, port = HostSpec.model_validate(request["spec"]), int(request["port"])
                 return self._open(claim, spec, port) if name == "open" else self._prepare(claim, spec, port)
@@ -125,30 +133,43 @@ class DeviceManager:
             "server_starts": self.server_starts,
         }
 
-    def _reserve(self, claim: Claim, more_s: float = 0.0) -> dict[str, Any]:
+    def _reserve(self, claim: Claim, more_s: float = 0.0, wait_s: float = 0.0) -> dict[str, Any]:
+        """Give the device to a head, or keep it for the one that has it, a lease and `more_s` long.
+
+        Who is refused and asks again within `wait_s` has its turn before those that came later: where any of them
+        could be first, whoever comes back at once would have the device again and again.
+        """
         self._expire()
         now = time.monotonic()
-        if self._holding is not None and self._holding.claim.token != claim.token:
+        self._waiting = {
+            token: other for token, other in self._waiting.items() if now < other.due + deadlines.FORGOTTEN_S
+        }
+        holder = self._holding
+        first = next(iter(self._waiting), claim.token)
+        if claim.token != (first if holder is None else holder.claim.token):
             return {
-                "held_by": self._holding.claim.owner,
-                "held_s": now - self._holding.since,
-                "again_s": self._wait(claim.token, now),
+                "held_by": self._waiting[first].owner if holder is None else holder.claim.owner,
+                "held_s": 0.0 if holder is None else now - holder.since,
+                "again_s": self._wait(claim, now, wait_s),
             }
         self._waiting.pop(claim.token, None)
-        since = now if self._holding is None else self._holding.since
+        since = now if holder is None else holder.since
         self._holding = _Holding(claim, since, now + deadlines.LEASE_S + min(max(more_s, 0.0), deadlines.MOST_MORE_S))
         return {}
 
-    def _wait(self, token: str, now: float) -> float:
+    def _wait(self, claim: Claim, now: float, wait_s: float) -> float:
         """When a head that was refused should ask again, in seconds.
 
         Each question takes TVM's one session, which the holder needs too: so however many wait, they ask `_ASKED_HZ`
-        times a second in all.
+        times a second in all, the n-th of them a n-th as often as the first.
         """
-        self._waiting = {other: due for other, due in self._waiting.items() if now < due + deadlines.FORGOTTEN_S}
-        self._waiting.setdefault(token, now)
-        again_s = len(self._waiting) / _ASKED_HZ
-        self._waiting[token] = now + again_s
+        if wait_s <= 0:
+            self._waiting.pop(claim.token, None)
+            return 1 / _ASKED_HZ
+        self._waiting.setdefault(claim.token, _Waiting(claim.owner, now))
+        shares = sum(1 / place for place in range(1, len(self._waiting) + 1))
+        again_s = (list(self._waiting).index(claim.token) + 1) * shares / _ASKED_HZ
+        self._waiting[claim.token].due = now + again_s
         return again_s
 
     def _open(self, claim: Claim, spec: HostSpec, port: int) -> dict[str, Any]:

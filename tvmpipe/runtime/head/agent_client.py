@@ -95,15 +95,18 @@ class AgentClient:
                 f"its stages need {format_size(need)}"
             )
 
-    def reserve(self, claim: Claim, more_s: float = 0.0) -> None:
+    def reserve(self, claim: Claim, more_s: float = 0.0, wait_s: float = 0.0) -> None:
         """Get the device for this head, or keep it, for a lease and `more_s`.
+
+        `wait_s` is for how long this head will ask again when another has it: it then gets its turn.
 
         Raises DeviceHeldError saying who has it, DeviceError for other versions.
         """
         if not work_together(self.facts.versions):
             raise DeviceError(f"device {self.session.device.name} cannot be used: {difference(self.facts.versions)}")
         with self.session.guard("asking for it"):
-            answer = _ask(self.session, {"do": "reserve", "claim": claim.model_dump(), "more_s": more_s})
+            request = {"do": "reserve", "claim": claim.model_dump(), "more_s": more_s, "wait_s": wait_s}
+            answer = _ask(self.session, request)
         if "held_by" in answer:
             device = self.session.device
             raise DeviceHeldError(

@@ -82,9 +82,9 @@ class Claims:
             names = [device.name for device in pending] or list(parked)
             device = min((device for device in devices if device.name in names), key=_order)
             try:
-                one = self._reach_beside(device, devices, reached, parked, attempt)
+                one = self._reach_beside(device, devices, reached, parked, attempt, deadline)
             except DeviceHeldError as error:
-                if time.monotonic() + error.again_s > deadline:
+                if time.monotonic() >= deadline:
                     raise OpenError(device.name, error) from None
                 if not told:
                     logger.warning("%s; waiting", error)
@@ -96,7 +96,7 @@ class Claims:
                 self.give_back(later)
                 for other in later:
                     del parked[other.name]
-                until = time.monotonic() + error.again_s
+                until = min(time.monotonic() + error.again_s, deadline)
                 while (left := until - time.monotonic()) > 0:
                     attempt.pause(min(left, deadlines.CLAIM_POLL_S))
                     self._renew(devices, reached, parked, attempt)
@@ -153,8 +153,11 @@ class Claims:
         """End the thread that watches over calls."""
         self._watchdog.stop()
 
-    def _reach(self, device: DeviceEntry, attempt: Attempt) -> Reached:
-        """A session with a device that this head then has. Raises DeviceHeldError when another has it."""
+    def _reach(self, device: DeviceEntry, attempt: Attempt, until: float = 0.0) -> Reached:
+        """A session with a device that this head then has. Raises DeviceHeldError when another has it.
+
+        `until` (monotonic) is for how long this head will ask again then.
+        """
         attempt.check()
         with (
             Tracker(self._tracker, timeout_s=min(deadlines.TRACKER_S, self._limits.connect_s)) as tracker,
@@ -168,7 +171,7 @@ class Claims:
                 agent = AgentClient.of(session)
                 if agent is None:
                     return Reached(session, None)
-                agent.reserve(self.own_claim)
+                agent.reserve(self.own_claim, wait_s=max(0.0, until - time.monotonic()))
                 self._note(device, session)
                 return Reached(session, agent)
         except BaseException:
@@ -210,6 +213,7 @@ class Claims:
         reached: Mapping[str, Reached],
         parked: dict[str, float],
         attempt: Attempt,
+        until: float,
     ) -> Reached:
         """Reach a device, in a thread, while those that are claimed hear that their head lives."""
         done: list[Reached] = []
@@ -217,7 +221,7 @@ class Claims:
 
         def reach() -> None:
             try:
-                done.append(self._reach(device, attempt))
+                done.append(self._reach(device, attempt, until))
             except Exception as error:  # noqa: BLE001  # raised again below
                 failed.append(error)
 
