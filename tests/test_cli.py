@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -16,13 +18,23 @@ from onnx import TensorProto, helper
 
 from tests.models import branchy
 from tvmpipe.bundle import Bundle
+from tvmpipe.cli import invoke
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
 
 
 def tvmpipe(*arguments: object, code: int = 0) -> tuple[str, str]:
-    """Run a command in a process of its own; (stdout, stderr)."""
+    """Run a command; (stdout, stderr). In this process, since another would first import TVM."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        found = invoke([str(argument) for argument in arguments])
+    assert found == code, f"exit {found}\n{out.getvalue()}\n{err.getvalue()}"
+    return out.getvalue(), err.getvalue()
+
+
+def in_a_process(*arguments: object, code: int = 0) -> tuple[str, str]:
+    """The same in a process of its own, as a shell starts it."""
     command = [sys.executable, "-m", "tvmpipe", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == code, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
@@ -142,7 +154,7 @@ def test_devices(agents: LocalCluster) -> None:
 
 
 def test_top_once(agents: LocalCluster) -> None:
-    facts = json.loads(tvmpipe("top", "--tracker", agents.tracker, "--once", "--json")[0])
+    facts = json.loads(in_a_process("top", "--tracker", agents.tracker, "--once", "--json")[0])
     assert facts["tracker"] == agents.tracker
     assert [(entry["key"], entry["kind"]) for entry in facts["devices"]] == [
         ("alpha", "agent"), ("beta", "agent"), ("gamma", "agent")
@@ -150,9 +162,9 @@ def test_top_once(agents: LocalCluster) -> None:
     entry = facts["devices"][0]
     assert (entry["held_by"], entry["emulated"], entry["stages"]) == (None, None, [])
     assert entry["memory_bytes"] > 0
-    out, _ = tvmpipe("top", "--tracker", agents.tracker)  # no terminal: one table
+    out, _ = in_a_process("top", "--tracker", agents.tracker)  # no terminal: one table
     assert out.count("agent") == 3
-    assert "no tracker answers" in sentence(tvmpipe("top", "--tracker", "127.0.0.1:1", "--once", code=4)[1])
+    assert "no tracker answers" in sentence(in_a_process("top", "--tracker", "127.0.0.1:1", "--once", code=4)[1])
 
 
 def test_doctor(agents: LocalCluster) -> None:
@@ -167,8 +179,8 @@ def test_doctor(agents: LocalCluster) -> None:
 
 
 def test_version_and_help() -> None:
-    assert "version" in tvmpipe("--version")[0]
-    out, _ = tvmpipe("--help")
+    assert "version" in in_a_process("--version")[0]
+    out, _ = in_a_process("--help")
     for command in ("compile", "run", "plan", "show", "devices", "agent", "key", "demo", "top", "doctor"):
         assert command in out
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -353,14 +356,29 @@ def demo(model: Path | None, samples: int, output: Path) -> Outcome:
     return run_demo(model, samples, output)
 
 
+def invoke(arguments: Sequence[str] | None = None) -> int:
+    """Run a command of this process's arguments, or of those given; its exit code."""
+    try:
+        cli.main(arguments, prog_name="tvmpipe", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("tvmpipe: interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    return 0
+
+
 def main() -> None:
     """Entry point of the `tvmpipe` script."""
     reserve_stdout()
-    try:
-        cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("tvmpipe: interrupted", err=True)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    code = invoke()
+    if any(thread.daemon for thread in threading.enumerate()):
+        # One may wait in TVM for a device that never answers; Python's own end aborts the process when it wakes.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

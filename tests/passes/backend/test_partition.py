@@ -53,7 +53,7 @@ def test_stages_are_acyclic_and_complete(front: Fused, data: st.DataObject) -> N
         assert all(placement[graph.primitives[index].name] == stage.devices for index in stage.primitives)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_cut_computes_the_same(front: Fused, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     graph = front.graph

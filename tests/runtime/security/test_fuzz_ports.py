@@ -1,4 +1,4 @@
-"""10,000 damaged frames on each listening port: no process ends, nothing is executed, and good clients are served."""
+"""Thousands of damaged frames on each listening port: no process ends, nothing is run, and good clients are served."""
 
 from __future__ import annotations
 

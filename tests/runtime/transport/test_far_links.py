@@ -17,12 +17,9 @@ def _namespaces() -> None:
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize("loss", [0.0, 0.01])
-def test_a_stream_fills_a_long_way(loss: float) -> None:
-    if loss and not _withstands_losses():
-        pytest.skip("this machine's TCP halves its rate at every loss")
-    with FarLink(RATE_BPS, DELAY_S, loss) as link:
-        found = streamed(link, RATE_BPS, DELAY_S, 4.0)
+def test_a_stream_fills_a_long_way() -> None:
+    with FarLink(RATE_BPS, DELAY_S) as link:
+        found = streamed(link, RATE_BPS, DELAY_S, 3.0)
     assert 0.75 * RATE_BPS < found.rate_bps < 1.05 * RATE_BPS
     assert found.breaks == 0
 
@@ -38,11 +35,6 @@ def test_a_stream_is_what_is_measured() -> None:
 def test_a_link_far_slower_than_the_plan_believes_is_not_lost() -> None:
     """Heartbeats wait behind packets in the network, and must not wait as long again behind what the kernel holds."""
     with FarLink(0.5e6, 5e-3, queue_s=0.8, congestion="reno") as link:
-        found = streamed(link, 117e6, 20e-3, 10.0)
+        found = streamed(link, 117e6, 20e-3, 6.0)
     assert found.breaks == 0
     assert found.rate_bps > 0.3e6
-
-
-def _withstands_losses() -> bool:
-    with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as name:
-        return name.read().strip().startswith("bbr")
