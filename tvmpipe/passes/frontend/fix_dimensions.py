@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,8 @@ def fix_inputs(
     """
     initializers = {tensor.name for tensor in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in initializers]
-    for value in values:
-        if not value.type.HasField("tensor_type"):
-            kind = value.type.WhichOneof("value") or "untyped"
-            raise UnsupportedModelError(f"input {value.name!r} is of kind {kind}; only tensors can be compiled")
+    _check_tensors("input", values)
+    _check_tensors("output", model.graph.output)
     _check_names(values, shapes, dims)
     for value in values:
         _fix_dims(value, dims)
@@ -40,6 +38,16 @@ def fix_inputs(
         raise InputError(_open(still_open))
     bounds = index_bounds(model)
     return tuple(_spec(value, bounds.get(value.name)) for value in values)
+
+
+def _check_tensors(what: str, values: Iterable[onnx.ValueInfoProto]) -> None:
+    for value in values:
+        kind = value.type.WhichOneof("value")
+        if kind not in (None, "tensor_type") or (kind is None and what == "input"):
+            called = {"sequence_type": "a sequence", "optional_type": "an optional", None: "of no type"}.get(kind, kind)
+            raise UnsupportedModelError(
+                f"{what} {value.name!r} is {called}; inputs and outputs of a compiled model are tensors"
+            )
 
 
 def _check_names(

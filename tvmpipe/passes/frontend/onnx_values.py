@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx
+from onnx import helper
+
+STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -49,3 +53,33 @@ def rename_reads(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
             rename_reads(inner, outside)
         for value in graph.output:
             value.name = outside.get(value.name, value.name)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of all graphs inside them."""
+    for node in graph.node:
+        yield node
+        for inner in graphs_of(node):
+            yield from all_nodes(inner)
+
+
+def all_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every name that a value has in a graph or in graphs inside its nodes."""
+    yield from own_values(graph)
+    for node in graph.node:
+        yield from node.input
+        for inner in graphs_of(node):
+            yield from all_names(inner)
+
+
+def static_shape(kind: onnx.TypeProto | None) -> tuple[int, ...] | None:
+    """The shape of a tensor type, None where a part of it is not known."""
+    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
+
+
+def attribute_of(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of a node's attribute, as `onnx.helper` gives it; strings are bytes."""
+    return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
