@@ -28,21 +28,27 @@ def compiled(name: str) -> str:
     from tvm.relax.frontend.onnx import onnx_frontend
 
     from tvmpipe.passes.frontend.converters import converters
+    from tvmpipe.passes.frontend.expand_functions import is_function
     from tvmpipe.passes.frontend.unsupported import WRONG
 
     if name == "If":
         return "where the condition is a constant or follows from shapes"
     if ("", name) not in converters() and name not in {*onnx_frontend._get_convert_map(), "Constant"}:
-        return "no"
+        return "as what it stands for" if is_function(name) else "no"
     refused = ", ".join(case.what for case in WRONG if case.operator == name)
     return f"yes; refused: {refused}" if refused else "yes"
 
 
 def counts(path: Path) -> dict[str, tuple[str, str]]:
-    """The columns `pass` and `unsupported` of that table, by operator."""
-    found = {}
+    """Tests that are right, with inputs that decide shapes as constants or not, and those refused, by operator."""
+    found: dict[str, tuple[str, str]] = {}
+    head: list[str] = []
     for line in path.read_text().splitlines():
         cells = [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
-        if len(cells) >= 3 and cells[0].isidentifier():
-            found[cells[0]] = (cells[1], cells[2])
+        if cells[:1] == ["operator"]:
+            head = cells
+        elif cells and cells[0].isidentifier():
+            of = dict(zip(head, (int(cell or 0) if cell.isdecimal() or not cell else 0 for cell in cells), strict=True))
+            right, refused = of["pass"] + of.get("constants", 0), of["unsupported"]
+            found[cells[0]] = str(right or ""), str(refused or "")
     return found

@@ -70,8 +70,8 @@ def test_shape_of_unknown_input(tmp_path: Path) -> None:
 
 
 def test_unsupported_operator_is_named_with_its_node(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="node 'the_node' is operator Celu, which TVM cannot import"):
-        imported(save(one_node("Celu", [1, 3]), tmp_path))
+    with pytest.raises(UnsupportedModelError, match="node 'the_node' is operator Bernoulli, which TVM cannot"):
+        imported(save(one_node("Bernoulli", [1, 3]), tmp_path))
 
 
 def test_operator_that_fails_to_convert_is_named_with_its_node() -> None:
@@ -90,9 +90,12 @@ def test_operator_that_fails_to_convert_is_named_with_its_node() -> None:
 
 
 def test_operator_that_tvm_computes_wrongly_is_refused() -> None:
-    model = one_node("Mod", [1, 3], fmod=1)
-    model.graph.node[0].input.append("x")
-    with pytest.raises(UnsupportedModelError, match="'the_node' is a Mod of floats, which TVM computes wrongly"):
+    model = one_node("RoiAlign", [1, 1, 4, 4], mode="max")
+    model.graph.node[0].input.extend(["rois", "batch"])
+    model.graph.input.append(helper.make_tensor_value_info("rois", TensorProto.FLOAT, [1, 4]))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), "batch"))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(UnsupportedModelError, match="'the_node' is a RoiAlign in mode max, which TVM computes wrongly"):
         imported(model)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import onnx
 from onnx import helper, numpy_helper
 
-from tvmpipe.passes.frontend.known_values import RANDOM, Array, KnownValues
+from tvmpipe.passes.frontend.expand_functions import expanded
+from tvmpipe.passes.frontend.known_values import RANDOM, Array, KnownValues, without_elements
 from tvmpipe.passes.frontend.onnx_values import (
     STANDARD_DOMAINS,
     all_names,
@@ -77,6 +78,9 @@ class Folder(KnownValues):
         for value in graph.input:
             if value.name not in self._initial:
                 self.types[value.name] = value.type
+                empty = without_elements(value.type)
+                if empty is not None:
+                    self.alias[value.name] = self.constant(empty)
         for sparse in graph.sparse_initializer:
             self.types[sparse.values.name] = helper.make_tensor_type_proto(sparse.values.data_type, list(sparse.dims))
         for node in graph.node:
@@ -99,6 +103,11 @@ class Folder(KnownValues):
         if self._within and (has_graphs(node) or self.is_random(node)):
             raise CannotExpandError(f"{node.op_type} inside it may give something else each time")
         if self._merge(node) or self.fold(node):
+            return
+        inside = expanded(node, self.types, self.versions)
+        if inside is not None:
+            for one in inside:
+                self.take(one)
             return
         if self._within:
             self._check_fixed(node)

@@ -57,7 +57,7 @@ def to_relax(model: onnx.ModelProto, nodes: Mapping[str, Origins]) -> Any:
             return found
 
     opset = next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 1)
-    importer = Importer(shape_dict={}, dtype_dict="float32", keep_params_in_input=False)
+    importer = Importer(shape_dict=_empty_inputs(model.graph), dtype_dict="float32", keep_params_in_input=False)
     try:
         with quiet(), closed_blocks(importer.bb):
             module = importer.from_onnx(model.graph, opset)
@@ -67,6 +67,12 @@ def to_relax(model: onnx.ModelProto, nodes: Mapping[str, Origins]) -> Any:
         at = importer.current
         where = f"node {label(at)} ({at.op_type})" if at is not None else "the model"
         raise UnsupportedModelError(f"TVM cannot import {where}: {reason_of(error)}") from error
+
+
+def _empty_inputs(graph: onnx.GraphProto) -> dict[str, list[int]]:
+    """The shapes of inputs that have no elements: TVM's importer takes an extent of 0 for an open one."""
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.input}
+    return {name: shape for name, shape in shapes.items() if 0 in shape}
 
 
 def _with_nodes(module: Any, found: Mapping[int, Origins]) -> Any:

@@ -42,7 +42,10 @@ class KnownValues:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        self.opset = next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 1)
+        self.versions = {
+            "" if entry.domain in STANDARD_DOMAINS else entry.domain: entry.version for entry in model.opset_import
+        }
+        self.opset = self.versions.get("", 1)
         self.types: dict[str, onnx.TypeProto] = {}
         self.arrays: dict[str, Array] = {}  # views of the file's own bytes where they are its own
         self.tensors: dict[str, onnx.TensorProto] = {}  # small ones as inference wants them
@@ -70,6 +73,8 @@ class KnownValues:
             if self._computable(node):
                 results = evaluate(node, {name: self.arrays[name] for name in reads(node)}, self.model)
         if results is None:
+            results = self._empty_results(node)
+        if results is None:
             return False
         for name, array in zip(node.output, results, strict=False):
             if name:
@@ -92,6 +97,7 @@ class KnownValues:
 
     def _infer(self, node: onnx.NodeProto) -> None:
         """Note the types of a node's results, where they can be inferred."""
+        node = self._plain(node)
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
             inputs = [name for name in node.input if name]
@@ -108,6 +114,30 @@ class KnownValues:
             logger.debug("no types are known of what node %s makes: %s", node.name, error)
             return
         self.types.update(found)
+
+    def _plain(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """The node as ONNX's inference reads it rightly: with the default that it forgets, without an empty input.
+
+        Of an STFT that does not say so it infers that it is not one-sided, and of a reduction over an empty list of
+        axes that it reduces none.
+        """
+        onesided = node.op_type == "STFT" and not any(attribute.name == "onesided" for attribute in node.attribute)
+        axes = self.arrays.get(node.input[1]) if node.op_type.startswith("Reduce") and len(node.input) > 1 else None
+        if not onesided and (axes is None or axes.size):
+            return node
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        if onesided:
+            copy.attribute.append(helper.make_attribute("onesided", 1))
+        else:
+            del copy.input[1:]
+        return copy
+
+    def _empty_results(self, node: onnx.NodeProto) -> list[Array] | None:
+        """What a node makes where none of it has elements."""
+        made = [without_elements(self.types.get(name)) if name else np.zeros(0) for name in node.output]
+        known = [array for array in made if array is not None]
+        return known if len(known) == len(made) else None
 
     def _computable(self, node: onnx.NodeProto) -> bool:
         """Whether a node's results can be computed here, and should be."""
@@ -135,6 +165,14 @@ class KnownValues:
             return False
         trips = self.arrays.get(node.input[0]) if node.op_type == "Loop" else None
         return node.op_type != "Loop" or (trips is not None and int(trips.reshape(())) <= _MOST_TRIPS)
+
+
+def without_elements(kind: onnx.TypeProto | None) -> Array | None:
+    """The one tensor of a type that has no elements; None for other types."""
+    shape = static_shape(kind)
+    if kind is None or shape is None or 0 not in shape:
+        return None
+    return np.zeros(shape, helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
 
 
 def _constant(node: onnx.NodeProto) -> list[Array] | None:

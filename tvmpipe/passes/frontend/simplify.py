@@ -90,6 +90,9 @@ def _slim(model: onnx.ModelProto) -> tuple[onnx.ModelProto | None, tuple[str, ..
     # It may have dropped what it thinks unused; a changed signature is not acceptable.
     if [value.name for value in slimmed.graph.output] != [value.name for value in model.graph.output]:
         return None, _told("onnxslim changed the outputs of the model and was skipped")
+    # Shapes that it infers of outputs may be false: those of uneven parts are.
+    del slimmed.graph.output[:]
+    slimmed.graph.output.extend(model.graph.output)
     return slimmed, ()
 
 

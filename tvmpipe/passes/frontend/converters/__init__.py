@@ -12,7 +12,28 @@ from collections.abc import Mapping
 
 from tvmpipe.passes.frontend.converters.registry import Converter, Operator, registered
 
-FILES = ("clip", "gather", "is_inf", "sum")
+FILES = (
+    "clip",
+    "col2_im",
+    "cumulative",
+    "deform_conv",
+    "det",
+    "dropout",
+    "elu",
+    "eye_like",
+    "fourier",
+    "gather",
+    "is_inf",
+    "lp_normalization",
+    "max_unpool",
+    "mod",
+    "one_hot",
+    "pow",
+    "reverse_sequence",
+    "split",
+    "sum",
+    "tensor_scatter",
+)
 
 
 @functools.cache

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 Operator = tuple[str, str]
 """Domain ("" is ONNX's own) and operator type."""
 
@@ -32,12 +35,59 @@ class OnnxNode:
         """An input, or None where the node has none there."""
         return self.inputs[place] if place < len(self.inputs) else None
 
+    def known(self, place: int, name: str = "") -> NDArray[Any] | None:
+        """The value of an input that is a constant, or None where the node has none there.
+
+        Raises NotImplementedError for one that is known only at run time; `name` is what the message calls it.
+        """
+        value = self.input(place)
+        if value is None:
+            return None
+        from tvm import relax
+
+        if isinstance(value, relax.ShapeExpr):
+            return np.array([int(extent) for extent in value.values], np.int64)
+        if not hasattr(value, "value") or not hasattr(value.value, "numpy"):
+            raise NotImplementedError(f"input {name or place} is known only at run time; it must be a constant")
+        return np.asarray(value.value.numpy())
+
+    def required(self, place: int, name: str) -> NDArray[Any]:
+        """As `known`, of an input that no node leaves out."""
+        value = self.known(place, name)
+        if value is None:
+            raise NotImplementedError(f"input {name} is left out")
+        return value
+
+    def shape(self, place: int) -> tuple[int, ...]:
+        """The extents of an input."""
+        return extents(self.input(place))
+
+    @property
+    def result_count(self) -> int:
+        """How many results the node names."""
+        return int(self.attributes.get("tvm_custom", {}).get("num_outputs", 1))
+
+    def const(self, number: float | NDArray[Any], like: int = 0) -> Any:
+        """A constant of the element type of an input."""
+        from tvm import relax
+
+        return relax.const(number, str(self.input(like).ty.dtype))
+
+    def emit(self, value: Any) -> Any:
+        """Binds an expression to a variable."""
+        return self.builder.emit(value)
+
     def converted_by_tvm(self) -> Any:
         """What TVM's own converter makes of the node."""
         from tvm.relax.frontend.onnx import onnx_frontend
 
         converter = onnx_frontend._get_convert_map()[self.operator].get_converter(self.opset)
         return converter(self.builder, self.inputs, dict(self.attributes), self.scope)
+
+
+def extents(value: Any) -> tuple[int, ...]:
+    """The extents of a Relax expression of static shape."""
+    return tuple(int(extent) for extent in value.ty.shape)
 
 
 Converter = Callable[[OnnxNode], Any]
