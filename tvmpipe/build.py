@@ -38,6 +38,7 @@ def build(
     profiles: str | Path | None = None,
     cost_model: CostModel | None = None,
     progress: Progress | None = None,
+    fallback: bool = True,
 ) -> Bundle:
     """Compile an ONNX model for the devices of a cluster.
 
@@ -55,6 +56,8 @@ def build(
     With `replicate`, devices may take samples in turn where that lowers the period.
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
+    With `fallback`, ONNX Runtime runs the nodes that cannot be compiled, in stages of their own on devices that have
+    it; the report says which and why. Without, a model that has such nodes is refused.
     With `robust` the plan is the best one where every cost is at the upper end of its interval, so that devices whose
     costs are not known well get less; its figures are still those that are expected.
 
@@ -85,5 +88,5 @@ def build(
     )
     devices = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     monitor = Monitor(driver.COMPILE, progress, None if dump is None else Path(dump))
-    fused = driver.front(model, shapes, dims, monitor)
+    fused = driver.front(model, shapes, dims, monitor, fallback=fallback)
     return driver.compile(driver.plan(fused, devices, options, monitor), monitor).bundle

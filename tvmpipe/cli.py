@@ -62,10 +62,16 @@ def _shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return shape(dim(function))
 
 
+def _fallback_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    told = "Let ONNX Runtime run the nodes that cannot be compiled, or refuse the model."
+    return click.option("--fallback/--no-fallback", default=True, help=told)(function)
+
+
 def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[[Any], Any]] = [
         click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
         _shape_options,
+        _fallback_option,
         click.option("--objective", type=ObjectiveName(), default="throughput", help="What the plan is for."),
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
         click.option("--pin", "pins", type=Pin(), multiple=True, help="Put ONNX nodes (shell pattern) on a device."),
@@ -145,12 +151,13 @@ def explain(model: Path, shapes: Any, dims: Any, pins: Any, **options: Any) -> O
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @_shape_options
+@_fallback_option
 @_command
-def show(model: Path, shapes: Any, dims: Any) -> Outcome:
+def show(model: Path, shapes: Any, dims: Any, fallback: bool) -> Outcome:
     """List the fused primitives of MODEL with their operators, shapes, FLOPs and bytes."""
     from tvmpipe.commands.compile import show_model
 
-    return show_model(model, dict(shapes), dict(dims))
+    return show_model(model, dict(shapes), dict(dims), fallback=fallback)
 
 
 @cli.command()
@@ -348,12 +355,13 @@ def key(path: Path) -> Outcome:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--samples", type=click.IntRange(min=2), default=32)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), help="Folder to write to.")
+@_fallback_option
 @_command
-def demo(model: Path | None, samples: int, output: Path) -> Outcome:
+def demo(model: Path | None, samples: int, output: Path, fallback: bool) -> Outcome:
     """Compile a model for three unequal local devices, run it on them, and check it against ONNX Runtime."""
     from tvmpipe.commands.demo import run_demo
 
-    return run_demo(model, samples, output)
+    return run_demo(model, samples, output, fallback=fallback)
 
 
 def invoke(arguments: Sequence[str] | None = None) -> int:

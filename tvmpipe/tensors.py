@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 _MOST_DIMS = 16  # as on the stage link
 _MOST_BYTES = 1 << 48
+_MOST_OPEN_BYTES = 1 << 30
 
 
 class TensorSpec(BaseModel):
     """A named tensor: `shape` in elements, `dtype` as numpy spells it.
 
-    Integers of a model's input lie in 0..`below`-1 where the model looks something up with them.
+    Integers of a model's input lie in 0..`below`-1 where the model looks something up with them. Extents of the axes
+    `open` are known only when the model has run: `shape` has there what a plan counts on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,6 +27,7 @@ class TensorSpec(BaseModel):
     shape: Annotated[tuple[Annotated[int, Field(ge=0, le=_MOST_BYTES)], ...], Field(max_length=_MOST_DIMS)]
     dtype: str
     below: int | None = Field(default=None, ge=1)
+    open: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
     @field_validator("dtype")
     @classmethod
@@ -41,15 +44,51 @@ class TensorSpec(BaseModel):
     def _fits_somewhere(self) -> TensorSpec:
         if self.size_bytes > _MOST_BYTES:
             raise ValueError("the tensor is larger than any memory")
+        if list(self.open) != sorted({axis for axis in self.open if axis < len(self.shape)}):
+            raise ValueError("open axes are those of the shape, each once and in order")
         return self
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the dense tensor."""
+        """Bytes of the dense tensor; with open axes, those that a plan counts on."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def most_bytes(self) -> int:
+        """The most bytes that a tensor of this spec may have: 1 GiB with open axes, if a plan counts on no more."""
+        return max(self.size_bytes, _MOST_OPEN_BYTES) if self.open else self.size_bytes
+
+    @property
+    def form(self) -> TensorForm:
+        """What arrays are compared with."""
+        return TensorForm(self.shape, np.dtype(self.dtype), self.open)
+
+    @property
+    def extents(self) -> tuple[int | str, ...]:
+        """The shape for people: "?" for open axes."""
+        return tuple("?" if axis in self.open else extent for axis, extent in enumerate(self.shape))
+
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
+        return f"{self.name}: {self.dtype}[{','.join(map(str, self.extents))}]"
+
+
+class TensorForm(NamedTuple):
+    """Shape and element type that arrays of a spec have; extents of the axes `open` may be any."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    open: tuple[int, ...] = ()
+
+    def fits(self, array: NDArray[Any]) -> bool:
+        """Whether an array is of this form."""
+        if array.dtype != self.dtype:
+            return False
+        if array.shape == self.shape:
+            return True
+        if not self.open or array.ndim != len(self.shape):
+            return False
+        pairs = enumerate(zip(array.shape, self.shape, strict=True))
+        return all(have == want or axis in self.open for axis, (have, want) in pairs)
 
 
 def random_tensor(spec: TensorSpec, generator: np.random.Generator) -> NDArray[Any]:

@@ -190,12 +190,12 @@ def test_a_disk_that_is_full_at_the_end(chain_bundle: Bundle, small_disk: Path) 
 
 
 def test_what_cannot_be_an_output_is_refused_at_once(branchy_bundle: Bundle, tmp_path: Path) -> None:
-    check_output(None, branchy_bundle.manifest)
-    check_output(tmp_path / "y.npz", branchy_bundle.manifest)
+    check_output(None, branchy_bundle.manifest, 1)
+    check_output(tmp_path / "y.npz", branchy_bundle.manifest, 1)
     for path, message in (
         (tmp_path / "y.npy", "the model has 2 outputs"),
         (tmp_path / "y.txt", "must end in .npz"),
         (tmp_path / "none" / "y.npz", "is not a file in a folder that exists"),
     ):
         with pytest.raises(InputError, match=message):
-            check_output(path, branchy_bundle.manifest)
+            check_output(path, branchy_bundle.manifest, 1)

@@ -96,7 +96,7 @@ def check(
     """
     cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = {threads}\n')
     with schedule_messages() as messages:
-        state = driver.compile(driver.plan(driver.front(model), cluster))
+        state = driver.compile(driver.plan(driver.front(model, fallback=False), cluster))
     sample = sample_of(model) if sample is None else sample
     with run_in_process(state.bundle) as pipe:
         have = pipe.run(sample)

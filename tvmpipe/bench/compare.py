@@ -214,7 +214,7 @@ def _compile(
 
     cluster = Cluster((Device("device", "device", target, threads, None),), {})
     monitor = Monitor(driver.COMPILE, progress)
-    planned = driver.plan(driver.front(path, shapes, dims, monitor), cluster, monitor=monitor)
+    planned = driver.plan(driver.front(path, shapes, dims, monitor, fallback=False), cluster, monitor=monitor)
     bundle = driver.compile(planned, monitor).bundle
     return bundle, {one.function: _Cost(one.operators, one.flops) for one in planned.graph.primitives}
 

@@ -75,9 +75,11 @@ def planned_model(
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
     dump: Path | None,
+    *,
+    fallback: bool,
     **options: Any,
 ) -> Planned:
-    """A model planned as `BuildOptions(**options)` ask."""
+    """A model planned as `BuildOptions(**options)` ask; `fallback` as for `driver.front`."""
     from tvmpipe.passes import driver
     from tvmpipe.passes.monitor import Monitor
     from tvmpipe.passes.options import BuildOptions
@@ -86,7 +88,8 @@ def planned_model(
     devices = load_cluster(cluster)
     with pass_progress(f"planning {model.name}") as progress:
         monitor = Monitor(driver.PLAN, progress, dump)
-        planned = driver.plan(driver.front(model, shapes, dims, monitor), devices, BuildOptions(**options), monitor)
+        fused = driver.front(model, shapes, dims, monitor, fallback=fallback)
+        planned = driver.plan(fused, devices, BuildOptions(**options), monitor)
         monitor.end()
     return planned
 
@@ -110,7 +113,9 @@ def _simulated(planned: Planned, samples: int, jitter: float) -> tuple[dict[str,
     return facts, timeline(run)
 
 
-def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Outcome:
+def show_model(
+    model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], *, fallback: bool = True
+) -> Outcome:
     """The fused primitives of a model, as a table."""
     from tvmpipe.passes.driver import FRONT, front
     from tvmpipe.passes.graph.node_names import show_nodes
@@ -118,20 +123,21 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[s
 
     with pass_progress(f"reading {model.name}") as progress:
         monitor = Monitor(FRONT, progress)
-        fused = front(model, shapes, dims, monitor)
+        fused = front(model, shapes, dims, monitor, fallback=fallback)
         monitor.end()
     graph, signature = fused.graph, fused.signature
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": primitive.name,
             "operators": list(primitive.operators),
             "onnx_nodes": list(primitive.onnx_nodes),
-            "inputs": [list(graph.values[value].spec.shape) for value in primitive.inputs],
-            "outputs": [list(graph.values[value].spec.shape) for value in primitive.outputs],
+            "inputs": [list(graph.values[value].spec.extents) for value in primitive.inputs],
+            "outputs": [list(graph.values[value].spec.extents) for value in primitive.outputs],
             "flops": primitive.flops,
             "weight_bytes": primitive.weight_bytes,
             "input_bytes": primitive.input_bytes,
             "output_bytes": primitive.output_bytes,
+            "fallback": None if primitive.fallback is None else dict(primitive.fallback.reasons),
         }
         for primitive in graph.by_name().values()
     ]
@@ -142,18 +148,23 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[s
     for row in rows:
         table.add_row(
             str(row["name"]),
-            ", ".join(row["operators"]),  # type: ignore[arg-type]
-            show_nodes(row["onnx_nodes"]),  # type: ignore[arg-type]
-            " ".join(_shape(shape) for shape in row["inputs"]),  # type: ignore[attr-defined]
-            " ".join(_shape(shape) for shape in row["outputs"]),  # type: ignore[attr-defined]
-            f"{float(row['flops']) / 1e6:.2f}",  # type: ignore[arg-type]
-            format_size(row["weight_bytes"]),  # type: ignore[arg-type]
-            format_size(row["input_bytes"]),  # type: ignore[arg-type]
-            format_size(row["output_bytes"]),  # type: ignore[arg-type]
+            ", ".join(row["operators"]),
+            show_nodes(row["onnx_nodes"]),
+            " ".join(_shape(shape) for shape in row["inputs"]),
+            " ".join(_shape(shape) for shape in row["outputs"]),
+            f"{float(row['flops']) / 1e6:.2f}",
+            format_size(row["weight_bytes"]),
+            format_size(row["input_bytes"]),
+            format_size(row["output_bytes"]),
         )
     flops = sum(primitive.flops for primitive in graph.primitives)
     weights = graph.all_weight_bytes
     total = plain(f"{len(rows)} primitives, {flops / 1e9:.2f} GFLOP, {format_size(weights)} of weights{_reads(graph)}")
+    whys = [
+        plain(f"{primitive.name} is run by ONNX Runtime: {'; '.join(primitive.fallback.reasons.values())}")
+        for primitive in graph.by_name().values()
+        if primitive.fallback is not None
+    ]
     facts = {
         "model": signature.name,
         "inputs": [spec.model_dump() for spec in signature.inputs],
@@ -162,7 +173,7 @@ def show_model(model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[s
         "weight_bytes": weights,
         "primitives": rows,
     }
-    return Outcome(facts, Group(table, total))
+    return Outcome(facts, Group(table, total, *whys))
 
 
 def _reads(graph: PrimitiveGraph) -> str:
@@ -171,5 +182,5 @@ def _reads(graph: PrimitiveGraph) -> str:
     return "" if read == graph.all_weight_bytes else f", some shared: primitives read {format_size(read)}"
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _shape(shape: Sequence[int | str]) -> str:
     return "x".join(map(str, shape)) or "scalar"

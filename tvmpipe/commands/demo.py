@@ -64,7 +64,7 @@ def demo_cluster() -> str:
     return CLUSTER.format(middle=middle, small=small)
 
 
-def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
+def run_demo(model: Path | None, samples: int, output: Path, *, fallback: bool = True) -> Outcome:
     """Compile, run, verify, compare with the best single device; leaves model, cluster file and bundle behind.
 
     Results that differ from ONNX Runtime's are a warning and exit code 4, those that prove nothing a warning.
@@ -85,7 +85,7 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
     cluster_text = demo_cluster()
     cluster = parse_cluster(cluster_text, str(cluster_path))
     with pass_progress(f"compiling {model.name}") as progress:
-        bundle = build(model, cluster, progress=progress)
+        bundle = build(model, cluster, progress=progress, fallback=fallback)
     bundle.save(bundle_path, overwrite=True)
     cluster_path.write_text(cluster_text, encoding="utf-8")
     plan = json.loads((bundle_path / "report.json").read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def run_demo(model: Path | None, samples: int, output: Path) -> Outcome:
     # The first device has no memory limit, so that there always is one.
     single = plan["best_single_device"]["device"]
     with pass_progress(f"compiling for {single} alone") as progress:
-        alone = build(model, cluster.only(single), progress=progress)
+        alone = build(model, cluster.only(single), progress=progress, fallback=fallback)
     inputs = random_samples(bundle.manifest, samples, seed=0)
     with tempfile.TemporaryDirectory(prefix="tvmpipe-demo-") as store:
         stderr.print("starting a tracker and three agents")

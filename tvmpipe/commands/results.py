@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,8 @@ _CHUNK_BYTES = 1 << 20
 _WHOLE = "whole.npz"
 
 
-def check_output(output: Path | None, manifest: Manifest) -> None:
-    """Refuse what could not be written during the run. Raises InputError."""
+def check_output(output: Path | None, manifest: Manifest, count: int) -> None:
+    """Refuse what could not be written of `count` samples during the run. Raises InputError."""
     if output is None:
         return
     if output.suffix not in (".npz", ".npy"):
@@ -40,6 +41,8 @@ def check_output(output: Path | None, manifest: Manifest) -> None:
             f"output {output} must end in .npz (all results by name) or .npy (the result of a model with one output)"
         )
     names = [spec.name for spec in manifest.model.outputs]
+    if output.suffix == ".npy" and count > 1 and any(spec.open for spec in manifest.model.outputs):
+        raise InputError(f"the shape of {names[0]!r} differs from sample to sample; write several to an .npz file")
     if output.suffix == ".npy" and len(names) > 1:
         raise InputError(f"the model has {len(names)} outputs ({', '.join(names)}); write them to an .npz file")
     check_writable(output, "output")
@@ -48,9 +51,10 @@ def check_output(output: Path | None, manifest: Manifest) -> None:
 class ResultWriter:
     """Takes results of `count` samples in their order; a context manager.
 
-    One sample's arrays lie in the file as they are, several samples' are stacked along a new first axis. The file
-    appears with `finish`. Left before that, the writer keeps what it was given in a file called `NAME.partial.npz` (or
-    `.npy`), and says so in the error's sentence.
+    One sample's arrays lie in the file as they are, several samples' are stacked along a new first axis; those whose
+    shape only shows at run time are not, and are called NAME/0, NAME/1, and so on. The file appears with `finish`. Left
+    before that, the writer keeps what it was given in a file called `NAME.partial.npz` (or `.npy`), and says so in the
+    error's sentence.
     """
 
     def __init__(self, output: Path, manifest: Manifest, count: int) -> None:
@@ -58,6 +62,7 @@ class ResultWriter:
         self._specs = manifest.model.outputs
         self._count = count
         self._taken = 0
+        self._shapes: list[list[tuple[int, ...]]] = [[] for _ in self._specs]
         self._done = False
         with _written(output):
             self._folder = Path(tempfile.mkdtemp(prefix=".tvmpipe-", dir=output.parent))
@@ -67,7 +72,8 @@ class ResultWriter:
                 # Without buffers: what was taken is on the disk, also when that is full.
                 self._streams = [path.open("wb", buffering=0) for path in self._files]
                 for spec, stream in zip(self._specs, self._streams, strict=True):
-                    self._write_header(stream, spec)
+                    if not spec.open:
+                        self._write_header(stream, spec)
         except InputError:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -91,8 +97,10 @@ class ResultWriter:
     def take(self, result: Mapping[str, NDArray[Any]]) -> None:
         """Write one sample's results. Raises InputError when the disk is full, say."""
         with _written(self._output):
-            for spec, stream in zip(self._specs, self._streams, strict=True):
+            for spec, stream, shapes in zip(self._specs, self._streams, self._shapes, strict=True):
                 _write_all(stream, np.ascontiguousarray(result[spec.name]))
+                if spec.open:
+                    shapes.append(result[spec.name].shape)
         self._taken += 1
 
     def finish(self) -> Path:
@@ -137,25 +145,56 @@ class ResultWriter:
         """Make each output's file an array of what was taken. That takes no room on the disk."""
         for spec, path, header in zip(self._specs, self._files, self._headers, strict=True):
             with path.open("r+b") as stream:
-                self._write_header(stream, spec)
-                stream.truncate(header + self._taken * spec.size_bytes)
+                if spec.open:
+                    shapes = self._shapes[self._files.index(path)][: self._taken]
+                    stream.truncate(sum(map(math.prod, shapes)) * np.dtype(spec.dtype).itemsize)
+                else:
+                    self._write_header(stream, spec)
+                    stream.truncate(header + self._taken * spec.size_bytes)
                 stream.flush()
                 os.fsync(stream.fileno())
 
     def _assemble(self, target: Path) -> None:
         if target.suffix == ".npy":
-            os.replace(self._files[0], target)
+            if self._specs[0].open:
+                whole = self._folder / "whole.npy"
+                with self._files[0].open("rb") as stream, whole.open("wb") as single:
+                    self._copy(stream, single, self._specs[0], self._shapes[0][0])
+                os.replace(whole, target)
+            else:
+                os.replace(self._files[0], target)
             return
         whole = self._folder / _WHOLE
         with whole.open("wb") as written:
             # Not np.savez: its own parameters would clash with outputs of the same name.
             with zipfile.ZipFile(written, "w") as archive:
-                for spec, path in zip(self._specs, self._files, strict=True):
+                for spec, path, shapes in zip(self._specs, self._files, self._shapes, strict=True):
+                    if spec.open:
+                        self._archive_each(archive, spec, path, shapes[: self._taken])
+                        continue
                     with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as member, path.open("rb") as stream:
                         shutil.copyfileobj(stream, member, _CHUNK_BYTES)
             written.flush()
             os.fsync(written.fileno())
         os.replace(whole, target)
+
+    def _archive_each(
+        self, archive: zipfile.ZipFile, spec: TensorSpec, path: Path, shapes: Sequence[tuple[int, ...]]
+    ) -> None:
+        """A member for each sample's array."""
+        with path.open("rb") as stream:
+            for number, shape in enumerate(shapes):
+                name = f"{spec.name}/{number}" if self._count > 1 else spec.name
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    self._copy(stream, member, spec, shape)
+
+    @staticmethod
+    def _copy(stream: BinaryIO, target: IO[bytes], spec: TensorSpec, shape: tuple[int, ...]) -> None:
+        """The next array of a stream of elements, with its header."""
+        dtype = np.dtype(spec.dtype)
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(target, header)
+        target.write(stream.read(math.prod(shape) * dtype.itemsize))
 
     def _write_header(self, stream: RawIOBase | BinaryIO, spec: TensorSpec) -> None:
         """As `np.save` writes it: with room for any number along the first axis."""

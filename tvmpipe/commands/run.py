@@ -53,7 +53,7 @@ def run_bundle(
     samples = Samples(bundle.manifest, inputs, random or 0, seed, repeat)
     if not len(samples):
         raise InputError("there is nothing to run: give --input FILE, or --random N for random tensors")
-    check_output(output, bundle.manifest)
+    check_output(output, bundle.manifest, len(samples))
     if trace is not None:
         check_writable(trace, "trace")
     options = replace(options, trace=options.trace or trace is not None)

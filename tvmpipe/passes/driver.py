@@ -33,6 +33,7 @@ from tvmpipe.passes.planning.cost_table import CostTable, price_table
 from tvmpipe.passes.planning.default_cost import default_cost
 from tvmpipe.passes.planning.evaluate import price_stages
 from tvmpipe.passes.planning.failover import Spare, spare_plans
+from tvmpipe.passes.planning.fallback_times import with_fallback_times
 from tvmpipe.passes.planning.place import follow, place, unless_better
 from tvmpipe.passes.planning.plan import Plan, explain_missing, read_placement
 from tvmpipe.passes.reports import explain as explanations
@@ -105,15 +106,18 @@ def front(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     monitor: Monitor | None = None,
+    *,
+    fallback: bool = True,
 ) -> Fused:
     """Import and fuse a model: a path or an `onnx.ModelProto`.
 
     `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open.
-    Raises ModelError, UnsupportedModelError and InputError.
+    With `fallback`, ONNX Runtime runs the nodes that cannot be compiled. Raises ModelError, UnsupportedModelError and
+    InputError.
     """
     monitor = monitor or Monitor(FRONT)
     monitor.begin("import")
-    imported = import_onnx(source, shapes or {}, dims or {})
+    imported = import_onnx(source, shapes or {}, dims or {}, fallback=fallback)
     monitor.dump({"": imported.module})
     monitor.begin("fuse")
     number = itertools.count()
@@ -121,6 +125,7 @@ def front(
         imported.module,
         imported.signature,
         lambda rewrite, made: monitor.dump({f"{next(number):02d}-{rewrite}": made}),
+        imported.groups,
     )
     monitor.dump({"": module})
     return Fused(imported.signature, module, graph, imported.notes)
@@ -138,7 +143,8 @@ def plan(
     cluster, notes = with_measured_links(cluster, folder)
     model = options.cost_model or default_cost(folder, cluster.targets)
     monitor.begin("cost")
-    costs, said = price_table(works_of(fused.graph, fused.module), cluster, model)
+    works = with_fallback_times(works_of(fused.graph, fused.module), fused.graph, folder)
+    costs, said = price_table(works, cluster, model)
     priced = Priced(
         signature=fused.signature,
         module=fused.module,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tvmpipe.manifest import Encoding
 from tvmpipe.runtime.transport import wire
 from tvmpipe.runtime.transport.codec import decode, encode
+from tvmpipe.tensors import TensorForm
 
 DTYPES = ["float32", "float64", "float16", "int8", "int64", "uint8", "bool"]
 SESSION = b"12345678"
@@ -85,8 +86,22 @@ def test_damaged_messages_are_refused_or_still_messages(batch: wire.Batch, data:
         back = wire.unpack(frames, 1 << 20)
     except wire.WireError:
         return
-    specs = {value: (array.shape, array.dtype) for value, array in batch.samples[0].items()}
-    assert isinstance(wire.fits(back.samples[0], specs), bool)
+    forms = {value: TensorForm(array.shape, array.dtype) for value, array in batch.samples[0].items()}
+    assert isinstance(wire.fits(back.samples[0], forms), bool)
+
+
+@pytest.mark.parametrize("encoding", ["none", "fp16", "int8"])
+@pytest.mark.parametrize("rows", [1, 4000])
+def test_samples_of_a_batch_may_have_results_of_different_sizes(rows: int, encoding: Encoding) -> None:
+    """As those of NonMaxSuppression; within a frame, and in frames of their own."""
+    found = [np.arange(3 * count * rows, dtype=np.float32).reshape(-1, 3) for count in (2, 0, 5)]
+    batch = wire.Batch(SESSION, 1, tuple({7: array, 8: np.zeros(2, np.int64)} for array in found))
+    back = wire.unpack(as_bytes(wire.pack(batch, encoding)), 1 << 20)
+    form = TensorForm((9, 3), np.dtype(np.float32), open=(0,))
+    assert all(wire.fits({7: sample[7]}, {7: form}) for sample in back.samples)
+    assert not wire.fits({7: back.samples[0][7].T}, {7: form})
+    for sample, array in zip(back.samples, found, strict=True):
+        np.testing.assert_allclose(sample[7], array, rtol=1e-3, atol=0 if encoding == "none" else 0.002 * 15 * rows)
 
 
 def test_shapes_may_not_claim_more_than_allowed() -> None:

@@ -1,4 +1,4 @@
-"""Compile each stage for its device, by the code generator of the device's target."""
+"""Compile each stage for its device, by its own code generator or else that of the device's target."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError, reason_of
 from tvmpipe.passes.backend.codegen import StageCode, code_generator
+from tvmpipe.passes.backend.onnx_stage import OnnxStage
 from tvmpipe.passes.backend.partition import Stage
 from tvmpipe.passes.graph.node_names import show_nodes
 from tvmpipe.targets.description.cluster import Cluster, Device
@@ -43,22 +44,25 @@ def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None
     from tvm_ffi import StructuralKey
 
     devices = {device.name: device for device in cluster.devices}
-    jobs: dict[tuple[Any, TargetDescription, int], _Job] = {}
+    jobs: dict[tuple[Any, TargetDescription | None, int], _Job] = {}
     job_of = {}
     for stage in stages:
-        structure = StructuralKey(stage.module)
+        onnx = isinstance(stage.module, OnnxStage)
+        structure = stage.module if onnx else StructuralKey(stage.module)
         for name, hosted in stage.hosted.items():
             device = devices[name]
-            job = _Job(hosted, stage.module, device, stage.onnx_nodes)
-            job_of[hosted] = jobs.setdefault((structure, device.target, device.threads), job)
+            job = _Job(hosted, stage.module, device, stage.onnx_nodes, stage.shape.codegen or device.target.codegen)
+            key = (structure, None, 0) if onnx else (structure, device.target, device.threads)
+            job_of[hosted] = jobs.setdefault(key, job)
     work = list(jobs.values())
     for job in work:
         code_generator(job.codegen)  # an unknown one ends it here, before minutes of compiling
-    if len(work) == 1 or (os.cpu_count() or 1) == 1:
-        made = [_compile_here(job, records) for job in work]
-    else:
-        made = _compile_in_processes(work, records)
-    made_of = {job.name: one for job, one in zip(work, made, strict=True)}
+    here = [job for job in work if isinstance(job.module, OnnxStage)]  # which is ready as it is
+    elsewhere = [job for job in work if not isinstance(job.module, OnnxStage)]
+    if len(elsewhere) == 1 or (os.cpu_count() or 1) == 1:
+        here, elsewhere = work, []
+    made = [_compile_here(job, records) for job in here] + _compile_in_processes(elsewhere, records)
+    made_of = {job.name: one for job, one in zip((*here, *elsewhere), made, strict=True)}
     return tuple(
         StageLibrary(stage, job.name, job.codegen, code_generator(job.codegen).SUFFIX, made_of[job.name])
         for stage, job in job_of.items()
@@ -71,14 +75,13 @@ class _Job:
     module: Any
     device: Device
     onnx_nodes: tuple[str, ...]
-
-    @property
-    def codegen(self) -> str:
-        return self.device.target.codegen
+    codegen: str
 
 
 def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[StageCode]:
     """TVM's own worker pool: it starts workers by name, so that callers need no `__main__` guard."""
+    if not jobs:
+        return []
     import tvm
     from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 

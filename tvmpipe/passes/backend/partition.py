@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tvmpipe.passes.backend.onnx_stage import onnx_stage
 from tvmpipe.passes.graph.node_names import nodes_of_primitives
-from tvmpipe.passes.graph.primitives import PrimitiveGraph, map_tensors
+from tvmpipe.passes.graph.primitives import ONNXRUNTIME, PrimitiveGraph, map_tensors
 from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.passes.graph.weights import Weight
 from tvmpipe.passes.planning.plan import Plan
@@ -20,8 +21,8 @@ class Stage:
 
     Attributes: `name` "s0", "s1", ... in an order they can run in, of a spare plan with the lost device before it
     ("pi-s0"); `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any,
-    one tuple of all weights, and returns a tuple of the outputs; `weights` in the order of that tuple; `onnx_nodes` of
-    the model that it computes.
+    one tuple of all weights, and returns a tuple of the outputs, or an `OnnxStage` where ONNX Runtime runs it;
+    `weights` in the order of that tuple; `onnx_nodes` of the model that it computes.
     """
 
     name: str
@@ -59,9 +60,12 @@ def partition(graph: PrimitiveGraph, module: Any, plan: Plan, lost: str | None =
 
 
 def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
-    emitter = _Emitter(graph, module)
-    stage_module = emitter.run(sorted((*shape.primitives, *shape.repeated)), shape.inputs, shape.outputs)
     nodes = nodes_of_primitives([graph.primitives[index] for index in shape.primitives])
+    inside = sorted((*shape.primitives, *shape.repeated))
+    if shape.codegen == ONNXRUNTIME:
+        return Stage(name, shape, *onnx_stage(graph, inside, shape.inputs, shape.outputs), nodes)
+    emitter = _Emitter(graph, module)
+    stage_module = emitter.run(inside, shape.inputs, shape.outputs)
     return Stage(name, shape, stage_module, tuple(emitter.weights), nodes)
 
 

@@ -45,7 +45,7 @@ def tune(stages: Sequence[Stage], cluster: Cluster, options: BuildOptions) -> No
         raise InputError("tuning needs a folder for its records (--records) and a tracker (--tracker)")
     devices = {device.name: device for device in cluster.devices}
     done: set[tuple[str, str]] = set()
-    for stage in stages:
+    for stage in (one for one in stages if not one.shape.codegen):  # others have no schedules
         for name in stage.shape.devices:
             with remote_timer(options.tracker, devices[name], options.cluster_key) as timer:
                 _tune_stage(stage, devices[name], options.tune, options.records, timer, done)

@@ -66,7 +66,7 @@ class Original:
     def __init__(self, model: onnx.ModelProto, inputs: Sequence[TensorSpec]) -> None:
         self._model = runnable(model)
         self._names = [value.name for value in model.graph.output]
-        self._samples = [_sample(inputs, seed) for seed in range(_SAMPLES)]
+        self._samples = [seeded_sample(inputs, seed) for seed in range(_SAMPLES)]
         try:
             self._answers = [self._model.run(sample) for sample in self._samples]
         except Exception as error:  # its exceptions have no common base
@@ -99,7 +99,7 @@ class Original:
         return {name: floor for name, floor in floors.items() if np.isfinite(floor)}
 
 
-def _sample(inputs: Sequence[TensorSpec], seed: int) -> dict[str, Array]:
+def seeded_sample(inputs: Sequence[TensorSpec], seed: int) -> dict[str, Array]:
     """Floats of a standard normal distribution, small integers, booleans; the same in every process."""
     arrays: dict[str, Array] = {}
     for spec in inputs:

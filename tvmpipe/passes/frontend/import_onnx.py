@@ -9,8 +9,9 @@ from typing import Any
 import onnx
 
 from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
-from tvmpipe.passes.frontend.importer import to_relax
+from tvmpipe.passes.frontend.importer import Relax, to_relax
 from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.frontend.simplify import simplify
@@ -20,29 +21,34 @@ from tvmpipe.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class Imported:
-    """A model as a Relax `IRModule`, as its users see it, and sentences for the report."""
+    """A model as a Relax `IRModule`, as its users see it, sentences for the report, and what ONNX Runtime runs."""
 
     module: Any
     signature: Signature
     notes: tuple[str, ...]
+    groups: tuple[FallbackGroup, ...] = ()
 
 
-def import_onnx(source: Any, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Imported:
+def import_onnx(
+    source: Any, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], *, fallback: bool = False
+) -> Imported:
     """Read a model, a path or an `onnx.ModelProto`.
 
     `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open.
-    Raises ModelError, UnsupportedModelError and InputError.
+    With `fallback`, nodes that TVM cannot compile are left to ONNX Runtime, in groups. Raises ModelError,
+    UnsupportedModelError and InputError.
     """
     model, name, digest = read_model(source)
     inputs = fix_inputs(model, {name: tuple(extents) for name, extents in shapes.items()}, dims)
     forget_declared(model)
     simplified = simplify(model, inputs)
-    module = to_relax(simplified.model, simplified.nodes)
-    outputs = _output_specs(module, simplified.model.graph)
+    made = to_relax(simplified.model, simplified.nodes, inputs, fallback=fallback)
+    module = made.module
+    outputs = _output_specs(made, simplified.model.graph)
     signature = Signature(name, digest, inputs, outputs)
     kept = [value.name for value in simplified.model.graph.input]
     module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
-    return Imported(module, signature, simplified.notes)
+    return Imported(module, signature, simplified.notes, made.groups)
 
 
 def forget_declared(model: onnx.ModelProto) -> None:
@@ -56,16 +62,20 @@ def forget_declared(model: onnx.ModelProto) -> None:
             value.type.tensor_type.ClearField("shape")
 
 
-def _output_specs(module: Any, graph: onnx.GraphProto) -> tuple[TensorSpec, ...]:
+def _output_specs(made: Relax, graph: onnx.GraphProto) -> tuple[TensorSpec, ...]:
     """Names, shapes and dtypes of what `main` returns, which must be what ONNX infers of the outputs where it does."""
     from tvm import relax
 
-    returned = module["main"].ret_ty
+    by_onnxruntime = {spec.name: spec for group in made.groups for spec in group.outputs}
+    returned = made.module["main"].ret_ty
     types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
     if len(types) != len(graph.output):
         raise UnsupportedModelError(f"TVM imports {len(types)} outputs where the model has {len(graph.output)}")
     specs = []
     for ty, output in zip(types, graph.output, strict=True):
+        if output.name in by_onnxruntime:
+            specs.append(by_onnxruntime[output.name])
+            continue
         spec = tensor_spec(ty, output.name)
         inferred = output.type.tensor_type
         dims = [dim.dim_value for dim in inferred.shape.dim]

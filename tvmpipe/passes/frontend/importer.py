@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -11,21 +14,99 @@ from tvmpipe.errors import UnsupportedModelError, reason_of
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
 from tvmpipe.passes.frontend.dataflow import closed_blocks, readers_of
+from tvmpipe.passes.frontend.fallback.calls import call_group, check_results, stand_in
+from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
+from tvmpipe.passes.frontend.fallback.split import Split, split
+from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
 from tvmpipe.passes.frontend.simplify import quiet
-from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, check_operators, label
+from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, label, refused_nodes
+from tvmpipe.tensors import TensorSpec
+
+logger = logging.getLogger(__name__)
 
 
-def to_relax(model: onnx.ModelProto, nodes: Mapping[str, Origins]) -> Any:
-    """The `tvm.IRModule` of a model; `nodes` are those behind its values, which variables remember (see onnx_nodes.py).
+_ATTEMPTS = 40  # at an import, each with more nodes for ONNX Runtime than the one before
 
-    Raises UnsupportedModelError that names the node.
+
+@dataclass(frozen=True)
+class Relax:
+    """A `tvm.IRModule`, and the groups of nodes that ONNX Runtime runs: what functions of their `symbol` are."""
+
+    module: Any
+    groups: tuple[FallbackGroup, ...] = ()
+
+
+class _CannotImportError(Exception):
+    """`nodes`: first result of each node that TVM cannot import -> why, in a sentence."""
+
+    def __init__(self, nodes: Mapping[str, str]) -> None:
+        super().__init__(*nodes.values())
+        self.nodes = nodes
+
+
+def to_relax(
+    model: onnx.ModelProto, nodes: Mapping[str, Origins], inputs: Sequence[TensorSpec], *, fallback: bool
+) -> Relax:
+    """A model with these `inputs`; `nodes` are those behind its values, which variables remember (see onnx_nodes.py).
+
+    With `fallback`, what TVM cannot import is left to ONNX Runtime. Raises UnsupportedModelError that names the node.
+    """
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    refused = refused_nodes(model, frozenset((*onnx_frontend._get_convert_map(), "Constant")), converters().keys())
+    if not fallback:
+        if refused:
+            raise UnsupportedModelError(next(iter(refused.values())))
+        try:
+            return Relax(_import(model, nodes, (), None))
+        except _CannotImportError as error:
+            raise UnsupportedModelError(str(error)) from error.__cause__
+    place_of = {name: place for place, node in enumerate(model.graph.node) for name in node.output if name}
+    types = functools.cache(lambda: value_types(model))
+    for _ in range(_ATTEMPTS):
+        parts = Split(model, (), ())
+        if refused:
+            parts = split(model, inputs, refused, types())
+        try:
+            return Relax(_import(parts.model, _with_groups(model, nodes, parts), parts.groups, types), parts.groups)
+        except _CannotImportError as error:
+            more = {place_of[name]: why for name, why in error.nodes.items() if name in place_of}
+            if not more.keys() - refused.keys():
+                raise UnsupportedModelError(str(error)) from error.__cause__
+            logger.info("left to ONNX Runtime: %s", "; ".join(more.values()))
+            refused = {**refused, **more}
+    raise UnsupportedModelError(
+        f"after {_ATTEMPTS} attempts TVM still cannot import the model: {max(refused.items())[1]}"
+    )
+
+
+def _with_groups(model: onnx.ModelProto, nodes: Mapping[str, Origins], parts: Split) -> Mapping[str, Origins]:
+    """The nodes behind values where a group's are behind all of its results."""
+    found = dict(nodes)
+    for group, places in zip(parts.groups, parts.places, strict=True):
+        made = (name for place in places for name in model.graph.node[place].output)
+        behind = tuple(sorted({origin for name in made for origin in nodes.get(name, ())}))
+        found.update((spec.name, behind) for spec in group.outputs)
+    return found
+
+
+def _import(
+    model: onnx.ModelProto,
+    nodes: Mapping[str, Origins],
+    groups: Sequence[FallbackGroup],
+    types: Callable[[], Mapping[str, ValueType]] | None,
+) -> Any:
+    """The `tvm.IRModule` of a model in which nodes stand for `groups`. Raises _CannotImportError.
+
+    With `types`, what a node makes must be a tensor that compiled stages can have; where they tell what a node makes
+    that cannot be imported, the import goes on to find others.
     """
     from tvm import relax
     from tvm.relax.frontend.onnx import onnx_frontend
 
     own = converters()
-    check_operators(model, frozenset((*onnx_frontend._get_convert_map(), "Constant", "If")), own.keys())
+    failed: dict[str, str] = {}
 
     class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         """TVM's importer with our converters before its own, remembering which node it is at."""
@@ -38,10 +119,26 @@ def to_relax(model: onnx.ModelProto, nodes: Mapping[str, Origins]) -> Any:
             return super()._parse_value_proto(value_proto)
 
         def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
-            """`check_operators` has done that."""
+            """`refused_nodes` has done that."""
 
         def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             domain = self.current.domain if self.current is not None else ""
+            if domain == DOMAIN:
+                return self.bb.normalize(call_group(groups[attrs["group"]], inputs, self.bb))
+            if self.current is None or types is None:
+                return self._converted(domain, op_name, inputs, attrs, opset)
+            try:
+                made = self._converted(domain, op_name, inputs, attrs, opset)
+                check_results(made, self.current)
+                return made
+            except Exception as error:  # its converters raise every kind of exception
+                failed[self.current.output[0]] = _sentence(self.current, error)
+                made = stand_in([types().get(name) for name in self.current.output if name])
+                if made is None:
+                    raise
+                return made
+
+        def _converted(self, domain: str, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             converter = own.get(("" if domain in STANDARD_DOMAINS else domain, op_name))
             if converter is None:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
@@ -61,12 +158,19 @@ def to_relax(model: onnx.ModelProto, nodes: Mapping[str, Origins]) -> Any:
     try:
         with quiet(), closed_blocks(importer.bb):
             module = importer.from_onnx(model.graph, opset)
-            module = _with_nodes(module, importer.origins())
-            return relax.transform.Normalize()(module)
+            if not failed:
+                return relax.transform.Normalize()(_with_nodes(module, importer.origins()))
     except Exception as error:  # TVM raises every kind of exception from its converters
         at = importer.current
-        where = f"node {label(at)} ({at.op_type})" if at is not None else "the model"
-        raise UnsupportedModelError(f"TVM cannot import {where}: {reason_of(error)}") from error
+        if at is None:
+            raise UnsupportedModelError(f"TVM cannot import the model: {reason_of(error)}") from error
+        failed.setdefault(at.output[0], _sentence(at, error))
+        raise _CannotImportError(failed) from error
+    raise _CannotImportError(failed)
+
+
+def _sentence(node: onnx.NodeProto, error: Exception) -> str:
+    return f"TVM cannot import node {label(node)} ({node.op_type}): {reason_of(error)}"
 
 
 def _empty_inputs(graph: onnx.GraphProto) -> dict[str, list[int]]:

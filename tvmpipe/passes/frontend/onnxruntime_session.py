@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 
-def session_of(model: bytes, *, optimised: bool = False) -> Any:
-    """An `onnxruntime.InferenceSession`; raises what ONNX Runtime raises for a model that it does not take."""
+def session_of(model: bytes, *, optimised: bool = False, threads: int = 0) -> Any:
+    """An `onnxruntime.InferenceSession`; raises what ONNX Runtime raises for a model that it does not take.
+
+    With `threads` 0 it runs on as many as ONNX Runtime thinks best.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
 
 from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.passes.frontend.fallback.calls import group_called
+from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.import_onnx import tensor_spec
 from tvmpipe.passes.frontend.onnx_nodes import nodes_of
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.weights import WeightPool
 from tvmpipe.passes.kernels.base import useful_flops
 from tvmpipe.tensors import TensorSpec
+
+ONNXRUNTIME = "onnxruntime"
+"""The code generator of what TVM does not compile."""
 
 OPERATORS = "tvmpipe.operators"
 """Attribute of `main` in a fused module: name of a function -> names of the operators in it, in order."""
@@ -38,7 +43,8 @@ class Primitive:
     called; `operators` fused into it; `onnx_nodes` of the model that it computes, none where it only changes a layout;
     `inputs` ids of the values it reads (each once); `outputs` ids of those it
     makes; `weights` names of those it reads, each once, and `weight_bytes` what it reads of them; `constant` True when
-    it depends on no input, so that any stage may recompute it; `call` the Relax expression.
+    it depends on no input, so that any stage may recompute it; `call` the Relax expression; `fallback` what ONNX
+    Runtime runs, None for what is compiled.
     """
 
     index: int
@@ -55,6 +61,12 @@ class Primitive:
     call: Any
     weights: tuple[str, ...] = ()
     onnx_nodes: tuple[str, ...] = ()
+    fallback: FallbackGroup | None = None
+
+    @property
+    def codegen(self) -> str:
+        """The code generator of its stage, "" for that of the device's target."""
+        return "" if self.fallback is None else ONNXRUNTIME
 
 
 @dataclass(frozen=True)
@@ -136,16 +148,17 @@ def is_tensor_constant(expr: Any) -> bool:
     return isinstance(expr, tvm.ir.GenericConst) and isinstance(expr.ty, relax.TensorType)
 
 
-def extract_graph(module: Any, signature: Signature) -> PrimitiveGraph:
-    """Read the primitive graph off the module that the rewrites left.
+def extract_graph(module: Any, signature: Signature, groups: Sequence[FallbackGroup] = ()) -> PrimitiveGraph:
+    """Read the primitive graph off the module that the rewrites left; `groups` are what it calls of ONNX Runtime.
 
     Raises UnsupportedModelError where a result's shape depends on data or control flow is left.
     """
-    return _Extractor(module, signature).run()
+    return _Extractor(module, signature, groups).run()
 
 
 class _Extractor:
-    def __init__(self, module: Any, signature: Signature) -> None:
+    def __init__(self, module: Any, signature: Signature, groups: Sequence[FallbackGroup]) -> None:
+        self.groups = {group.symbol: group for group in groups}
         self.module = module
         self.signature = signature
         attributes = module["main"].attrs
@@ -223,12 +236,18 @@ class _Extractor:
         from tvm import relax
 
         index = len(self.primitives)
+        group = group_called(call, self.groups)
         is_tir = call.op.name == "relax.call_tir" if hasattr(call.op, "name") else False
         function = call.args[0].name_hint if is_tir else str(getattr(call.op, "name", call.op))
+        function = function if group is None else group.name
         types = list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]
         nodes = tuple(node.label for node in nodes_of(var))
         made_by = f"{function} ({', '.join(nodes)})" if nodes else function
-        specs = [tensor_spec(ty, f"result {i} of {made_by}") for i, ty in enumerate(types)]
+        specs: Sequence[TensorSpec]
+        if group is None:
+            specs = [tensor_spec(ty, f"result {i} of {made_by}") for i, ty in enumerate(types)]
+        else:
+            specs = group.outputs
         read: list[int] = []
         weights: list[int] = []
         names: dict[str, None] = {}
@@ -248,6 +267,9 @@ class _Extractor:
             map_tensors(argument, variable, constant)
         inputs = tuple(dict.fromkeys(read))
         producers = [self.values[value].producer for value in inputs]
+        fixed = all(p is not None and self.primitives[p].constant for p in producers)
+        if fixed and group is not None:
+            raise UnsupportedModelError(f"{made_by} depends on no input of the model; it cannot be placed")
         outputs = tuple(self._add_value(spec, index) for spec in specs)
         self.value_of[var] = outputs
         self.primitives.append(
@@ -255,7 +277,7 @@ class _Extractor:
                 index=index,
                 name=f"{index:03d}.{function}",
                 function=function,
-                operators=self.operators.get(function, (function,)),
+                operators=self.operators.get(function, (function,)) if group is None else group.operators,
                 onnx_nodes=nodes,
                 inputs=inputs,
                 outputs=outputs,
@@ -263,9 +285,10 @@ class _Extractor:
                 input_bytes=sum(self.values[value].spec.size_bytes for value in inputs),
                 output_bytes=sum(spec.size_bytes for spec in specs),
                 flops=self._flops(function) if is_tir else 0.0,
-                constant=all(p is not None and self.primitives[p].constant for p in producers),
+                constant=fixed,
                 call=call,
                 weights=tuple(names),
+                fallback=group,
             )
         )
 

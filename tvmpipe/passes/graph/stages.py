@@ -19,7 +19,7 @@ class StageShape:
 
     Attributes: `devices` that run it in turn (see replicas.py); `primitives` placed in it, by index in running order;
     `repeated` primitives that depend on no input and are computed again wherever they are read; `inputs`, `outputs` ids
-    of the values that cross.
+    of the values that cross; `codegen` the code generator of all its primitives, "" for that of the device's target.
     """
 
     devices: Group
@@ -27,39 +27,46 @@ class StageShape:
     repeated: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    codegen: str = ""
+
+
+_Part = tuple[Group, str]
+"""Who runs a stage, and by which code generator."""
 
 
 def derive_stages(graph: PrimitiveGraph, placement: Placement, *, eager: bool = False) -> list[StageShape]:
     """The stages of a placement, in an order in which they can run.
 
-    A primitive's depth counts how often a path to it changes group. Primitives of one depth and group form a
-    stage: every edge between two stages leads to a larger depth, so that the graph of stages has no cycle.
-    Stages of one group are then joined where that keeps it so. With `eager` a stage also ends after a primitive
-    that another device waits for, and none are joined: a stage gives its results out only at its end.
+    A primitive's depth counts how often a path to it changes group or code generator. Primitives of one depth, group
+    and code generator form a stage: every edge between two stages leads to a larger depth, so that the graph of stages
+    has no cycle. Stages alike in both are then joined where that keeps it so. With `eager` a stage also ends after a
+    primitive that another device waits for, and none are joined: a stage gives its results out only at its end.
     """
     dag = graph.digraph()
-    group_of = {index: placement[graph.primitives[index].name] for index in dag}
-    awaited = {a for a, b in dag.edges if group_of[a] != group_of[b]} if eager else set()
+    part_of: dict[int, _Part] = {
+        index: (placement[graph.primitives[index].name], graph.primitives[index].codegen) for index in dag
+    }
+    awaited = {a for a, b in dag.edges if part_of[a][0] != part_of[b][0]} if eager else set()
     depth: dict[int, int] = {}
     for index in sorted(dag):
         steps = (
-            depth[before] + (group_of[before] != group_of[index] or before in awaited)
+            depth[before] + (part_of[before] != part_of[index] or before in awaited)
             for before in dag.predecessors(index)
         )
         depth[index] = max(steps, default=0)
-    members: dict[tuple[int, Group], list[int]] = {}
+    members: dict[tuple[int, _Part], list[int]] = {}
     for index in sorted(dag):
-        members.setdefault((depth[index], group_of[index]), []).append(index)
+        members.setdefault((depth[index], part_of[index]), []).append(index)
     stages = nx.DiGraph()
     stages.add_nodes_from(members)
     for before, after in dag.edges:
-        a, b = (depth[before], group_of[before]), (depth[after], group_of[after])
+        a, b = (depth[before], part_of[before]), (depth[after], part_of[after])
         if a != b:
             stages.add_edge(a, b)
     if not eager:
         _join(stages, members)
     order = nx.lexicographical_topological_sort(stages, key=lambda stage: members[stage][0])
-    return [_shape(graph, stage[1], tuple(sorted(members[stage]))) for stage in order]
+    return [_shape(graph, group, codegen, tuple(sorted(members[n, (group, codegen)]))) for n, (group, codegen) in order]
 
 
 def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
@@ -78,19 +85,22 @@ def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
             end = last if value in stage.outputs else max(readers, default=position[index])
             change[position[index]] += graph.values[value].spec.size_bytes
             change[end + 1] -= graph.values[value].spec.size_bytes
+        if (group := graph.primitives[index].fallback) is not None:
+            change[position[index]] += group.working_bytes
+            change[position[index] + 1] -= group.working_bytes
     inputs = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
     return 2 * inputs + max(itertools.accumulate(change))
 
 
-def _join(stages: nx.DiGraph, members: dict[tuple[int, Group], list[int]]) -> None:
-    """Join stages of one device wherever no path leads from one to the other through a third."""
+def _join(stages: nx.DiGraph, members: dict[tuple[int, _Part], list[int]]) -> None:
+    """Join stages of one device and code generator wherever no path leads from one to the other through a third."""
     pairs = [(a, b) for a, b in itertools.combinations(sorted(members), 2) if a[1] == b[1]]
     while any(_joined(stages, members, a, b) for a, b in pairs):
         pairs = [(a, b) for a, b in pairs if a in members and b in members]
 
 
 def _joined(
-    stages: nx.DiGraph, members: dict[tuple[int, Group], list[int]], a: tuple[int, Group], b: tuple[int, Group]
+    stages: nx.DiGraph, members: dict[tuple[int, _Part], list[int]], a: tuple[int, _Part], b: tuple[int, _Part]
 ) -> bool:
     if not contract(stages, a, b):
         return False
@@ -98,7 +108,7 @@ def _joined(
     return True
 
 
-def _shape(graph: PrimitiveGraph, devices: Group, primitives: tuple[int, ...]) -> StageShape:
+def _shape(graph: PrimitiveGraph, devices: Group, codegen: str, primitives: tuple[int, ...]) -> StageShape:
     repeated = _constants_read(graph, primitives)
     inside = sorted((*primitives, *repeated))
     made = {value for index in inside for value in graph.primitives[index].outputs}
@@ -111,7 +121,9 @@ def _shape(graph: PrimitiveGraph, devices: Group, primitives: tuple[int, ...]) -
         for value in graph.primitives[index].outputs
         if value in results or any(reader not in members for reader in graph.readers[value])
     )
-    return StageShape(devices, primitives, repeated, tuple(value for value in read if value not in made), outputs)
+    return StageShape(
+        devices, primitives, repeated, tuple(value for value in read if value not in made), outputs, codegen
+    )
 
 
 def _constants_read(graph: PrimitiveGraph, primitives: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tvmpipe.targets.cost.model import CALL_S, CostModel, Estimate, Work, stage_entry
+from tvmpipe.targets.cost.model import CALL_S, CostModel, Estimate, OnnxRuntimeWork, Work, stage_entry
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.store.stage_times import Correction, StageKnowing, correction
 
@@ -79,9 +79,19 @@ def price_table(works: Sequence[Work], cluster: Cluster, model: CostModel) -> tu
 
 
 def estimates_of(model: CostModel, works: Sequence[Work], device: Device) -> list[Estimate]:
-    """An estimate per primitive, on the device's target; a view costs its call, which no model needs to know."""
+    """An estimate per primitive, on the device's target.
+
+    A view costs its call, which no model needs to know, and what ONNX Runtime runs what it took here.
+    """
     view = Estimate(CALL_S, "roofline", CALL_S / 2, CALL_S * 2)
-    return [view if work.view else model.estimate(work, device) for work in works]
+    return [
+        work.estimate(device)
+        if isinstance(work, OnnxRuntimeWork)
+        else view
+        if work.view
+        else model.estimate(work, device)
+        for work in works
+    ]
 
 
 def correction_of(model: CostModel, works: Sequence[Work], estimates: Sequence[Estimate], device: Device) -> Correction:
@@ -105,7 +115,7 @@ def _all_roofline(estimates: Sequence[Estimate]) -> bool:
 
 def _sources(estimates: Sequence[Estimate]) -> str:
     """ "profile 12, xgboost 30 (of x86-64-v4)": how many primitives each source priced."""
-    by_source = Counter((estimate.source, estimate.based_on) for estimate in estimates)
+    by_source = Counter((one.source, one.based_on) for one in estimates if math.isfinite(one.latency_s))
     return ", ".join(
         f"{source} {count}" + (f" (of {based_on})" if based_on else "")
         for (source, based_on), count in sorted(by_source.items())

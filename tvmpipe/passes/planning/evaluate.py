@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.primitives import ONNXRUNTIME, PrimitiveGraph
 from tvmpipe.passes.graph.replicas import Group, Placement, conflict
 from tvmpipe.passes.graph.routes import AT_HEAD, Encodings, LinkLoad, Message, link_loads, message_s, messages_of
 from tvmpipe.passes.graph.stages import StageShape, activation_bytes, derive_stages
@@ -64,11 +64,23 @@ def price(
 def price_single_devices(
     graph: PrimitiveGraph, costs: CostTable, cluster: Cluster, objective: Objective
 ) -> dict[str, Price]:
-    """The price of the whole model on each device alone, whether it fits there or not."""
+    """The price of the whole model on each device alone that has a runner for it, whether it fits there or not."""
+    alone = {device.name: dict.fromkeys(graph.by_name(), (device.name,)) for device in cluster.devices}
     return {
-        device.name: price(graph, costs, cluster, dict.fromkeys(graph.by_name(), (device.name,)), objective)
-        for device in cluster.devices
+        name: price(graph, costs, cluster, placement, objective)
+        for name, placement in alone.items()
+        if cannot_run(graph, cluster, placement) is None
     }
+
+
+def cannot_run(graph: PrimitiveGraph, cluster: Cluster, placement: Placement) -> str | None:
+    """What a placement puts on a device that has no runner for it, as the middle of a sentence; None for nothing."""
+    without = {device.name for device in cluster.devices if not device.onnxruntime}
+    for name, primitive in graph.by_name().items() if without else ():
+        wrong = without.intersection(placement[name]) if primitive.codegen == ONNXRUNTIME else ()
+        if wrong:
+            return f"{name} on {min(wrong)!r}, which has no ONNX Runtime"
+    return None
 
 
 def price_stages(

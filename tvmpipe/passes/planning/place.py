@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tvmpipe.errors import InfeasibleError, PlanError
-from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.primitives import ONNXRUNTIME, PrimitiveGraph
 from tvmpipe.passes.graph.replicas import Placement, show
 from tvmpipe.passes.graph.stages import returns_of
 from tvmpipe.passes.objectives.base import GAP, Planner, Variants
@@ -19,7 +19,7 @@ from tvmpipe.passes.placement.infeasible import Infeasible
 from tvmpipe.passes.placement.limits import Deadline, Limits, Progress
 from tvmpipe.passes.placement.problem import Problem
 from tvmpipe.passes.planning.cost_table import CostTable
-from tvmpipe.passes.planning.evaluate import Price, price, price_single_devices, price_stages
+from tvmpipe.passes.planning.evaluate import Price, cannot_run, price, price_single_devices, price_stages
 from tvmpipe.passes.planning.plan import Pessimistic, Plan, explain_missing, resolve_pins
 from tvmpipe.passes.planning.problem_from_graph import problem_from_graph
 from tvmpipe.targets.description.cluster import Cluster
@@ -56,6 +56,8 @@ def follow(
     broken = next((name for name, device in pins.items() if placement[name] != (device,)), None)
     if broken:
         raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {show(placement[broken])!r}")
+    if (wrong := cannot_run(graph, cluster, placement)) is not None:
+        raise PlanError(f"the plan file puts {wrong}")
     priced = price(graph, _judged_by(costs, options), cluster, placement, options.objective)
     if priced.missing_bytes:
         raise InfeasibleError(f"the plan file does not fit: {explain_missing(priced.loads)}")
@@ -107,7 +109,10 @@ def _plan(
         pessimistic=pessimistic,
         origin=chosen.origin,
         single_device_s={
-            name: None if alone.missing_bytes else options.objective.of(alone) for name, alone in single.items()
+            device.name: None
+            if (alone := single.get(device.name)) is None or alone.missing_bytes
+            else options.objective.of(alone)
+            for device in cluster.devices
         },
     )
 
@@ -164,6 +169,8 @@ class _Search:
         """
         problem = self.problem
         placement = {name: (problem.devices[here],) for name, here in zip(problem.names, device_of, strict=True)}
+        if cannot_run(self.graph, self.cluster, placement) is not None:
+            return None
         priced = self.take(origin, placement)
         if not priced.missing_bytes:
             return None
@@ -229,8 +236,9 @@ class _Search:
     def offer_groups(self, origin: str, group_of: Sequence[int], groups: Sequence[Sequence[int]]) -> None:
         """Take a placement on groups of devices that take samples in turn as a candidate."""
         named = [tuple(self.problem.devices[device] for device in group) for group in groups]
-        placed = zip(self.problem.names, group_of, strict=True)
-        self.take(origin, {name: named[here] for name, here in placed})
+        placement = {name: named[here] for name, here in zip(self.problem.names, group_of, strict=True)}
+        if cannot_run(self.graph, self.cluster, placement) is None:
+            self.take(origin, placement)
 
 
 def _checked_pins(graph: PrimitiveGraph, cluster: Cluster, options: BuildOptions) -> dict[str, str]:
@@ -239,4 +247,13 @@ def _checked_pins(graph: PrimitiveGraph, cluster: Cluster, options: BuildOptions
     for name, device in pins.items():
         if device not in devices:
             raise PlanError(f"pin puts {name} on {device!r}; allowed: {', '.join(devices)}")
+    fallback = [name for name, primitive in graph.by_name().items() if primitive.codegen == ONNXRUNTIME]
+    having = [device.name for device in cluster.devices if device.onnxruntime]
+    if fallback and not having:
+        raise InfeasibleError(f"ONNX Runtime must run {fallback[0]}, and the cluster file says that no device has it")
+    for name in fallback:
+        if pins.get(name, having[0]) not in having:
+            raise PlanError(
+                f"pin puts {name} on {pins[name]!r}, which has no ONNX Runtime; allowed: {', '.join(having)}"
+            )
     return pins

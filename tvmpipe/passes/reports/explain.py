@@ -13,7 +13,7 @@ from tvmpipe.passes.graph.node_names import show_nodes
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.cost_table import CostTable
-from tvmpipe.passes.planning.evaluate import Price, price
+from tvmpipe.passes.planning.evaluate import Price, cannot_run, price
 from tvmpipe.passes.planning.plan import Plan, resolve_pins
 from tvmpipe.passes.reports.report import show_bottleneck
 from tvmpipe.targets.description.cluster import Cluster, Device, Link
@@ -101,9 +101,9 @@ def _why_unused(
     best: tuple[float, Price, list[str]] | None = None
     least_missing: int | None = None
     for names in _parts(graph, plan):
-        if pinned & set(names):
-            continue
         moved = {**plan.placement, **dict.fromkeys(names, (device.name,))}
+        if pinned & set(names) or cannot_run(graph, cluster, moved) is not None:
+            continue
         tried = price(graph, costs, cluster, moved, plan.objective)
         figure = plan.objective.of(tried)
         if tried.missing_bytes:

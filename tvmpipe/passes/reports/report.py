@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from tvmpipe.console import PlainConsole, PlainTable, plain
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.node_names import nodes_of_primitives, show_nodes
-from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph
 from tvmpipe.passes.graph.replicas import show
 from tvmpipe.passes.graph.stages import activation_bytes as alive_bytes
 from tvmpipe.passes.planning.cost_table import CostTable
@@ -108,8 +108,56 @@ def report(
             }
             for spare in spares
         ],
+        "fallback": fallback_facts(graph, costs, plan),
         "notes": list(notes),
     }
+
+
+def fallback_facts(graph: PrimitiveGraph, costs: CostTable, plan: Plan) -> list[dict[str, Any]]:
+    """What ONNX Runtime runs: a primitive each, its nodes, why TVM does not run them, and what it should cost.
+
+    `seconds` are on the slowest of its devices, measured on the compiling host and scaled; `share` is of the computing
+    that a sample takes on all devices.
+    """
+
+    def seconds(primitive: Primitive) -> float:
+        return max(costs.latency_s[device][primitive.index] for device in plan.placement[primitive.name])
+
+    primitives = graph.by_name().values()
+    total = sum(map(seconds, primitives)) or 1.0
+    return [
+        {
+            "primitive": primitive.name,
+            "devices": list(plan.placement[primitive.name]),
+            "reasons": dict(primitive.fallback.reasons),
+            "seconds": seconds(primitive),
+            "share": seconds(primitive) / total,
+        }
+        for primitive in primitives
+        if primitive.fallback is not None
+    ]
+
+
+def fallback_lines(facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same for people, with the first reason of each."""
+    if not facts:
+        return []
+    nodes = sum(len(one["reasons"]) for one in facts)
+    share = sum(one["share"] for one in facts)
+    head = (
+        f"ONNX Runtime runs {nodes} {'node' if nodes == 1 else 'nodes'}, {share:.1%} of the predicted computing "
+        "(measured on this host, scaled)"
+    )
+    return [
+        head,
+        *(
+            f"{one['primitive']} on {', '.join(one['devices'])}, "
+            f"{format_duration(one['seconds'])} ({one['share']:.1%}): "
+            + next(iter(one["reasons"].values()))
+            + (f"; and {len(one['reasons']) - 1} more" if len(one["reasons"]) > 1 else "")
+            for one in facts
+        ),
+    ]
 
 
 def _load(plan: Plan, device: str) -> dict[str, Any]:
@@ -151,6 +199,7 @@ def render(facts: Mapping[str, Any]) -> RenderableType:
     else:
         lines.append(f"from {facts['origin']}")
     lines += [f"costs of {device['name']}: {device['cost_source']}" for device in facts["devices"]]
+    lines += fallback_lines(facts["fallback"])
     lines += [f"note: {note}" for note in facts["notes"]]
     tables = [_device_table(facts), _stage_table(facts), _link_table(facts)]
     if facts["spares"]:

@@ -103,8 +103,8 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
     for link in links:
         for value in link.values:
             routes[value] = (*routes.get(value, ()), link.receiver)
-    sizes = {t.value: t.spec.size_bytes for stage in plan.stages for t in (*stage.inputs, *stage.outputs)}
-    model = sum(spec.size_bytes for spec in (*manifest.model.inputs, *manifest.model.outputs))
+    sizes = {t.value: t.spec.most_bytes for stage in plan.stages for t in (*stage.inputs, *stage.outputs)}
+    model = sum(spec.most_bytes for spec in (*manifest.model.inputs, *manifest.model.outputs))
     return HostSpec(
         session=opening.session,
         device=device,

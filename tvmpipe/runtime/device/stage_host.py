@@ -101,7 +101,7 @@ class StageHost:
         self._router = Router(spec.stages, spec.routes, spec.max_batches, spec.turn, turns)
         self._made = {tensor.value for stage in spec.stages for tensor in stage.outputs}
         tensors = [tensor for stage in spec.stages for tensor in (*stage.inputs, *stage.outputs)]
-        self._specs = {tensor.value: (tensor.spec.shape, np.dtype(tensor.spec.dtype)) for tensor in tensors}
+        self._forms = {tensor.value: tensor.spec.form for tensor in tensors}
         self._reader = {t.value: stage.name for stage in reversed(spec.stages) for t in stage.inputs}
         self._values: dict[int, list[wire.Values]] = {}
         self._plain: set[int] = set()
@@ -139,7 +139,7 @@ class StageHost:
             if wire.session_of(frames) != self._session:
                 raise wire.WireError("a message of another session")
             batch = wire.unpack(frames, self.spec.limit_bytes)
-            if not all(wire.fits(sample, self._specs) for sample in batch.samples):
+            if not all(wire.fits(sample, self._forms) for sample in batch.samples):
                 raise wire.WireError("a tensor of another shape or type")
         except wire.WireError as error:
             return self._refuse(str(error))
@@ -216,7 +216,7 @@ class StageHost:
             except Exception as error:  # noqa: BLE001  # TVM raises many types; the caller must hear of any
                 fault = wire.Fault(self.spec.device, stage.name, reason_of(error)[:_MOST_FAULT_CHARACTERS])
                 self._faults.setdefault(batch, {})[place] = fault
-        return [np.zeros(*self._specs[tensor.value]) for tensor in stage.outputs]
+        return [np.zeros(tensor.spec.shape, tensor.spec.dtype) for tensor in stage.outputs]
 
     def _finish(self, task: Task, samples: list[wire.Values]) -> None:
         outcome = self._router.done(task)

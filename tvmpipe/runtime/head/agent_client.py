@@ -86,7 +86,7 @@ class AgentClient:
         if missing is not None:
             raise DeviceError(
                 f"device {device.name} cannot run stage {missing.name}, which the code generator {missing.codegen!r} "
-                f"compiled: it has runners for {', '.join(self.facts.runners)}"
+                f"compiled: it has runners for {', '.join(self.facts.runners)}{_install(missing.codegen)}"
             )
         need = sum(entry.memory_bytes for entry in stages)
         if need > self.facts.memory_bytes:
@@ -257,6 +257,11 @@ class AgentClient:
         if function is None:
             raise DeviceError(f"the agent on device {self.session.device.name} has no {name}; it is of another version")
         return function
+
+
+def _install(codegen: str) -> str:
+    """What would help, as the end of a sentence."""
+    return "" if codegen == "llvm" else f"; there, install it with: pip install 'tvmpipe[{codegen}]'"
 
 
 def _ask(session: RpcSession, request: dict[str, Any]) -> dict[str, Any]:

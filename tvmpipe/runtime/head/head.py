@@ -85,19 +85,19 @@ class Head:
         self._device_of = {stage.name: stage.device for plan in manifest.plans for stage in plan.stages}
         self._deploying: list[threading.Thread] = []
         self._wanted: tuple[str, ...] = ()
-        self._specs = {
-            value: (spec.shape, np.dtype(spec.dtype))
+        self._forms = {
+            value: spec.form
             for spec in manifest.model.outputs
             for name, value in manifest.model_outputs.items()
             if name == spec.name
         }
         # A device sends no more than the results.
-        self._limit_bytes = sum(spec.size_bytes for spec in manifest.model.outputs)
+        self._limit_bytes = sum(spec.most_bytes for spec in manifest.model.outputs)
         self._sockets = Sockets(key)
         self._refusals = Refusals(logger, "the head")
         self._input_sender = InputSender(manifest, self._sockets)
         where = head_hosts(key)
-        frame_bytes = max((spec.size_bytes for spec in manifest.model.outputs), default=0)
+        frame_bytes = max((spec.most_bytes for spec in manifest.model.outputs), default=0)
         queue = queue_length(settings.max_batches, len(manifest.model.outputs))
         self._results, results_port = self._sockets.pull(where, queue=queue, max_frame_bytes=frame_bytes + 65536)
         self._statuses, status_port = self._sockets.router(where, queue=_STATUSES, max_frame_bytes=16 << 20)
@@ -301,7 +301,7 @@ class Head:
             known = self._arrived.get(batch.number)
             if known is None or epoch != self._state_machine.epoch:
                 return
-            if len(batch.samples) != len(known) or not all(wire.fits(one, self._specs) for one in batch.samples):
+            if len(batch.samples) != len(known) or not all(wire.fits(one, self._forms) for one in batch.samples):
                 raise wire.WireError("results of another shape")
             if not all(fault.stage in self._device_of for fault in batch.faults.values()):
                 raise wire.WireError("a fault of no stage")

@@ -15,6 +15,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm.runtime.vm import VirtualMachine
 
+from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import Files, StageEntry
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import HostSpec
@@ -43,6 +44,11 @@ class RemoteStages:
         self._stages: dict[str, _RemoteStage] = {}
         self.sent_bytes = 0
         for stage in stages:
+            if stage.codegen != "llvm":
+                raise DeviceError(
+                    f"stage {stage.name} needs the runner {stage.codegen!r}, and device {session.device.name} is a "
+                    "stock TVM RPC server; start `tvmpipe agent` there"
+                )
             more_s = stage.weight_bytes / SLOWEST_UPLOAD_BPS
             with session.guard(f"loading stage {stage.name}", stage=stage.name, more_s=more_s):
                 self._stages[stage.name] = self._load(files, stage)

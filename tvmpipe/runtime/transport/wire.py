@@ -3,7 +3,8 @@
 ::
 
     header   magic, kind, number of samples, number of tensors, session, batch, time sent
-    table    for each tensor: value id, element type, encoding, shape; for int8 a scale and an offset per sample
+    table    for each tensor: value id, element type, encoding, shape (one per sample where it is not the same for all);
+             for int8 a scale and an offset per sample
     faults   where the header says so: a length, and as JSON the samples that a stage could not compute
     frames   the elements, sample by sample, tensor by tensor; small messages have them behind the table instead
 
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 
 from tvmpipe.manifest import Encoding
 from tvmpipe.runtime.transport.codec import Encoded, decode, encode, encoding_of
+from tvmpipe.tensors import TensorForm
 
-MAGIC = b"TVP3"
+MAGIC = b"TVP4"
 TOKEN_BYTES = 8
 _HEADER = struct.Struct("<4sBBHH8sQd")
 _SESSION = slice(10, 18)
@@ -36,6 +38,7 @@ _LENGTH = struct.Struct("<I")
 _PLAIN, _FAULTY = 1, 2  # flags in the header
 _MOST_FAULT_BYTES = 1 << 20
 _MAX_DIMS = 16
+_VARIED = 0x80  # in the place of the number of dimensions: each sample has a shape of its own
 _INLINE_BYTES = 4096  # up to here one frame that is copied costs less than one more frame
 _FLOATS = ("float32", "float64", "float16")
 # An element type's place here is its code on the wire.
@@ -87,8 +90,11 @@ def pack(batch: Batch, encoding: Encoding = "none") -> list[Any]:
     for value, array in first.items():
         kind = encoding_of(array, wanted)
         column = [encode(np.ascontiguousarray(sample[value]), kind) for sample in batch.samples]
-        head.append(_ENTRY.pack(value, _CODE[array.dtype], _ENCODINGS.index(kind), array.ndim))
-        head.append(struct.pack(f"<{array.ndim}Q", *array.shape))
+        shapes = [sample[value].shape for sample in batch.samples]
+        varied = shapes.count(array.shape) < len(shapes)
+        mark = array.ndim | (_VARIED if varied else 0)
+        head.append(_ENTRY.pack(value, _CODE[array.dtype], _ENCODINGS.index(kind), mark))
+        head += [struct.pack(f"<{array.ndim}Q", *shape) for shape in (shapes if varied else shapes[:1])]
         if kind == "int8":
             head += [_RANGE.pack(one.scale, one.offset) for one in column]
         columns.append(column)
@@ -129,22 +135,23 @@ def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
     position, total = _HEADER.size, 0
     columns: list[_Column] = []
     for _ in range(tensors):
-        value, code, kind, ndim = _ENTRY.unpack_from(head, position)
+        value, code, kind, mark = _ENTRY.unpack_from(head, position)
         position += _ENTRY.size
+        ndim = mark & ~_VARIED
         if ndim > _MAX_DIMS:
             raise WireError(f"{ndim} dimensions")
-        shape = struct.unpack_from(f"<{ndim}Q", head, position)
-        position += ndim * 8
+        given = count if mark & _VARIED else 1
+        shapes = [struct.unpack_from(f"<{ndim}Q", head, position + row * ndim * 8) for row in range(given)]
+        position += given * ndim * 8
         dtype, encoding = _DTYPES[code], _ENCODINGS[kind]
-        elements = math.prod(shape)
-        total += elements * dtype.itemsize
+        total += max(map(math.prod, shapes)) * dtype.itemsize
         if total > limit_bytes:
             raise WireError(f"tensors of more than {limit_bytes} bytes")
         ranges = [(1.0, 0.0)] * count
         if encoding == "int8":
             ranges = [_RANGE.unpack_from(head, position + row * _RANGE.size) for row in range(count)]
             position += count * _RANGE.size
-        columns.append(_Column(value, _TRAVELS_AS.get(encoding, dtype), encoding, shape, elements, ranges))
+        columns.append(_Column(value, _TRAVELS_AS.get(encoding, dtype), encoding, shapes, ranges))
     faults: dict[int, Fault] = {}
     if flags & _FAULTY:
         (length,) = _LENGTH.unpack_from(head, position)
@@ -156,12 +163,14 @@ def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
     for row in range(count):
         sample: Values = {}
         for place, column in enumerate(columns):
+            shape = column.shapes[row % len(column.shapes)]
+            elements = math.prod(shape)
             if inline:
-                data = head[position : (position := position + column.elements * column.dtype.itemsize)]
+                data = head[position : (position := position + elements * column.dtype.itemsize)]
             else:
                 data = frames[1 + row * tensors + place]
-            array = np.frombuffer(data, column.dtype) if column.elements else np.empty(0, column.dtype)
-            sample[column.value] = decode(array.reshape(column.shape), column.encoding, *column.ranges[row])
+            array = np.frombuffer(data, column.dtype) if elements else np.empty(0, column.dtype)
+            sample[column.value] = decode(array.reshape(shape), column.encoding, *column.ranges[row])
         samples.append(sample)
     if position != len(head):
         raise WireError("bytes after the table")
@@ -180,13 +189,12 @@ def _faults(text: bytes, length: int, count: int) -> dict[int, Fault]:
 
 
 class _Column(NamedTuple):
-    """One tensor's entry in the table; a range for each sample."""
+    """One tensor's entry in the table: a shape for all samples or for each of them, and a range for each."""
 
     value: int
     dtype: np.dtype[Any]
     encoding: Encoding
-    shape: tuple[int, ...]
-    elements: int
+    shapes: list[tuple[int, ...]]
     ranges: list[tuple[float, float]]
 
 
@@ -208,6 +216,6 @@ def receive(socket: zmq.Socket[bytes]) -> list[Any]:
     return frames
 
 
-def fits(sample: Mapping[int, NDArray[Any]], specs: Mapping[int, tuple[tuple[int, ...], np.dtype[Any]]]) -> bool:
+def fits(sample: Mapping[int, NDArray[Any]], forms: Mapping[int, TensorForm]) -> bool:
     """Whether every tensor has the shape and element type that its value id has in the model."""
-    return all(value in specs and (a.shape, a.dtype) == specs[value] for value, a in sample.items())
+    return all(value in forms and forms[value].fits(array) for value, array in sample.items())

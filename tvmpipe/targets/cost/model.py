@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tvmpipe.targets.description.cluster import Device
+from tvmpipe.targets.description.target import TargetDescription
 
-Source = Literal["profile", "xgboost", "roofline"]
+Source = Literal["profile", "xgboost", "roofline", "onnxruntime"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,31 @@ class Work:
     def bytes_touched(self) -> int:
         """Bytes that it must read or write at least once."""
         return 0 if self.view else self.input_bytes + self.weight_bytes + self.output_bytes
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeWork(Work):
+    """What ONNX Runtime runs: `host_s` seconds of one call on one thread of the compiling host, which is a `host`."""
+
+    host_s: float = 0.0
+    host: TargetDescription | None = None
+
+    def estimate(self, device: Device) -> Estimate:
+        """Seconds on a device, infinitely many where it has no ONNX Runtime.
+
+        Those on the host times the larger ratio of peak rates, of arithmetic on one core and of memory: the roofline's
+        two ceilings, of which nobody knows which one bounds it. The interval is a factor of two either way.
+        """
+        if not device.onnxruntime:
+            return Estimate(math.inf, "onnxruntime", math.inf, math.inf, "this host, scaled")
+        ratio = 1.0
+        if self.host is not None:
+            ratio = max(
+                self.host.peak_flops(1) / device.target.peak_flops(1),
+                self.host.memory_bandwidth_bps / device.target.memory_bandwidth_bps,
+            )
+        seconds = self.host_s * ratio
+        return Estimate(seconds, "onnxruntime", seconds / 2, seconds * 2, "this host, scaled")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ __all__ = ["HEAD", "Cluster", "Device", "Link", "load_cluster", "parse_cluster"]
 class Device:
     """A machine: `key` is what the tracker knows it by; `memory_bytes` None means no limit is planned for.
 
-    `slowdown` is for an agent that emulates a device so many times slower than its target.
+    `slowdown` is for an agent that emulates a device so many times slower than its target. `onnxruntime` says whether
+    it has ONNX Runtime, for what cannot be compiled.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Device:
     threads: int
     memory_bytes: int | None
     slowdown: float = 1.0
+    onnxruntime: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class _DeviceEntry(BaseModel):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     memory: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = None
     slowdown: Annotated[float, Field(ge=1)] = 1.0
+    onnxruntime: bool = True
 
 
 class _LinkEntry(BaseModel):
@@ -165,7 +168,8 @@ def parse_cluster(text: str, origin: str = "cluster.toml") -> Cluster:
             line = _line_of(text, "device", index, "target")
             raise ClusterError(f"{origin} line {line}: {error}") from None
         threads = entry.threads or target.cores
-        devices.append(Device(entry.name, entry.key or entry.name, target, threads, entry.memory, entry.slowdown))
+        key = entry.key or entry.name
+        devices.append(Device(entry.name, key, target, threads, entry.memory, entry.slowdown, entry.onnxruntime))
     names = [device.name for device in devices]
     for index, name in enumerate(names):
         if name in names[:index] or name == HEAD:

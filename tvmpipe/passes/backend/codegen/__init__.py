@@ -1,6 +1,7 @@
-"""How the file of a stage is made: one file a code generator, named by the target of the device that runs the stage.
+"""How the file of a stage is made: one file a code generator.
 
-A file is a module with what `CodeGenerator` says. What runs such a file is the runner of the same name in
+Its name is said by the stage, where TVM cannot compile what is in it, or else by the target of its device. A file is a
+module with what `CodeGenerator` says. What runs such a file is the runner of the same name in
 `tvmpipe.runtime.device.runners`.
 """
 
@@ -34,15 +35,17 @@ class CodeGenerator(Protocol):
     ) -> StageCode:
         """The file of a stage; the same module gives the same bytes.
 
-        `module` is an IRModule whose `main` takes the stage's inputs and then one tuple of its weights, if it has any,
-        and returns a tuple of its outputs. `records` is a folder of measured schedules. What cannot be compiled may
-        raise anything: `lower` makes one sentence of it.
+        `module` is what `partition` makes of a stage: an IRModule whose `main` takes the stage's inputs and then one
+        tuple of its weights, if it has any, and returns a tuple of its outputs; or, where the stage says that its code
+        generator is "onnxruntime", an `OnnxStage`. `records` is a folder of measured schedules. What cannot be compiled
+        may raise anything: `lower` makes one sentence of it.
         """
         ...
 
 
 CODE_GENERATORS: dict[str, str] = {
     "llvm": "tvmpipe.passes.backend.codegen.llvm",
+    "onnxruntime": "tvmpipe.passes.backend.codegen.onnxruntime",
 }
 
 

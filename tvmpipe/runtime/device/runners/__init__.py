@@ -37,6 +37,7 @@ class RunnerModule:
 
 RUNNERS: dict[str, RunnerModule] = {
     "llvm": RunnerModule("tvmpipe.runtime.device.runners.llvm", "tvm"),
+    "onnxruntime": RunnerModule("tvmpipe.runtime.device.runners.onnxruntime", "onnxruntime"),
 }
 
 

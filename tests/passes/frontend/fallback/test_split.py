@@ -1,0 +1,144 @@
+"""Which nodes are left to ONNX Runtime, why, and what is told where that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.fallback_models import detector, foreign, only_fallback
+from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.passes.frontend import importer
+from tvmpipe.passes.frontend.converters import converters
+from tvmpipe.passes.frontend.dataflow import closed_blocks
+from tvmpipe.passes.frontend.fallback.group import FallbackGroup
+from tvmpipe.passes.frontend.import_onnx import import_onnx
+
+
+def groups_of(model: onnx.ModelProto) -> tuple[FallbackGroup, ...]:
+    return import_onnx(model, {}, {}, fallback=True).groups
+
+
+def test_a_detectors_backbone_stays_in_tvm() -> None:
+    made = import_onnx(detector(), {}, {}, fallback=True)
+    assert [str(spec) for spec in made.signature.outputs] == [
+        "found: float32[?,4]",
+        "score: float32[1,64]",
+        "cells: int64[2,?]",
+    ]
+    suppression, cells = made.groups
+    assert list(suppression.reasons) == ["nms", "pick", "Squeeze:flat_ids", "take"]
+    assert (
+        suppression.reasons["nms"] == "node 'nms' is a NonMaxSuppression: the shape of its result depends on the data"
+    )
+    assert (
+        suppression.reasons["pick"] == "node 'pick' (Gather) reads 'kept', which has a shape that depends on the data"
+    )
+    assert suppression.inputs == ("boxes", "scores", "all_boxes")
+    assert [suppression.name, cells.name] == ["onnxruntime_NonMaxSuppression", "onnxruntime_NonZero"]
+    # What a plan counts on is what seeded samples had.
+    assert 1 < suppression.outputs[0].shape[0] <= 64
+    assert suppression.working_bytes > suppression.outputs[0].size_bytes
+
+
+def test_large_weights_go_with_the_nodes_that_alone_read_them() -> None:
+    (group,) = groups_of(only_fallback())
+    assert (group.inputs, group.weights) == (("x",), ("w",))
+    assert {tensor.name for tensor in group.model.graph.initializer} == {"many", "yes", "enough"}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (detector(), "node 'nms' is a NonMaxSuppression: the shape of its result depends on the data"),
+        (only_fallback(), "node 'until_enough' is operator Loop, which TVM cannot import"),
+        (
+            foreign(),
+            r"node 'theirs' is operator com\.unknown\.Foo; only operators of the ONNX standard can be compiled$",
+        ),
+    ],
+)
+def test_without_fallback_the_first_node_is_named(model: onnx.ModelProto, message: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        import_onnx(model, {}, {}, fallback=False)
+
+
+def test_what_nobody_runs_is_one_sentence() -> None:
+    with pytest.raises(
+        UnsupportedModelError,
+        match=r"^node 'theirs' is operator com\.unknown\.Foo.*; ONNX Runtime does not run it either: .*not a regist",
+    ) as caught:
+        groups_of(foreign())
+    assert "\n" not in str(caught.value)
+
+
+def model_of(nodes: Sequence[onnx.NodeProto], output: int, **inputs: list[int]) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info("y", output, None)],
+        [onnx.numpy_helper.from_array(np.array([b"a", b"b"], object), "words")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+STRINGS = (
+    helper.make_node("Cast", ["x"], ["text"], to=TensorProto.STRING, name="print"),
+    helper.make_node("Cast", ["text"], ["number"], to=TensorProto.FLOAT, name="read"),
+    helper.make_node("Relu", ["number"], ["y"]),
+)
+
+
+def test_strings_stay_inside_a_group() -> None:
+    (group,) = groups_of(model_of(STRINGS, TensorProto.FLOAT, x=[2, 3]))
+    assert list(group.reasons) == ["print", "read"]
+    assert (group.inputs, [str(spec) for spec in group.outputs]) == (("x",), ["number: float32[2,3]"])
+
+
+def test_what_reads_a_shape_that_is_data_is_left_too() -> None:
+    """TVM imports this Reshape, with a shape that nobody knows before."""
+    nodes = [
+        helper.make_node("Cast", ["s"], ["shape"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["x", "shape"], ["r"], name="any_shape"),
+        helper.make_node("Relu", ["r"], ["y"], name="after"),
+    ]
+    (group,) = groups_of(model_of(nodes, TensorProto.FLOAT, x=[2, 3], s=[2]))
+    assert list(group.reasons) == ["any_shape", "after"]
+    assert str(group.outputs[0]) == "y: float32[?,?]"
+
+
+def test_strings_are_no_result() -> None:
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING, name="print")
+    with pytest.raises(UnsupportedModelError, match="output 'y' is no tensor of numbers; its elements may be of bool"):
+        groups_of(model_of([node], TensorProto.STRING, x=[2, 3]))
+
+
+def test_nodes_whose_converters_fail_are_found_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that are no neighbours, with one between that TVM compiles: after one import both are known."""
+
+    def broken(node: object) -> object:
+        raise RuntimeError("out of luck")
+
+    imports = []
+
+    def counted(builder: Any) -> AbstractContextManager[None]:
+        imports.append(builder)
+        return closed_blocks(builder)
+
+    monkeypatch.setattr(importer, "closed_blocks", counted)
+    own = {**converters(), ("", "Exp"): broken, ("", "Tanh"): broken}
+    monkeypatch.setattr(importer, "converters", lambda: own)
+    chain = [("Exp", "x", "a"), ("Neg", "a", "b"), ("Tanh", "b", "y")]
+    nodes = [helper.make_node(kind, [read], [made], name=kind.lower()) for kind, read, made in chain]
+    groups = groups_of(model_of(nodes, TensorProto.FLOAT, x=[2, 3]))
+    assert len(imports) == 2
+    assert [dict(group.reasons) for group in groups] == [
+        {"exp": "TVM cannot import node 'exp' (Exp): out of luck"},
+        {"tanh": "TVM cannot import node 'tanh' (Tanh): out of luck"},
+    ]
