@@ -227,6 +227,11 @@ def test_an_open_dimension_is_fixed_by_its_name(tmp_path: Path, cluster_path: Pa
         "plan", model, "--cluster", cluster_path, "--dim", "batch=2", "--shape", "x=2,5", "--shape", "w=2,5"
     )
     assert "Plan of open" in out
+    np.save(tmp_path / "w.npy", np.ones((2, 5), np.float32))
+    out, _ = tvmpipe("show", model, "--value", f"w=@{tmp_path / 'w.npy'}", "--json")
+    assert [(spec["name"], spec["shape"]) for spec in json.loads(out)["inputs"]] == [("x", [2, 5])]
+    _, err = tvmpipe("show", model, "--value", "w=1,2.5,-3e2", code=1)
+    assert "--value w has shape [3], which does not fit the model's [batch,length]" in sentence(err)
 
 
 def test_mistakes_are_json_too(tmp_path: Path) -> None:
@@ -242,6 +247,10 @@ def test_mistakes_are_json_too(tmp_path: Path) -> None:
         ["compile", "m.onnx", "--cluster", "c.toml", "--shape", "x=1,a"],
         ["show", "m.onnx", "--dim", "batch"],
         ["show", "m.onnx", "--dim", "batch=0"],
+        ["show", "m.onnx", "--value", "rate"],
+        ["show", "m.onnx", "--value", "rate=fast"],
+        ["show", "m.onnx", "--value", "rate=1,,2"],
+        ["show", "m.onnx", "--value", "rate=@none.npy"],
         ["compile", "m.onnx", "--cluster", "c.toml", "--compress", "zip"],
         ["frobnicate"],
         ["run", "b", "--trucker", "x"],

@@ -22,6 +22,7 @@ def build(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Any] | None = None,
     objective: str | Objective = "throughput",
     time_limit_s: float = 60.0,
     pins: Mapping[str, str] | None = None,
@@ -43,7 +44,8 @@ def build(
     """Compile an ONNX model for the devices of a cluster.
 
     `model` is a path or an `onnx.ModelProto`, `cluster` a path to `cluster.toml` or a `Cluster`. `shapes` fixes
-    inputs that the file leaves open, `dims` its open dimensions, by their names and in all inputs. `time_limit_s`
+    inputs that the file leaves open, `dims` its open dimensions, by their names and in all inputs; `values` makes
+    constants of inputs, of numbers, lists or arrays. `time_limit_s`
     bounds the search for a placement, not the compilation; the placements for losses together take as long again.
     `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow instead
     of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
@@ -88,5 +90,5 @@ def build(
     )
     devices = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     monitor = Monitor(driver.COMPILE, progress, None if dump is None else Path(dump))
-    fused = driver.front(model, shapes, dims, monitor, fallback=fallback)
+    fused = driver.front(model, shapes, dims, monitor, fallback=fallback, values=values)
     return driver.compile(driver.plan(fused, devices, options, monitor), monitor).bundle

@@ -17,7 +17,7 @@ import click
 from rich.logging import RichHandler
 
 from tvmpipe.commands.outcome import Outcome
-from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Dim, Key, ObjectiveName, Pin, Shape
+from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Dim, Key, ObjectiveName, Pin, Shape, Value
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.console import PlainConsole
@@ -59,7 +59,8 @@ def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
 def _shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
     shape = click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
     dim = click.option("--dim", "dims", type=Dim(), multiple=True, help="Fix an open dimension in all inputs.")
-    return shape(dim(function))
+    value = click.option("--value", "values", type=Value(), multiple=True, help="Make an input a constant.")
+    return shape(dim(value(function)))
 
 
 def _fallback_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,14 +113,21 @@ def cli(verbose: int) -> None:
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
 def compile_(
-    model: Path, output: Path | None, shapes: Any, dims: Any, pins: Any, tune: int | None, **options: Any
+    model: Path, output: Path | None, shapes: Any, dims: Any, values: Any, pins: Any, tune: int | None, **options: Any
 ) -> Outcome:
     """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""
     from tvmpipe.commands.compile import compile_model
 
     target = output or Path(f"{model.stem}.tvmpipe")
     return compile_model(
-        model, output=target, shapes=dict(shapes), dims=dict(dims), pins=dict(pins), tune=tune or 0, **options
+        model,
+        output=target,
+        shapes=dict(shapes),
+        dims=dict(dims),
+        values=dict(values),
+        pins=dict(pins),
+        tune=tune or 0,
+        **options,
     )
 
 
@@ -130,22 +138,22 @@ def compile_(
 @click.option("--simulate", type=click.IntRange(min=1), metavar="N", help="Send N samples through the plan, on paper.")
 @click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Relative spread of every step of these.")
 @_command
-def plan(model: Path, shapes: Any, dims: Any, pins: Any, **options: Any) -> Outcome:
+def plan(model: Path, shapes: Any, dims: Any, values: Any, pins: Any, **options: Any) -> Outcome:
     """Say what would go where and what it should cost, without compiling."""
     from tvmpipe.commands.compile import plan_model
 
-    return plan_model(model, shapes=dict(shapes), dims=dict(dims), pins=dict(pins), **options)
+    return plan_model(model, shapes=dict(shapes), dims=dict(dims), values=dict(values), pins=dict(pins), **options)
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @_planning_options
 @_command
-def explain(model: Path, shapes: Any, dims: Any, pins: Any, **options: Any) -> Outcome:
+def explain(model: Path, shapes: Any, dims: Any, values: Any, pins: Any, **options: Any) -> Outcome:
     """Say why the plan is as it is: what bounds it, what is left over, and what would change it."""
     from tvmpipe.commands.explain import explain_model
 
-    return explain_model(model, shapes=dict(shapes), dims=dict(dims), pins=dict(pins), **options)
+    return explain_model(model, shapes=dict(shapes), dims=dict(dims), values=dict(values), pins=dict(pins), **options)
 
 
 @cli.command()
@@ -153,11 +161,11 @@ def explain(model: Path, shapes: Any, dims: Any, pins: Any, **options: Any) -> O
 @_shape_options
 @_fallback_option
 @_command
-def show(model: Path, shapes: Any, dims: Any, fallback: bool) -> Outcome:
+def show(model: Path, shapes: Any, dims: Any, values: Any, fallback: bool) -> Outcome:
     """List the fused primitives of MODEL with their operators, shapes, FLOPs and bytes."""
     from tvmpipe.commands.compile import show_model
 
-    return show_model(model, dict(shapes), dict(dims), fallback=fallback)
+    return show_model(model, dict(shapes), dict(dims), dict(values), fallback=fallback)
 
 
 @cli.command()
@@ -171,11 +179,11 @@ def show(model: Path, shapes: Any, dims: Any, fallback: bool) -> Outcome:
 @click.option("--runs", type=click.IntRange(min=1), default=20, help="Timed runs of each, at least.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=5.0, help="Go on for so long, at least.")
 @_command
-def bench(model: Path, shapes: Any, dims: Any, **options: Any) -> Outcome:
+def bench(model: Path, shapes: Any, dims: Any, values: Any, **options: Any) -> Outcome:
     """Time MODEL on this host against ONNX Runtime, run by run in turns, and each primitive on its own."""
     from tvmpipe.commands.bench import run_bench
 
-    return run_bench(model, shapes=dict(shapes), dims=dict(dims), **options)
+    return run_bench(model, shapes=dict(shapes), dims=dict(dims), values=dict(values), **options)
 
 
 @cli.command()
@@ -191,11 +199,11 @@ def bench(model: Path, shapes: Any, dims: Any, **options: Any) -> Outcome:
 @click.option("--links/--no-links", default=True, help="Measure the links between the devices too.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
-def profile(models: tuple[Path, ...], shapes: Any, dims: Any, **options: Any) -> Outcome:
+def profile(models: tuple[Path, ...], shapes: Any, dims: Any, values: Any, **options: Any) -> Outcome:
     """Measure links, and what primitives cost on devices: those of each MODEL, or a sample of what models hold."""
     from tvmpipe.commands.profile import run_profile
 
-    return run_profile(models, shapes=dict(shapes), dims=dict(dims), **options)
+    return run_profile(models, shapes=dict(shapes), dims=dict(dims), values=dict(values), **options)
 
 
 @cli.command()

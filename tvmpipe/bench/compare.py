@@ -100,6 +100,7 @@ def bench_model(
     threads: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Any] | None = None,
     runs: int = 20,
     seconds: float = 0.0,
     against: Against = "onnxruntime",
@@ -111,7 +112,7 @@ def bench_model(
     More often where that takes less than `seconds`: on a host that is shared a short look says little.
 
     `device` is a target that this host can execute, one of tvmpipe's or of a user's `own`; `shapes` and `dims` fix what
-    the file leaves open.
+    the file leaves open, and inputs in `values` become constants.
     `sample` makes the inputs by name for what the manifest says of them; without it they are seeded random tensors, as
     `tvmpipe.tensors.random_tensor` makes them. Wrong results are reported, not refused.
 
@@ -120,11 +121,12 @@ def bench_model(
     path = Path(model)
     target = _executable_target(device, own)
     started = time.perf_counter()
-    bundle, costs = _compile(path, target, threads, shapes, dims, progress)
+    bundle, costs, fixed = _compile(path, target, threads, shapes, dims, values, progress)
     compile_s = time.perf_counter() - started
     manifest = bundle.manifest
     (stage,) = manifest.plan.stages
     given = check_sample(manifest, (sample or _random_sample)(manifest))
+    whole = {**given, **fixed}  # what the file takes
     name_of = {value: name for name, value in manifest.model_inputs.items()}
     inputs = tuple(given[name_of[tensor.value]] for tensor in stage.inputs)
     weights = tuple(bundle.path_of(file) for file in stage.weight_files)
@@ -136,9 +138,9 @@ def bench_model(
         results = dict(zip((tensor.value for tensor in stage.outputs), ours.ask("outputs"), strict=True))
         if against == "onnxruntime":
             with _Worker("ONNX Runtime", {}) as theirs:
-                theirs.ask("load", OnnxJob(path, threads, given))
+                theirs.ask("load", OnnxJob(path, threads, whole))
                 have = {name: results[value] for name, value in manifest.model_outputs.items()}
-                comparison = _compare(path, threads, given, have, theirs.ask("outputs"))
+                comparison = _compare(path, threads, whole, have, theirs.ask("outputs"))
                 pairs = _alternate(ours, theirs, runs, seconds)
                 runs = len(pairs)
             ratios = [mine / other for mine, other in pairs]
@@ -205,18 +207,22 @@ def _compile(
     threads: int,
     shapes: Mapping[str, Sequence[int]] | None,
     dims: Mapping[str, int] | None,
+    values: Mapping[str, Any] | None,
     progress: Progress | None,
-) -> tuple[Bundle, dict[str, _Cost]]:
-    """A bundle of one stage, as `tvmpipe compile` writes it, and what its functions cost."""
+) -> tuple[Bundle, dict[str, _Cost], Mapping[str, NDArray[Any]]]:
+    """A bundle of one stage, as `tvmpipe compile` writes it, what its functions cost, and inputs made constants."""
     from tvmpipe.passes import driver
     from tvmpipe.passes.monitor import Monitor
     from tvmpipe.targets.description.cluster import Cluster, Device
 
     cluster = Cluster((Device("device", "device", target, threads, None),), {})
     monitor = Monitor(driver.COMPILE, progress)
-    planned = driver.plan(driver.front(path, shapes, dims, monitor, fallback=False), cluster, monitor=monitor)
+    planned = driver.plan(
+        driver.front(path, shapes, dims, monitor, fallback=False, values=values), cluster, monitor=monitor
+    )
     bundle = driver.compile(planned, monitor).bundle
-    return bundle, {one.function: _Cost(one.operators, one.flops) for one in planned.graph.primitives}
+    costs = {one.function: _Cost(one.operators, one.flops) for one in planned.graph.primitives}
+    return bundle, costs, planned.values
 
 
 def _alternate(ours: _Worker, theirs: _Worker, runs: int, seconds: float) -> list[tuple[float, float]]:

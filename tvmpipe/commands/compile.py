@@ -41,6 +41,7 @@ def plan_model(
     *,
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
+    values: Mapping[str, Any],
     dump: Path | None,
     simulate: int | None,
     jitter: float,
@@ -53,7 +54,7 @@ def plan_model(
     from tvmpipe.passes.planning.plan import to_yaml, written
     from tvmpipe.passes.reports.report import render
 
-    planned = planned_model(model, cluster, shapes, dims, dump, **options)
+    planned = planned_model(model, cluster, shapes, dims, values, dump, **options)
     facts = planned.report()
     if output is not None:
         try:
@@ -74,6 +75,7 @@ def planned_model(
     cluster: Path,
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
+    values: Mapping[str, Any],
     dump: Path | None,
     *,
     fallback: bool,
@@ -88,7 +90,7 @@ def planned_model(
     devices = load_cluster(cluster)
     with pass_progress(f"planning {model.name}") as progress:
         monitor = Monitor(driver.PLAN, progress, dump)
-        fused = driver.front(model, shapes, dims, monitor, fallback=fallback)
+        fused = driver.front(model, shapes, dims, monitor, fallback=fallback, values=values)
         planned = driver.plan(fused, devices, BuildOptions(**options), monitor)
         monitor.end()
     return planned
@@ -114,7 +116,12 @@ def _simulated(planned: Planned, samples: int, jitter: float) -> tuple[dict[str,
 
 
 def show_model(
-    model: Path, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], *, fallback: bool = True
+    model: Path,
+    shapes: Mapping[str, Sequence[int]],
+    dims: Mapping[str, int],
+    values: Mapping[str, Any],
+    *,
+    fallback: bool = True,
 ) -> Outcome:
     """The fused primitives of a model, as a table."""
     from tvmpipe.passes.driver import FRONT, front
@@ -123,7 +130,7 @@ def show_model(
 
     with pass_progress(f"reading {model.name}") as progress:
         monitor = Monitor(FRONT, progress)
-        fused = front(model, shapes, dims, monitor, fallback=fallback)
+        fused = front(model, shapes, dims, monitor, fallback=fallback, values=values)
         monitor.end()
     graph, signature = fused.graph, fused.signature
     rows: list[dict[str, Any]] = [

@@ -39,6 +39,48 @@ class Dim(click.ParamType):  # type: ignore[type-arg]
         return name, int(extent)
 
 
+class Value(click.ParamType):  # type: ignore[type-arg]
+    """An input's name and what it always is: a number, numbers, or an array in a file."""
+
+    name = "NAME=V,V,...|NAME=@FILE.npy"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, separator, file = str(value).partition("=@")
+        if separator and name:
+            return name, self._read(file, param, ctx)
+        name, separator, text = str(value).rpartition("=")
+        numbers = [_number(part.strip()) for part in text.split(",")]
+        if len(numbers) > 1 and not text.rpartition(",")[2].strip():
+            numbers.pop()  # `x=5,` is a list of one
+        if not separator or not name or None in numbers:
+            self.fail(f"{value!r} is not of the form sr=16000, scales=1,0.5 or weights=@file.npy", param, ctx)
+        return name, numbers if "," in text else numbers[0]
+
+    def _read(self, file: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        import numpy as np
+
+        from tvmpipe.errors import reason_of
+
+        try:
+            array = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            self.fail(f"{file} is no .npy file that can be read: {reason_of(error)}", param, ctx)
+        if not isinstance(array, np.ndarray):
+            self.fail(f"{file} holds several arrays; an input takes one (.npy)", param, ctx)
+        return array
+
+
+def _number(text: str) -> bool | int | float | None:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return None
+
+
 class Pin(click.ParamType):  # type: ignore[type-arg]
     """A pattern of primitives and a device."""
 

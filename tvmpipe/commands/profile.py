@@ -39,6 +39,7 @@ def run_profile(
     cluster_key: Path | None,
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
+    values: Mapping[str, Any],
     store: Path | None,
     budget_s: float | None,
     passes: int,
@@ -61,7 +62,7 @@ def run_profile(
             raise ModelError(f"model {model} does not exist")
     with Tracker(tracker):
         pass
-    workloads = distinct(list(_workloads(models, shapes, dims, seed)))
+    workloads = distinct(list(_workloads(models, shapes, dims, values, seed)))
     if not models and devices.devices:
         first = devices.devices[0]
         order = d_optimal_order([workload.work for workload in workloads], first.target, first.threads)
@@ -135,7 +136,11 @@ def _link_table(rows: list[LinkRow]) -> PlainTable:
 
 
 def _workloads(
-    models: Sequence[Path], shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], seed: int
+    models: Sequence[Path],
+    shapes: Mapping[str, Sequence[int]],
+    dims: Mapping[str, int],
+    values: Mapping[str, Any],
+    seed: int,
 ) -> Iterator[PrimitiveWorkload]:
     sources: list[tuple[str, Any]] = [(path.stem, path) for path in models]
     if not models:
@@ -143,7 +148,7 @@ def _workloads(
     with pass_progress("reading") as progress:
         for number, (name, source) in enumerate(sources):
             progress(name, number, len(sources), 0.0)
-            yield from workloads_of(source, name, shapes, dims)
+            yield from workloads_of(source, name, shapes, dims, values)
 
 
 def _targets(cluster: Cluster, store: ProfileStore) -> list[dict[str, object]]:

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from numpy.typing import NDArray
+
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.backend.lower import StageLibrary, allocated_bytes, lower
@@ -54,12 +56,16 @@ _FITTING_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Fused:
-    """A model as fused primitives: `module` is a `tvm.IRModule`, `notes` are sentences for the report."""
+    """A model as fused primitives: `module` is a `tvm.IRModule`, `notes` are sentences for the report.
+
+    `values` are those of inputs of the file that became constants.
+    """
 
     signature: Signature
     module: Any
     graph: PrimitiveGraph
     notes: tuple[str, ...]
+    values: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -108,16 +114,17 @@ def front(
     monitor: Monitor | None = None,
     *,
     fallback: bool = True,
+    values: Mapping[str, Any] | None = None,
 ) -> Fused:
     """Import and fuse a model: a path or an `onnx.ModelProto`.
 
-    `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open.
-    With `fallback`, ONNX Runtime runs the nodes that cannot be compiled. Raises ModelError, UnsupportedModelError and
-    InputError.
+    `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open;
+    inputs in `values` (input name -> number, list or array) become constants. With `fallback`, ONNX Runtime runs the
+    nodes that cannot be compiled. Raises ModelError, UnsupportedModelError and InputError.
     """
     monitor = monitor or Monitor(FRONT)
     monitor.begin("import")
-    imported = import_onnx(source, shapes or {}, dims or {}, fallback=fallback)
+    imported = import_onnx(source, shapes or {}, dims or {}, values, fallback=fallback)
     monitor.dump({"": imported.module})
     monitor.begin("fuse")
     number = itertools.count()
@@ -128,7 +135,7 @@ def front(
         imported.groups,
     )
     monitor.dump({"": module})
-    return Fused(imported.signature, module, graph, imported.notes)
+    return Fused(imported.signature, module, graph, imported.notes, imported.values)
 
 
 def plan(
@@ -150,6 +157,7 @@ def plan(
         module=fused.module,
         graph=fused.graph,
         notes=(*notes, *fused.notes, *said),
+        values=fused.values,
         cluster=cluster,
         options=options,
         cost_model=model,

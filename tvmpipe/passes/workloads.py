@@ -52,12 +52,13 @@ def workloads_of(
     origin: str,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> list[PrimitiveWorkload]:
     """Each distinct primitive of a model (a path or an `onnx.ModelProto`) that runs as compiled code, in order.
 
     Raises ModelError.
     """
-    fused = front(source, shapes, dims)
+    fused = front(source, shapes, dims, values=values)
     workloads: dict[str, PrimitiveWorkload] = {}
     for primitive, work in zip(fused.graph.primitives, works_of(fused.graph, fused.module), strict=True):
         function = function_of(primitive, fused.module)

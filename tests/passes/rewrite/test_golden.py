@@ -38,6 +38,7 @@ def test_the_rewrites_of_our_own_are_these() -> None:
         "block_channels",
         "legalize_operators",
         "fuse_operators",
+        "copy_results",
     ]
     assert {case.rewrite for case in cases()} == set(OWN)
 

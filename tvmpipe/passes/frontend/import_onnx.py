@@ -11,6 +11,7 @@ import onnx
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
+from tvmpipe.passes.frontend.fix_values import Array, fix_values
 from tvmpipe.passes.frontend.importer import Relax, to_relax
 from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature
@@ -21,24 +22,34 @@ from tvmpipe.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class Imported:
-    """A model as a Relax `IRModule`, as its users see it, sentences for the report, and what ONNX Runtime runs."""
+    """A model as a Relax `IRModule`, as its users see it, sentences for the report, and what ONNX Runtime runs.
+
+    `values` are those of inputs of the file that became constants.
+    """
 
     module: Any
     signature: Signature
     notes: tuple[str, ...]
+    values: Mapping[str, Array]
     groups: tuple[FallbackGroup, ...] = ()
 
 
 def import_onnx(
-    source: Any, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], *, fallback: bool = False
+    source: Any,
+    shapes: Mapping[str, Sequence[int]],
+    dims: Mapping[str, int],
+    values: Mapping[str, Any] | None = None,
+    *,
+    fallback: bool = False,
 ) -> Imported:
     """Read a model, a path or an `onnx.ModelProto`.
 
-    `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open.
-    With `fallback`, nodes that TVM cannot compile are left to ONNX Runtime, in groups. Raises ModelError,
-    UnsupportedModelError and InputError.
+    `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open;
+    inputs in `values` (input name -> number, list or array) become constants. With `fallback`, nodes that TVM cannot
+    compile are left to ONNX Runtime, in groups. Raises ModelError, UnsupportedModelError and InputError.
     """
     model, name, digest = read_model(source)
+    fixed = fix_values(model, values or {})
     inputs = fix_inputs(model, {name: tuple(extents) for name, extents in shapes.items()}, dims)
     forget_declared(model)
     simplified = simplify(model, inputs)
@@ -48,7 +59,7 @@ def import_onnx(
     signature = Signature(name, digest, inputs, outputs)
     kept = [value.name for value in simplified.model.graph.input]
     module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
-    return Imported(module, signature, simplified.notes, made.groups)
+    return Imported(module, signature, simplified.notes, fixed, made.groups)
 
 
 def forget_declared(model: onnx.ModelProto) -> None:

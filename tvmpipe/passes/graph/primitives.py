@@ -25,6 +25,8 @@ ONNXRUNTIME = "onnxruntime"
 OPERATORS = "tvmpipe.operators"
 """Attribute of `main` in a fused module: name of a function -> names of the operators in it, in order."""
 
+_CONSTANT = "a result is a constant, and the model has no inputs to run it"
+
 
 @dataclass(frozen=True)
 class Value:
@@ -193,7 +195,7 @@ class _Extractor:
         for name, value in outputs.items():
             producer = self.values[value].producer
             if producer is None or self.primitives[producer].constant:
-                raise UnsupportedModelError(f"output {name!r} needs no computation: it is an input or a constant")
+                raise UnsupportedModelError(f"output {name!r} is a constant of a model that has no inputs to run it")
         return PrimitiveGraph(
             tuple(self.primitives),
             tuple(self.values),
@@ -221,7 +223,7 @@ class _Extractor:
         elif isinstance(expr, relax.If):
             raise UnsupportedModelError("the model has an If whose condition is not constant; it cannot be placed")
         else:
-            raise UnsupportedModelError("the model's result needs no computation: it is a constant")
+            raise UnsupportedModelError(_CONSTANT)
 
     def _ids(self, expr: Any) -> tuple[int, ...]:
         from tvm import relax
@@ -230,7 +232,7 @@ class _Extractor:
             return self.value_of[expr]
         if isinstance(expr, relax.Tuple):
             return tuple(value for field in expr.fields for value in self._ids(field))
-        raise UnsupportedModelError("the model's result needs no computation: it is a constant")
+        raise UnsupportedModelError(_CONSTANT)
 
     def _add_primitive(self, var: Any, call: Any) -> None:
         from tvm import relax

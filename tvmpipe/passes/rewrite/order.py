@@ -8,6 +8,7 @@ from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError, reason_of
 from tvmpipe.passes.rewrite.block_channels import block_channels
+from tvmpipe.passes.rewrite.copy_results import copy_results
 from tvmpipe.passes.rewrite.find_attention import find_attention
 from tvmpipe.passes.rewrite.find_norms import find_norms
 from tvmpipe.passes.rewrite.fold_affine import fold_affine
@@ -105,6 +106,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fuse_operators", fuse_operators, "calls of TIR functions become calls of fused functions"),
     Rewrite("fuse_loops", _tvm("FuseTIR"), "fused functions become one TIR function each: the primitives"),
     Rewrite("remove_unfused", _tvm("DeadCodeElimination"), "functions of operators that were fused are called no more"),
+    Rewrite("copy_results", copy_results, "last, so that nothing takes copies for what they copy"),
 )
 
 
