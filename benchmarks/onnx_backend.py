@@ -4,8 +4,9 @@
 
 Every case is compiled for one device and run in a worker process, so that a crash is a row of the table and not
 its end. "constants" passes once the inputs that decide shapes, which the tests give at run time and models have as
-constants, are constants. "unsupported" is an InputError of tvmpipe's own, which names what cannot be compiled;
-"wrong" is a result that differs from the expected one; "error" is any other exception.
+constants, are constants; "fallback" where ONNX Runtime runs what TVM cannot compile. "unsupported" is an InputError of
+tvmpipe's own, which names what cannot be compiled; "wrong" is a result that differs from the expected one; "error" is
+any other exception.
 """
 
 from __future__ import annotations
@@ -40,16 +41,23 @@ def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]]) -> tupl
         (dict(zip(names, map(_array, inputs), strict=True)), list(map(_array, wanted))) for inputs, wanted in data_sets
     ]
     verdict, detail = _run(given, samples)
-    if verdict != "unsupported" or not deciding_inputs(given):
+    if verdict != "unsupported":
         return verdict, detail
-    for inputs, wanted in samples:
-        verdict, detail = _run(with_constants(given, inputs), [(inputs, wanted)])
-        if verdict != "pass":
-            return verdict, detail
-    return "constants", ""
+    if deciding_inputs(given):
+        runs = [_run(with_constants(given, inputs), [(inputs, wanted)]) for inputs, wanted in samples]
+        refused = next((run for run in runs if run[0] != "pass"), None)
+        if refused is None:
+            return "constants", ""
+        if refused[0] != "unsupported":
+            return refused
+        detail = refused[1]
+    verdict, _ = _run(given, samples, fallback=True)
+    return ("fallback" if verdict == "pass" else "unsupported"), detail
 
 
-def _run(model: onnx.ModelProto, samples: Sequence[tuple[Mapping[str, Any], list[Any]]]) -> tuple[str, str]:
+def _run(
+    model: onnx.ModelProto, samples: Sequence[tuple[Mapping[str, Any], list[Any]]], *, fallback: bool = False
+) -> tuple[str, str]:
     from tvmpipe.build import build
     from tvmpipe.equality import Expected, compare
     from tvmpipe.errors import InputError
@@ -58,7 +66,7 @@ def _run(model: onnx.ModelProto, samples: Sequence[tuple[Mapping[str, Any], list
 
     cluster = parse_cluster('[[device]]\nname = "host"\nthreads = 1\n')
     try:
-        bundle = build(model, cluster)
+        bundle = build(model, cluster, fallback=fallback)
     except InputError as error:
         return "unsupported", str(error)
     except Exception as error:  # noqa: BLE001  # that is what this table is about
@@ -119,7 +127,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"counts": counts, "rows": rows}, indent=1))
         return
-    verdicts = ("pass", "constants", "unsupported", "wrong", "error", "timeout", "crash")
+    verdicts = ("pass", "constants", "fallback", "unsupported", "wrong", "error", "timeout", "crash")
     table = Table(title=f"ONNX node tests, onnx {onnx.__version__}")
     table.add_column("operator")
     for verdict in verdicts:
@@ -131,7 +139,7 @@ def main() -> None:
     console = Console(width=120)
     console.print(table)
     for row in rows:
-        if row["verdict"] not in ("pass", "constants", "unsupported"):
+        if row["verdict"] not in ("pass", "constants", "fallback", "unsupported"):
             console.print(f"{row['verdict']}: {row['case']}: {row['detail']}", markup=False)
 
 

@@ -60,7 +60,7 @@ def readme() -> str:
 
 
 def operators() -> str:
-    """Each operator of the ONNX standard: whether it is compiled, what is refused, and what its node tests say."""
+    """Each operator of the ONNX standard: whether it is compiled, and what its node tests say."""
     head = "| operator | compiled | node tests: right | refused |\n" + "| --- " * 4 + "|\n"
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows(RESULTS / "onnx_backend.txt"))
 

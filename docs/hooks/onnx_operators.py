@@ -9,7 +9,7 @@ import onnx.defs
 
 
 def rows(node_tests: Path) -> list[tuple[str, str, str, str]]:
-    """(operator, whether it is compiled and what is refused, node tests that are right, node tests that are refused).
+    """(operator, whether it is compiled, node tests that are right, node tests that are refused).
 
     `node_tests` is the table that `benchmarks.onnx_backend` writes. Operators that are deprecated in the newest
     version of the standard are left out; those of other domains have a converter here or are refused.
@@ -24,19 +24,17 @@ def rows(node_tests: Path) -> list[tuple[str, str, str, str]]:
 
 
 def compiled(name: str) -> str:
-    """Whether an operator of the standard is compiled, and what of it is refused."""
+    """Whether an operator of the standard is compiled, and how."""
     from tvm.relax.frontend.onnx import onnx_frontend
 
     from tvmpipe.passes.frontend.converters import converters
     from tvmpipe.passes.frontend.expand_functions import is_function
-    from tvmpipe.passes.frontend.unsupported import WRONG
 
     if name == "If":
         return "where the condition is a constant or follows from shapes"
     if ("", name) not in converters() and name not in {*onnx_frontend._get_convert_map(), "Constant"}:
         return "as what it stands for" if is_function(name) else "no"
-    refused = ", ".join(case.what for case in WRONG if case.operator == name)
-    return f"yes; refused: {refused}" if refused else "yes"
+    return "yes"
 
 
 def counts(path: Path) -> dict[str, tuple[str, str]]:

@@ -89,16 +89,6 @@ def test_operator_that_fails_to_convert_is_named_with_its_node() -> None:
         imported(model)
 
 
-def test_operator_that_tvm_computes_wrongly_is_refused() -> None:
-    model = one_node("RoiAlign", [1, 1, 4, 4], mode="max")
-    model.graph.node[0].input.extend(["rois", "batch"])
-    model.graph.input.append(helper.make_tensor_value_info("rois", TensorProto.FLOAT, [1, 4]))
-    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), "batch"))
-    model.graph.output[0].type.tensor_type.ClearField("shape")
-    with pytest.raises(UnsupportedModelError, match="'the_node' is a RoiAlign in mode max, which TVM computes wrongly"):
-        imported(model)
-
-
 def test_strings_are_refused() -> None:
     model = one_node("Identity", [3])
     for value in (model.graph.input[0], model.graph.output[0]):

@@ -1,16 +1,10 @@
-"""What TVM's ONNX importer would take without complaint and compute wrongly, or not at all.
-
-Each entry was found by running the onnx package's node tests (`benchmarks/onnx_backend.py`).
-"""
+"""What no importer takes: element types, and operators that neither TVM nor a converter here knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection
 
 import onnx
-from onnx import helper
 
 DTYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
@@ -19,14 +13,8 @@ DTYPES = frozenset(
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
-
-@dataclass(frozen=True)
-class Wrong:
-    """Nodes that TVM computes wrongly: those of `operator` of which `holds`; `what` says so behind the operator."""
-
-    operator: str
-    what: str
-    holds: Callable[[onnx.NodeProto], bool]
+DATA_DEPENDENT = frozenset(("NonZero", "Unique", "NonMaxSuppression", "Compress"))
+"""Operators that find as many results as there are."""
 
 
 def refused_nodes(model: onnx.ModelProto, known: Collection[str], own: Collection[tuple[str, str]]) -> dict[int, str]:
@@ -54,25 +42,9 @@ def _refused(node: onnx.NodeProto, domain: str, known: Collection[str]) -> str:
         return f"node {label(node)} is an If whose condition is not constant; it cannot be placed"
     if node.op_type not in known:
         return f"node {label(node)} is operator {node.op_type}, which TVM cannot import"
-    for case in WRONG:
-        if node.op_type == case.operator and case.holds(node):
-            return f"node {label(node)} is a {node.op_type} {case.what}, which TVM computes wrongly"
     return ""
 
 
 def label(node: onnx.NodeProto) -> str:
     """A node's name, or its first output's where it has none, quoted."""
     return repr(node.name or (node.output[0] if node.output else "?"))
-
-
-def _attribute(node: onnx.NodeProto, name: str) -> Any:
-    """The value of an attribute, None where the node has none of that name; strings are bytes."""
-    found = (helper.get_attribute_value(one) for one in node.attribute if one.name == name)
-    return next(found, None)
-
-
-DATA_DEPENDENT = frozenset(("NonZero", "Unique", "NonMaxSuppression", "Compress"))
-"""Operators that find as many results as there are."""
-
-WRONG: tuple[Wrong, ...] = (Wrong("RoiAlign", "in mode max", lambda node: _attribute(node, "mode") == b"max"),)
-"""Also what docs/operators.md says is refused."""

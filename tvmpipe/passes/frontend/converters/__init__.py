@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from tvmpipe.passes.frontend.converters.registry import Converter, Operator, registered
 
 FILES = (
+    "batch_normalization",
     "clip",
     "col2_im",
+    "conv_transpose",
     "cumulative",
     "deform_conv",
     "det",
@@ -28,11 +30,16 @@ FILES = (
     "max_unpool",
     "mod",
     "one_hot",
+    "pooling",
     "pow",
+    "resize",
     "reverse_sequence",
+    "roi_align",
     "split",
     "sum",
     "tensor_scatter",
+    "training",
+    "unsqueeze",
 )
 
 

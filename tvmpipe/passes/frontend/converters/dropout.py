@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
 
@@ -26,7 +28,6 @@ def dropout(node: OnnxNode) -> Any:
         ratio = node.known(1, "ratio") if node.opset >= 12 else node.attributes.get("ratio")
         if ratio is None or float(ratio) != 0:
             raise NotImplementedError("in training mode it draws random numbers; export the model for inference")
-    mask = relax.op.full(node.shape(0), relax.const(True, "bool"), "bool")
-    if node.opset < 10:
-        mask = relax.op.ones(node.shape(0), str(x.ty.dtype))
-    return relax.Tuple([x, node.emit(mask)]) if node.result_count > 1 else x
+    if node.result_count < 2:
+        return x
+    return relax.Tuple([x, relax.const(np.ones(node.shape(0)), "bool" if node.opset >= 10 else str(x.ty.dtype))])

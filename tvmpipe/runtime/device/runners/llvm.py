@@ -36,7 +36,7 @@ class LlvmRunner:
         self._buffers = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype) for t in stage.inputs)
         self._views = tuple(np.from_dlpack(buffer) for buffer in self._buffers)
         names = stage.weight_names
-        self._weights = (tuple(tvm.runtime.from_dlpack(weights[name]) for name in names),) if names else ()
+        self._weights = (tuple(_tensor(weights[name]) for name in names),) if names else ()
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Results for inputs in the stage's order.
@@ -51,3 +51,8 @@ class LlvmRunner:
             output.copy() if any(np.may_share_memory(output, view) for view in self._views) else output
             for output in outputs
         ]
+
+
+def _tensor(weight: NDArray[Any]) -> Any:
+    """A weight for TVM, which takes the strides that numpy gives an array without elements for wrong ones."""
+    return tvm.runtime.from_dlpack(weight) if weight.size else tvm.runtime.empty(weight.shape, str(weight.dtype))
