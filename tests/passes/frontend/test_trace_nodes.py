@@ -30,6 +30,19 @@ def test_nodes_are_known_by_their_names_and_by_their_results() -> None:
     assert traced(given, renamed) == {"b": ["bend"], "y": ["Tanh:y"]}
 
 
+def test_names_of_nodes_are_not_those_of_values_and_may_occur_twice() -> None:
+    given = [
+        node("Relu", ["x"], ["a"], name="y"),
+        node("Neg", ["a"], ["b"], name="twice"),
+        node("Exp", ["b"], ["c"], name="twice"),
+        node("Tanh", ["c"], ["y"], name="a"),
+    ]
+    expected = {"a": ["y"], "b": ["twice"], "c": ["twice"], "y": ["a"]}
+    assert traced(given, given) == expected
+    bare = [node(one.op_type, one.input, one.output) for one in given]
+    assert traced(given, bare) == expected
+
+
 def test_a_fused_node_stands_for_all_of_its_parts() -> None:
     """One that keeps the name of its first part and the result of its last."""
     given = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import onnx
@@ -21,24 +22,25 @@ def node_label(node: onnx.NodeProto) -> str:
 def trace_nodes(given: onnx.ModelProto, simplified: onnx.ModelProto) -> Mapping[str, Origins]:
     """Values that nodes of `simplified` make -> the nodes of `given` that they stand for, in its order.
 
-    A node is recognised by its name and by what it makes: a convolution into which a batch norm was folded has the name
-    of the one and the result of the other. A given node that is not recognised was fused into its nearest readers that
-    are.
+    A node is recognised by its name, where no other has it, and by what it makes: a convolution into which a batch norm
+    was folded has the name of the one and the result of the other. A given node that is not recognised was fused into
+    its nearest readers that are.
     """
     nodes = list(given.graph.node)
     place_of = {name: place for place, node in enumerate(nodes) for name in node.output if name}
-    place_of.update((node.name, place) for place, node in enumerate(nodes) if node.name)
+    named = Counter(node.name for node in nodes)
+    place_of_node = {node.name: place for place, node in enumerate(nodes) if named[node.name] == 1}
     maker = {name: node for node in simplified.graph.node for name in node.output if name}
     part_of: list[set[str]] = [set() for _ in nodes]  # for each given node, first outputs of simplified ones
     for node in simplified.graph.node:
-        for name in (node.name, *node.output):
-            if name and name in place_of:
-                place = place_of[name]
+        places = [place_of_node.get(node.name) if node.name else None, *(place_of.get(name) for name in node.output)]
+        for place in places:
+            if place is not None:
                 part_of[place].add(_computing(node, nodes[place], maker).output[0])
     readers: list[list[int]] = [[] for _ in nodes]
     for place, node in enumerate(nodes):
         for name in reads(node):
-            if name in place_of and name in nodes[place_of[name]].output:
+            if name in place_of:
                 readers[place_of[name]].append(place)
     for place in reversed(range(len(nodes))):
         if not part_of[place]:
