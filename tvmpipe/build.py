@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from tvmpipe.bundle import Bundle
 
 if TYPE_CHECKING:
     from tvmpipe.manifest import Encoding
+    from tvmpipe.passes.frontend.open_dimensions import Extent
     from tvmpipe.passes.monitor import Progress
     from tvmpipe.passes.objectives.base import Objective
     from tvmpipe.targets.cost.model import CostModel
@@ -20,9 +21,11 @@ def build(
     model: Any,
     cluster: str | Path | Cluster,
     *,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[Extent]] | None = None,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, Any] | None = None,
+    buckets: Mapping[str, Collection[int]] | None = None,
+    pads: Mapping[str, float] | None = None,
     objective: str | Objective = "throughput",
     time_limit_s: float = 60.0,
     pins: Mapping[str, str] | None = None,
@@ -45,10 +48,12 @@ def build(
 
     `model` is a path or an `onnx.ModelProto`, `cluster` a path to `cluster.toml` or a `Cluster`. `shapes` fixes
     inputs that the file leaves open, `dims` its open dimensions, by their names and in all inputs; `values` makes
-    constants of inputs, of numbers, lists or arrays. `time_limit_s`
-    bounds the search for a placement, not the compilation; the placements for losses together take as long again.
-    `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow instead
-    of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
+    constants of inputs, of numbers, lists or arrays. Where a dimension
+    has several extents (`shapes={"ids": [1, {16, 64}]}`, or by name: `buckets={"sequence": [16, 64]}`, also for names
+    that stand in `shapes`), the bundle runs samples of each; `pads` is what smaller samples are padded with, by input.
+    `time_limit_s` bounds the search for a placement, not the compilation; the placements for losses together take as
+    long again. `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow
+    instead of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
     first, on the plan's devices behind `tracker` (off loopback with the file `cluster_key`), and those that beat
     tvmpipe's own are added to it.
@@ -90,5 +95,5 @@ def build(
     )
     devices = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     monitor = Monitor(driver.COMPILE, progress, None if dump is None else Path(dump))
-    fused = driver.front(model, shapes, dims, monitor, fallback=fallback, values=values)
+    fused = driver.front(model, shapes, dims, monitor, fallback=fallback, values=values, buckets=buckets, pads=pads)
     return driver.compile(driver.plan(fused, devices, options, monitor), monitor).bundle

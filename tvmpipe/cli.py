@@ -17,7 +17,19 @@ import click
 from rich.logging import RichHandler
 
 from tvmpipe.commands.outcome import Outcome
-from tvmpipe.commands.parameters import DURATION, RATE, SIZE, Dim, Key, ObjectiveName, Pin, Shape, Value
+from tvmpipe.commands.parameters import (
+    DURATION,
+    RATE,
+    SIZE,
+    Bucket,
+    Dim,
+    Key,
+    ObjectiveName,
+    Pad,
+    Pin,
+    Shape,
+    Value,
+)
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.console import PlainConsole
@@ -57,10 +69,32 @@ def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
 
 
 def _shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    shape = click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions.")
-    dim = click.option("--dim", "dims", type=Dim(), multiple=True, help="Fix an open dimension in all inputs.")
-    value = click.option("--value", "values", type=Value(), multiple=True, help="Make an input a constant.")
-    return shape(dim(value(function)))
+    options: list[Callable[[Any], Any]] = [
+        click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions."),
+        click.option("--dim", "dims", type=Dim(), multiple=True, help="Fix an open dimension in all inputs."),
+        click.option("--value", "values", type=Value(), multiple=True, help="Make an input a constant."),
+        click.option(
+            "--bucket",
+            "buckets",
+            type=Bucket(),
+            multiple=True,
+            callback=_by_name,
+            help="Extents that an open dimension may have.",
+        ),
+        click.option(
+            "--pad",
+            "pads",
+            type=Pad(),
+            multiple=True,
+            callback=_by_name,
+            help="Pad an input of smaller samples with a number, if that leaves results as they are.",
+        ),
+    ]
+    return functools.reduce(lambda inner, option: option(inner), reversed(options), function)
+
+
+def _by_name(_: click.Context, __: click.Parameter, values: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(values)
 
 
 def _fallback_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,11 +195,11 @@ def explain(model: Path, shapes: Any, dims: Any, values: Any, pins: Any, **optio
 @_shape_options
 @_fallback_option
 @_command
-def show(model: Path, shapes: Any, dims: Any, values: Any, fallback: bool) -> Outcome:
+def show(model: Path, shapes: Any, dims: Any, values: Any, **options: Any) -> Outcome:
     """List the fused primitives of MODEL with their operators, shapes, FLOPs and bytes."""
     from tvmpipe.commands.compile import show_model
 
-    return show_model(model, dict(shapes), dict(dims), dict(values), fallback=fallback)
+    return show_model(model, dict(shapes), dict(dims), dict(values), **options)
 
 
 @cli.command()

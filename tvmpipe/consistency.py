@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from typing import TypeVar
 
-from tvmpipe.manifest import HEAD, FileEntry, Manifest, PlanEntry, StageEntry, Turn
+from tvmpipe.manifest import HEAD, BucketEntry, FileEntry, Manifest, PlanEntry, StageEntry, Turn
 from tvmpipe.tensors import TensorSpec
 
 _Thing = TypeVar("_Thing", bound=Hashable)
@@ -25,7 +25,10 @@ def _faults(manifest: Manifest) -> Iterator[str]:
     yield from (f"names the device {_show(name)} twice" for name in _repeated(devices))
     if HEAD in devices:
         yield f"has a device called {HEAD!r}, which is the process that submits samples"
-    yield from _model(manifest)
+    faults = list(_buckets(manifest))
+    yield from faults
+    if faults:
+        return
     if not manifest.plans:
         yield "has no plan"
         return
@@ -37,8 +40,10 @@ def _faults(manifest: Manifest) -> Iterator[str]:
     yield from (f"has two plans for the loss of {_show(name)}" for name in _repeated(lost))
     known = set(devices)
     specs = {
-        **{manifest.model_inputs[spec.name]: spec for spec in manifest.model.inputs},
-        **{manifest.model_outputs[spec.name]: spec for spec in manifest.model.outputs},
+        values[spec.name]: spec
+        for bucket in manifest.buckets
+        for values, given in ((bucket.model_inputs, bucket.inputs), (bucket.model_outputs, bucket.outputs))
+        for spec in given
     }
     for number, plan in enumerate(manifest.plans):
         where = f"in plan {number}"
@@ -77,10 +82,44 @@ def _listed(paths: dict[str, FileEntry], entry: FileEntry) -> Iterator[str]:
         yield f"says two different things of {_show(entry.path)}"
 
 
-def _model(manifest: Manifest) -> Iterator[str]:
+def _buckets(manifest: Manifest) -> Iterator[str]:
+    """Every bucket is one of the model, with tensors of its own, and its inputs have the extents that it says."""
+    buckets = manifest.buckets
+    signature = [[(spec.name, spec.dtype) for spec in (*one.inputs, *one.outputs)] for one in buckets]
+    for number, bucket in enumerate(buckets):
+        where = f"in bucket {number} " if number else ""
+        yield from (f"{where}{fault}" for fault in _model(bucket))
+        if signature[number] != signature[0]:
+            yield f"{where}has other inputs and outputs"
+        if bucket.extents.keys() != buckets[0].extents.keys():
+            yield f"{where}has other open dimensions"
+    yield from (f"has two buckets {_show(dict(one))}" for one in _repeated(tuple(b.extents.items()) for b in buckets))
+    owners = Counter(value for one in buckets for value in {*one.model_inputs.values(), *one.model_outputs.values()})
+    yield from (f"has tensor {value} in two buckets" for value, count in owners.items() if count > 1)
+    opened = manifest.open
+    if opened is None:
+        return
+    for spec in manifest.model.inputs:
+        axes = opened.axes.get(spec.name, ("",) * len(spec.shape))
+        for number, bucket in enumerate(buckets):
+            shape = next((one.shape for one in bucket.inputs if one.name == spec.name), ())
+            wanted = [bucket.extents.get(n, -1) if n else e for n, e in zip(axes, spec.shape, strict=False)]
+            if len(axes) != len(spec.shape) or list(shape) != wanted:
+                yield f"in bucket {number} has an input {_show(spec.name)} that does not have the bucket's extents"
+    for name in opened.pads:
+        if name not in opened.axes:
+            yield f"pads {_show(name)}, which has no open dimension"
+    for name in buckets[0].extents:
+        for spec in manifest.model.inputs:
+            unpadded = name in opened.axes.get(spec.name, ()) and spec.name not in opened.pads
+            if unpadded and any(name not in bucket.exact for bucket in buckets):
+                yield f"pads along {_show(name)}, and does not say what {_show(spec.name)} is padded with"
+
+
+def _model(bucket: BucketEntry) -> Iterator[str]:
     for what, specs, values in (
-        ("input", manifest.model.inputs, manifest.model_inputs),
-        ("output", manifest.model.outputs, manifest.model_outputs),
+        ("input", bucket.inputs, bucket.model_inputs),
+        ("output", bucket.outputs, bucket.model_outputs),
     ):
         names = [spec.name for spec in specs]
         yield from (f"names the {what} {_show(name)} twice" for name in _repeated(names))
@@ -90,10 +129,10 @@ def _model(manifest: Manifest) -> Iterator[str]:
                 if name in names
                 else (f"has a tensor for the {what} {_show(name)}, which the model has not")
             )
-    yield from (f"has two inputs for tensor {value}" for value in _repeated(manifest.model_inputs.values()))
-    given = {manifest.model_inputs[spec.name]: spec for spec in manifest.model.inputs}
-    for spec in manifest.model.outputs:
-        same = given.get(manifest.model_outputs[spec.name], spec)
+    yield from (f"has two inputs for tensor {value}" for value in _repeated(bucket.model_inputs.values()))
+    given = {bucket.model_inputs[spec.name]: spec for spec in bucket.inputs if spec.name in bucket.model_inputs}
+    for spec in bucket.outputs:
+        same = given.get(bucket.model_outputs.get(spec.name, -1), spec)
         if (same.shape, same.dtype) != (spec.shape, spec.dtype):
             yield f"says that the output {_show(spec.name)} is the input {_show(same.name)}, of another shape or type"
 
@@ -101,21 +140,35 @@ def _model(manifest: Manifest) -> Iterator[str]:
 def _plan(manifest: Manifest, plan: PlanEntry, devices: set[str], specs: dict[int, TensorSpec]) -> Iterator[str]:
     if not plan.stages:
         yield "there is no stage"
+    for number in sorted({*range(len(manifest.buckets))} - {stage.bucket for stage in plan.stages}):
+        yield f"there is no stage of bucket {number}"
     yield from (f"there are two stages {_show(name)}" for name in _repeated(stage.name for stage in plan.stages))
     known = dict(specs)
-    makers: dict[int, list[StageEntry]] = {value: [] for value in manifest.model_inputs.values()}
+    given = {value: n for n, bucket in enumerate(manifest.buckets) for value in bucket.model_inputs.values()}
+    makers: dict[int, list[StageEntry]] = {value: [] for value in given}
+    owner = dict(given)
+    several = len(manifest.buckets) > 1
     for stage in plan.stages:
         yield from (f"stage {_show(stage.name)} {fault}" for fault in _stage(stage, devices, makers, known))
+        if stage.bucket >= len(manifest.buckets):
+            yield f"stage {_show(stage.name)} is of bucket {stage.bucket}, which there is not"
+        if several and not stage.inputs:
+            yield f"stage {_show(stage.name)} reads nothing, so that nothing says of which bucket a batch is"
+        for tensor in (*stage.inputs, *stage.outputs):
+            if owner.setdefault(tensor.value, stage.bucket) != stage.bucket:
+                yield f"stage {_show(stage.name)} has tensor {tensor.value} of another bucket"
         for tensor in stage.outputs:
             makers.setdefault(tensor.value, []).append(stage)
-    for name, value in manifest.model_outputs.items():
-        if value not in makers:
-            yield f"nothing makes the output {_show(name)}"
+    for bucket in manifest.buckets:
+        for name, value in bucket.model_outputs.items():
+            if value not in makers:
+                yield f"nothing makes the output {_show(name)}"
     for value, made in makers.items():
         if made and not _complete(made):
             yield f"some batches have nobody to make tensor {value}"
-        given = value in manifest.model_inputs.values()
-        if (made and given) or any(one.turn.meets(other.turn) for one, other in itertools.combinations(made, 2)):
+        if (made and value in given) or any(
+            one.turn.meets(other.turn) for one, other in itertools.combinations(made, 2)
+        ):
             yield f"tensor {value} is made twice for the same batch"
     turns = {(stage.device, stage.turn.place, stage.turn.of) for stage in plan.stages}
     for name in _repeated(device for device, _, _ in turns):
@@ -129,8 +182,8 @@ def _plan(manifest: Manifest, plan: PlanEntry, devices: set[str], specs: dict[in
 
 def _routes(manifest: Manifest, plan: PlanEntry) -> Iterator[str]:
     """Links carry what one end makes and the other needs, and all of it."""
-    makes: dict[str, set[int]] = {HEAD: set(manifest.model_inputs.values())}
-    reads: dict[str, set[int]] = {HEAD: set(manifest.model_outputs.values())}
+    makes = {HEAD: {value for bucket in manifest.buckets for value in bucket.model_inputs.values()}}
+    reads = {HEAD: {value for bucket in manifest.buckets for value in bucket.model_outputs.values()}}
     for stage in plan.stages:
         makes.setdefault(stage.device, set()).update(tensor.value for tensor in stage.outputs)
         reads.setdefault(stage.device, set()).update(tensor.value for tensor in stage.inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 _DEEPEST = 8
 _LONGEST_NAME_BYTES = 200
@@ -27,6 +28,7 @@ _Word = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.,+=-]*$")]  
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
 _Value = Annotated[int, Field(ge=0, lt=1 << 32)]  # as on the stage link
+_Extent = Annotated[int, Field(ge=1, le=1 << 48)]
 _Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -88,8 +90,38 @@ class ModelEntry(_Frozen):
     outputs: tuple[TensorSpec, ...]
 
 
+class BucketEntry(_Frozen):
+    """A model at one choice of its open dimensions, whose extents are `extents`, by name.
+
+    `model_inputs` and `model_outputs` are ids of its tensors, by name. `exact` says of the dimensions along which no
+    smaller sample may be padded why.
+    """
+
+    extents: dict[_Name, _Extent]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    model_inputs: dict[str, _Value]
+    model_outputs: dict[str, _Value]
+    exact: dict[_Name, str] = {}
+
+
+class OpenEntry(_Frozen):
+    """What is open of a model.
+
+    `axes` has for each input and output with an open dimension the names of its dimensions, "" for fixed ones; `pads`
+    what inputs are padded with. `extents` and `exact` are those of the largest bucket, which the manifest describes;
+    `others` are all other buckets.
+    """
+
+    axes: dict[str, tuple[str, ...]]
+    pads: dict[str, float]
+    extents: dict[_Name, _Extent]
+    exact: dict[_Name, str] = {}
+    others: tuple[BucketEntry, ...]
+
+
 class StageTensor(_Frozen):
-    """A tensor that enters or leaves a stage: `value` is its id in the whole model."""
+    """A tensor that enters or leaves a stage: `value` is its id in the whole model, with all of its buckets."""
 
     value: _Value
     spec: TensorSpec
@@ -123,12 +155,13 @@ class StageEntry(_Frozen):
 
     A stage that devices take in turn has an entry for each of them. A device's stages all have the same `turn`.
     `weights` is the tuple of tensors called `weight_names`, each of which lies in exactly one of `weight_files`
-    (stages of several plans share files). A stage without any has no such parameter. `onnx_nodes` are the nodes of the
-    model that it computes.
+    (stages of several plans and buckets share files). A stage without any has no such parameter. `onnx_nodes` are the
+    nodes of the model that it computes, `bucket` the number of the bucket whose samples it does.
     """
 
     name: _Name
     device: _Name
+    bucket: Annotated[int, Field(ge=0)] = 0
     turn: Turn = Turn()
     codegen: _Word = "llvm"
     library: FileEntry
@@ -202,9 +235,37 @@ class PlanEntry(_Frozen):
         return {stage.device: stage.turn for stage in self.stages}
 
     @property
+    def buckets(self) -> int:
+        """How many buckets have stages."""
+        return 1 + max((stage.bucket for stage in self.stages), default=0)
+
+    def stages_of(self, bucket: int) -> tuple[StageEntry, ...]:
+        """The stages of one bucket, in an order in which they can run."""
+        return tuple(stage for stage in self.stages if stage.bucket == bucket)
+
+    @property
     def round(self) -> int:
         """Batches in a row after which every device has had its turn with every other that it may have one with."""
         return math.lcm(*(turn.of for turn in self.turns.values()))
+
+
+def memory_bytes_of(stages: Iterable[StageEntry]) -> int:
+    """Bytes of weights and activations of stages on one device: one bucket runs at a time, and buckets share weights.
+
+    Of the weights that only another bucket than the first has the bytes of their files count.
+    """
+    stages = tuple(stages)
+    first = min((stage.bucket for stage in stages), default=0)
+    known = {entry for stage in stages if stage.bucket == first for entry in stage.weight_files}
+    more = {entry for stage in stages for entry in stage.weight_files} - known
+    activations: dict[int, int] = {}
+    for stage in stages:
+        activations[stage.bucket] = activations.get(stage.bucket, 0) + stage.activation_bytes
+    return (
+        sum(stage.weight_bytes for stage in stages if stage.bucket == first)
+        + sum(entry.size_bytes for entry in more)
+        + max(activations.values(), default=0)
+    )
 
 
 class CodeEntry(_Frozen):
@@ -220,6 +281,7 @@ class CodeEntry(_Frozen):
 class Manifest(_Frozen):
     """The whole of `manifest.json`. `plans` begins with the plan to start with; others replace it on a loss.
 
+    A model with open dimensions (`open`) is described by its largest bucket; plans have stages of all buckets.
     `code` is missing where tuned schedules were used, which cost models know nothing of.
     """
 
@@ -230,9 +292,23 @@ class Manifest(_Frozen):
     devices: tuple[DeviceEntry, ...]
     model_inputs: dict[str, _Value]
     model_outputs: dict[str, _Value]
+    open: OpenEntry | None = None
     plans: tuple[PlanEntry, ...]
     code: CodeEntry | None = None
     files: tuple[FileEntry, ...]
+
+    @property
+    def buckets(self) -> tuple[BucketEntry, ...]:
+        """The model in each of its buckets, the largest first; in the one that there is, where nothing is open."""
+        first = BucketEntry(
+            extents={} if self.open is None else self.open.extents,
+            inputs=self.model.inputs,
+            outputs=self.model.outputs,
+            model_inputs=self.model_inputs,
+            model_outputs=self.model_outputs,
+            exact={} if self.open is None else self.open.exact,
+        )
+        return (first, *(() if self.open is None else self.open.others))
 
     @property
     def plan(self) -> PlanEntry:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from tvmpipe.manifest import (
     FORMAT_VERSION,
     HEAD,
+    BucketEntry,
     DeviceEntry,
     FileEntry,
     LinkEntry,
     Manifest,
     ModelEntry,
+    OpenEntry,
     PlanEntry,
     Predicted,
     StageEntry,
@@ -135,3 +137,67 @@ def chain(*devices: str) -> Manifest:
     others = [[name for name in devices if name != lost] for lost in devices]
     spare = [made(names, lost) for lost, names in zip(devices, others, strict=True) if names]
     return manifest([made(devices, None), *spare], {"x": 0}, {"y": len(devices)})
+
+
+IDS = 100
+"""How far apart the ids of values are in two buckets that `in_buckets` makes."""
+
+
+def in_buckets(made: Manifest, rows: Sequence[int], pads: Mapping[str, float], exact: Sequence[int] = ()) -> Manifest:
+    """`made` once for each number of rows, the largest first; samples of the buckets `exact` are not padded."""
+
+    def moved(tensor: StageTensor, bucket: int) -> StageTensor:
+        spec = tensor.spec.model_copy(update={"shape": (rows[bucket], 3)})
+        return StageTensor(value=tensor.value + IDS * bucket, spec=spec)
+
+    def stages(one: PlanEntry, bucket: int) -> list[StageEntry]:
+        named = f"b{bucket}-" if bucket else ""
+        return [
+            stage.model_copy(
+                update={
+                    "name": named + stage.name,
+                    "bucket": bucket,
+                    "inputs": tuple(moved(tensor, bucket) for tensor in stage.inputs),
+                    "outputs": tuple(moved(tensor, bucket) for tensor in stage.outputs),
+                }
+            )
+            for stage in one.stages
+        ]
+
+    def plan_in_buckets(one: PlanEntry) -> PlanEntry:
+        numbers = range(len(rows))
+        return one.model_copy(
+            update={
+                "stages": tuple(stage for bucket in numbers for stage in stages(one, bucket)),
+                "links": tuple(
+                    link.model_copy(
+                        update={"values": tuple(value + IDS * bucket for bucket in numbers for value in link.values)}
+                    )
+                    for link in one.links
+                ),
+            }
+        )
+
+    buckets = [
+        BucketEntry(
+            extents={"rows": extent},
+            inputs=tuple(spec.model_copy(update={"shape": (extent, 3)}) for spec in made.model.inputs),
+            outputs=tuple(spec.model_copy(update={"shape": (extent, 3)}) for spec in made.model.outputs),
+            model_inputs={name: value + IDS * bucket for name, value in made.model_inputs.items()},
+            model_outputs={name: value + IDS * bucket for name, value in made.model_outputs.items()},
+            exact={"rows": "told so"} if bucket in exact or not pads else {},
+        )
+        for bucket, extent in enumerate(rows)
+    ]
+    first = buckets[0]
+    names = [spec.name for spec in (*made.model.inputs, *made.model.outputs)]
+    axes: dict[str, tuple[str, ...]] = {name: ("rows", "") for name in names}
+    return made.model_copy(
+        update={
+            "model": made.model.model_copy(update={"inputs": first.inputs, "outputs": first.outputs}),
+            "open": OpenEntry(
+                axes=axes, pads=dict(pads), extents=first.extents, exact=first.exact, others=tuple(buckets[1:])
+            ),
+            "plans": tuple(plan_in_buckets(one) for one in made.plans),
+        }
+    )

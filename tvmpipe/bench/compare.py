@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
@@ -28,12 +28,13 @@ from tvmpipe.bench.worker import SPIN_COUNT, FunctionTime, OnnxJob, TvmJob
 from tvmpipe.equality import Comparison, Results, compare
 from tvmpipe.errors import ClusterError, DeviceError
 from tvmpipe.process import compute_environment
-from tvmpipe.runtime.head.sample import check_sample
+from tvmpipe.runtime.head.sample import Fitting
 from tvmpipe.tensors import random_tensor
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
     from tvmpipe.manifest import Manifest
+    from tvmpipe.passes.frontend.open_dimensions import Extent
     from tvmpipe.passes.monitor import Progress
     from tvmpipe.targets.description.target import TargetDescription
 
@@ -98,9 +99,11 @@ def bench_model(
     device: str = "native",
     own: Sequence[TargetDescription] = (),
     threads: int = 1,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[Extent]] | None = None,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, Any] | None = None,
+    buckets: Mapping[str, Collection[int]] | None = None,
+    pads: Mapping[str, float] | None = None,
     runs: int = 20,
     seconds: float = 0.0,
     against: Against = "onnxruntime",
@@ -111,23 +114,26 @@ def bench_model(
 
     More often where that takes less than `seconds`: on a host that is shared a short look says little.
 
-    `device` is a target that this host can execute, one of tvmpipe's or of a user's `own`; `shapes` and `dims` fix what
-    the file leaves open, and inputs in `values` become constants.
+    `device` is a target that this host can execute, one of tvmpipe's or of a user's `own`; `shapes`, `dims`, `values`,
+    `buckets` and `pads` are as for `tvmpipe.build`, and the bucket that is timed the one of the sample.
     `sample` makes the inputs by name for what the manifest says of them; without it they are seeded random tensors, as
-    `tvmpipe.tensors.random_tensor` makes them. Wrong results are reported, not refused.
+    `tvmpipe.tensors.random_tensor` makes them, of the largest bucket. Wrong results are reported, not refused.
 
     Raises ModelError, ClusterError and SampleError for bad input, DeviceError when a process fails.
     """
     path = Path(model)
     target = _executable_target(device, own)
     started = time.perf_counter()
-    bundle, costs, fixed = _compile(path, target, threads, shapes, dims, values, progress)
+    bundle, costs, fixed = _compile(
+        path, target, threads, progress, shapes=shapes, dims=dims, values=values, buckets=buckets, pads=pads
+    )
     compile_s = time.perf_counter() - started
     manifest = bundle.manifest
-    (stage,) = manifest.plan.stages
-    given = check_sample(manifest, (sample or _random_sample)(manifest))
+    fitted = Fitting(manifest).fit((sample or _random_sample)(manifest))
+    given, bucket = fitted.inputs, manifest.buckets[fitted.bucket]
+    (stage,) = manifest.plan.stages_of(fitted.bucket)
     whole = {**given, **fixed}  # what the file takes
-    name_of = {value: name for name, value in manifest.model_inputs.items()}
+    name_of = {value: name for name, value in bucket.model_inputs.items()}
     inputs = tuple(given[name_of[tensor.value]] for tensor in stage.inputs)
     weights = tuple(bundle.path_of(file) for file in stage.weight_files)
 
@@ -139,7 +145,7 @@ def bench_model(
         if against == "onnxruntime":
             with _Worker("ONNX Runtime", {}) as theirs:
                 theirs.ask("load", OnnxJob(path, threads, whole))
-                have = {name: results[value] for name, value in manifest.model_outputs.items()}
+                have = {name: results[value] for name, value in bucket.model_outputs.items()}
                 comparison = _compare(path, threads, whole, have, theirs.ask("outputs"))
                 pairs = _alternate(ours, theirs, runs, seconds)
                 runs = len(pairs)
@@ -154,7 +160,7 @@ def bench_model(
             tvmpipe_s, runs = statistics.median(alone), len(alone)
         peak = ours.ask("peak", target, threads)
         times: list[FunctionTime] = ours.ask("profile")
-    primitives = tuple(_primitive(one, costs, peak) for one in times)
+    primitives = tuple(_primitive(one, costs[fitted.bucket], peak) for one in times)
     return BenchResult(
         model=manifest.model.name,
         device=device,
@@ -205,23 +211,22 @@ def _compile(
     path: Path,
     target: TargetDescription,
     threads: int,
-    shapes: Mapping[str, Sequence[int]] | None,
-    dims: Mapping[str, int] | None,
-    values: Mapping[str, Any] | None,
     progress: Progress | None,
-) -> tuple[Bundle, dict[str, _Cost], Mapping[str, NDArray[Any]]]:
-    """A bundle of one stage, as `tvmpipe compile` writes it, what its functions cost, and inputs made constants."""
+    **given: Any,
+) -> tuple[Bundle, list[dict[str, _Cost]], Mapping[str, NDArray[Any]]]:
+    """A bundle of one stage a bucket, as `tvmpipe compile` writes it, what the functions of each cost, and inputs made
+    constants; `given` is what `driver.front` takes.
+    """
     from tvmpipe.passes import driver
     from tvmpipe.passes.monitor import Monitor
     from tvmpipe.targets.description.cluster import Cluster, Device
 
     cluster = Cluster((Device("device", "device", target, threads, None),), {})
     monitor = Monitor(driver.COMPILE, progress)
-    planned = driver.plan(
-        driver.front(path, shapes, dims, monitor, fallback=False, values=values), cluster, monitor=monitor
-    )
+    fused = driver.front(path, monitor=monitor, fallback=False, **given)
+    planned = driver.plan(fused, cluster, monitor=monitor)
     bundle = driver.compile(planned, monitor).bundle
-    costs = {one.function: _Cost(one.operators, one.flops) for one in planned.graph.primitives}
+    costs = [{one.function: _Cost(one.operators, one.flops) for one in graph.primitives} for graph in planned.graphs]
     return bundle, costs, planned.values
 
 

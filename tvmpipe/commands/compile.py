@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from tvmpipe.units import format_size
 
 if TYPE_CHECKING:
     from tvmpipe.passes.driver import Planned
+    from tvmpipe.passes.frontend.open_dimensions import Extent
     from tvmpipe.passes.graph.primitives import PrimitiveGraph
 
 
@@ -39,9 +40,11 @@ def plan_model(
     cluster: Path,
     output: Path | None,
     *,
-    shapes: Mapping[str, Sequence[int]],
+    shapes: Mapping[str, Sequence[Extent]],
     dims: Mapping[str, int],
     values: Mapping[str, Any],
+    buckets: Mapping[str, Collection[int]],
+    pads: Mapping[str, float],
     dump: Path | None,
     simulate: int | None,
     jitter: float,
@@ -54,7 +57,7 @@ def plan_model(
     from tvmpipe.passes.planning.plan import to_yaml, written
     from tvmpipe.passes.reports.report import render
 
-    planned = planned_model(model, cluster, shapes, dims, values, dump, **options)
+    planned = planned_model(model, cluster, shapes, dims, values, dump, buckets=buckets, pads=pads, **options)
     facts = planned.report()
     if output is not None:
         try:
@@ -73,12 +76,14 @@ def plan_model(
 def planned_model(
     model: Path,
     cluster: Path,
-    shapes: Mapping[str, Sequence[int]],
+    shapes: Mapping[str, Sequence[Extent]],
     dims: Mapping[str, int],
     values: Mapping[str, Any],
     dump: Path | None,
     *,
     fallback: bool,
+    buckets: Mapping[str, Collection[int]] | None = None,
+    pads: Mapping[str, float] | None = None,
     **options: Any,
 ) -> Planned:
     """A model planned as `BuildOptions(**options)` ask; `fallback` as for `driver.front`."""
@@ -90,7 +95,7 @@ def planned_model(
     devices = load_cluster(cluster)
     with pass_progress(f"planning {model.name}") as progress:
         monitor = Monitor(driver.PLAN, progress, dump)
-        fused = driver.front(model, shapes, dims, monitor, fallback=fallback, values=values)
+        fused = driver.front(model, shapes, dims, monitor, fallback=fallback, values=values, buckets=buckets, pads=pads)
         planned = driver.plan(fused, devices, BuildOptions(**options), monitor)
         monitor.end()
     return planned
@@ -117,20 +122,22 @@ def _simulated(planned: Planned, samples: int, jitter: float) -> tuple[dict[str,
 
 def show_model(
     model: Path,
-    shapes: Mapping[str, Sequence[int]],
+    shapes: Mapping[str, Sequence[Extent]],
     dims: Mapping[str, int],
     values: Mapping[str, Any],
     *,
+    buckets: Mapping[str, Collection[int]] | None = None,
+    pads: Mapping[str, float] | None = None,
     fallback: bool = True,
 ) -> Outcome:
-    """The fused primitives of a model, as a table."""
+    """The fused primitives of a model, as a table; of its largest bucket, where it has several."""
     from tvmpipe.passes.driver import FRONT, front
     from tvmpipe.passes.graph.node_names import show_nodes
     from tvmpipe.passes.monitor import Monitor
 
     with pass_progress(f"reading {model.name}") as progress:
         monitor = Monitor(FRONT, progress)
-        fused = front(model, shapes, dims, monitor, fallback=fallback, values=values)
+        fused = front(model, shapes, dims, monitor, fallback=fallback, values=values, buckets=buckets, pads=pads)
         monitor.end()
     graph, signature = fused.graph, fused.signature
     rows: list[dict[str, Any]] = [
@@ -172,15 +179,30 @@ def show_model(
         for primitive in graph.by_name().values()
         if primitive.fallback is not None
     ]
+    every = zip(fused.buckets.all_extents, fused.buckets.all_exact, fused.graphs, strict=False)
+    listed: list[dict[str, Any]] = [
+        {"extents": dict(extents), "exact": dict(exact), "flops": sum(one.flops for one in each.primitives)}
+        for extents, exact, each in every
+    ]
     facts = {
         "model": signature.name,
         "inputs": [spec.model_dump() for spec in signature.inputs],
         "outputs": [spec.model_dump() for spec in signature.outputs],
         "flops": flops,
         "weight_bytes": weights,
+        "buckets": listed,
         "primitives": rows,
     }
-    return Outcome(facts, Group(table, total, *whys))
+    return Outcome(facts, Group(table, total, *whys, *map(plain, _bucket_lines(listed))))
+
+
+def _bucket_lines(buckets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What is open, in words; nothing where nothing is."""
+    for number, bucket in enumerate(buckets):
+        extents = " ".join(f"{name}={extent}" for name, extent in bucket["extents"].items())
+        shown = ", shown above" if not number else ""
+        yield f"bucket {extents}: {bucket['flops'] / 1e9:.2f} GFLOP{shown}"
+        yield from (f"  a sample must have all of {name!r}: {reason}" for name, reason in bucket["exact"].items())
 
 
 def _reads(graph: PrimitiveGraph) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,21 +11,30 @@ import click
 
 from tvmpipe.units import parse_duration, parse_rate, parse_size
 
+_NUMBER = r"0*[1-9][0-9]{0,8}"
+
 
 class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
-    """An input's name and dimensions."""
+    """An input's name and its dimensions: numbers, names, and numbers to choose from with ":" between them."""
 
     name = "NAME=D,D,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name, separator, dims = str(value).rpartition("=")
-        try:
-            shape = tuple(int(dim) for dim in dims.split(",")) if dims else ()
-        except ValueError:
-            shape = (-1,)
-        if not separator or not name or any(dim < 1 for dim in shape):
-            self.fail(f"{value!r} is not of the form x=1,3,224,224", param, ctx)
-        return name, shape
+        shape = [_extent(dim.strip()) for dim in dims.split(",")] if dims else []
+        if not separator or not name or None in shape:
+            said = "of the form x=1,3,224,224, nor x=1,16:64 with a choice, nor x=N,3,224,224 with a name"
+            self.fail(f"{value!r} is not {said}", param, ctx)
+        return name, tuple(shape)
+
+
+def _extent(text: str) -> int | str | tuple[int, ...] | None:
+    """What a part of a shape says; None where that is nothing."""
+    if re.fullmatch(_NUMBER, text):
+        return int(text)
+    if re.fullmatch(rf"{_NUMBER}(:{_NUMBER})+", text):
+        return tuple(map(int, text.split(":")))
+    return text if re.fullmatch(r"[^\W\d][^:,=]*", text) else None
 
 
 class Dim(click.ParamType):  # type: ignore[type-arg]
@@ -34,7 +44,7 @@ class Dim(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name, separator, extent = str(value).rpartition("=")
-        if not separator or not name or not re.fullmatch(r"0*[1-9][0-9]{0,8}", extent):
+        if not separator or not name or not re.fullmatch(_NUMBER, extent):
             self.fail(f"{value!r} is not of the form sequence=64, with a number from 1", param, ctx)
         return name, int(extent)
 
@@ -79,6 +89,34 @@ def _number(text: str) -> bool | int | float | None:
         except ValueError:
             pass
     return None
+
+
+class Bucket(click.ParamType):  # type: ignore[type-arg]
+    """The name of an open dimension and the extents that it may have."""
+
+    name = "NAME=D,D,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, separator, extents = str(value).rpartition("=")
+        if not separator or not name or not re.fullmatch(rf"{_NUMBER}([,:]{_NUMBER})*", extents):
+            self.fail(f"{value!r} is not of the form sequence=16,64, with numbers from 1", param, ctx)
+        return name, tuple(int(extent) for extent in re.split("[,:]", extents))
+
+
+class Pad(click.ParamType):  # type: ignore[type-arg]
+    """An input and the number that it is padded with."""
+
+    name = "INPUT=NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, separator, number = str(value).rpartition("=")
+        try:
+            pad = float(number)
+        except ValueError:
+            pad = math.nan
+        if not separator or not name or not math.isfinite(pad):
+            self.fail(f"{value!r} is not of the form mask=0, with a number that is finite", param, ctx)
+        return name, pad
 
 
 class Pin(click.ParamType):  # type: ignore[type-arg]

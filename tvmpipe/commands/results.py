@@ -41,11 +41,21 @@ def check_output(output: Path | None, manifest: Manifest, count: int) -> None:
             f"output {output} must end in .npz (all results by name) or .npy (the result of a model with one output)"
         )
     names = [spec.name for spec in manifest.model.outputs]
-    if output.suffix == ".npy" and count > 1 and any(spec.open for spec in manifest.model.outputs):
+    if output.suffix == ".npy" and count > 1 and any(spec.open for spec in _output_specs(manifest)):
         raise InputError(f"the shape of {names[0]!r} differs from sample to sample; write several to an .npz file")
     if output.suffix == ".npy" and len(names) > 1:
         raise InputError(f"the model has {len(names)} outputs ({', '.join(names)}); write them to an .npz file")
     check_writable(output, "output")
+
+
+def _output_specs(manifest: Manifest) -> list[TensorSpec]:
+    """The model's outputs; all axes are open of those whose shape is another one in other buckets."""
+    return [
+        spec
+        if all(other.shape == spec.shape for bucket in manifest.buckets for other in bucket.outputs[place : place + 1])
+        else spec.model_copy(update={"open": tuple(range(len(spec.shape)))})
+        for place, spec in enumerate(manifest.model.outputs)
+    ]
 
 
 class ResultWriter:
@@ -59,7 +69,7 @@ class ResultWriter:
 
     def __init__(self, output: Path, manifest: Manifest, count: int) -> None:
         self._output = output
-        self._specs = manifest.model.outputs
+        self._specs = _output_specs(manifest)
         self._count = count
         self._taken = 0
         self._shapes: list[list[tuple[int, ...]]] = [[] for _ in self._specs]

@@ -126,7 +126,7 @@ def describe_run(pipe: Pipeline) -> dict[str, Any]:
     for plan in pipe.manifest.plans:
         for stage in plan.stages:
             count = counts[stage.name]
-            if plan.lost is not None and not count.samples:
+            if (plan.lost is not None or stage.bucket) and not count.samples:
                 continue
             per_sample = max(count.samples, 1)
             stages.append(

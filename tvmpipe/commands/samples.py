@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.errors import SampleError
 from tvmpipe.manifest import Manifest
-from tvmpipe.runtime.head.sample import check_sample
+from tvmpipe.runtime.head.sample import Fitting
 from tvmpipe.tensors import random_tensor
 
 _KEPT_BYTES = 64 << 20
@@ -49,7 +49,7 @@ def as_sample(
             raise SampleError(f"{path} holds one array, the model takes {names}; give an .npz with these names")
         content = {manifest.model.inputs[0].name: content}
     try:
-        return check_sample(manifest, content)
+        return Fitting(manifest).check(content)
     except SampleError as error:
         raise SampleError(f"{path}: {error}") from None
 

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ from tvmpipe.bundle import Bundle
 from tvmpipe.errors import InfeasibleError
 from tvmpipe.passes.backend.lower import StageLibrary, allocated_bytes, lower
 from tvmpipe.passes.backend.memory import held_bytes, with_compiled_loads
-from tvmpipe.passes.backend.partition import CutPlan, partition
+from tvmpipe.passes.backend.partition import CutPlan, cut_bucket, partition
 from tvmpipe.passes.backend.tune import tune
 from tvmpipe.passes.backend.write_bundle import write_bundle
-from tvmpipe.passes.frontend.import_onnx import import_onnx
+from tvmpipe.passes.frontend.import_onnx import import_buckets
+from tvmpipe.passes.frontend.open_dimensions import Extent
 from tvmpipe.passes.frontend.signature import Signature
+from tvmpipe.passes.graph.bucket import NO_BUCKETS, Bucket, Buckets
 from tvmpipe.passes.graph.primitive_features import works_of
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import Placement
@@ -33,9 +36,10 @@ from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.compression import compress
 from tvmpipe.passes.planning.cost_table import CostTable, price_table
 from tvmpipe.passes.planning.default_cost import default_cost
-from tvmpipe.passes.planning.evaluate import price_stages
+from tvmpipe.passes.planning.evaluate import Price, price_stages
 from tvmpipe.passes.planning.failover import Spare, spare_plans
 from tvmpipe.passes.planning.fallback_times import with_fallback_times
+from tvmpipe.passes.planning.follow_nodes import price_bucket
 from tvmpipe.passes.planning.place import follow, place, unless_better
 from tvmpipe.passes.planning.plan import Plan, explain_missing, read_placement
 from tvmpipe.passes.reports import explain as explanations
@@ -46,6 +50,8 @@ from tvmpipe.targets.cost.model import CostModel
 from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.targets.store.link_times import with_measured_links
 from tvmpipe.targets.store.profile_store import default_store
+
+logger = logging.getLogger(__name__)
 
 FRONT = ("import", "fuse")
 PLAN = (*FRONT, "cost", "place", "compress", "failover")
@@ -58,7 +64,8 @@ _FITTING_ROUNDS = 3
 class Fused:
     """A model as fused primitives: `module` is a `tvm.IRModule`, `notes` are sentences for the report.
 
-    `values` are those of inputs of the file that became constants.
+    `values` are those of inputs of the file that became constants. Where the model has open dimensions this is its
+    largest bucket, and `buckets` has the others.
     """
 
     signature: Signature
@@ -66,16 +73,26 @@ class Fused:
     graph: PrimitiveGraph
     notes: tuple[str, ...]
     values: Mapping[str, NDArray[Any]]
+    buckets: Buckets = field(default=NO_BUCKETS, kw_only=True)
+
+    @property
+    def graphs(self) -> tuple[PrimitiveGraph, ...]:
+        """Of each bucket."""
+        return (self.graph, *(bucket.graph for bucket in self.buckets.others))
 
 
 @dataclass(frozen=True)
 class Priced(Fused):
-    """Its primitives priced on a cluster, whose links are as they were measured where its file does not say."""
+    """Its primitives priced on a cluster, whose links are as they were measured where its file does not say.
+
+    `bucket_costs` are those of the other buckets.
+    """
 
     cluster: Cluster
     options: BuildOptions
     cost_model: CostModel
     costs: CostTable
+    bucket_costs: tuple[CostTable, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,16 @@ class Planned(Priced):
             self.spares,
             self.notes,
             activation_bytes,
+            buckets=self.buckets,
+            bucket_prices=(self.plan, *self.bucket_prices(self.plan)) if self.buckets.others else (),
         )
+
+    def bucket_prices(self, plan: Plan) -> list[Price]:
+        """The other buckets where `plan` has the largest."""
+        return [
+            price_bucket(bucket.graph, costs, self.graph, plan, self.cluster)
+            for bucket, costs in zip(self.buckets.others, self.bucket_costs, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -109,24 +135,29 @@ class Compiled(Planned):
 
 def front(
     source: Any,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[Extent]] | None = None,
     dims: Mapping[str, int] | None = None,
     monitor: Monitor | None = None,
     *,
     fallback: bool = True,
     values: Mapping[str, Any] | None = None,
+    buckets: Mapping[str, Collection[int]] | None = None,
+    pads: Mapping[str, float] | None = None,
 ) -> Fused:
     """Import and fuse a model: a path or an `onnx.ModelProto`.
 
-    `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open;
-    inputs in `values` (input name -> number, list or array) become constants. With `fallback`, ONNX Runtime runs the
-    nodes that cannot be compiled. Raises ModelError, UnsupportedModelError and InputError.
+    `shapes` (input name -> dimensions), `dims` (name of an open dimension -> extent) and `buckets` (name -> extents)
+    fix what the file leaves open; `pads` says what inputs may be padded with. Inputs in `values` (input name -> number,
+    list or array) become constants. With `fallback`, ONNX Runtime runs the nodes that cannot be compiled.
+
+    Raises ModelError, UnsupportedModelError and InputError.
     """
     monitor = monitor or Monitor(FRONT)
     monitor.begin("import")
-    imported = import_onnx(source, shapes or {}, dims or {}, values, fallback=fallback)
+    found = import_buckets(source, shapes or {}, dims or {}, buckets or {}, pads or {}, values, fallback=fallback)
+    imported, *others = found.buckets
     monitor.dump({"": imported.module})
-    monitor.begin("fuse")
+    monitor.begin("fuse", f"{1 + len(others)} buckets" if others else "")
     number = itertools.count()
     module, graph = fuse(
         imported.module,
@@ -135,7 +166,17 @@ def front(
         imported.groups,
     )
     monitor.dump({"": module})
-    return Fused(imported.signature, module, graph, imported.notes, imported.values)
+    notes = tuple(dict.fromkeys(note for one in found.buckets for note in one.notes))
+    if not others:
+        return Fused(imported.signature, module, graph, notes, imported.values)
+    fused = [
+        Bucket(one.extents, one.exact, one.signature, *fuse(one.module, one.signature, groups=one.groups))
+        for one in others
+    ]
+    opened = Buckets(found.axes, found.pads, imported.extents, imported.exact, tuple(fused))
+    for note in opened.notes:
+        logger.warning(note)
+    return Fused(imported.signature, module, graph, (*notes, *opened.notes), imported.values, buckets=opened)
 
 
 def plan(
@@ -150,8 +191,11 @@ def plan(
     cluster, notes = with_measured_links(cluster, folder)
     model = options.cost_model or default_cost(folder, cluster.targets)
     monitor.begin("cost")
-    works = with_fallback_times(works_of(fused.graph, fused.module), fused.graph, folder)
-    costs, said = price_table(works, cluster, model)
+
+    def priced_on(graph: PrimitiveGraph, module: Any) -> tuple[CostTable, list[str]]:
+        return price_table(with_fallback_times(works_of(graph, module), graph, folder), cluster, model)
+
+    costs, said = priced_on(fused.graph, fused.module)
     priced = Priced(
         signature=fused.signature,
         module=fused.module,
@@ -162,6 +206,8 @@ def plan(
         options=options,
         cost_model=model,
         costs=costs,
+        buckets=fused.buckets,
+        bucket_costs=tuple(priced_on(bucket.graph, bucket.module)[0] for bucket in fused.buckets.others),
     )
     return _plan(priced, cluster, monitor)
 
@@ -187,8 +233,9 @@ def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:
     )
     bundle = write_bundle(
         planned.signature,
-        planned.graph,
-        planned.costs,
+        planned.graphs,
+        (planned.costs, *planned.bucket_costs),
+        planned.buckets,
         planned.cluster,
         made.cuts,
         made.libraries,
@@ -265,12 +312,8 @@ class _Made:
 
 def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
     monitor.begin("partition")
-    graph, module = planned.graph, planned.module
-    cuts = (
-        partition(graph, module, planned.plan),
-        *(partition(graph, module, spare.plan, spare.lost) for spare in planned.spares),
-    )
-    stages = [stage for cut in cuts for stage in cut.stages]
+    cuts = (_cut(planned, planned.plan), *(_cut(planned, spare.plan, spare.lost) for spare in planned.spares))
+    stages = [stage for cut in cuts for stage in cut.all_stages]
     monitor.dump({stage.name: stage.module for stage in stages})
     monitor.begin("tune")
     tune(cuts[0].stages, cluster, planned.options)
@@ -278,7 +321,21 @@ def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
     monitor.begin("lower", f"{len(stages)} stages{plans}")
     libraries = lower(stages, planned.cluster, planned.options.records)
     allocated = allocated_bytes(libraries)
-    return _with_cuts(planned, [with_compiled_loads(graph, cut, allocated, planned.cluster) for cut in cuts], libraries)
+    graphs = planned.graphs
+    return _with_cuts(
+        planned, [with_compiled_loads(graphs, cut, allocated, planned.cluster) for cut in cuts], libraries
+    )
+
+
+def _cut(planned: Planned, plan: Plan, lost: str | None = None) -> CutPlan:
+    cut = partition(planned.graph, planned.module, plan, lost)
+    buckets = (
+        cut_bucket(number, bucket, price, lost)
+        for number, (bucket, price) in enumerate(
+            zip(planned.buckets.others, planned.bucket_prices(plan), strict=True), start=1
+        )
+    )
+    return replace(cut, buckets=tuple(buckets))
 
 
 def _with_cuts(planned: Planned, cuts: Sequence[CutPlan], libraries: Sequence[StageLibrary]) -> _Made:
@@ -317,7 +374,7 @@ def _fit(made: _Made, monitor: Monitor) -> _Made:
         if cut.plan.missing_bytes
     )
     fitting = [cut for cut in made.cuts if not cut.plan.missing_bytes]
-    used = {name for cut in fitting for stage in cut.stages for name in stage.hosted.values()}
+    used = {name for cut in fitting for stage in cut.all_stages for name in stage.hosted.values()}
     libraries = [library for library in made.libraries if library.stage in used]
     planned = replace(made.planned, notes=(*made.planned.notes, *notes))
     return _with_cuts(planned, fitting, libraries)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.passes.driver import front
+from tvmpipe.passes.frontend.open_dimensions import Extent
 from tvmpipe.passes.graph.primitive_features import function_of, works_of
 from tvmpipe.passes.kernels.schedule import schedule_module
 from tvmpipe.targets.cost.model import Work
@@ -50,20 +51,24 @@ class PrimitiveWorkload:
 def workloads_of(
     source: Any,
     origin: str,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[Extent]] | None = None,
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, Any] | None = None,
+    buckets: Mapping[str, Collection[int]] | None = None,
 ) -> list[PrimitiveWorkload]:
     """Each distinct primitive of a model (a path or an `onnx.ModelProto`) that runs as compiled code, in order.
 
+    Of all of its buckets, where it has open dimensions.
+
     Raises ModelError.
     """
-    fused = front(source, shapes, dims, values=values)
+    fused = front(source, shapes, dims, values=values, buckets=buckets)
     workloads: dict[str, PrimitiveWorkload] = {}
-    for primitive, work in zip(fused.graph.primitives, works_of(fused.graph, fused.module), strict=True):
-        function = function_of(primitive, fused.module)
-        if function is not None and not work.view and not primitive.constant:
-            workloads.setdefault(work.key, PrimitiveWorkload(work, function, origin))
+    for graph, module in ((fused.graph, fused.module), *((one.graph, one.module) for one in fused.buckets.others)):
+        for primitive, work in zip(graph.primitives, works_of(graph, module), strict=True):
+            function = function_of(primitive, module)
+            if function is not None and not work.view and not primitive.constant:
+                workloads.setdefault(work.key, PrimitiveWorkload(work, function, origin))
     return list(workloads.values())
 
 

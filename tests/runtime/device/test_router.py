@@ -174,3 +174,18 @@ def test_devices_in_turn_know_whom_they_may_have_to_send_to() -> None:
     )
     peers = {name: [p.name for p in host_spec(manifest, manifest.plan, name, opening).peers] for name in "abcd"}
     assert peers == {"a": ["c"], "b": ["d"], "c": [HEAD], "d": [HEAD]}
+
+
+def test_a_batch_is_of_the_bucket_whose_values_come_first() -> None:
+    both = manifests.in_buckets(diamond(), (8, 2), {"x": 0.0})
+    router = routers(both)["a"]
+    (task,) = router.arrive(0, {manifests.IDS}) or ()
+    assert task.stage.name == "b1-a1"
+    (other,) = router.arrive(1, {0}) or ()
+    assert other.stage.name == "a1"
+    assert router.done(task).sends == {"b": (manifests.IDS + 1,), "c": (manifests.IDS + 1,)}
+    assert router.arrive(0, {2}) is None, "a value of another bucket"
+    assert router.arrive(0, {manifests.IDS + 2}) == ()
+    (last,) = router.arrive(0, {manifests.IDS + 3}) or ()
+    assert router.done(last).finished
+    assert router.open_batches == [1]

@@ -32,6 +32,8 @@ def in_turn() -> Manifest:
 
 
 TURNS = in_turn()
+BUCKETS = manifests.in_buckets(CHAIN, (8, 2), {"x": 0.0})
+IN_TURN_BUCKETS = manifests.in_buckets(TURNS, (8, 4, 2), {"x": 0.0})
 
 
 def opened(machine: StateMachine, now: float = 0.0) -> list[Instruction]:
@@ -67,6 +69,55 @@ def test_batches_fill_up_or_linger() -> None:
     assert machine.handle(events.Tick(deadlines.LINGER_S)) == [events.Feed(1, 2, (4,))]
     answers = machine.handle(events.Arrived(1, 1, (3,), 0.1))
     assert answers == [events.Answer(sample, 1, sample - 1) for sample in (1, 2, 3)]
+
+
+def result(bucket: int) -> int:
+    """The id of the result in a bucket."""
+    return 3 + manifests.IDS * bucket
+
+
+def in_two_buckets(**options: object) -> StateMachine:
+    machine = StateMachine(BUCKETS, Settings(**options))  # type: ignore[arg-type]
+    machine.start()
+    opened(machine)
+    return machine
+
+
+def test_a_batch_has_samples_of_one_bucket_and_waits_for_no_other() -> None:
+    machine = in_two_buckets(batch=3, max_batches=4)
+    assert machine.handle(events.Submitted(0, 0.0, 1)) == [events.Feed(1, 0, (0,), 1)]
+    assert machine.handle(events.Submitted(1, 0.0, 1)) == [], "it may get company"
+    assert machine.handle(events.Submitted(2, 0.0, 0)) == [events.Feed(1, 1, (1,), 1)], "nothing can join it any more"
+    assert machine.handle(events.Submitted(3, 0.0, 0)) == []
+    assert machine.handle(events.Submitted(4, 0.0, 0)) == [events.Feed(1, 2, (2, 3, 4))]
+
+
+def test_a_batch_is_done_when_the_results_of_its_bucket_are_there() -> None:
+    machine = in_two_buckets(max_batches=2)
+    machine.handle(events.Submitted(0, 0.0, 1))
+    assert machine.handle(events.Arrived(1, 0, (result(0),), 0.1)) == []
+    assert machine.handle(events.Arrived(1, 0, (result(1),), 0.1)) == [events.Answer(0, 0, 0)]
+
+
+def test_a_loss_feeds_batches_of_every_bucket_again() -> None:
+    machine = in_two_buckets(max_batches=3, failover=True)
+    for sample, bucket in enumerate((1, 0, 1)):
+        machine.handle(events.Submitted(sample, 0.0, bucket))
+    machine.handle(events.DeviceLost(1, "b", "it is gone", 0.5))
+    assert opened(machine, 1.0) == [events.Feed(2, n, (n,), bucket) for n, bucket in enumerate((1, 0, 1))]
+
+
+def test_what_is_late_is_looked_for_among_the_stages_of_its_bucket() -> None:
+    machine = in_two_buckets(max_batches=2, timeout_s=1.0, recover_s=0.0)
+    machine.handle(events.Submitted(0, 0.0, 0))
+    machine.handle(events.Submitted(1, 0.0, 1))
+    machine.handle(events.Arrived(1, 0, (result(0),), 0.1))
+    counts = {"main-s0": 1, "main-s1": 1, "main-s2": 1, "b1-main-s0": 1, "b1-main-s1": 0, "b1-main-s2": 0}
+    for device in "abc":
+        machine.handle(events.Seen(1, device, None, 6.0, counts))
+    (failed,) = machine.handle(events.Tick(6.0))
+    assert isinstance(failed, events.Fail)
+    assert failed.failure.device == "b"
 
 
 def test_without_failover_and_patience_a_loss_fails_everything_by_name() -> None:
@@ -345,7 +396,7 @@ def test_a_stage_that_takes_too_long_is_a_loss_of_its_device() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    manifest=st.sampled_from([CHAIN, TURNS]),
+    manifest=st.sampled_from([CHAIN, TURNS, BUCKETS, IN_TURN_BUCKETS]),
     seed=st.integers(0, 2**31),
     failover=st.booleans(),
     batch=st.integers(1, 3),
@@ -363,6 +414,7 @@ def test_every_sample_is_answered_or_failed_exactly_once(
     outcomes: Counter[int] = Counter()
     answered: set[int] = set()
     fed: set[int] = set()
+    bucket_of: list[int] = []
     clock = 0.0
     wanted: tuple[str, ...] = ()
 
@@ -372,10 +424,11 @@ def test_every_sample_is_answered_or_failed_exactly_once(
         for one in instructions:
             if isinstance(one, events.Feed):
                 fed.update(one.samples)
+                assert {bucket_of[sample] for sample in one.samples} == {one.bucket}
                 broken = faulty and choose.random() < 0.2
                 raiser = choose.choice(manifest.plans[machine.plan].devices)
                 faults = (fault(choose.randrange(len(one.samples)), raiser),) if broken else ()
-                wires.append(events.Arrived(one.epoch, one.batch, (3,), clock, faults))
+                wires.append(events.Arrived(one.epoch, one.batch, (result(one.bucket),), clock, faults))
             elif isinstance(one, events.Open):
                 wires.append(events.Opened(one.epoch, clock))
             elif isinstance(one, events.Prepare):
@@ -397,7 +450,8 @@ def test_every_sample_is_answered_or_failed_exactly_once(
 
     carry_out(machine.start())
     for sample in range(20):
-        happen(events.Submitted(sample, clock))
+        bucket_of.append(choose.randrange(len(manifest.buckets)))
+        happen(events.Submitted(sample, clock, bucket_of[sample]))
         for _ in range(choose.randrange(4)):
             clock += choose.random() * 0.3
             kind = choose.random()

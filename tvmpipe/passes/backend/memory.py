@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -81,24 +81,26 @@ def held_bytes(graph: PrimitiveGraph, shape: StageShape, allocated_bytes: int) -
 
 
 def with_compiled_loads(
-    graph: PrimitiveGraph, cut: CutPlan, allocated_bytes: Mapping[str, int], cluster: Cluster
+    graphs: Sequence[PrimitiveGraph], cut: CutPlan, allocated_bytes: Mapping[str, int], cluster: Cluster
 ) -> CutPlan:
     """The plan with the memory that its compiled stages take of what devices have.
 
-    `allocated_bytes` are by hosted stage.
+    `graphs` are of each bucket, `allocated_bytes` by hosted stage. Weights of all buckets lie on a device, and the
+    activations of one bucket at a time.
     """
-    activations = dict.fromkeys(cut.plan.loads, 0)
+    held: dict[tuple[str, int], int] = {}  # by device and bucket
     weights: dict[str, dict[str, int]] = {device: {} for device in cut.plan.loads}  # a device's stages share them
-    for stage in cut.stages:
+    for stage in cut.all_stages:
         for device, name in stage.hosted.items():
             weights[device].update((weight.name, weight.array.nbytes) for weight in stage.weights)
-            activations[device] += held_bytes(graph, stage.shape, allocated_bytes[name])
+            bytes_here = held_bytes(graphs[stage.bucket], stage.shape, allocated_bytes[name])
+            held[device, stage.bucket] = held.get((device, stage.bucket), 0) + bytes_here
     memory_bytes = {device.name: device.memory_bytes for device in cluster.devices}
     loads = {
         device: replace(
             load,
             weight_bytes=sum(weights[device].values()),
-            activation_bytes=activations[device],
+            activation_bytes=max((size for (where, _), size in held.items() if where == device), default=0),
             memory_bytes=memory_bytes[device],
         )
         for device, load in cut.plan.loads.items()

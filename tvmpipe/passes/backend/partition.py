@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmpipe.passes.backend.onnx_stage import onnx_stage
+from tvmpipe.passes.graph.bucket import Bucket
 from tvmpipe.passes.graph.node_names import nodes_of_primitives
 from tvmpipe.passes.graph.primitives import ONNXRUNTIME, PrimitiveGraph, map_tensors
 from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.passes.graph.weights import Weight
+from tvmpipe.passes.planning.evaluate import Price
 from tvmpipe.passes.planning.plan import Plan
 
 ENTRY = "main"
@@ -19,10 +21,11 @@ ENTRY = "main"
 class Stage:
     """A convex part of the graph on one device, or on several that take turns.
 
-    Attributes: `name` "s0", "s1", ... in an order they can run in, of a spare plan with the lost device before it
-    ("pi-s0"); `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any,
-    one tuple of all weights, and returns a tuple of the outputs, or an `OnnxStage` where ONNX Runtime runs it;
-    `weights` in the order of that tuple; `onnx_nodes` of the model that it computes.
+    Attributes: `name` "s0", "s1", ... in an order they can run in, before it in a spare plan the lost device ("pi-s0")
+    and in another bucket than the largest its number ("b1-s0"); `shape` what is in it; `module` an IRModule whose
+    `main` takes the inputs and then, if there are any, one tuple of all weights, and returns a tuple of the outputs, or
+    an `OnnxStage` where ONNX Runtime runs it; `weights` in the order of that tuple; `onnx_nodes` of the model that it
+    computes; `bucket` the number of the bucket whose samples it computes.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Stage:
     module: Any
     weights: tuple[Weight, ...]
     onnx_nodes: tuple[str, ...] = ()
+    bucket: int = 0
 
     @property
     def weight_bytes(self) -> int:
@@ -44,12 +48,26 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class CutBucket:
+    """What a plan makes of another bucket than the largest."""
+
+    price: Price
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
 class CutPlan:
     """A plan and its stages; `lost` is the device it does without, None for the plan to start with."""
 
     lost: str | None
     plan: Plan
     stages: tuple[Stage, ...]
+    buckets: tuple[CutBucket, ...] = ()
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """Those of every bucket."""
+        return (*self.stages, *(stage for bucket in self.buckets for stage in bucket.stages))
 
 
 def partition(graph: PrimitiveGraph, module: Any, plan: Plan, lost: str | None = None) -> CutPlan:
@@ -57,6 +75,15 @@ def partition(graph: PrimitiveGraph, module: Any, plan: Plan, lost: str | None =
     prefix = "" if lost is None else f"{lost}-"
     stages = tuple(_emit(graph, module, f"{prefix}s{number}", shape) for number, shape in enumerate(plan.stages))
     return CutPlan(lost, plan, stages)
+
+
+def cut_bucket(number: int, bucket: Bucket, price: Price, lost: str | None = None) -> CutBucket:
+    """Emit a module for each stage of the bucket with this number, priced as it is placed."""
+    prefix = f"b{number}-" if lost is None else f"{lost}-b{number}-"
+    stages = (
+        _emit(bucket.graph, bucket.module, f"{prefix}s{place}", shape) for place, shape in enumerate(price.stages)
+    )
+    return CutBucket(price, tuple(replace(stage, bucket=number) for stage in stages))
 
 
 def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from tvmpipe.bundle import MANIFEST, Bundle
 from tvmpipe.files import TemporaryFolder, hash_file
 from tvmpipe.manifest import (
     FORMAT_VERSION,
+    BucketEntry,
     CodeEntry,
     DeviceEntry,
     FileEntry,
     LinkEntry,
     Manifest,
     ModelEntry,
+    OpenEntry,
     PlanEntry,
     Predicted,
     StageEntry,
@@ -31,7 +34,9 @@ from tvmpipe.passes.backend.lower import StageLibrary, allocated_bytes
 from tvmpipe.passes.backend.memory import held_bytes
 from tvmpipe.passes.backend.partition import CutPlan, Stage
 from tvmpipe.passes.frontend.signature import Signature
+from tvmpipe.passes.graph.bucket import Buckets
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
+from tvmpipe.passes.graph.routes import LinkLoad
 from tvmpipe.passes.graph.weights import group_by_readers
 from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import stage_seconds
@@ -43,8 +48,9 @@ from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 
 def write_bundle(
     signature: Signature,
-    graph: PrimitiveGraph,
-    costs: CostTable,
+    graphs: Sequence[PrimitiveGraph],
+    costs: Sequence[CostTable],
+    buckets: Buckets,
     cluster: Cluster,
     plans: Sequence[CutPlan],
     libraries: Sequence[StageLibrary],
@@ -54,7 +60,8 @@ def write_bundle(
 ) -> Bundle:
     """A bundle in a directory that is deleted with the object unless it is saved.
 
-    `plans` begins with the plan to start with; `facts` are the report; `tuned` says that stages may have other
+    `graphs` and `costs` are of each bucket, the largest first, which `signature` is of. `plans` begins with the plan to
+    start with; `facts` are the report; `tuned` says that stages may have other
     schedules than those whose costs are known.
     """
     owned = TemporaryFolder("tvmpipe-")
@@ -62,9 +69,9 @@ def write_bundle(
     root.mkdir()
     (root / "stages").mkdir()
     (root / "weights").mkdir()
-    writer = _Writer(root, graph, costs, cluster, plans, libraries)
+    writer = _Writer(root, graphs, costs, cluster, plans, libraries)
     entries = tuple(writer.plan(cut) for cut in plans)
-    (root / "plan.yaml").write_text(to_yaml(plans[0].plan, graph, signature.sha256), encoding="utf-8")
+    (root / "plan.yaml").write_text(to_yaml(plans[0].plan, graphs[0], signature.sha256), encoding="utf-8")
     (root / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (root / "report.html").write_text(render_html(facts), encoding="utf-8")
     used = {name for plan in entries for name in plan.devices}
@@ -89,8 +96,9 @@ def write_bundle(
             for device in cluster.devices
             if device.name in used
         ),
-        model_inputs=dict(graph.model_inputs),
-        model_outputs=dict(graph.model_outputs),
+        model_inputs=dict(graphs[0].model_inputs),
+        model_outputs=dict(graphs[0].model_outputs),
+        open=writer.opened(buckets) if buckets.others else None,
         plans=entries,
         code=None if tuned else _code(costs, plans),
         files=tuple(_entry(root, file) for file in sorted(root.rglob("*")) if file.is_file()),
@@ -106,14 +114,18 @@ class _Writer:
     def __init__(
         self,
         root: Path,
-        graph: PrimitiveGraph,
-        costs: CostTable,
+        graphs: Sequence[PrimitiveGraph],
+        costs: Sequence[CostTable],
         cluster: Cluster,
         plans: Sequence[CutPlan],
         libraries: Sequence[StageLibrary],
     ) -> None:
-        self.root, self.graph, self.costs, self.cluster = root, graph, costs, cluster
-        self.names = {v: n for n, v in (*graph.model_outputs.items(), *graph.model_inputs.items())}
+        self.root, self.graphs, self.costs, self.cluster = root, graphs, costs, cluster
+        # Ids of values are those of the largest bucket's graph; behind these come those of the next one's, and so on.
+        self.offsets = list(itertools.accumulate((len(graph.values) for graph in graphs), initial=0))
+        self.names = [
+            {v: n for n, v in (*graph.model_outputs.items(), *graph.model_inputs.items())} for graph in graphs
+        ]
         self.library_of = self._write_libraries(libraries)
         self.codegen_of = {made.stage: made.codegen for made in libraries}
         self.allocated_bytes = allocated_bytes(libraries)
@@ -127,22 +139,55 @@ class _Writer:
             predicted=Predicted(period_s=plan.period_s, latency_s=plan.latency_s),
             inflight=plan.in_flight.samples,
             on_links=plan.in_flight.on_links,
-            stages=tuple(entry for stage in cut.stages for entry in self._entries(stage)),
-            links=tuple(
-                LinkEntry(
-                    sender=link.sender,
-                    receiver=link.receiver,
-                    encoding=link.encoding,
-                    values=link.values,
-                    size_bytes=link.size_bytes,
-                    share=link.share,
-                    predicted_s=link.busy_s,
-                    bandwidth_bps=self.cluster.link(link.sender, link.receiver).bandwidth_bps,
-                    latency_s=self.cluster.link(link.sender, link.receiver).latency_s,
+            stages=tuple(entry for stage in cut.all_stages for entry in self._entries(stage)),
+            links=tuple(self._links(cut)),
+        )
+
+    def opened(self, buckets: Buckets) -> OpenEntry:
+        """What is open, and every bucket but the largest."""
+        return OpenEntry(
+            axes=dict(buckets.axes),
+            pads=dict(buckets.pads),
+            extents=dict(buckets.extents),
+            exact=dict(buckets.exact),
+            others=tuple(
+                BucketEntry(
+                    extents=dict(bucket.extents),
+                    inputs=bucket.signature.inputs,
+                    outputs=bucket.signature.outputs,
+                    model_inputs=self._ids(bucket.graph.model_inputs, number),
+                    model_outputs=self._ids(bucket.graph.model_outputs, number),
+                    exact=dict(bucket.exact),
                 )
-                for link in plan.links
+                for number, bucket in enumerate(buckets.others, start=1)
             ),
         )
+
+    def _ids(self, values: Mapping[str, int], bucket: int) -> dict[str, int]:
+        return {name: self.offsets[bucket] + value for name, value in values.items()}
+
+    def _links(self, cut: CutPlan) -> Iterator[LinkEntry]:
+        """What travels from one device to another, of all buckets; the figures are those of the largest that does."""
+        values: dict[tuple[str, str], list[int]] = {}
+        loads: dict[tuple[str, str], LinkLoad] = {}
+        for links, offset in zip(
+            (cut.plan.links, *(one.price.links for one in cut.buckets)), self.offsets, strict=False
+        ):
+            for link in links:
+                loads.setdefault((link.sender, link.receiver), link)
+                values.setdefault((link.sender, link.receiver), []).extend(offset + value for value in link.values)
+        for (sender, receiver), link in loads.items():
+            yield LinkEntry(
+                sender=sender,
+                receiver=receiver,
+                encoding=link.encoding,
+                values=tuple(values[sender, receiver]),
+                size_bytes=link.size_bytes,
+                share=link.share,
+                predicted_s=link.busy_s,
+                bandwidth_bps=self.cluster.link(sender, receiver).bandwidth_bps,
+                latency_s=self.cluster.link(sender, receiver).latency_s,
+            )
 
     def _entries(self, stage: Stage) -> list[StageEntry]:
         """A stage on each of its devices."""
@@ -153,26 +198,28 @@ class _Writer:
         ]
 
     def _entry(self, stage: Stage, name: str, device: str, turn: Turn) -> StageEntry:
-        shape = stage.shape
+        shape, graph = stage.shape, self.graphs[stage.bucket]
         return StageEntry(
             name=name,
             device=device,
+            bucket=stage.bucket,
             turn=turn,
             library=self.library_of[name],
             codegen=self.codegen_of[name],
             weight_files=tuple(dict.fromkeys(self.file_of[weight.name] for weight in stage.weights)),
             weight_names=tuple(weight.name for weight in stage.weights),
             weight_bytes=stage.weight_bytes,
-            activation_bytes=held_bytes(self.graph, shape, self.allocated_bytes[name]),
-            inputs=tuple(self._tensor(value) for value in shape.inputs),
-            outputs=tuple(self._tensor(value) for value in shape.outputs),
-            predicted_compute_s=stage_seconds(self.graph, self.costs, shape, device),
+            activation_bytes=held_bytes(graph, shape, self.allocated_bytes[name]),
+            inputs=tuple(self._tensor(value, stage.bucket) for value in shape.inputs),
+            outputs=tuple(self._tensor(value, stage.bucket) for value in shape.outputs),
+            predicted_compute_s=stage_seconds(graph, self.costs[stage.bucket], shape, device),
             onnx_nodes=stage.onnx_nodes,
         )
 
-    def _tensor(self, value: int) -> StageTensor:
-        spec = self.graph.values[value].spec
-        return StageTensor(value=value, spec=spec.model_copy(update={"name": self.names.get(value, f"t{value}")}))
+    def _tensor(self, value: int, bucket: int) -> StageTensor:
+        name = self.names[bucket].get(value, f"t{value}")
+        spec = self.graphs[bucket].values[value].spec.model_copy(update={"name": name})
+        return StageTensor(value=self.offsets[bucket] + value, spec=spec)
 
     def _write_libraries(self, libraries: Sequence[StageLibrary]) -> dict[str, FileEntry]:
         written: dict[str, FileEntry] = {}
@@ -184,7 +231,7 @@ class _Writer:
         return {made.stage: written[made.name] for made in libraries}
 
     def _write_weights(self, plans: Sequence[CutPlan]) -> dict[str, FileEntry]:
-        stages = [stage for cut in plans for stage in cut.stages]
+        stages = [stage for cut in plans for stage in cut.all_stages]
         arrays = {weight.name: weight.array for stage in stages for weight in stage.weights}
         groups = group_by_readers({stage.name: [weight.name for weight in stage.weights] for stage in stages})
         file_of = {}
@@ -199,11 +246,11 @@ def _entry(root: Path, file: Path) -> FileEntry:
     return FileEntry(path=file.relative_to(root).as_posix(), sha256=hash_file(file), size_bytes=file.stat().st_size)
 
 
-def _code(costs: CostTable, plans: Sequence[CutPlan]) -> CodeEntry:
+def _code(costs: Sequence[CostTable], plans: Sequence[CutPlan]) -> CodeEntry:
     """What is compiled."""
     calls: dict[str, dict[str, int]] = {}
-    for stage in (stage for cut in plans for stage in cut.stages):
-        keys = [costs.works[index].key for index in (*stage.shape.primitives, *stage.shape.repeated)]
+    for stage in (stage for cut in plans for stage in cut.all_stages):
+        keys = [costs[stage.bucket].works[index].key for index in (*stage.shape.primitives, *stage.shape.repeated)]
         if all(keys):  # what runs as no TIR function has none
             calls |= {name: dict(sorted(Counter(keys).items())) for name in stage.hosted.values()}
     return CodeEntry(schedule=SCHEDULE_VERSION, calls=calls)

@@ -24,8 +24,7 @@ def fix_inputs(
     `shapes` are of whole inputs, by name; `dims` of open dimensions, by the names that the file gives them, wherever
     they occur. Raises InputError for what does not fit, and one that names all dimensions that are still open.
     """
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    values = [value for value in model.graph.input if value.name not in initializers]
+    values = inputs_of(model)
     _check_tensors("input", values)
     _check_tensors("output", model.graph.output)
     _check_names(values, shapes, dims)
@@ -48,6 +47,12 @@ def _check_tensors(what: str, values: Iterable[onnx.ValueInfoProto]) -> None:
             raise UnsupportedModelError(
                 f"{what} {value.name!r} is {called}; inputs and outputs of a compiled model are tensors"
             )
+
+
+def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What a model is given: its graph's inputs but those that have a value of their own."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
 
 
 def _check_names(

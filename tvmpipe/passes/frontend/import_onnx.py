@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
 
 from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.padding import open_axes
 from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
 from tvmpipe.passes.frontend.fix_values import Array, fix_values
 from tvmpipe.passes.frontend.importer import Relax, to_relax
+from tvmpipe.passes.frontend.open_dimensions import Extent, check_pads, open_dimensions
 from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.frontend.simplify import simplify
+from tvmpipe.passes.frontend.try_padding import Padding, exact_dimensions
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.tensors import TensorSpec
 
@@ -24,7 +27,8 @@ from tvmpipe.tensors import TensorSpec
 class Imported:
     """A model as a Relax `IRModule`, as its users see it, sentences for the report, and what ONNX Runtime runs.
 
-    `values` are those of inputs of the file that became constants.
+    `values` are those of inputs of the file that became constants. `extents` are those of its open dimensions, by name;
+    `exact` says of those along which no sample may be padded why.
     """
 
     module: Any
@@ -32,6 +36,70 @@ class Imported:
     notes: tuple[str, ...]
     values: Mapping[str, Array]
     groups: tuple[FallbackGroup, ...] = ()
+    extents: Mapping[str, int] = field(default_factory=dict)
+    exact: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImportedBuckets:
+    """A model in each of its buckets, the largest first, and which dimensions are open.
+
+    `axes` has for each input and output with an open dimension the names of its dimensions, "" for those that are
+    fixed; `pads` what inputs are padded with.
+    """
+
+    buckets: tuple[Imported, ...]
+    axes: Mapping[str, tuple[str, ...]]
+    pads: Mapping[str, float]
+
+
+def import_buckets(
+    source: Any,
+    shapes: Mapping[str, Sequence[Extent]],
+    dims: Mapping[str, int],
+    buckets: Mapping[str, Collection[int]],
+    pads: Mapping[str, float],
+    values: Mapping[str, Any] | None = None,
+    *,
+    fallback: bool = False,
+) -> ImportedBuckets:
+    """Read a model, a path or an `onnx.ModelProto`, once, and import it with the extents of each bucket.
+
+    `shapes` (input name -> dimensions), `dims` (name of an open dimension -> extent) and `buckets` (name -> extents)
+    fix what the file leaves open; `pads` are what samples may be padded with, by input, which is tried for each bucket.
+    Inputs in `values` (input name -> number, list or array) become constants. With `fallback`, nodes that TVM cannot
+    compile are left to ONNX Runtime, in groups. Raises ModelError, UnsupportedModelError and InputError.
+    """
+    model, name, digest = read_model(source)
+    constants = fix_values(model, values or {})
+    dimensions = open_dimensions(model, shapes, dims, buckets)
+    check_pads(pads, dimensions)
+    if not dimensions.axes:
+        inputs = fix_inputs(model, dimensions.shapes[0], dimensions.dims[0])
+        return ImportedBuckets((_imported(model, name, digest, inputs, constants, fallback=fallback),), {}, {})
+    imported = []
+    for extents, fixed, dims_fixed in zip(dimensions.buckets, dimensions.shapes, dimensions.dims, strict=True):
+        one = _copied(model)
+        inputs = fix_inputs(one, fixed, dims_fixed)
+        imported.append(replace(_imported(one, name, digest, inputs, constants, fallback=fallback), extents=extents))
+    axes = {**dimensions.axes, **_output_axes(imported)}
+    padding = Padding(axes, pads)
+    exact = exact_dimensions(model, [(one.signature.inputs, one.extents) for one in imported], padding)
+    return ImportedBuckets(
+        tuple(replace(one, exact=reasons) for one, reasons in zip(imported, exact, strict=True)), axes, pads
+    )
+
+
+def _output_axes(buckets: Sequence[Imported]) -> dict[str, tuple[str, ...]]:
+    extents = [one.extents for one in buckets]
+    shapes = {
+        spec.name: [one.signature.outputs[place].shape for one in buckets]
+        for place, spec in enumerate(buckets[0].signature.outputs)
+    }
+    axes = {name: open_axes(mine, extents) for name, mine in shapes.items()}
+    for spec in buckets[0].signature.outputs:  # an axis that data decides on is no dimension of the inputs
+        axes[spec.name] = tuple("" if axis in spec.open else name for axis, name in enumerate(axes[spec.name]))
+    return {name: names for name, names in axes.items() if any(names)}
 
 
 def import_onnx(
@@ -42,15 +110,21 @@ def import_onnx(
     *,
     fallback: bool = False,
 ) -> Imported:
-    """Read a model, a path or an `onnx.ModelProto`.
+    """As `import_buckets`, a model with one extent for each of its dimensions."""
+    (imported,) = import_buckets(source, shapes, dims, {}, {}, values, fallback=fallback).buckets
+    return imported
 
-    `shapes` (input name -> dimensions) and `dims` (name of an open dimension -> extent) fix what the file leaves open;
-    inputs in `values` (input name -> number, list or array) become constants. With `fallback`, nodes that TVM cannot
-    compile are left to ONNX Runtime, in groups. Raises ModelError, UnsupportedModelError and InputError.
-    """
-    model, name, digest = read_model(source)
-    fixed = fix_values(model, values or {})
-    inputs = fix_inputs(model, {name: tuple(extents) for name, extents in shapes.items()}, dims)
+
+def _imported(
+    model: onnx.ModelProto,
+    name: str,
+    digest: str,
+    inputs: tuple[TensorSpec, ...],
+    fixed: Mapping[str, Array],
+    *,
+    fallback: bool,
+) -> Imported:
+    """Import a model whose inputs are fixed; `model` is changed."""
     forget_declared(model)
     simplified = simplify(model, inputs)
     made = to_relax(simplified.model, simplified.nodes, inputs, fallback=fallback)
@@ -60,6 +134,12 @@ def import_onnx(
     kept = [value.name for value in simplified.model.graph.input]
     module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
     return Imported(module, signature, simplified.notes, fixed, made.groups)
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def forget_declared(model: onnx.ModelProto) -> None:

@@ -11,12 +11,13 @@ from rich.console import Group, RenderableType
 
 from tvmpipe.console import PlainConsole, PlainTable, plain
 from tvmpipe.passes.frontend.signature import Signature
+from tvmpipe.passes.graph.bucket import NO_BUCKETS, Buckets
 from tvmpipe.passes.graph.node_names import nodes_of_primitives, show_nodes
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph
 from tvmpipe.passes.graph.replicas import show
 from tvmpipe.passes.graph.stages import activation_bytes as alive_bytes
 from tvmpipe.passes.planning.cost_table import CostTable
-from tvmpipe.passes.planning.evaluate import stage_seconds
+from tvmpipe.passes.planning.evaluate import Price, stage_seconds
 from tvmpipe.passes.planning.failover import Spare
 from tvmpipe.passes.planning.plan import Plan
 from tvmpipe.targets.description.cluster import Cluster
@@ -32,10 +33,13 @@ def report(
     spares: Sequence[Spare] = (),
     notes: Sequence[str] = (),
     activation_bytes: Sequence[int] | None = None,
+    buckets: Buckets = NO_BUCKETS,
+    bucket_prices: Sequence[Price | Plan] = (),
 ) -> dict[str, Any]:
     """What goes where and what it should cost; plain JSON types, times in seconds, sizes in bytes.
 
     `activation_bytes` is what each stage takes on a device where it is compiled; None: what is alive in it at a time.
+    Of a model with open dimensions the plan is that of its largest bucket; `bucket_prices` are what it makes of each.
     """
     if activation_bytes is None:
         activation_bytes = [alive_bytes(graph, stage) for stage in plan.stages]
@@ -109,6 +113,17 @@ def report(
             for spare in spares
         ],
         "fallback": fallback_facts(graph, costs, plan),
+        "buckets": [
+            {
+                "extents": dict(extents),
+                "exact": dict(exact),
+                "period_s": price.period_s,
+                "latency_s": price.latency_s,
+                "stages": [show(stage.devices) for stage in price.stages],
+            }
+            for extents, exact, price in zip(buckets.all_extents, buckets.all_exact, bucket_prices, strict=True)
+        ],
+        "pads": dict(buckets.pads),
         "notes": list(notes),
     }
 
@@ -202,6 +217,8 @@ def render(facts: Mapping[str, Any]) -> RenderableType:
     lines += fallback_lines(facts["fallback"])
     lines += [f"note: {note}" for note in facts["notes"]]
     tables = [_device_table(facts), _stage_table(facts), _link_table(facts)]
+    if facts["buckets"]:
+        tables.append(_bucket_table(facts))
     if facts["spares"]:
         tables.append(_spare_table(facts))
     return Group(*tables, *(plain(line) for line in lines))
@@ -262,6 +279,20 @@ def _link_table(facts: Mapping[str, Any]) -> PlainTable:
             format_size(round(link["size_bytes"] * link["share"])),
             format_duration(link["seconds"]),
             format_duration(link["latency_s"]),
+        )
+    return table
+
+
+def _bucket_table(facts: Mapping[str, Any]) -> PlainTable:
+    names = tuple(facts["buckets"][0]["extents"])
+    table = _table("Buckets", (), (*names, "period", "latency", "smaller samples"))
+    for bucket in facts["buckets"]:
+        exact = list(bucket["exact"])
+        table.add_row(
+            *(str(bucket["extents"][name]) for name in names),
+            format_duration(bucket["period_s"]),
+            format_duration(bucket["latency_s"]),
+            "are padded" if not exact else f"need all of {' and '.join(exact)}",
         )
     return table
 

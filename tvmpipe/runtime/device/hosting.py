@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from tvmpipe.errors import DeviceError
@@ -45,7 +46,10 @@ class HostedSession:
                     f"the agent of {peer.name} with --host and an address of its machine that the others reach"
                 )
         # The head lets in no more batches than `max_batches`, so that who fills a queue is nobody of this pipeline.
-        queue = queue_length(spec.max_batches, sum(len(stage.inputs) for stage in spec.stages))
+        messages: Counter[int] = Counter()  # of a batch at most, by its bucket
+        for stage in spec.stages:
+            messages[stage.bucket] += len(stage.inputs)
+        queue = queue_length(spec.max_batches, max(messages.values(), default=0))
         inbox, _ = sockets.pull(*address, queue=queue, max_frame_bytes=spec.limit_bytes + _OVERHEAD_BYTES)
         pushes = {
             peer.name: sockets.push(

@@ -21,9 +21,11 @@ _Read = TypeVar("_Read")
 class LoadedStages:
     """The stages of one opening, whose files `store` holds from then on.
 
-    They run on `threads` threads. A weight that several of them read is loaded, and counted, once. Raises MemoryError
-    when their weights exceed `memory_bytes`, DamagedFileError when a file has not the bytes that it should have (it is
-    then no longer in the store), and DeviceError when a stage needs a runner that there is not.
+    They run on `threads` threads. A weight that several of them read is loaded, and counted, once. Where the
+    activations of all buckets do not fit in `memory_bytes` together, only those of the bucket that runs are kept.
+
+    Raises MemoryError when their weights exceed `memory_bytes`, DamagedFileError when a file has not the bytes that it
+    should have (it is then no longer in the store), and DeviceError when a stage needs a runner that there is not.
     """
 
     def __init__(self, stages: Sequence[StageEntry], store: Store, memory_bytes: int, threads: int) -> None:
@@ -42,6 +44,9 @@ class LoadedStages:
         self._stages = {
             stage.name: load_stage(stage, store.verify(libraries[stage.name]), loaded, threads) for stage in stages
         }
+        self._bucket_of = {stage.name: stage.bucket for stage in stages}
+        self._bucket = min(self._bucket_of.values(), default=0)
+        self._crowded = weights + sum(stage.activation_bytes for stage in stages) > memory_bytes
 
     @staticmethod
     def _checked(store: Store, files: Mapping[Path, StoredFile], read: Callable[[Mapping[Path, str]], _Read]) -> _Read:
@@ -56,4 +61,10 @@ class LoadedStages:
 
     def run(self, stage: str, batch: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs of a stage, in the bundle's order."""
+        bucket = self._bucket_of[stage]
+        if self._crowded and bucket != self._bucket:
+            for name, runner in self._stages.items():
+                if self._bucket_of[name] == self._bucket:
+                    runner.release()
+        self._bucket = bucket
         return self._stages[stage].run(inputs)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from tvmpipe.manifest import StageEntry, Turn
@@ -37,13 +39,23 @@ class Outcome:
 
 @dataclass
 class _Batch:
+    awaited: AbstractSet[int]
     there: set[int]
     waiting: list[StageEntry]
     unread: dict[int, int] = field(default_factory=dict)
 
 
+class _Part:
+    """What a device does for one bucket: its stages, how often they read each value, and what comes from others."""
+
+    def __init__(self, stages: Iterable[StageEntry], bucket: int) -> None:
+        self.stages = [stage for stage in stages if stage.bucket == bucket]
+        self.readers = Counter(tensor.value for stage in self.stages for tensor in stage.inputs)
+        self.awaited = self.readers.keys() - {tensor.value for stage in self.stages for tensor in stage.outputs}
+
+
 class Router:
-    """Bookkeeping of one device.
+    """Bookkeeping of one device. A batch is of the bucket whose values are the first that arrive of it.
 
     `routes` says which receivers each value made here goes to; one that takes turns with others is in `turns`, and is
     sent its own batches only. `turn` is this device's.
@@ -57,17 +69,12 @@ class Router:
         turn: Turn = _EVERY,
         turns: Mapping[str, Turn] = _NO_TURNS,
     ) -> None:
-        self._stages = list(stages)
+        self._parts = [_Part(stages, bucket) for bucket in dict.fromkeys(stage.bucket for stage in stages)]
         self._routes = routes
         self._turn = turn
         self._turns = turns
         self._max_batches = max_batches
         self._batches: dict[int, _Batch] = {}
-        self._readers: dict[int, int] = {}
-        for stage in stages:
-            for tensor in stage.inputs:
-                self._readers[tensor.value] = self._readers.get(tensor.value, 0) + 1
-        self._awaited = self._readers.keys() - {tensor.value for stage in stages for tensor in stage.outputs}
 
     @property
     def open_batches(self) -> list[int]:
@@ -76,14 +83,15 @@ class Router:
 
     def arrive(self, batch: int, values: Collection[int]) -> tuple[Task, ...] | None:
         """Values of a batch came in. Returns what can run now; None refuses what this device does not expect."""
-        if not self._awaited >= set(values) or not self._turn.takes(batch):
+        if not self._turn.takes(batch):
             return None
         state = self._batches.get(batch)
         if state is None:
-            if len(self._batches) >= self._max_batches:
+            part = next((one for one in self._parts if one.awaited >= set(values)), None)
+            if part is None or len(self._batches) >= self._max_batches:
                 return None
-            state = self._batches[batch] = _Batch(set(), list(self._stages), dict(self._readers))
-        elif state.there & set(values):
+            state = self._batches[batch] = _Batch(part.awaited, set(), list(part.stages), dict(part.readers))
+        elif state.there & set(values) or not state.awaited >= set(values):
             return None
         state.there.update(values)
         return self._ready(batch, state)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from tvmpipe.manifest import HEAD, Encoding, Manifest, PlanEntry, StageEntry, Turn
+from tvmpipe.manifest import HEAD, BucketEntry, Encoding, Manifest, PlanEntry, StageEntry, Turn
 
 
 class _Frozen(BaseModel):
@@ -93,6 +93,12 @@ def _depth_after(made: Sequence[StageEntry], device: str, depths: Mapping[str, i
     return max(depths[one.name] + (0 if any(m.device == device for m in made) else one.turn.of) for one in made)
 
 
+def _sample_bytes(bucket: BucketEntry, stages: Sequence[StageEntry]) -> int:
+    """Bytes of all tensors of a sample of one bucket."""
+    sizes = {t.value: t.spec.most_bytes for stage in stages for t in (*stage.inputs, *stage.outputs)}
+    return sum(sizes.values()) + sum(spec.most_bytes for spec in (*bucket.inputs, *bucket.outputs))
+
+
 def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening) -> HostSpec:
     """What `device` is told when `plan` is opened."""
     stages = tuple(stage for stage in plan.stages if stage.device == device)
@@ -103,8 +109,6 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
     for link in links:
         for value in link.values:
             routes[value] = (*routes.get(value, ()), link.receiver)
-    sizes = {t.value: t.spec.most_bytes for stage in plan.stages for t in (*stage.inputs, *stage.outputs)}
-    model = sum(spec.most_bytes for spec in (*manifest.model.inputs, *manifest.model.outputs))
     return HostSpec(
         session=opening.session,
         device=device,
@@ -128,6 +132,6 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
         status_address=opening.head_status,
         lease_s=opening.lease_s,
         max_batches=opening.max_batches,
-        limit_bytes=sum(sizes.values()) + model,
+        limit_bytes=max(_sample_bytes(bucket, plan.stages_of(n)) for n, bucket in enumerate(manifest.buckets)),
         trace=opening.trace,
     )

@@ -12,7 +12,7 @@ from tvmpipe.bundle import Bundle
 from tvmpipe.manifest import Files, Manifest, PlanEntry, StageEntry
 from tvmpipe.runtime.device.runners import Runner, load_stage
 from tvmpipe.runtime.device.weights import read_weights
-from tvmpipe.runtime.head.sample import Result, Sample, check_sample
+from tvmpipe.runtime.head.sample import Fitting, Result, Sample
 
 
 class InProcess:
@@ -25,6 +25,8 @@ class InProcess:
         self.manifest = manifest
         self.plan = plan
         self._count = 0
+        self._buckets = manifest.buckets
+        self._fitting = Fitting(manifest)
         self._runners = {stage.name: _load(stage, files) for stage in plan.stages}
 
     def __enter__(self) -> InProcess:
@@ -35,15 +37,16 @@ class InProcess:
 
     def run(self, sample: Sample) -> Result:
         """Results of one sample. Raises SampleError when it is not what the model takes."""
-        given = check_sample(self.manifest, sample)
-        values = {value: given[name] for name, value in self.manifest.model_inputs.items()}
+        fitted = self._fitting.fit(sample)
+        bucket = self._buckets[fitted.bucket]
+        values = {value: fitted.inputs[name] for name, value in bucket.model_inputs.items()}
         number, self._count = self._count, self._count + 1
-        for stage in self.plan.stages:
+        for stage in self.plan.stages_of(fitted.bucket):
             if not stage.turn.takes(number):
                 continue
             outputs = self._runners[stage.name].run([values[tensor.value] for tensor in stage.inputs])
             values.update((t.value, array) for t, array in zip(stage.outputs, outputs, strict=True))
-        return {name: values[value] for name, value in self.manifest.model_outputs.items()}
+        return self._fitting.result(fitted, {name: values[value] for name, value in bucket.model_outputs.items()})
 
     def stream(self, samples: Iterable[Sample]) -> Iterator[Result]:
         """Results of `samples`, in their order."""

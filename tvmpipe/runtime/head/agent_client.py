@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
-from tvmpipe.manifest import FileEntry, Files, StageEntry
+from tvmpipe.manifest import FileEntry, Files, StageEntry, memory_bytes_of
 from tvmpipe.runtime.device.spec import Claim, HostSpec
 from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
 from tvmpipe.runtime.head.agent_facts import AgentFacts, check_agent_facts
@@ -88,7 +88,7 @@ class AgentClient:
                 f"device {device.name} cannot run stage {missing.name}, which the code generator {missing.codegen!r} "
                 f"compiled: it has runners for {', '.join(self.facts.runners)}{_install(missing.codegen)}"
             )
-        need = sum(entry.memory_bytes for entry in stages)
+        need = memory_bytes_of(stages)
         if need > self.facts.memory_bytes:
             raise DeviceError(
                 f"device {device.name} offers {format_size(self.facts.memory_bytes)} of memory, "

@@ -10,11 +10,15 @@ from tvmpipe.manifest import PlanEntry, Turn
 
 @dataclass
 class Batch:
-    """What is under way: `due` is how many samples a stage with this turn has done when it is through with it."""
+    """What is under way, samples of one bucket.
+
+    `due` is how many samples a stage of that bucket with this turn has done when it is through with it.
+    """
 
     samples: tuple[int, ...]
     fed_s: float
     due: Mapping[Turn, int]
+    bucket: int = 0
     there: set[int] = field(default_factory=set)
     faults: dict[int, tuple[str, str, str]] = field(default_factory=dict)
     tries: int = 1
@@ -26,14 +30,17 @@ class Progress:
 
     def __init__(self, plan: PlanEntry) -> None:
         self._stages = plan.stages
-        self._fed = {stage.turn: 0 for stage in plan.stages}
+        self._fed: dict[int, dict[Turn, int]] = {}  # by bucket
+        for stage in plan.stages:
+            self._fed.setdefault(stage.bucket, {})[stage.turn] = 0
         self._computed: dict[str, int] = {}
 
-    def fed(self, number: int, samples: int) -> Mapping[Turn, int]:
-        """A batch goes in. Returns what is due of it."""
-        for turn in self._fed:
-            self._fed[turn] += samples * turn.takes(number)
-        return dict(self._fed)
+    def fed(self, number: int, samples: int, bucket: int = 0) -> Mapping[Turn, int]:
+        """A batch of a bucket goes in. Returns what is due of it."""
+        fed = self._fed[bucket]
+        for turn in fed:
+            fed[turn] += samples * turn.takes(number)
+        return dict(fed)
 
     def computed(self, counts: Mapping[str, int]) -> None:
         """Stages have computed so many samples."""
@@ -41,7 +48,8 @@ class Progress:
 
     def holds(self, number: int, batch: Batch) -> str:
         """The device that a batch has not come past: of the first stage, in their order, that has not done it."""
-        for stage in self._stages:
+        stages = [stage for stage in self._stages if stage.bucket == batch.bucket]
+        for stage in stages:
             if stage.turn.takes(number) and self._computed.get(stage.name, 0) < batch.due[stage.turn]:
                 return stage.device
-        return self._stages[-1].device
+        return stages[-1].device

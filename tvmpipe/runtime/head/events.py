@@ -28,10 +28,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A sample is there, its tensors kept under its number."""
+    """A sample is there, its tensors kept under its number; `bucket` is that of its extents."""
 
     sample: int
     now_s: float
+    bucket: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ class Feed:
     epoch: int
     batch: int
     samples: tuple[int, ...]
+    bucket: int = 0
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ class Head:
         self._callbacks = callbacks
         self._log = EventLog(log)
         self._events: deque[tuple[Event, Any]] = deque()
-        self._inputs: dict[int, tuple[Result, bool]] = {}
+        self._inputs: dict[int, tuple[Result, int, bool]] = {}  # with their bucket, and whether links leave them be
+        self._buckets = manifest.buckets
         self._arrived: dict[int, list[wire.Values]] = {}
         self._epoch_of: dict[str, int] = {}
         self._opened: Opened | None = None
@@ -86,18 +87,15 @@ class Head:
         self._deploying: list[threading.Thread] = []
         self._wanted: tuple[str, ...] = ()
         self._forms = {
-            value: spec.form
-            for spec in manifest.model.outputs
-            for name, value in manifest.model_outputs.items()
-            if name == spec.name
+            bucket.model_outputs[spec.name]: spec.form for bucket in self._buckets for spec in bucket.outputs
         }
         # A device sends no more than the results.
-        self._limit_bytes = sum(spec.most_bytes for spec in manifest.model.outputs)
+        self._limit_bytes = max(sum(spec.most_bytes for spec in bucket.outputs) for bucket in self._buckets)
         self._sockets = Sockets(key)
         self._refusals = Refusals(logger, "the head")
         self._input_sender = InputSender(manifest, self._sockets)
         where = head_hosts(key)
-        frame_bytes = max((spec.most_bytes for spec in manifest.model.outputs), default=0)
+        frame_bytes = max((spec.most_bytes for bucket in self._buckets for spec in bucket.outputs), default=0)
         queue = queue_length(settings.max_batches, len(manifest.model.outputs))
         self._results, results_port = self._sockets.pull(where, queue=queue, max_frame_bytes=frame_bytes + 65536)
         self._statuses, status_port = self._sockets.router(where, queue=_STATUSES, max_frame_bytes=16 << 20)
@@ -122,10 +120,10 @@ class Head:
         self._thread.start()
         self._prober.start()
 
-    def submit(self, number: int, inputs: Result, *, plain: bool = False) -> None:
-        """A sample; `plain` asks links to leave its tensors as they are."""
-        self._inputs[number] = (inputs, plain)
-        self._post(events.Submitted(number, time.monotonic()))
+    def submit(self, number: int, inputs: Result, *, bucket: int = 0, plain: bool = False) -> None:
+        """A sample of a bucket; `plain` asks links to leave its tensors as they are."""
+        self._inputs[number] = (inputs, bucket, plain)
+        self._post(events.Submitted(number, time.monotonic(), bucket))
 
     def close(self) -> None:
         """Fail what is not answered, and end the threads. The devices are given back."""
@@ -268,16 +266,18 @@ class Head:
 
     def _feed(self, one: events.Feed) -> None:
         samples = [self._inputs[number] for number in one.samples]
-        given = self._manifest.model_outputs.values()
+        bucket = self._buckets[one.bucket]
+        given = bucket.model_outputs.values()
         self._arrived[one.batch] = [
-            {v: inputs[n] for n, v in self._manifest.model_inputs.items() if v in given} for inputs, _ in samples
+            {v: inputs[n] for n, v in bucket.model_inputs.items() if v in given} for inputs, _, _ in samples
         ]
-        self._input_sender.send(one.batch, [inputs for inputs, _ in samples], plain=any(asked for _, asked in samples))
+        plain = any(asked for _, _, asked in samples)
+        self._input_sender.send(one.batch, [inputs for inputs, _, _ in samples], plain=plain, bucket=one.bucket)
 
     def _answer(self, one: events.Answer) -> None:
         values = self._arrived[one.batch][one.place]
-        outputs = {name: np.array(values[value]) for name, value in self._manifest.model_outputs.items()}
-        del self._inputs[one.sample]
+        _, bucket, _ = self._inputs.pop(one.sample)
+        outputs = {name: np.array(values[value]) for name, value in self._buckets[bucket].model_outputs.items()}
         if one.place == len(self._arrived[one.batch]) - 1:
             del self._arrived[one.batch]
         self._callbacks.answer(one.sample, outputs)

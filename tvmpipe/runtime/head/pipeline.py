@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -22,7 +23,7 @@ from tvmpipe.runtime.head.callbacks import CallbackRunner, ResultFuture, check_p
 from tvmpipe.runtime.head.events import Failure
 from tvmpipe.runtime.head.head import Callbacks, Head
 from tvmpipe.runtime.head.opened import PlanDeployer
-from tvmpipe.runtime.head.sample import Result, Sample, check_sample
+from tvmpipe.runtime.head.sample import Fitted, Fitting, Result, Sample
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.head.streams import stream, stream_async
 from tvmpipe.runtime.security.keys import ClusterKey
@@ -53,7 +54,8 @@ class Pipeline:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._runner = CallbackRunner()
-        self._futures: dict[int, Future[Result]] = {}
+        self._fitting = Fitting(manifest)
+        self._futures: dict[int, tuple[Future[Result], Fitted]] = {}
         self._numbers = itertools.count()
         self._phase = threading.Condition()
         self._state = "opening"
@@ -132,7 +134,7 @@ class Pipeline:
         until the result is there: they are read while they are sent, and again when a device is lost.
 
         Waits for a place in the pipeline, at most `timeout_s`, or raises QueueFullError when `block` is False or
-        the time is over. Raises SampleError when names, shapes or dtypes are not those of the model, DeviceError
+        the time is over. Raises SampleError when names, shapes or dtypes are none that the model takes, DeviceError
         when the pipeline has failed. The future raises StageError when a stage raised for this sample. Its callbacks
         run in a thread of their own, where they may wait for other results.
         """
@@ -169,11 +171,12 @@ class Pipeline:
             yield result
 
     def warm_up(self, samples: int = 1) -> None:
-        """Run random samples through every stage, on each of its devices, then count from zero."""
+        """Run random samples through every stage of every bucket, on each of its devices, then count from zero."""
         generator = np.random.default_rng(0)
         widest = max((stage.turn.of for plan in self.manifest.plans for stage in plan.stages), default=1)
-        for _ in range(samples * widest):
-            self.run({spec.name: random_tensor(spec, generator) for spec in self.manifest.model.inputs})
+        for bucket in self.manifest.buckets:
+            for _ in range(samples * widest):
+                self.run({spec.name: random_tensor(spec, generator) for spec in bucket.inputs})
         self.reset_counts()
 
     def reset_counts(self) -> None:
@@ -205,11 +208,11 @@ class Pipeline:
         self, sample: Sample, block: bool, timeout_s: float | None, *, copy: bool, plain: bool
     ) -> Future[Result]:
         check_process(self._pid)
-        inputs = check_sample(self.manifest, sample)
+        fitted = self._fitting.fit(sample)
         if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
             raise QueueFullError(f"{self.inflight} samples are in flight, which is the limit given to connect()")
         if copy:
-            inputs = {name: array.copy() for name, array in inputs.items()}
+            fitted = replace(fitted, inputs={name: array.copy() for name, array in fitted.inputs.items()})
         future = ResultFuture(self._runner)
         future.set_running_or_notify_cancel()
         with self._lock:
@@ -218,20 +221,20 @@ class Pipeline:
                 problem = self._error(self._failure)
             if problem is None:
                 number = next(self._numbers)
-                self._futures[number] = future
-                self._head.submit(number, inputs, plain=plain)
+                self._futures[number] = future, fitted
+                self._head.submit(number, fitted.inputs, bucket=fitted.bucket, plain=plain)
         if problem is not None:
             self._slots.release()
             raise problem
         return future
 
     def _answer(self, number: int, outputs: Result) -> None:
-        future = self._futures.pop(number)
+        future, fitted = self._futures.pop(number)
         self._slots.release()
-        future.set_result(outputs)
+        future.set_result(self._fitting.result(fitted, outputs))
 
     def _fail(self, number: int, failure: Failure) -> None:
-        future = self._futures.pop(number)
+        future, _ = self._futures.pop(number)
         self._slots.release()
         future.set_exception(self._error(failure))
 

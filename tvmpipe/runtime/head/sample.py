@@ -1,15 +1,18 @@
-"""What a model is given and gives back."""
+"""What a model is given and gives back, and which bucket of it does that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.errors import SampleError
-from tvmpipe.manifest import Manifest
+from tvmpipe.manifest import BucketEntry, Manifest
+from tvmpipe.padding import cut_back, pad
+from tvmpipe.tensors import TensorSpec
 
 Sample = Mapping[str, NDArray[Any]]
 """Input name -> array."""
@@ -18,35 +21,132 @@ Result = dict[str, NDArray[Any]]
 """Output name -> array."""
 
 
-def check_sample(manifest: Manifest, sample: Sample) -> dict[str, NDArray[Any]]:
-    """The sample's arrays, dense, in the model's order and this machine's byte order; not copied where they are so.
+@dataclass(frozen=True)
+class Fitted:
+    """A sample as a bucket takes it: its number, its inputs, and the sample's own extents where it was padded."""
 
-    Raises SampleError with one sentence.
-    """
-    names = [spec.name for spec in manifest.model.inputs]
-    if not isinstance(sample, Mapping):
-        raise SampleError(
-            f"a sample is a mapping of input names to arrays, not {_described(sample)}; the model takes "
-            f"{', '.join(names)}"
+    bucket: int
+    inputs: Result
+    extents: Mapping[str, int] = field(default_factory=dict)
+
+
+class Fitting:
+    """Puts samples into a model's buckets. Each goes into the smallest that holds it: the fewest bytes of inputs."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._buckets = manifest.buckets
+        self._axes = {} if manifest.open is None else manifest.open.axes
+        self._pads = {} if manifest.open is None else manifest.open.pads
+        sizes = [sum(spec.size_bytes for spec in bucket.inputs) for bucket in self._buckets]
+        self._order = sorted(range(len(sizes)), key=lambda number: sizes[number])
+
+    def fit(self, sample: Sample) -> Fitted:
+        """The sample in its bucket: dense arrays in the model's order, padded at their ends where they are smaller.
+
+        Not copied where they are as the bucket has them. Raises SampleError with one sentence.
+        """
+        inputs = self._arrays(sample)
+        number, extents = self._bucket_of(inputs)
+        bucket = self._buckets[number]
+        if all(inputs[spec.name].shape == spec.shape for spec in bucket.inputs):
+            return Fitted(number, inputs)
+        padded = {
+            spec.name: inputs[spec.name]
+            if inputs[spec.name].shape == spec.shape
+            else pad(inputs[spec.name], spec.shape, self._pads[spec.name])
+            for spec in bucket.inputs
+        }
+        return Fitted(number, padded, extents)
+
+    def check(self, sample: Sample) -> Result:
+        """The sample's arrays, dense, in the model's order, and not padded. Raises SampleError with one sentence."""
+        inputs = self._arrays(sample)
+        self._bucket_of(inputs)
+        return inputs
+
+    def result(self, fitted: Fitted, outputs: Result) -> Result:
+        """What a bucket makes of a sample, without what is there only because the sample was padded."""
+        if not fitted.extents:
+            return outputs
+        return {name: cut_back(array, self._axes.get(name, ()), fitted.extents) for name, array in outputs.items()}
+
+    def _arrays(self, sample: Sample) -> Result:
+        """Arrays in the model's order and this machine's byte order; not copied where they are so."""
+        specs = self._buckets[0].inputs
+        names = [spec.name for spec in specs]
+        if not isinstance(sample, Mapping):
+            raise SampleError(
+                f"a sample is a mapping of input names to arrays, not {_described(sample)}; the model takes "
+                f"{', '.join(names)}"
+            )
+        for name in sample:
+            if name not in names:
+                raise SampleError(f"input {name!r} is not one of the model's; allowed: {', '.join(names)}")
+        inputs = {}
+        for spec in specs:
+            if spec.name not in sample:
+                raise SampleError(f"input {spec.name!r} is missing; the model takes {', '.join(names)}")
+            try:
+                array = np.asarray(sample[spec.name])
+            except ValueError as error:  # lists of unequal lengths, say
+                raise SampleError(f"input {spec.name!r} is no array: {error}") from None
+            if array.dtype.name != spec.dtype:
+                raise SampleError(f"input {spec.name!r} has dtype {array.dtype.name}; the model takes {spec.dtype}")
+            self._check_shape(spec, array.shape)
+            # A dtype has the same name in both byte orders.
+            inputs[spec.name] = np.ascontiguousarray(array, np.dtype(spec.dtype)).reshape(array.shape)
+        return inputs
+
+    def _check_shape(self, spec: TensorSpec, shape: Sequence[int]) -> None:
+        """All that a shape must be whatever the bucket."""
+        axes = self._axes.get(spec.name, ("",) * len(spec.shape))
+        same = len(shape) == len(spec.shape) and all(
+            name or have == want for name, have, want in zip(axes, shape, spec.shape, strict=True)
         )
-    for name in sample:
-        if name not in names:
-            raise SampleError(f"input {name!r} is not one of the model's; allowed: {', '.join(names)}")
-    inputs = {}
-    for spec in manifest.model.inputs:
-        if spec.name not in sample:
-            raise SampleError(f"input {spec.name!r} is missing; the model takes {', '.join(names)}")
-        try:
-            array = np.asarray(sample[spec.name])
-        except ValueError as error:  # lists of unequal lengths, say
-            raise SampleError(f"input {spec.name!r} is no array: {error}") from None
-        if array.dtype.name != spec.dtype:
-            raise SampleError(f"input {spec.name!r} has dtype {array.dtype.name}; the model takes {spec.dtype}")
-        if array.shape != spec.shape:
-            raise SampleError(f"input {spec.name!r} has shape {list(array.shape)}; the model takes {list(spec.shape)}")
-        # A dtype has the same name in both byte orders.
-        inputs[spec.name] = np.ascontiguousarray(array, np.dtype(spec.dtype)).reshape(spec.shape)
-    return inputs
+        if not same:
+            wanted = ", ".join(name or str(extent) for name, extent in zip(axes, spec.shape, strict=True))
+            raise SampleError(f"input {spec.name!r} has shape {list(shape)}; the model takes [{wanted}]")
+
+    def _bucket_of(self, inputs: Result) -> tuple[int, dict[str, int]]:
+        """The number of the sample's bucket, and the sample's extents."""
+        extents: dict[str, int] = {}
+        for name, array in inputs.items():
+            for dimension, extent in zip(self._axes.get(name, ()), array.shape, strict=False):
+                if dimension and extents.setdefault(dimension, extent) != extent:
+                    raise SampleError(
+                        f"input {name!r} has {extent} of {dimension!r} where another input has "
+                        f"{extents[dimension]}; they have to be the same"
+                    )
+        for number in self._order:
+            if self._buckets[number].extents == extents:
+                return number, extents
+        for number in self._order:
+            if holds(self._buckets[number], extents):
+                return number, extents
+        raise SampleError(f"no bucket takes a sample of {_shown(extents)}; {'; '.join(self._allowed())}")
+
+    def _allowed(self) -> Iterator[str]:
+        """What there is, in words."""
+        yield f"the buckets are {', '.join(_shown(self._buckets[number].extents) for number in self._order)}"
+        shrinking = {name for bucket in self._buckets for name in bucket.extents if name not in bucket.exact}
+        if not shrinking:
+            yield "samples have to be as large as one of them"
+        else:
+            yield f"samples may be smaller along {', '.join(sorted(shrinking))}" + (
+                "" if not any(bucket.exact for bucket in self._buckets) else " in some of them, else as large"
+            )
+
+
+def holds(bucket: BucketEntry, extents: Mapping[str, int]) -> bool:
+    """Whether a sample of these extents can be made into one of the bucket's."""
+    return all(
+        0 < have <= bucket.extents[name] if name not in bucket.exact else have == bucket.extents[name]
+        for name, have in extents.items()
+    )
+
+
+def _shown(extents: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={extent}" for name, extent in extents.items())
 
 
 def _described(sample: object) -> str:

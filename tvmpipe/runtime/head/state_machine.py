@@ -1,10 +1,10 @@
 """What the executor decides: a function of events to instructions, with no clock, thread, socket or tensor in it.
 
-Samples go into batches, batches into the pipeline while fewer than `max_batches` are under way. A batch is answered
-once, when its last result has come in. When a device is lost every batch under way is fed again into the next opening,
-on the first plan that needs none of the lost devices; answers of an earlier opening count for nothing. Without
-failover there is one plan, and the lost device must come back. Where nothing can be opened in time the pipeline
-fails, and everything that was not answered with it.
+Samples of one bucket that follow each other go into batches, batches into the pipeline while fewer than `max_batches`
+are under way. A batch is answered once, when its last result has come in. When a device is lost every batch under way
+is fed again into the next opening, on the first plan that needs none of the lost devices; answers of an earlier opening
+count for nothing. Without failover there is one plan, and the lost device must come back. Where nothing can be opened
+in time the pipeline fails, and everything that was not answered with it.
 
 A device that is back is made ready beside the plan that runs; the change happens between two batches.
 
@@ -15,11 +15,12 @@ The same events always give the same instructions, so that a log of events repla
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tvmpipe.manifest import Manifest
+from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.head.batches import Batch, Progress
 from tvmpipe.runtime.head.events import (
     Activate,
@@ -87,9 +88,12 @@ class StateMachine:
         self._plans = manifest.plans if settings.failover else manifest.plans[:1]
         self._devices = [plan.devices for plan in manifest.plans]
         self._first_stage = [{s.device: s.name for s in reversed(plan.stages)} for plan in manifest.plans]
-        self._stages = [sum(stage.turn.place == 0 for stage in plan.stages) for plan in manifest.plans]
-        self._results = frozenset(manifest.model_outputs.values()) - frozenset(manifest.model_inputs.values())
-        self._pending: deque[tuple[int, float]] = deque()
+        self._stages = [_most_stages(plan) for plan in manifest.plans]
+        self._results = [
+            frozenset(bucket.model_outputs.values()) - frozenset(bucket.model_inputs.values())
+            for bucket in manifest.buckets
+        ]
+        self._pending: deque[Submitted] = deque()
         self._batches: dict[int, Batch] = {}
         self._next_batch = 0
         self._progress = Progress(manifest.plan)
@@ -157,29 +161,39 @@ class StateMachine:
     def _submitted(self, event: Submitted) -> list[Instruction]:
         if self.failure is not None:
             return [Fail(event.sample, self.failure)]
-        self._pending.append((event.sample, event.now_s))
+        self._pending.append(event)
         return self._feed(event.now_s)
 
     def _feed(self, now_s: float, *, linger: bool = True) -> list[Instruction]:
         """Batches for what waits, as far as there is room.
 
-        An incomplete one lingers while others are under way: a sample that comes alone need not wait for company.
+        An incomplete one lingers while others are under way: a sample that comes alone need not wait for company. So it
+        does where a sample of another bucket has come behind it, which cannot go with it.
         """
         instructions: list[Instruction] = []
         size = self.settings.batch
         if self._prepared is not None and self._prepared.ready:
             return instructions  # what is under way is waited for, to change over
         while self._pending and self.phase == "running" and len(self._batches) < self.settings.max_batches:
-            lingers = linger and self._batches and now_s - self._pending[0][1] < deadlines.LINGER_S
-            if len(self._pending) < size and lingers:
+            lingers = linger and self._batches and now_s - self._pending[0].now_s < deadlines.LINGER_S
+            bucket = self._pending[0].bucket
+            alike = self._alike(size)
+            if alike == len(self._pending) < size and lingers:
                 break
-            samples = tuple(self._pending.popleft()[0] for _ in range(min(size, len(self._pending))))
+            samples = tuple(self._pending.popleft().sample for _ in range(alike))
             number, self._next_batch = self._next_batch, self._next_batch + 1
-            self._batches[number] = Batch(samples, now_s, self._progress.fed(number, len(samples)))
-            instructions.append(Feed(self.epoch, number, samples))
-            if not self._results:
+            due = self._progress.fed(number, len(samples), bucket)
+            self._batches[number] = Batch(samples, now_s, due, bucket)
+            instructions.append(Feed(self.epoch, number, samples, bucket))
+            if not self._results[bucket]:
                 instructions += self._complete(number)
         return instructions
+
+    def _alike(self, most: int) -> int:
+        """How many of the samples that wait may go together: the first ones, as far as they are of one bucket."""
+        bucket = self._pending[0].bucket
+        waiting = itertools.islice(self._pending, most)
+        return sum(1 for _ in itertools.takewhile(lambda one: one.bucket == bucket, waiting))
 
     def _arrived(self, event: Arrived) -> list[Instruction]:
         batch = self._batches.get(event.batch)
@@ -189,7 +203,7 @@ class StateMachine:
         self._stalled = None
         batch.there.update(event.values)
         batch.faults |= {place: (device, stage, message) for place, device, stage, message in event.faults}
-        if not batch.there >= self._results:
+        if not batch.there >= self._results[batch.bucket]:
             return []
         if batch.faults and self.settings.failover and not batch.suspect:
             # It may be the device: another one is asked before a sample is blamed.
@@ -224,8 +238,8 @@ class StateMachine:
             batch.faults.clear()
             batch.fed_s = event.now_s
             batch.tries += 1
-            batch.due = self._progress.fed(number, len(batch.samples))
-            instructions.append(Feed(self.epoch, number, batch.samples))
+            batch.due = self._progress.fed(number, len(batch.samples), batch.bucket)
+            instructions.append(Feed(self.epoch, number, batch.samples, batch.bucket))
         return [*instructions, *self._feed(event.now_s, linger=False)]
 
     def _begin(self, now_s: float) -> None:
@@ -388,7 +402,7 @@ class StateMachine:
         self.phase, self.failure, self._stalled = "failed", failure, None
         self.epoch = self._new_epoch()
         samples = [sample for batch in self._batches.values() for sample in batch.samples]
-        samples += [sample for sample, _ in self._pending]
+        samples += [one.sample for one in self._pending]
         self._batches.clear()
         self._pending.clear()
         return [Fail(sample, failure.of(sample)) for sample in sorted(samples)]
@@ -397,6 +411,11 @@ class StateMachine:
         instructions = self._fail(_CLOSED)
         self.phase = "closed"
         return instructions
+
+
+def _most_stages(plan: PlanEntry) -> int:
+    """How many stages a batch passes, of the bucket that has the most."""
+    return max(Counter(stage.bucket for stage in plan.stages if stage.turn.place == 0).values(), default=0)
 
 
 _CLOSED = Failure(None, None, None, "the pipeline was closed before the sample was done")

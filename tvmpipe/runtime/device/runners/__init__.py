@@ -26,6 +26,10 @@ class Runner(Protocol):
         """Results for inputs in the stage's order, valid for as long as they are referred to."""
         ...
 
+    def release(self) -> None:
+        """Give back what is kept in memory from one run to the next, but the weights; results stay valid."""
+        ...
+
 
 @dataclass(frozen=True)
 class RunnerModule:

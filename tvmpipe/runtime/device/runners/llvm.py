@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ class LlvmRunner:
     def __init__(self, stage: StageEntry, library: Path, weights: Mapping[str, NDArray[Any]]) -> None:
         self._machine = VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
         self._main = self._machine["main"]
-        # TVM aligns what it allocates to 64 bytes, which compiled code relies on; arrays from elsewhere may not be.
-        self._buffers = tuple(tvm.runtime.empty(t.spec.shape, t.spec.dtype) for t in stage.inputs)
-        self._views = tuple(np.from_dlpack(buffer) for buffer in self._buffers)
+        self._specs = [tensor.spec for tensor in stage.inputs]
+        self._buffers: tuple[Any, ...] = ()
+        self._views: tuple[NDArray[Any], ...] = ()
         names = stage.weight_names
         self._weights = (tuple(_tensor(weights[name]) for name in names),) if names else ()
 
@@ -43,6 +44,10 @@ class LlvmRunner:
 
         They are views of memory that TVM allocated for this run and that lives as long as they do.
         """
+        if len(self._buffers) < len(self._specs):
+            # TVM aligns what it allocates to 64 bytes, which compiled code relies on; arrays from elsewhere may not be.
+            self._buffers = tuple(tvm.runtime.empty(spec.shape, spec.dtype) for spec in self._specs)
+            self._views = tuple(np.from_dlpack(buffer) for buffer in self._buffers)
         for view, array in zip(self._views, inputs, strict=True):
             np.copyto(view, array, casting="no")
         outputs = [np.from_dlpack(tensor) for tensor in self._main(*self._buffers, *self._weights)]
@@ -51,6 +56,17 @@ class LlvmRunner:
             output.copy() if any(np.may_share_memory(output, view) for view in self._views) else output
             for output in outputs
         ]
+
+    def release(self) -> None:
+        """Let go of the input buffers, and of what all virtual machines of the process keep for their next runs.
+
+        TVM's pool keeps each size of storage that was ever in use, and glibc what TVM frees.
+        """
+        self._buffers = self._views = ()
+        tvm_ffi.get_global_func("vm.builtin.memory_manager.clear")()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _tensor(weight: NDArray[Any]) -> Any:

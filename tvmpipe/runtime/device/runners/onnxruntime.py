@@ -59,6 +59,9 @@ class OnnxRuntimeRunner:
         self._names = [input_name(place) for place in range(len(stage.inputs))]
         self._forms = [(tensor.spec, tensor.spec.form) for tensor in stage.outputs]
 
+    def release(self) -> None:
+        """Nothing: without an arena, what a run needs is freed at its end."""
+
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Results for inputs in the stage's order. Raises ValueError where a result is not what the stage promises."""
         results = self._session.run(None, dict(zip(self._names, inputs, strict=True)))
