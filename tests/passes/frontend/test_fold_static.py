@@ -109,6 +109,22 @@ def test_parts_of_a_shape(bounds: dict[str, int]) -> None:
     assert operators(same(made(nodes, ["y"]))) == ["Mul"]
 
 
+@pytest.mark.parametrize("opset", [18, 21])
+def test_shapes_behind_norms_whose_shape_onnx_does_not_infer(opset: int) -> None:
+    scales = np.ones(3 if opset > 20 else 1, np.float32)
+    nodes = [
+        helper.make_node("GroupNormalization", ["x", "one", "one"], ["g"], num_groups=1),
+        helper.make_node("MeanVarianceNormalization", ["g"], ["m"], axes=[2]),
+        helper.make_node("Shape", ["m"], ["s"]),
+        helper.make_node("Cast", ["s"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["f"], ["t"], keepdims=0),
+        helper.make_node("Mul", ["x", "t"], ["y"]),
+    ]
+    model = made(nodes, ["y"], {"one": scales})
+    model.opset_import[0].version = opset
+    assert operators(same(model)) == ["Mul"]
+
+
 def test_shapes_behind_computed_shapes() -> None:
     """A Reshape whose shape is computed from the shape of what another such Reshape makes."""
     nodes, at = [], "x"

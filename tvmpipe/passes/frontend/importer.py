@@ -19,7 +19,7 @@ from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.split import Split, split
 from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
-from tvmpipe.passes.frontend.results import computed
+from tvmpipe.passes.frontend.results import as_tensor
 from tvmpipe.passes.frontend.simplify import quiet
 from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, label, refused_nodes
 from tvmpipe.tensors import TensorSpec
@@ -148,9 +148,8 @@ def _import(
 
         def _construct_nodes(self, graph: onnx.GraphProto) -> None:
             super()._construct_nodes(graph)
-            given = [value for value in self._inputs.values() if isinstance(value, relax.Var)]
             for value in graph.output:
-                self._nodes[value.name] = computed(self.bb, self._nodes[value.name], given)
+                self._nodes[value.name] = as_tensor(self._nodes[value.name])
 
         def origins(self) -> dict[int, Origins]:
             """Hash of an expression that some node made -> its nodes; the first counts where others pass it on."""

@@ -34,6 +34,8 @@ _INFERENCE_ERRORS = (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_
 _QUANTISATION = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"))
 _MOST_GROWN_BYTES = 64 << 20  # a constant larger than what it is made of and than this is not made here
 _MOST_TRIPS = 1_000_000  # a loop of constants that runs longer is not run here
+# Functions of the standard of which its inference finds no shape.
+_LIKE_THEIR_INPUT = frozenset(("GroupNormalization", "MeanVarianceNormalization"))
 _TENSOR = frozenset(("value", "value_float", "value_floats", "value_int", "value_ints"))
 
 
@@ -98,6 +100,9 @@ class KnownValues:
     def _infer(self, node: onnx.NodeProto) -> None:
         """Note the types of a node's results, where they can be inferred."""
         node = self._plain(node)
+        if node.op_type in _LIKE_THEIR_INPUT and node.domain in STANDARD_DOMAINS and node.input[0] in self.types:
+            self.types[node.output[0]] = self.types[node.input[0]]
+            return
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
             inputs = [name for name in node.input if name]
