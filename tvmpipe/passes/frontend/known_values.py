@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from tvmpipe.passes.frontend.evaluate_node import evaluate
+from tvmpipe.passes.frontend.infer_types import types_by_conversion
 from tvmpipe.passes.frontend.onnx_values import (
     STANDARD_DOMAINS,
     all_nodes,
@@ -29,6 +30,7 @@ Array = NDArray[Any]
 RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout")
 )
+_COMPUTED = (*STANDARD_DOMAINS, "com.microsoft")  # domains whose nodes ONNX Runtime computes
 _INFERENCE_ERRORS = (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_inference.InferenceError)
 # Folding these would turn small integers back into the floats they stand for.
 _QUANTISATION = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"))
@@ -117,7 +119,7 @@ class KnownValues:
             )
         except (KeyError, RuntimeError, ValueError, *_INFERENCE_ERRORS) as error:
             logger.debug("no types are known of what node %s makes: %s", node.name, error)
-            return
+            found = types_by_conversion(node, self.types, self.tensors, self.opset)
         self.types.update(found)
 
     def _plain(self, node: onnx.NodeProto) -> onnx.NodeProto:
@@ -147,7 +149,7 @@ class KnownValues:
     def _computable(self, node: onnx.NodeProto) -> bool:
         """Whether a node's results can be computed here, and should be."""
         inside = [inner for graph in graphs_of(node) for inner in all_nodes(graph)]
-        if any(one.domain not in STANDARD_DOMAINS or one.op_type in RANDOM for one in (node, *inside)):
+        if any(one.domain not in _COMPUTED or one.op_type in RANDOM for one in (node, *inside)):
             return False
         if inside and not self._ends_soon(node):
             return False

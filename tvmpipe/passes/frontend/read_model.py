@@ -17,14 +17,17 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from tvmpipe.errors import ModelError, reason_of
+from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.onnx_values import reads
-from tvmpipe.passes.frontend.unsupported import label
+from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, label
 from tvmpipe.passes.frontend.weightless import on_structure
 from tvmpipe.text import clean
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
+_MICROSOFT = "com.microsoft"
+_ADDED_DOMAIN = "com.microsoft.added"
 _DEPRECATED = "is deprecated in domain_version"
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 
@@ -49,6 +52,7 @@ def read_model(source: Any) -> tuple[onnx.ModelProto, str, str]:
         digest = _hash_files(path, files)
         _load_weights(path, model, files)
     sort_nodes(model.graph, where)
+    _import_domains(model)
     try:
         on_structure(model, _checked, always=True)
     except onnx.checker.ValidationError as error:
@@ -151,11 +155,44 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_within_the_standard(model))
     except onnx.checker.ValidationError as error:
         if _DEPRECATED not in str(error):  # such nodes run all the same: GroupNormalization of opset 18 is one
             raise
     return model
+
+
+def _import_domains(model: onnx.ModelProto) -> None:
+    """Import ONNX Runtime's domain where nodes are of it: ONNX Runtime takes that for granted."""
+    imported = {entry.domain for entry in model.opset_import}
+    if _MICROSOFT not in imported and any(node.domain == _MICROSOFT for node in model.graph.node):
+        model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
+
+
+def _within_the_standard(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model for the checker: what ONNX Runtime adds to the standard's domain is in a domain of its own.
+
+    Its optimiser writes LayerNormalization for any opset, and SimplifiedLayerNormalization, as if they were standard.
+    """
+    opset = next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 1)
+    if not any(_added(node, opset) for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if _added(node, opset):
+            node.domain = _ADDED_DOMAIN
+    copy.opset_import.append(helper.make_opsetid(_ADDED_DOMAIN, 1))
+    return copy
+
+
+def _added(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether a node of the standard's domain is no operator of the standard, and we know it all the same."""
+    return (
+        node.domain in STANDARD_DOMAINS
+        and ("", node.op_type) in converters()
+        and not onnx.defs.has(node.op_type, opset, "")
+    )
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -32,10 +32,7 @@ def refused_nodes(model: onnx.ModelProto, known: Collection[str], own: Collectio
 
 def _refused(node: onnx.NodeProto, domain: str, known: Collection[str]) -> str:
     if domain:
-        return (
-            f"node {label(node)} is operator {node.domain}.{node.op_type}; "
-            "only operators of the ONNX standard can be compiled"
-        )
+        return f"node {label(node)} is operator {node.domain}.{node.op_type}, which has no converter here"
     if node.op_type in DATA_DEPENDENT:
         return f"node {label(node)} is a {node.op_type}: the shape of its result depends on the data"
     if node.op_type == "If":
