@@ -47,7 +47,7 @@ graph = helper.make_graph([helper.make_node("Pad", ["x", "pads"], ["y"], name="f
                           [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 try:
-    tvmpipe.build(model, parse_cluster('[[device]]\\nname = "d"\\n'))
+    tvmpipe.build(model, parse_cluster('[[device]]\\nname = "d"\\n'), fallback=False)
 except TvmpipeError as error:
     print(error)
 """
