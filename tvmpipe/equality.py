@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tvmpipe.tensors import CARRIERS
 
 Verdict = Literal["equal", "different", "proves nothing"]
 Results = Mapping[str, NDArray[Any]]
@@ -134,6 +136,12 @@ def largest_value(array: NDArray[Any]) -> float:
 
 def _compare_output(name: str, have: NDArray[Any] | None, expected: Expected, steps: int) -> Comparison:
     want, floor = expected.outputs[name], expected.floor.get(name, 0.0)
+    if have is not None and have.dtype == want.dtype and want.dtype.name in CARRIERS:
+        number, other = CARRIERS[want.dtype.name], (expected.other or {}).get(name)
+        half = expected.half or want.dtype.name == "bfloat16"
+        have, want = have.astype(number), want.astype(number)
+        others = None if other is None else {name: other.astype(number)}
+        expected = replace(expected, outputs={name: want}, half=half, other=others)
     largest = largest_value(want)
     allowed = _allowed(name, largest, expected, steps)
 

@@ -68,8 +68,9 @@ def operators() -> str:
 def element_types() -> str:
     """The element types that tensors of a compiled model may have."""
     from tvmpipe.passes.frontend.unsupported import DTYPES
+    from tvmpipe.tensors import CARRIERS
 
-    return ", ".join(f"`{name}`" for name in sorted(DTYPES)) + "\n"
+    return ", ".join(f"`{name}`" for name in (*sorted(DTYPES), *CARRIERS)) + "\n"
 
 
 def targets() -> str:

@@ -108,7 +108,7 @@ class ResultWriter:
         """Write one sample's results. Raises InputError when the disk is full, say."""
         with _written(self._output):
             for spec, stream, shapes in zip(self._specs, self._streams, self._shapes, strict=True):
-                _write_all(stream, np.ascontiguousarray(result[spec.name]))
+                _write_all(stream, np.ascontiguousarray(result[spec.name], np.dtype(spec.dtype)))
                 if spec.open:
                     shapes.append(result[spec.name].shape)
         self._taken += 1

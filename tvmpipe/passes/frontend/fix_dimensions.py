@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import helper
 
 from tvmpipe.errors import InputError, UnsupportedModelError
+from tvmpipe.passes.frontend.element_types import carrier, element_of
 from tvmpipe.passes.frontend.index_bounds import index_bounds
 from tvmpipe.passes.frontend.unsupported import DTYPES
-from tvmpipe.tensors import TensorSpec
+from tvmpipe.tensors import CARRIERS, TensorSpec
 
 
 def fix_inputs(
@@ -121,12 +121,12 @@ def _show(value: onnx.ValueInfoProto) -> str:
 
 def _spec(value: onnx.ValueInfoProto, below: int | None) -> TensorSpec:
     kind = value.type.tensor_type.elem_type
-    dtype = onnx.TensorProto.DataType.Name(kind).lower()
-    if kind != onnx.TensorProto.STRING:
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name
+    element = element_of(kind)
+    dtype = carrier(element)
     if dtype not in DTYPES:
-        allowed = ", ".join(sorted(DTYPES))
-        raise UnsupportedModelError(f"input {value.name!r} has elements of type {dtype}; allowed: {allowed}")
+        allowed = ", ".join((*sorted(DTYPES), *CARRIERS))
+        raise UnsupportedModelError(f"input {value.name!r} has elements of type {element}; allowed: {allowed}")
     extents = _extents(value)
     assert extents is not None
-    return TensorSpec(name=value.name, shape=extents, dtype=dtype, below=below)
+    rare = element if element in CARRIERS else None
+    return TensorSpec(name=value.name, shape=extents, dtype=dtype, below=below, element=rare)

@@ -10,6 +10,7 @@ import onnx
 
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.padding import open_axes
+from tvmpipe.passes.frontend.element_types import element_of
 from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
 from tvmpipe.passes.frontend.fix_values import Array, fix_values
@@ -20,7 +21,7 @@ from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.frontend.simplify import simplify
 from tvmpipe.passes.frontend.try_padding import Padding, exact_dimensions
 from tvmpipe.passes.frontend.unsupported import DTYPES
-from tvmpipe.tensors import TensorSpec
+from tvmpipe.tensors import CARRIERS, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def _output_specs(made: Relax, graph: onnx.GraphProto) -> tuple[TensorSpec, ...]
             raise UnsupportedModelError(
                 f"TVM computes output {output.name!r} with shape {list(spec.shape)}, and ONNX infers {dims}"
             )
-        specs.append(spec)
+        element = element_of(inferred.elem_type) if inferred.elem_type else spec.dtype
+        specs.append(spec.model_copy(update={"element": element}) if element in CARRIERS else spec)
     return tuple(specs)
 
 

@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
+from onnx import numpy_helper
 
 from tvmpipe.errors import UnsupportedModelError, reason_of
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
 from tvmpipe.passes.frontend.dataflow import closed_blocks, readers_of
+from tvmpipe.passes.frontend.element_types import carried, carrier, held, makes_numbers
 from tvmpipe.passes.frontend.fallback.calls import call_group, check_results, stand_in
 from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.split import Split, split
 from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
+from tvmpipe.passes.frontend.quantised import elementwise
 from tvmpipe.passes.frontend.results import as_tensor
 from tvmpipe.passes.frontend.simplify import quiet
+from tvmpipe.passes.frontend.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, label, refused_nodes
 from tvmpipe.tensors import TensorSpec
 
@@ -103,11 +107,13 @@ def _import(
     With `types`, what a node makes must be a tensor that compiled stages can have; where they tell what a node makes
     that cannot be imported, the import goes on to find others.
     """
+    import tvm
     from tvm import relax
     from tvm.relax.frontend.onnx import onnx_frontend
 
     own = converters()
     failed: dict[str, str] = {}
+    rare = carried(model)
 
     class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         """TVM's importer with our converters before its own, remembering which node it is at."""
@@ -140,16 +146,31 @@ def _import(
                 return made
 
         def _converted(self, domain: str, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+            result = self._by_converter(domain, op_name, inputs, attrs, opset)
+            results = self.current.output if self.current is not None else ()
+            made = [rare.get(name) for name in results] if makes_numbers(op_name) else []
+            return _rounded(self.bb, result, made) if any(made) else result
+
+        def _by_converter(self, domain: str, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             converter = own.get(("" if domain in STANDARD_DOMAINS else domain, op_name))
             if converter is None:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
-            node = OnnxNode(op_name, opset, inputs, attrs, self.bb, [self._nodes, self._params])
+            names = self.current.input if self.current is not None else ()
+            elements = {place: rare[name] for place, name in enumerate(names) if name in rare}
+            node = OnnxNode(op_name, opset, inputs, attrs, self.bb, [self._nodes, self._params], elements)
             return self.bb.normalize(converter(node))
 
         def _construct_nodes(self, graph: onnx.GraphProto) -> None:
             super()._construct_nodes(graph)
             for value in graph.output:
                 self._nodes[value.name] = as_tensor(self._nodes[value.name])
+
+        def _parse_array(self, tensor_proto: onnx.TensorProto) -> Any:
+            array = held(numpy_helper.to_array(tensor_proto).reshape(tuple(tensor_proto.dims)))
+            return tvm.runtime.tensor(array)
+
+        def _new_var(self, var_name: str, shape: Any, dtype: str = "float32") -> Any:
+            return super()._new_var(var_name, shape, carrier(str(dtype)))
 
         def origins(self) -> dict[int, Origins]:
             """Hash of an expression that some node made -> its nodes; the first counts where others pass it on."""
@@ -183,6 +204,27 @@ def _empty_inputs(graph: onnx.GraphProto) -> dict[str, list[int]]:
     """The shapes of inputs that have no elements: TVM's importer takes an extent of 0 for an open one."""
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.input}
     return {name: shape for name, shape in shapes.items() if 0 in shape}
+
+
+def _rounded(builder: Any, result: Any, elements: Sequence[str | None]) -> Any:
+    """Results of a node as numbers of the types that they have in the model, where Relax holds them in wider ones."""
+    from tvm import relax, te
+
+    def one(value: Any, element: str | None) -> Any:
+        if element is None or not is_small_float(element) or str(value.ty.dtype) != "float32":
+            return value
+        return elementwise(
+            builder,
+            lambda x: te.compute(x.shape, lambda *at: round_to(x(*at), element), name="rounded"),
+            value,
+            name="rounded",
+        )
+
+    result = builder.normalize(result)
+    if isinstance(result, relax.Tuple):
+        padded = [*elements, *[None] * (len(result.fields) - len(elements))]
+        return relax.Tuple([one(value, element) for value, element in zip(result.fields, padded, strict=True)])
+    return one(result, elements[0])
 
 
 def _with_nodes(module: Any, found: Mapping[int, Origins]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from tvmpipe.equality import Expected, compare
-from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, StageError
+from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, SampleError, StageError
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head.agent_facts import AgentFacts
@@ -231,7 +231,10 @@ class Pipeline:
     def _answer(self, number: int, outputs: Result) -> None:
         future, fitted = self._futures.pop(number)
         self._slots.release()
-        future.set_result(self._fitting.result(fitted, outputs))
+        try:
+            future.set_result(self._fitting.result(fitted, outputs))
+        except SampleError as error:
+            future.set_exception(error)
 
     def _fail(self, number: int, failure: Failure) -> None:
         future, _ = self._futures.pop(number)

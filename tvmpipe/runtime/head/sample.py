@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tvmpipe.errors import SampleError
 from tvmpipe.manifest import BucketEntry, Manifest
 from tvmpipe.padding import cut_back, pad
-from tvmpipe.tensors import TensorSpec
+from tvmpipe.tensors import TensorSpec, element_dtype
 
 Sample = Mapping[str, NDArray[Any]]
 """Input name -> array."""
@@ -65,7 +65,11 @@ class Fitting:
         return inputs
 
     def result(self, fitted: Fitted, outputs: Result) -> Result:
-        """What a bucket makes of a sample, without what is there only because the sample was padded."""
+        """What a bucket makes of a sample, without what is there only because the sample was padded.
+
+        Raises SampleError where the package is missing that has arrays of an output's type.
+        """
+        outputs = _as_the_model_has_them(self._buckets[fitted.bucket].outputs, outputs)
         if not fitted.extents:
             return outputs
         return {name: cut_back(array, self._axes.get(name, ()), fitted.extents) for name, array in outputs.items()}
@@ -90,10 +94,13 @@ class Fitting:
                 array = np.asarray(sample[spec.name])
             except ValueError as error:  # lists of unequal lengths, say
                 raise SampleError(f"input {spec.name!r} is no array: {error}") from None
-            if array.dtype.name != spec.dtype:
-                raise SampleError(f"input {spec.name!r} has dtype {array.dtype.name}; the model takes {spec.dtype}")
+            if array.dtype.name not in (spec.element or spec.dtype, spec.dtype):
+                wanted = spec.element or spec.dtype
+                raise SampleError(f"input {spec.name!r} has dtype {array.dtype.name}; the model takes {wanted}")
+            if spec.element is not None and array.dtype.name == spec.dtype:
+                _check_carried(array, spec)
             self._check_shape(spec, array.shape)
-            # A dtype has the same name in both byte orders.
+            # A dtype has the same name in both byte orders. Numbers of types that numpy lacks travel in wider ones.
             inputs[spec.name] = np.ascontiguousarray(array, np.dtype(spec.dtype)).reshape(array.shape)
         return inputs
 
@@ -147,6 +154,34 @@ def holds(bucket: BucketEntry, extents: Mapping[str, int]) -> bool:
 
 def _shown(extents: Mapping[str, int]) -> str:
     return " ".join(f"{name}={extent}" for name, extent in extents.items())
+
+
+def _check_carried(array: NDArray[Any], spec: TensorSpec) -> None:
+    """Raise SampleError unless an array of the carrier holds numbers of the input's own type alone."""
+    assert spec.element is not None
+    try:
+        same = array.astype(element_dtype(spec.element)).astype(spec.dtype)
+    except ModuleNotFoundError:
+        raise SampleError(f"input {spec.name!r} ({spec.element}) needs the package ml_dtypes on this machine") from None
+    if not np.array_equal(same, array, equal_nan=array.dtype.kind == "f"):
+        raise SampleError(
+            f"input {spec.name!r} holds numbers that are none of {spec.element}; "
+            f"round them, or give an array of {spec.element}"
+        )
+
+
+def _as_the_model_has_them(specs: Sequence[TensorSpec], outputs: Result) -> Result:
+    """Outputs of types that numpy lacks in arrays of the package ml_dtypes, which comes with onnx."""
+    rare = {spec.name: spec.element for spec in specs if spec.element is not None}
+    if not rare:
+        return outputs
+    try:
+        return {
+            name: array.astype(element_dtype(rare[name])) if name in rare else array for name, array in outputs.items()
+        }
+    except ModuleNotFoundError:
+        named = ", ".join(f"{name!r} ({element})" for name, element in rare.items())
+        raise SampleError(f"outputs {named} are of types that need the package ml_dtypes on this machine") from None
 
 
 def _described(sample: object) -> str:

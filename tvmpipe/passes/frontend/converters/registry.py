@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,8 @@ class OnnxNode:
     Attributes: `operator` its type; `opset` the version of ONNX's operators that the model imports; `inputs` Relax
     expressions, None for one that is left out (read them with `input`); `attributes` by name, as TVM's importer reads
     them (strings are bytes); `builder` the `relax.BlockBuilder` at work, to emit intermediate results; `scope` what
-    TVM's converters want besides.
+    TVM's converters want besides; `elements` the element types of inputs that Relax holds in wider ones, by place (see
+    element_types.py).
     """
 
     operator: str
@@ -30,6 +31,7 @@ class OnnxNode:
     attributes: Mapping[str, Any]
     builder: Any
     scope: Any = None
+    elements: Mapping[int, str] = field(default_factory=dict)
 
     def input(self, place: int) -> Any:
         """An input, or None where the node has none there."""
@@ -76,6 +78,11 @@ class OnnxNode:
     def emit(self, value: Any) -> Any:
         """Binds an expression to a variable."""
         return self.builder.emit(value)
+
+    def element(self, place: int) -> str:
+        """The element type of an input, as numpy and ml_dtypes name it; "int64" of a shape."""
+        kind = getattr(self.inputs[place].ty, "dtype", "int64")
+        return self.elements.get(place, str(kind))
 
     def converted_by_tvm(self) -> Any:
         """What TVM's own converter makes of the node."""
