@@ -21,7 +21,7 @@ from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.split import Split, split
 from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
-from tvmpipe.passes.frontend.quantised import elementwise
+from tvmpipe.passes.frontend.quantised import OPAQUE, elementwise
 from tvmpipe.passes.frontend.results import as_tensor
 from tvmpipe.passes.frontend.simplify import quiet
 from tvmpipe.passes.frontend.small_floats import is_small_float, round_to
@@ -218,6 +218,7 @@ def _rounded(builder: Any, result: Any, elements: Sequence[str | None]) -> Any:
             lambda x: te.compute(x.shape, lambda *at: round_to(x(*at), element), name="rounded"),
             value,
             name="rounded",
+            pattern=OPAQUE,
         )
 
     result = builder.normalize(result)

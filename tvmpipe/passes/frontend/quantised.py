@@ -21,7 +21,7 @@ from tvmpipe.tensors import element_dtype
 
 Array = NDArray[Any]
 
-BROADCAST, INJECTIVE = 1, 2
+BROADCAST, INJECTIVE, OPAQUE = 1, 2, 8
 """TVM's patterns of operators, `relax/op_attr_types.h`: what a loop may be fused with."""
 
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
@@ -105,10 +105,14 @@ def centred(builder: Any, x: Any, zero_point: Any) -> Any:
     return arithmetic(builder, "subtract", cast(builder, x, wide), cast(builder, zero_point, wide))
 
 
-def elementwise(builder: Any, compute: Callable[..., Any], *tensors: Any, name: str, blocks: bool = False) -> Any:
-    """A loop over `compute` of the tensors' elements, which broadcast against the first; named for people to read."""
-    pattern = {"op_pattern": INJECTIVE if blocks else BROADCAST}
-    return builder.emit(builder.call_te(compute, *tensors, primfunc_name_hint=name, primfunc_attrs=pattern))
+def elementwise(builder: Any, compute: Callable[..., Any], *tensors: Any, name: str, pattern: int = BROADCAST) -> Any:
+    """A loop over `compute` of the tensors' elements, which broadcast against the first; named for people to read.
+
+    What writes an element several times in one expression must be `OPAQUE`: chains that are fused would grow with a
+    power of that.
+    """
+    attributes = {"op_pattern": pattern}
+    return builder.emit(builder.call_te(compute, *tensors, primfunc_name_hint=name, primfunc_attrs=attributes))
 
 
 def broadcast_at(tensor: Any, indices: Sequence[Any], block: tuple[int, int] | None = None) -> Any:
@@ -151,7 +155,8 @@ def quantized(
         return te.compute(x.shape, at, name="quantize")
 
     tensors = [x, scale] if zero_point is None else [x, scale, zero_point]
-    return elementwise(builder, compute, *tensors, name="quantize", blocks=block is not None)
+    pattern = OPAQUE if is_small_float(element) or is_small_float(precision) else _pattern(block)
+    return elementwise(builder, compute, *tensors, name="quantize", pattern=pattern)
 
 
 def dequantized(
@@ -180,7 +185,8 @@ def dequantized(
         return te.compute(x.shape, at, name="dequantize")
 
     tensors = [x, scale] if zero_point is None else [x, scale, zero_point]
-    return elementwise(builder, compute, *tensors, name="dequantize", blocks=block is not None)
+    pattern = OPAQUE if is_small_float(element) else _pattern(block)
+    return elementwise(builder, compute, *tensors, name="dequantize", pattern=pattern)
 
 
 def requantized(builder: Any, x: Any, multiplier: Any, zero_point: Any, dtype: str) -> Any:
@@ -201,6 +207,10 @@ def requantized(builder: Any, x: Any, multiplier: Any, zero_point: Any, dtype: s
     return elementwise(builder, compute, *tensors, name="requantize")
 
 
+def _pattern(block: tuple[int, int] | None) -> int:
+    return BROADCAST if block is None else INJECTIVE
+
+
 def saturated(number: Any, zero_point: Any, element: str) -> Any:
     """The TE expression `number` rounded half to even, plus `zero_point` (None is 0), as the nearest integer there is.
 
@@ -211,9 +221,8 @@ def saturated(number: Any, zero_point: Any, element: str) -> Any:
     smallest, largest = (tirx.const(bound, "int32") for bound in limits(element))
     zero = tirx.const(0, "int32") if zero_point is None else zero_point.astype("int32")
     lowest, highest = ((bound - zero).astype(str(number.ty)) for bound in (smallest, largest))
-    rounded = tirx.nearbyint(number)
-    rounded = tirx.Select(rounded > lowest, rounded, lowest)
-    rounded = tirx.Select(rounded < highest, rounded, highest)
+    # `number` stands here once: a chain of such operators that is fused would grow with every time that it does.
+    rounded = tirx.min(tirx.max(tirx.nearbyint(number), lowest), highest)
     return (rounded.astype("int32") + zero).astype(carrier(element))
 
 

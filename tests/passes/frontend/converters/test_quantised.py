@@ -30,7 +30,7 @@ class Nodes:
         self.nodes: list[onnx.NodeProto] = []
         self.feed: Arrays = {}
         self.weights: Arrays = {}
-        self.outputs: list[str] = []
+        self.outputs: dict[str, int] = {}
         self.random = np.random.default_rng(1)
 
     def given(self, array: Any) -> str:
@@ -43,11 +43,12 @@ class Nodes:
         self.weights[name := f"w{len(self.weights)}"] = np.asarray(array)
         return name
 
-    def take(self, operator: str, *inputs: str, show: bool = True, **attributes: Any) -> str:
-        """One more node; its first result, an output of the model where `show`."""
+    def take(self, operator: str, *inputs: str, show: bool = True, kind: int = 0, **attributes: Any) -> str:
+        """One more node; its first result, an output of the model where `show`, of a `kind` that ONNX cannot infer."""
         name = f"{operator}{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
-        self.outputs += [name] * show
+        if show:
+            self.outputs[name] = kind
         return name
 
     def model(self) -> onnx.ModelProto:
@@ -67,6 +68,8 @@ class Nodes:
         inferred = onnx.shape_inference.infer_shapes(model)
         for value, other in zip(model.graph.output, inferred.graph.output, strict=True):
             value.CopyFrom(other)
+            if self.outputs[value.name]:
+                value.type.tensor_type.elem_type = self.outputs[value.name]
         return model
 
 
@@ -162,7 +165,7 @@ def test_dynamic_quantization_of_any_range() -> None:
         name = f"dynamic{len(made.nodes)}"
         outputs = [f"{name}{what}" for what in ("numbers", "scale", "zero")]
         made.nodes.append(helper.make_node("DynamicQuantizeLinear", [made.given(array)], outputs))
-        made.outputs += outputs
+        made.outputs.update(dict.fromkeys(outputs, 0))
     model = made.model()
     assert_same(answers(model, made.feed), in_onnxruntime(model, made.feed))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 from tvmpipe.passes.frontend.element_types import element_of, held, limits
-from tvmpipe.passes.frontend.quantised import elementwise
+from tvmpipe.passes.frontend.quantised import OPAQUE, elementwise
 from tvmpipe.passes.frontend.small_floats import bits_of, is_small_float
 from tvmpipe.tensors import CARRIERS, element_dtype
 
@@ -48,7 +48,7 @@ def bit_cast(node: OnnxNode) -> Any:
         return te.compute(x.shape, at, name="bit_cast")
 
     tensors = [node.input(0)] if table is None else [node.input(0), relax.const(table, str(table.dtype))]
-    return elementwise(node.builder, compute, *tensors, name="bit_cast", blocks=table is not None)
+    return elementwise(node.builder, compute, *tensors, name="bit_cast", pattern=OPAQUE)
 
 
 def _width(element: str) -> int:

@@ -10,7 +10,7 @@ from onnx import helper
 
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 from tvmpipe.passes.frontend.element_types import carrier, element_of, limits
-from tvmpipe.passes.frontend.quantised import elementwise
+from tvmpipe.passes.frontend.quantised import OPAQUE, elementwise
 from tvmpipe.passes.frontend.small_floats import is_small_float, round_to
 from tvmpipe.tensors import CARRIERS
 
@@ -57,5 +57,9 @@ def _to_carrier(node: OnnxNode, element: str) -> Any:
 
     x = node.builder.normalize(node.input(0))
     return elementwise(
-        node.builder, lambda x: te.compute(x.shape, lambda *at: number(x(*at)), name="cast"), x, name="cast"
+        node.builder,
+        lambda x: te.compute(x.shape, lambda *at: number(x(*at)), name="cast"),
+        x,
+        name="cast",
+        pattern=OPAQUE,
     )

@@ -1,0 +1,141 @@
+"""com.microsoft's quantised operators of single elements, as ONNX Runtime's CPU kernels compute them.
+
+QLinearAdd and QLinearMul round once, after the zero point of the result was added; what ONNX Runtime looks up in tables
+of 256 numbers (sigmoid, leaky ReLU, and a change of scale) is dequantised, computed in float32 and quantised here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.dataflow import constant_of, shape_of
+from tvmpipe.passes.frontend.quantised import (
+    along,
+    arithmetic,
+    broadcast_at,
+    centred,
+    dequantized,
+    dtype_of,
+    elementwise,
+    quantized,
+    saturated,
+)
+
+_MICROSOFT = "com.microsoft"
+
+
+@converts("QLinearAdd", _MICROSOFT)
+def qlinear_add(node: OnnxNode) -> Any:
+    """`round(y_zero + a_scale / y_scale * (a - a_zero) + b_scale / y_scale * (b - b_zero))`, saturated."""
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = _inputs(node, 8)
+    builder = node.builder
+    left, right = centred(builder, a, a_zero), centred(builder, b, b_zero)
+    ratios = (arithmetic(builder, "divide", scale, y_scale) for scale in (a_scale, b_scale))
+    return _rounded_once(node, "qlinear_add", (left, right), tuple(ratios), y_zero)
+
+
+@converts("QLinearMul", _MICROSOFT)
+def qlinear_mul(node: OnnxNode) -> Any:
+    """`round(y_zero + a_scale * b_scale / y_scale * (a - a_zero) * (b - b_zero))`, saturated; the product is exact."""
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = _inputs(node, 8)
+    builder = node.builder
+    left, right = centred(builder, a, a_zero), centred(builder, b, b_zero)
+    ratio = arithmetic(builder, "divide", arithmetic(builder, "multiply", a_scale, b_scale), y_scale)
+    return _rounded_once(node, "qlinear_mul", (left, right), (ratio,), y_zero)
+
+
+@converts("QLinearSigmoid", _MICROSOFT)
+def qlinear_sigmoid(node: OnnxNode) -> Any:
+    """The sigmoid of the real numbers, quantised."""
+    from tvm import relax
+
+    return _by_table(node, relax.op.sigmoid)
+
+
+@converts("QLinearLeakyRelu", _MICROSOFT)
+def qlinear_leaky_relu(node: OnnxNode) -> Any:
+    """`x` of the real numbers from 0, `alpha * x` (0.01) below, quantised."""
+    from tvm import relax
+
+    alpha = float(node.attributes.get("alpha", 0.01))
+    return _by_table(node, lambda x: relax.op.nn.leakyrelu(x, alpha))
+
+
+@converts("QLinearConcat", _MICROSOFT)
+def qlinear_concat(node: OnnxNode) -> Any:
+    """Parts (each with its scale and zero point) in the result's scale and zero point, one behind the other."""
+    from tvm import relax
+
+    y_scale, y_zero, *parts = node.inputs
+    trios = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    made = [_rescaled(node, x, scale, zero, y_scale, y_zero) for x, scale, zero in trios]
+    return relax.op.concat(made, axis=int(node.attributes.get("axis", 0)))
+
+
+@converts("QLinearWhere", _MICROSOFT)
+def qlinear_where(node: OnnxNode) -> Any:
+    """The elements of `x` or of `y` by a condition, in the result's scale and zero point."""
+    from tvm import relax
+
+    condition, x, x_scale, x_zero, y, y_scale, y_zero, z_scale, z_zero = _inputs(node, 9)
+    left = _rescaled(node, x, x_scale, x_zero, z_scale, z_zero)
+    return relax.op.where(condition, left, _rescaled(node, y, y_scale, y_zero, z_scale, z_zero))
+
+
+def _inputs(node: OnnxNode, count: int) -> list[Any]:
+    """Inputs, of which scales and zero points of one element are scalars."""
+    inputs = [node.input(place) for place in range(count)]
+    single = {place for place, one in enumerate(inputs) if one is not None and shape_of(one) == (1,)}
+    tensors = {0, 3} if count == 8 else {0, 1, 4} if count == 9 else {0}
+    return [
+        along(node.builder, one, 0, 1) if place in single and place not in tensors else one
+        for place, one in enumerate(inputs)
+    ]
+
+
+def _rounded_once(node: OnnxNode, name: str, sides: tuple[Any, Any], ratios: tuple[Any, ...], zero: Any) -> Any:
+    """`zero + left * ratio + right * ratio`, or the product's, in float32; rounded and saturated."""
+    from tvm import relax, te
+
+    dtype = dtype_of(node.input(0))
+    if zero is None:
+        zero = relax.const(0, dtype)
+    shape = np.broadcast_shapes(*(shape_of(side) for side in sides))
+
+    def compute(left: Any, right: Any, zero: Any, *ratios: Any) -> Any:
+        def at(*indices: Any) -> Any:
+            a, b = (broadcast_at(side, indices) for side in (left, right))
+            start = zero().astype("float32")
+            if len(ratios) == 1:
+                product = (a.astype("int32") * b.astype("int32")).astype("float32")
+                return saturated(start + product * ratios[0](), None, dtype)
+            terms = [side.astype("float32") * ratio() for side, ratio in zip((a, b), ratios, strict=True)]
+            return saturated(start + terms[0] + terms[1], None, dtype)
+
+        return te.compute(shape, at, name=name)
+
+    return elementwise(node.builder, compute, *sides, zero, *ratios, name=name)
+
+
+def _by_table(node: OnnxNode, function: Any) -> Any:
+    x, x_scale, x_zero, y_scale, y_zero = _inputs(node, 5)
+    real = node.builder.emit(function(dequantized(node.builder, x, x_scale, x_zero, "float32")))
+    return quantized(node.builder, real, y_scale, y_zero, dtype_of(x))
+
+
+def _rescaled(node: OnnxNode, x: Any, x_scale: Any, x_zero: Any, y_scale: Any, y_zero: Any) -> Any:
+    """A quantised tensor in another scale and zero point; as it is where both are the same constants."""
+    builder = node.builder
+    given, wanted = ([_scalar(node, one) for one in pair] for pair in ((x_scale, x_zero), (y_scale, y_zero)))
+    numbers = [None if one is None else constant_of(one) for one in (*given, *wanted)]
+    if all(number is not None for number in numbers) and numbers[:2] == numbers[2:]:
+        return x
+    real = dequantized(builder, x, given[0], given[1], "float32")
+    return quantized(builder, real, wanted[0], wanted[1], dtype_of(x))
+
+
+def _scalar(node: OnnxNode, parameter: Any) -> Any:
+    return None if parameter is None else along(node.builder, parameter, 0, 1)

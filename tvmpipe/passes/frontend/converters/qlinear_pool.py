@@ -1,0 +1,153 @@
+"""com.microsoft's quantised means over windows, over images and over rows (softmax), with sums of integers.
+
+ONNX Runtime's average pool sums real numbers in float32, so that a tie may go the other way there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.dataflow import shape_of
+from tvmpipe.passes.frontend.integer_products import padding
+from tvmpipe.passes.frontend.quantised import (
+    along,
+    arithmetic,
+    cast,
+    centred,
+    dtype_of,
+    elementwise,
+    requantized,
+    saturated,
+)
+
+_MICROSOFT = "com.microsoft"
+
+
+@converts("QLinearGlobalAveragePool", _MICROSOFT)
+def qlinear_global_average_pool(node: OnnxNode) -> Any:
+    """The mean of each channel's image: the int32 sum times `x_scale / (y_scale * pixels)`, rounded and saturated."""
+    from tvm import relax
+
+    builder = node.builder
+    x, x_scale, x_zero, y_scale, y_zero = _inputs(node)
+    rank = len(shape_of(x))
+    axes = list(range(1, rank - 1) if node.attributes.get("channels_last", 0) else range(2, rank))
+    pixels = math.prod(shape_of(x)[axis] for axis in axes)
+    numbers = cast(builder, centred(builder, x, x_zero), "int32")
+    sums = builder.emit(relax.op.sum(numbers, axis=axes, keepdims=True))
+    whole = arithmetic(builder, "multiply", y_scale, relax.const(np.float32(pixels), "float32"))
+    return requantized(builder, sums, arithmetic(builder, "divide", x_scale, whole), y_zero, dtype_of(x))
+
+
+@converts("QLinearAveragePool", _MICROSOFT)
+def qlinear_average_pool(node: OnnxNode) -> Any:
+    """The means of windows: int32 sums times `x_scale`, over the window and `y_scale`, plus the zero point, rounded."""
+    from tvm import relax, te, tirx
+
+    builder = node.builder
+    x, x_scale, x_zero, y_scale, y_zero = _inputs(node)
+    rank, dtype = len(shape_of(x)), dtype_of(x)
+    last = bool(node.attributes.get("channels_last", 0))
+    if last:
+        x = builder.emit(relax.op.permute_dims(x, [0, rank - 1, *range(1, rank - 1)]))
+    extents, size = shape_of(x)[2:], [int(taps) for taps in node.attributes["kernel_shape"]]
+    strides = [int(step) for step in node.attributes.get("strides", [1] * (rank - 2))]
+    pads = padding(node, extents, size, strides, [1] * (rank - 2))
+    before, behind = pads[: rank - 2], pads[rank - 2 :]
+    upwards = bool(node.attributes.get("ceil_mode", 0))
+    outputs = [_windows(*one, upwards) for one in zip(extents, size, strides, before, behind, strict=True)]
+    counted = bool(node.attributes.get("count_include_pad", 0))
+    counts = _counts(extents, size, strides, before, outputs, counted)
+
+    def compute(x: Any, zero: Any, x_scale: Any, y_scale: Any, counts: Any) -> Any:
+        taps = [te.reduce_axis((0, extent), name=f"k{place}") for place, extent in enumerate(size)]
+
+        def summed(*indices: Any) -> Any:
+            places = [
+                index * step + tap - pad
+                for index, step, tap, pad in zip(indices[2:], strides, taps, before, strict=True)
+            ]
+            inside = [tirx.all(place >= 0, place < extent) for place, extent in zip(places, extents, strict=True)]
+            number = x(*indices[:2], *places).astype("int32")
+            return te.sum(tirx.if_then_else(tirx.all(*inside), number, tirx.const(0, "int32")), axis=taps)
+
+        sums = te.compute((*x.shape[:2], *outputs), summed, name="window_sums")
+
+        def mean(*indices: Any) -> Any:
+            real = sums(*indices).astype("float32") * x_scale() / counts(*indices[2:])
+            return saturated(real / y_scale() + zero().astype("float32"), None, dtype)
+
+        return te.compute(sums.shape, mean, name="qlinear_average_pool")
+
+    zero = relax.const(0, dtype) if y_zero is None else y_zero
+    data = centred(builder, x, x_zero)
+    tensors = (data, zero, x_scale, y_scale, relax.const(counts, "float32"))
+    y = builder.emit(builder.call_te(compute, *tensors, primfunc_name_hint="qlinear_average_pool"))
+    return builder.emit(relax.op.permute_dims(y, [0, *range(2, rank), 1])) if last else y
+
+
+@converts("QLinearSoftmax", _MICROSOFT)
+def qlinear_softmax(node: OnnxNode) -> Any:
+    """`exp(x_scale * (x - max))` of each row over their sum, times `floor(1 / y_scale)`, rounded, plus the zero point.
+
+    Before opset 13 (an attribute) a row is all from `axis` on. Saturated, where ONNX Runtime lets int8 wrap.
+    """
+    from tvm import relax, te, tirx
+
+    builder = node.builder
+    x, x_scale, _, y_scale, y_zero = _inputs(node)
+    shape, dtype = shape_of(x), dtype_of(x)
+    old = int(node.attributes["opset"]) < 13
+    axis = int(node.attributes.get("axis", 1 if old else -1)) % len(shape)
+    axes = list(range(axis, len(shape))) if old else [axis]
+    numbers = cast(builder, x, "int32")
+    below = builder.emit(relax.op.subtract(numbers, builder.emit(relax.op.max(numbers, axis=axes, keepdims=True))))
+    real = builder.emit(relax.op.multiply(cast(builder, below, "float32"), x_scale))
+    powers = builder.emit(relax.op.exp(real))
+    sums = builder.emit(relax.op.sum(powers, axis=axes, keepdims=True))
+
+    def compute(powers: Any, sums: Any, y_scale: Any, zero: Any) -> Any:
+        def at(*indices: Any) -> Any:
+            row = [0 if int(extent) == 1 else index for index, extent in zip(indices, sums.shape, strict=True)]
+            steps = tirx.floor(tirx.const(1.0, "float32") / y_scale())
+            return saturated(powers(*indices) * steps / sums(*row), zero(), dtype)
+
+        return te.compute(powers.shape, at, name="qlinear_softmax")
+
+    zero = relax.const(0, dtype) if y_zero is None else y_zero
+    return elementwise(builder, compute, powers, sums, y_scale, zero, name="qlinear_softmax")
+
+
+def _inputs(node: OnnxNode) -> list[Any]:
+    """x, its scale and zero point, and the result's; None for a zero point that is left out."""
+    x, *parameters = (node.input(place) for place in range(5))
+    return [x, *(None if one is None else along(node.builder, one, 0, 1) for one in parameters)]
+
+
+def _windows(extent: int, size: int, stride: int, before: int, behind: int, upwards: bool) -> int:
+    """How many windows there are along an axis; with `upwards` one more that is cut off, if it begins inside."""
+    room = extent + before + behind - size
+    count = (-(-room // stride) if upwards else room // stride) + 1
+    return count - 1 if upwards and (count - 1) * stride >= extent + before else count
+
+
+def _counts(
+    extents: Sequence[int],
+    size: Sequence[int],
+    strides: Sequence[int],
+    before: Sequence[int],
+    outputs: Sequence[int],
+    counted: bool,
+) -> Any:
+    """How many elements each window's sum is divided by: all of it, or those that lie inside."""
+    counts = np.ones((), np.float32)
+    for extent, taps, stride, pad, output in zip(extents, size, strides, before, outputs, strict=True):
+        first = np.arange(output) * stride - pad
+        inside = np.minimum(first + taps, extent) - np.maximum(first, 0)
+        counts = counts[..., None] * (np.full(output, taps) if counted else inside).astype(np.float32)
+    return counts
