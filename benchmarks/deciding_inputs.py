@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import onnx
-from onnx import numpy_helper
 
 from tvmpipe.passes.frontend.onnx_values import reads
 
@@ -62,14 +60,3 @@ def deciding_inputs(model: onnx.ModelProto) -> set[str]:
         if name in maker and maker[name].op_type not in ("Shape", "Size"):
             wanted.extend(reads(maker[name]))
     return seen & {value.name for value in model.graph.input}
-
-
-def with_constants(model: onnx.ModelProto, sample: Mapping[str, Any]) -> onnx.ModelProto:
-    """The model with its deciding inputs as constants of the values that they have in `sample`."""
-    names = deciding_inputs(model)
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.graph.input[:]
-    fixed.graph.input.extend(value for value in model.graph.input if value.name not in names)
-    fixed.graph.initializer.extend(numpy_helper.from_array(sample[name], name) for name in sorted(names))
-    return fixed

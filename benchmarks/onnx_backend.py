@@ -20,13 +20,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.deciding_inputs import deciding_inputs, with_constants
+from benchmarks.deciding_inputs import deciding_inputs
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import reason_of
 
@@ -43,8 +44,12 @@ def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]]) -> tupl
     verdict, detail = _run(given, samples)
     if verdict != "unsupported":
         return verdict, detail
-    if deciding_inputs(given):
-        runs = [_run(with_constants(given, inputs), [(inputs, wanted)]) for inputs, wanted in samples]
+    deciding = deciding_inputs(given)
+    if deciding:
+        runs = [
+            _run(given, [(inputs, wanted)], values={name: inputs[name] for name in deciding})
+            for inputs, wanted in samples
+        ]
         refused = next((run for run in runs if run[0] != "pass"), None)
         if refused is None:
             return "constants", ""
@@ -56,7 +61,11 @@ def run_case(model: bytes, data_sets: list[tuple[list[Any], list[Any]]]) -> tupl
 
 
 def _run(
-    model: onnx.ModelProto, samples: Sequence[tuple[Mapping[str, Any], list[Any]]], *, fallback: bool = False
+    model: onnx.ModelProto,
+    samples: Sequence[tuple[Mapping[str, Any], list[Any]]],
+    *,
+    values: Mapping[str, Any] | None = None,
+    fallback: bool = False,
 ) -> tuple[str, str]:
     from tvmpipe.build import build
     from tvmpipe.equality import Expected, compare
@@ -66,7 +75,7 @@ def _run(
 
     cluster = parse_cluster('[[device]]\nname = "host"\nthreads = 1\n')
     try:
-        bundle = build(model, cluster, fallback=fallback)
+        bundle = build(model, cluster, values=values, fallback=fallback)
     except InputError as error:
         return "unsupported", str(error)
     except Exception as error:  # noqa: BLE001  # that is what this table is about
@@ -80,9 +89,14 @@ def _run(
                 return "error", f"running: {type(error).__name__}: {reason_of(error)}"
             for spec, want in zip(bundle.manifest.model.outputs, wanted, strict=True):
                 found = compare({spec.name: results[spec.name]}, Expected({spec.name: want}))
-                if found.verdict == "different":
+                if found.verdict == "different" and not _close(results[spec.name], want):
                     return "wrong", found.sentence
     return "pass", ""
+
+
+def _close(have: Any, want: Any) -> bool:
+    """Whether a result is within the onnx package's own tolerance: some of its expected values have four digits."""
+    return have.shape == want.shape and want.dtype.kind == "f" and np.allclose(have, want, rtol=1e-3, atol=1e-7)
 
 
 def _array(value: Any) -> Any:

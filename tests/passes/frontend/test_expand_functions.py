@@ -30,6 +30,8 @@ def test_functions_compute_what_they_say() -> None:
             Case("Attention", [query, key, normal(10, 1, 7, 8)], {**heads, "is_causal": 1}, reference=True),
             Case("RotaryEmbedding", [normal(11, 1, 2, 6, 8), cos, sin, places]),
             Case("SpaceToDepth", [normal(12, 1, 2, 4, 6)], {"blocksize": 2}),
+            Case("ReduceSumSquare", [scores], {"noop_with_empty_axes": 1}),
+            Case("ReduceL1", [scores, np.zeros(0, np.int64)], {"noop_with_empty_axes": 1}, [1]),
             Case("Swish", [scores], {"alpha": 0.5}, expected=[scores / (1 + np.exp(-0.5 * scores))]),
         ],
         opset=24,

@@ -28,11 +28,17 @@ def _is_crd(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "mode" and attribute.s == b"CRD" for attribute in node.attribute)
 
 
+def _may_reduce_nothing(node: onnx.NodeProto) -> bool:
+    return any(attribute.name == "noop_with_empty_axes" and attribute.i for attribute in node.attribute)
+
+
 EXPANDED: Mapping[str, Callable[[onnx.NodeProto], bool]] = {
     # What TVM calls Attention is com.microsoft's.
     "Attention": lambda _: True,
     "LayerNormalization": _reads_further_outputs,
     "SpaceToDepth": _is_crd,
+    # TVM gives their input on where nothing is reduced, without the absolute value, square or exponential.
+    **{f"Reduce{name}": _may_reduce_nothing for name in ("L1", "L2", "LogSum", "LogSumExp", "SumSquare")},
 }
 """Operators that TVM or a converter takes, except for the nodes of which this holds."""
 

@@ -187,5 +187,23 @@ def test_dropout_drops_nothing_and_says_so_in_its_mask() -> None:
         check_cases([Case("Dropout", [x, None, np.array(True)], {}, [2])])
 
 
+def test_functions_of_one_number_in_every_precision() -> None:
+    """Also near 0 and far from it, where one formula loses digits and another overflows."""
+    x = np.array([-90, -3, -1e-3, 0, 2e-4, 0.5, 1.5, 88], np.float32)
+    inside = np.array([-0.9, -1e-3, 0, 0.5], np.float32)
+    given = [
+        ("Sinh", x),
+        ("Cosh", x),
+        ("Asinh", x),
+        ("Acosh", np.abs(x) + 1),
+        ("Atanh", inside),
+        ("ThresholdedRelu", x),
+    ]
+    check_cases([Case(name, [array]) for name, array in given])
+    check_cases([Case(name, [array[1:-1].astype(np.float16)], reference=True) for name, array in given])
+    small = np.array([1e-4, -3e-5], np.float32)
+    check_cases([Case("Sinh", [small])])
+
+
 def test_the_rest() -> None:
     check_cases([Case("EyeLike", [np.zeros((3, 4), np.int32)], {"dtype": TensorProto.FLOAT, "k": -1})])

@@ -30,6 +30,7 @@ FILES = (
     "eye_like",
     "fourier",
     "gather",
+    "hyperbolic",
     "is_inf",
     "lp_normalization",
     "matmul_integer",
@@ -63,6 +64,7 @@ FILES = (
     "split",
     "sum",
     "tensor_scatter",
+    "thresholded_relu",
     "training",
     "unsqueeze",
 )
