@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.runtime import manifests
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.results import ResultWriter, check_output
 from tvmpipe.errors import DeviceLostError, InputError
@@ -199,3 +200,19 @@ def test_what_cannot_be_an_output_is_refused_at_once(branchy_bundle: Bundle, tmp
     ):
         with pytest.raises(InputError, match=message):
             check_output(path, branchy_bundle.manifest, 1)
+
+
+def test_results_of_several_sizes_are_written_one_by_one(tmp_path: Path) -> None:
+    buckets = manifests.in_buckets(manifests.chain("a"), (8, 4, 2), {"x": 0.0})
+    results = [{"y": np.full((count, 3), count, np.float32)} for count in (2, 8, 3)]
+    with ResultWriter(tmp_path / "y.npz", buckets, len(results)) as writer:
+        for result in results:
+            writer.take(result)
+        writer.finish()
+    with np.load(tmp_path / "y.npz") as found:
+        assert sorted(found) == ["y/0", "y/1", "y/2"]
+        for number, result in enumerate(results):
+            np.testing.assert_array_equal(found[f"y/{number}"], result["y"])
+    check_output(tmp_path / "y.npy", buckets, 1)
+    with pytest.raises(InputError, match="the shape of 'y' differs from sample to sample"):
+        check_output(tmp_path / "y.npy", buckets, 2)

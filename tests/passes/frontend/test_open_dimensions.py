@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import click
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tvmpipe.commands.parameters import Bucket, Pad, Shape
 from tvmpipe.errors import InputError
 from tvmpipe.passes.frontend.open_dimensions import Extent, OpenDimensions, check_pads, open_dimensions
 
@@ -107,3 +109,37 @@ def test_a_pad_is_of_an_input_with_an_open_dimension() -> None:
     check_pads({"x": 0}, found)
     with pytest.raises(InputError, match="--pad names 'y', which is no input with an open dimension; allowed: x"):
         check_pads({"y": 0}, found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "found"),
+    [
+        (Shape(), "ids=1,16:64:256", ("ids", (1, (16, 64, 256)))),
+        (Shape(), "x=N,3,224,224", ("x", ("N", 3, 224, 224))),
+        (Shape(), "x=", ("x", ())),
+        (Bucket(), "N=1,2,4,8", ("N", (1, 2, 4, 8))),
+        (Bucket(), "a=b=16:64", ("a=b", (16, 64))),
+        (Pad(), "mask=-1e4", ("mask", -1e4)),
+    ],
+)
+def test_options_are_read(kind: Shape | Bucket | Pad, text: str, found: object) -> None:
+    assert kind.convert(text, None, None) == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Shape(), "ids=1,16:"),
+        (Shape(), "ids=0,16"),
+        (Shape(), "ids=1,-2"),
+        (Shape(), "1,2"),
+        (Bucket(), "N=1,0"),
+        (Bucket(), "N="),
+        (Bucket(), "=1,2"),
+        (Pad(), "mask=nan"),
+        (Pad(), "mask"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(kind: Shape | Bucket | Pad, text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not of the form"):
+        kind.convert(text, None, None)
