@@ -76,6 +76,19 @@ def test_without_a_pad_for_every_input_samples_have_the_buckets_extents() -> Non
     assert found == [{"sequence": "input 'mask' has no --pad"}] * 2
 
 
+def test_a_result_whose_shape_depends_on_the_data_is_not_of_padded_samples() -> None:
+    nodes = [helper.make_node("Unique", ["x"], ["y"])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "unique", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    given = TensorSpec(name="x", shape=(4,), dtype="float32")
+    found = TensorSpec(name="y", shape=(4,), dtype="float32", open=(0,))
+    exact = exact_dimensions(model, [([given], {"n": 4})], Padding({"x": ("n",)}, {"x": 0}), [found])
+    assert exact == [{"n": "the shape of output 'y' depends on the data"}]
+
+
 @pytest.mark.parametrize(
     ("pads", "said"),
     [

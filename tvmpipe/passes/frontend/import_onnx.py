@@ -85,7 +85,8 @@ def import_buckets(
         imported.append(replace(_imported(one, name, digest, inputs, constants, fallback=fallback), extents=extents))
     axes = {**dimensions.axes, **_output_axes(imported)}
     padding = Padding(axes, pads)
-    exact = exact_dimensions(model, [(one.signature.inputs, one.extents) for one in imported], padding)
+    given = [(one.signature.inputs, one.extents) for one in imported]
+    exact = exact_dimensions(model, given, padding, imported[0].signature.outputs)
     return ImportedBuckets(
         tuple(replace(one, exact=reasons) for one, reasons in zip(imported, exact, strict=True)), axes, pads
     )

@@ -46,10 +46,13 @@ Bucket = tuple[Sequence[TensorSpec], Extents]
 """The inputs of a model in a bucket, and its extents."""
 
 
-def exact_dimensions(model: onnx.ModelProto, buckets: Sequence[Bucket], padding: Padding) -> list[dict[str, str]]:
+def exact_dimensions(
+    model: onnx.ModelProto, buckets: Sequence[Bucket], padding: Padding, outputs: Sequence[TensorSpec] = ()
+) -> list[dict[str, str]]:
     """For each bucket the dimensions along which no smaller sample may be padded, each with the reason.
 
-    `model` is as it was given, its dimensions open. Raises InputError for a pad that its input cannot hold.
+    `model` is as it was given, its dimensions open. Where data decides on the shape of one of its `outputs`, a few
+    samples show too little of what padding adds to it. Raises InputError for a pad that its input cannot hold.
     """
     first, extents = buckets[0]
     _check_values(first, padding.pads)
@@ -58,6 +61,9 @@ def exact_dimensions(model: onnx.ModelProto, buckets: Sequence[Bucket], padding:
         for name in extents
         if (missing := padding.without_pad(name, first)) is not None
     }
+    undecided = next((spec.name for spec in outputs if spec.open), None)
+    if undecided is not None:
+        unpadded = dict.fromkeys(extents, f"the shape of output {undecided!r} depends on the data") | unpadded
     if len(unpadded) == len(extents):
         return [dict(unpadded) for _ in buckets]
     trial = _Trial(model, padding)
