@@ -37,9 +37,9 @@ def test_every_folder_is_a_kernel_of_its_name() -> None:
 def test_features_of_kernels_keep_their_order() -> None:
     """What was learned from measurements counts on it."""
     names = [name for name in feature_names() if name.startswith("is_")]
-    own = ["attention", "conv2d", "depthwise", "matmul", "pool", "rows", "winograd"]
+    own = ["attention", "conv2d", "depthwise", "matmul", "pool", "rows", "winograd", "recurrent"]
     assert names == [f"is_{kernel}" for kernel in own] + ["is_scatter", "is_join"]
-    assert len(feature_names()) == 48
+    assert len(feature_names()) == 49
 
 
 def scan(_schedule: Any, _block: Any, _cpu: Any) -> None:

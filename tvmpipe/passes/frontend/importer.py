@@ -21,6 +21,7 @@ from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.split import Split, split
 from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
+from tvmpipe.passes.frontend.onnx_values import reads
 from tvmpipe.passes.frontend.quantised import OPAQUE, elementwise
 from tvmpipe.passes.frontend.results import as_tensor
 from tvmpipe.passes.frontend.simplify import quiet
@@ -114,6 +115,7 @@ def _import(
     own = converters()
     failed: dict[str, str] = {}
     rare = carried(model)
+    read = {value.name for value in model.graph.output} | {name for node in model.graph.node for name in reads(node)}
 
     class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         """TVM's importer with our converters before its own, remembering which node it is at."""
@@ -157,7 +159,10 @@ def _import(
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             names = self.current.input if self.current is not None else ()
             elements = {place: rare[name] for place, name in enumerate(names) if name in rare}
-            node = OnnxNode(op_name, opset, inputs, attrs, self.bb, [self._nodes, self._params], elements)
+            made = self.current.output if self.current is not None else ()
+            outputs = [name if name in read else "" for name in made]
+            scope = [self._nodes, self._params]
+            node = OnnxNode(op_name, opset, inputs, attrs, self.bb, scope, elements, outputs)
             return self.bb.normalize(converter(node))
 
         def _construct_nodes(self, graph: onnx.GraphProto) -> None:

@@ -79,7 +79,10 @@ def _slim(model: onnx.ModelProto) -> tuple[onnx.ModelProto | None, tuple[str, ..
     def slim(structure: onnx.ModelProto) -> onnx.ModelProto:
         copy = onnx.ModelProto()
         copy.CopyFrom(structure)
+        unwanted = _name_unwanted(copy)
         simplified: onnx.ModelProto = onnxslim.slim(copy)
+        for node in simplified.graph.node:
+            node.output[:] = ["" if name in unwanted else name for name in node.output]
         return simplified
 
     try:
@@ -94,6 +97,25 @@ def _slim(model: onnx.ModelProto) -> tuple[onnx.ModelProto | None, tuple[str, ..
     del slimmed.graph.output[:]
     slimmed.graph.output.extend(model.graph.output)
     return slimmed, ()
+
+
+def _name_unwanted(model: onnx.ModelProto) -> frozenset[str]:
+    """Give a name to each result that a node leaves out; returns these names.
+
+    onnxslim takes such results, and inputs that are left out, for one tensor called "": every node that makes it comes
+    before every node that reads it, and it looks at all paths between them.
+    """
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    names: set[str] = set()
+    for node in model.graph.node:
+        for place, name in enumerate(node.output):
+            if not name:
+                fresh = f"unwanted{len(names)}"
+                while fresh in taken:
+                    fresh += "_"
+                names.add(fresh)
+                node.output[place] = fresh
+    return frozenset(names)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def trace_nodes(given: onnx.ModelProto, simplified: onnx.ModelProto) -> Mapping[
         places = [place_of_node.get(node.name) if node.name else None, *(place_of.get(name) for name in node.output)]
         for place in places:
             if place is not None:
-                part_of[place].add(_computing(node, nodes[place], maker).output[0])
+                part_of[place].add(_first_output(_computing(node, nodes[place], maker)))
     readers: list[list[int]] = [[] for _ in nodes]
     for place, node in enumerate(nodes):
         for name in reads(node):
@@ -49,7 +49,12 @@ def trace_nodes(given: onnx.ModelProto, simplified: onnx.ModelProto) -> Mapping[
     for place, outputs in enumerate(part_of):
         for output in outputs:
             found.setdefault(output, []).append(Origin(place, node_label(nodes[place])))
-    return {name: tuple(found.get(node.output[0], ())) for name, node in maker.items()}
+    return {name: tuple(found.get(_first_output(node), ())) for name, node in maker.items()}
+
+
+def _first_output(node: onnx.NodeProto) -> str:
+    """The first result that a node does not leave out."""
+    return next(name for name in node.output if name)
 
 
 def _computing(node: onnx.NodeProto, given: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto:

@@ -82,24 +82,28 @@ def _work(primitive: Primitive, graph: PrimitiveGraph, function: Any) -> Work:
 
 
 def _loops(function: Any) -> dict[str, Any]:
-    """Kernel, extents and counts of the blocks of a function."""
+    """Kernel, extents and counts of the blocks of a function; of a kernel in several blocks, its largest's extents."""
     from tvm import s_tir
 
     schedule = s_tir.Schedule(function)
     kernel, largest = "", 0
     domain: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
     inner_bytes, special, arithmetic = 0, 0, 0.0
-    for block in _blocks(schedule, function):
+    for block, around in _blocks(schedule, function):
         node = schedule.get(block)
-        spatial = tuple(int(v.dom.extent) for v in node.iter_vars if int(v.iter_type) == SPATIAL)
-        reduction = tuple(int(v.dom.extent) for v in node.iter_vars if int(v.iter_type) != SPATIAL)
+        variables = [variable for one in (*around, block) for variable in schedule.get(one).iter_vars]
+        spatial = tuple(int(v.dom.extent) for v in variables if int(v.iter_type) == SPATIAL)
+        reduction = tuple(int(v.dom.extent) for v in variables if int(v.iter_type) != SPATIAL)
         size = math.prod(spatial) * math.prod(reduction)
         operations, calls = _operations(node.body)
         arithmetic += size * operations
         special += size * calls
         inner_bytes += math.prod(spatial) * 4
-        mark = str(annotation(schedule, block, KERNEL_ATTR))
-        if kernel == "" and (mark in KERNELS or size > largest):  # other marks are of blocks around a kernel
+        mark = str(annotation(schedule, (*around, block)[0], KERNEL_ATTR))
+        inside = bool(around) and mark == kernel and size > largest
+        if inside or (
+            kernel == "" and (mark in KERNELS or size > largest)
+        ):  # other marks are of blocks around a kernel
             kernel = mark if mark in KERNELS else ""
             domain, largest = (spatial, reduction), size
     return {
@@ -112,10 +116,17 @@ def _loops(function: Any) -> dict[str, Any]:
     }
 
 
-def _blocks(schedule: Any, function: Any) -> list[Any]:
-    """The blocks of a function; one that is all of it has no root above it, as a cumulative sum's."""
+def _blocks(schedule: Any, function: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The blocks of a function, and for each block inside a kernel's that kernel's.
+
+    One block that is all of a function has no root above it, as a cumulative sum's.
+    """
     name = str(function.body.block.name_hint)
-    return blocks_of(schedule) if name == "root" else [schedule.get_sblock(name)]
+    found: list[tuple[Any, tuple[Any, ...]]] = []
+    for block in blocks_of(schedule) if name == "root" else [schedule.get_sblock(name)]:
+        inside = schedule.get_child_blocks(block) if annotation(schedule, block, KERNEL_ATTR) in KERNELS else []
+        found += [(one, (block,)) for one in inside] or [(block, ())]
+    return found
 
 
 def _operations(body: Any) -> tuple[int, int]:

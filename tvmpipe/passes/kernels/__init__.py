@@ -10,7 +10,7 @@ placement sees one graph.
 
 from __future__ import annotations
 
-from tvmpipe.passes.kernels import attention, conv2d, depthwise, matmul, pool, rows, winograd
+from tvmpipe.passes.kernels import attention, conv2d, depthwise, matmul, pool, recurrent, rows, winograd
 from tvmpipe.passes.kernels.kernel import Kernel
 from tvmpipe.targets.cost.kernel_costs import register
 
@@ -22,6 +22,7 @@ _LIST = (
     pool.KERNEL,
     rows.KERNEL,
     winograd.KERNEL,
+    recurrent.KERNEL,
 )
 """A new one goes to the end: the features that costs are learned from keep this order."""
 

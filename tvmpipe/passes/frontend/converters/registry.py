@@ -22,7 +22,7 @@ class OnnxNode:
     expressions, None for one that is left out (read them with `input`); `attributes` by name, as TVM's importer reads
     them (strings are bytes); `builder` the `relax.BlockBuilder` at work, to emit intermediate results; `scope` what
     TVM's converters want besides; `elements` the element types of inputs that Relax holds in wider ones, by place (see
-    element_types.py).
+    element_types.py); `outputs` the names of its results, "" for one that nothing reads.
     """
 
     operator: str
@@ -32,6 +32,7 @@ class OnnxNode:
     builder: Any
     scope: Any = None
     elements: Mapping[int, str] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
 
     def input(self, place: int) -> Any:
         """An input, or None where the node has none there."""
