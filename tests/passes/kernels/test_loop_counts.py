@@ -87,7 +87,8 @@ def is_pointwise(workload: PrimitiveWorkload) -> bool:
 
 
 def test_every_kernel_is_among_them(workloads: list[PrimitiveWorkload]) -> None:
-    assert {one.work.kernel for one in workloads} == set(KERNELS)
+    inside_a_step = {"recurrent"}  # its loops lie in blocks inside a block: test_recurrent.py
+    assert {one.work.kernel for one in workloads} == set(KERNELS) - inside_a_step
     assert len(workloads) > 30
 
 
