@@ -10,7 +10,7 @@ from tvmpipe.bundle import Bundle
 
 if TYPE_CHECKING:
     from tvmpipe.manifest import Encoding
-    from tvmpipe.passes.frontend.open_dimensions import Extent
+    from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
     from tvmpipe.passes.monitor import Progress
     from tvmpipe.passes.objectives.base import Objective
     from tvmpipe.targets.cost.model import CostModel

@@ -28,7 +28,7 @@ def compiled(name: str) -> str:
     from tvm.relax.frontend.onnx import onnx_frontend
 
     from tvmpipe.passes.frontend.converters import converters
-    from tvmpipe.passes.frontend.expand_functions import is_function
+    from tvmpipe.passes.frontend.folding.expand_functions import is_function
 
     if name == "If":
         return "where the condition is a constant or follows from shapes"

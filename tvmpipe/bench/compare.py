@@ -34,7 +34,7 @@ from tvmpipe.tensors import random_tensor
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
     from tvmpipe.manifest import Manifest
-    from tvmpipe.passes.frontend.open_dimensions import Extent
+    from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
     from tvmpipe.passes.monitor import Progress
     from tvmpipe.targets.description.target import TargetDescription
 

@@ -19,7 +19,7 @@ from tvmpipe.units import format_size
 
 if TYPE_CHECKING:
     from tvmpipe.passes.driver import Planned
-    from tvmpipe.passes.frontend.open_dimensions import Extent
+    from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
     from tvmpipe.passes.graph.primitives import PrimitiveGraph
 
 

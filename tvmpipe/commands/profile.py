@@ -16,7 +16,7 @@ from tvmpipe.commands.progress import pass_progress, work_progress
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, ModelError
 from tvmpipe.passes.backend.codegen.llvm import compile_function
-from tvmpipe.passes.frontend.open_dimensions import Extent
+from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
 from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
 from tvmpipe.profiling.d_optimal import d_optimal_order
 from tvmpipe.profiling.experiments import EXPERIMENTS, experiments

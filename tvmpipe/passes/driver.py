@@ -25,7 +25,7 @@ from tvmpipe.passes.backend.partition import CutPlan, cut_bucket, partition
 from tvmpipe.passes.backend.tune import tune
 from tvmpipe.passes.backend.write_bundle import write_bundle
 from tvmpipe.passes.frontend.import_onnx import import_buckets
-from tvmpipe.passes.frontend.open_dimensions import Extent
+from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.bucket import NO_BUCKETS, Bucket, Buckets
 from tvmpipe.passes.graph.primitive_features import works_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.passes.driver import front
-from tvmpipe.passes.frontend.open_dimensions import Extent
+from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
 from tvmpipe.passes.graph.primitive_features import function_of, works_of
 from tvmpipe.passes.kernels.schedule import schedule_module
 from tvmpipe.targets.cost.model import Work

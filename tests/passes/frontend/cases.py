@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tvmpipe.equality import Expected, compare
-from tvmpipe.passes.frontend.evaluate_node import evaluate
+from tvmpipe.passes.frontend.folding.evaluate_node import evaluate
 from tvmpipe.passes.frontend.import_onnx import import_onnx
 
 Array = NDArray[Any]

@@ -10,16 +10,16 @@ import onnx
 
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.padding import open_axes
-from tvmpipe.passes.frontend.element_types import element_of
+from tvmpipe.passes.frontend.arithmetic.element_types import element_of
 from tvmpipe.passes.frontend.fallback.group import FallbackGroup
-from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
-from tvmpipe.passes.frontend.fix_values import Array, fix_values
 from tvmpipe.passes.frontend.importer import Relax, to_relax
-from tvmpipe.passes.frontend.open_dimensions import Extent, check_pads, open_dimensions
+from tvmpipe.passes.frontend.inputs.fix_dimensions import fix_inputs
+from tvmpipe.passes.frontend.inputs.fix_values import Array, fix_values
+from tvmpipe.passes.frontend.inputs.open_dimensions import Extent, check_pads, open_dimensions
+from tvmpipe.passes.frontend.inputs.try_padding import Padding, exact_dimensions
 from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.frontend.simplify import simplify
-from tvmpipe.passes.frontend.try_padding import Padding, exact_dimensions
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.tensors import CARRIERS, TensorSpec
 

@@ -12,20 +12,20 @@ import onnx
 from onnx import numpy_helper
 
 from tvmpipe.errors import UnsupportedModelError, reason_of
+from tvmpipe.passes.frontend.arithmetic.element_types import carried, carrier, held, makes_numbers
+from tvmpipe.passes.frontend.arithmetic.quantised import OPAQUE, elementwise
+from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
 from tvmpipe.passes.frontend.dataflow import closed_blocks, readers_of
-from tvmpipe.passes.frontend.element_types import carried, carrier, held, makes_numbers
 from tvmpipe.passes.frontend.fallback.calls import call_group, check_results, stand_in
 from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.split import Split, split
 from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
 from tvmpipe.passes.frontend.onnx_values import reads
-from tvmpipe.passes.frontend.quantised import OPAQUE, elementwise
 from tvmpipe.passes.frontend.results import as_tensor
 from tvmpipe.passes.frontend.simplify import quiet
-from tvmpipe.passes.frontend.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, label, refused_nodes
 from tvmpipe.tensors import TensorSpec
 

@@ -11,10 +11,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tvmpipe.errors import reason_of
+from tvmpipe.passes.frontend.arithmetic.emit import static_extents
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
 from tvmpipe.passes.frontend.dataflow import closed_blocks
-from tvmpipe.passes.frontend.emit import static_extents
 from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import onnx
 
 from tvmpipe.errors import reason_of
 from tvmpipe.passes.frontend.agreement import CannotCompareError, Original
-from tvmpipe.passes.frontend.fold_static import fold_static
+from tvmpipe.passes.frontend.folding.fold_static import fold_static
 from tvmpipe.passes.frontend.onnx_nodes import Origins
 from tvmpipe.passes.frontend.trace_nodes import trace_nodes
 from tvmpipe.passes.frontend.weightless import on_structure

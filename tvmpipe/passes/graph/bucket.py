@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tvmpipe.passes.frontend.open_dimensions import show_bucket
+from tvmpipe.passes.frontend.inputs.open_dimensions import show_bucket
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 

@@ -14,7 +14,7 @@ from benchmarks.models import GraphWriter
 from tests.passes.compiled import check, model_of, normal
 from tests.passes.frontend.converters.contrib import Case, constant, model_of_cases
 from tvmpipe.passes import driver
-from tvmpipe.passes.frontend.fold_static import fold_static
+from tvmpipe.passes.frontend.folding.fold_static import fold_static
 from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.reference.results import Reference

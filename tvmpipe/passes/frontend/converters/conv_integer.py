@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.integer_products import check_integers, integer_conv
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.integer_products import check_integers, integer_conv
 
 
 @converts("ConvInteger")

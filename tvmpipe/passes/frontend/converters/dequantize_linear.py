@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.element_types import element_of
+from tvmpipe.passes.frontend.arithmetic.quantised import along, dequantized
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import shape_of
-from tvmpipe.passes.frontend.element_types import element_of
-from tvmpipe.passes.frontend.quantised import along, dequantized
 
 
 @converts("DequantizeLinear")

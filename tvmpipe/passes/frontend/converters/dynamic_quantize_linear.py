@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.dynamic_quantisation import dynamically_quantized
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.dynamic_quantisation import dynamically_quantized
 
 
 @converts("DynamicQuantizeLinear")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmpipe.passes.frontend.arithmetic.recurrent import Tensors, Weights, convert
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.recurrent import Tensors, Weights, convert
 
 
 @converts("DynamicQuantizeLSTM", "com.microsoft")

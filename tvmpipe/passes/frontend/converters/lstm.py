@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.recurrent import convert, float_weights
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.recurrent import convert, float_weights
 
 
 @converts("LSTM")

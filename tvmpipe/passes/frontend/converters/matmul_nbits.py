@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.quantised import dtype_of
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import shape_of
-from tvmpipe.passes.frontend.quantised import dtype_of
 
 
 @converts("MatMulNBits", "com.microsoft")

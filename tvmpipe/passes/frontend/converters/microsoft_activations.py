@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.emit import Emitter
 
 MICROSOFT = "com.microsoft"
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.frontend.attention import Scores, attend, causal_mask, default_scale, join_heads, split_heads
+from tvmpipe.passes.frontend.arithmetic.attention import (
+    Scores,
+    attend,
+    causal_mask,
+    default_scale,
+    join_heads,
+    split_heads,
+)
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter
 from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT
 from tvmpipe.passes.frontend.converters.microsoft_multi_head_attention import combined_masks, padding_mask
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.emit import Emitter
 
 
 @converts("Attention", MICROSOFT)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter
 from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT, activated
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.emit import Emitter
 
 
 @converts("FusedConv", MICROSOFT)

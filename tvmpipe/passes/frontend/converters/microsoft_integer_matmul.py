@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from tvmpipe.passes.frontend.arithmetic.dynamic_quantisation import dynamically_quantized
+from tvmpipe.passes.frontend.arithmetic.integer_products import by_column, by_row, check_integers, integer_matmul
+from tvmpipe.passes.frontend.arithmetic.quantised import along, arithmetic, cast, dtype_of, requantized
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.dynamic_quantisation import dynamically_quantized
-from tvmpipe.passes.frontend.integer_products import by_column, by_row, check_integers, integer_matmul
-from tvmpipe.passes.frontend.quantised import along, arithmetic, cast, dtype_of, requantized
 
 _MICROSOFT = "com.microsoft"
 

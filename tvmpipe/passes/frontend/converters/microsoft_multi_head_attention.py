@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmpipe.passes.frontend.attention import (
+from tvmpipe.passes.frontend.arithmetic.attention import (
     LOWEST,
     Scores,
     attend,
@@ -16,9 +16,9 @@ from tvmpipe.passes.frontend.attention import (
     join_heads,
     split_heads,
 )
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter, constant_of, known_integer
 from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.emit import Emitter, constant_of, known_integer
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tvmpipe.passes.frontend.attention import default_scale
+from tvmpipe.passes.frontend.arithmetic.attention import default_scale
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter
 from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT, sigmoid_gelu
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.emit import Emitter
 
 _MOST_STEPS = 64  # each is some ten operators in the module
 

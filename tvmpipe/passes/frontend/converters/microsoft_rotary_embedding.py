@@ -1,13 +1,13 @@
-"""Rotary position embeddings of `com.microsoft`; the rotation itself is in passes/frontend/rotation.py."""
+"""Rotary position embeddings of `com.microsoft`; the rotation itself is in passes/frontend/arithmetic/rotation.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter
+from tvmpipe.passes.frontend.arithmetic.rotation import rotated
 from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.emit import Emitter
-from tvmpipe.passes.frontend.rotation import rotated
 
 
 @converts("RotaryEmbedding", MICROSOFT)

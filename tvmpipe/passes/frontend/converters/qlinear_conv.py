@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.integer_products import check_integers, integer_conv, scaled_sums
+from tvmpipe.passes.frontend.arithmetic.quantised import along, arithmetic, dtype_of
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import shape_of
-from tvmpipe.passes.frontend.integer_products import check_integers, integer_conv, scaled_sums
-from tvmpipe.passes.frontend.quantised import along, arithmetic, dtype_of
 
 
 @converts("QLinearConv")

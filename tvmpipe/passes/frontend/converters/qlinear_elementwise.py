@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.dataflow import constant_of, shape_of
-from tvmpipe.passes.frontend.quantised import (
+from tvmpipe.passes.frontend.arithmetic.quantised import (
     along,
     arithmetic,
     broadcast_at,
@@ -23,6 +21,8 @@ from tvmpipe.passes.frontend.quantised import (
     quantized,
     saturated,
 )
+from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.dataflow import constant_of, shape_of
 
 _MICROSOFT = "com.microsoft"
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.integer_products import (
+    by_column,
+    by_row,
+    check_integers,
+    integer_matmul,
+    scaled_sums,
+)
+from tvmpipe.passes.frontend.arithmetic.quantised import cast, dtype_of
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.integer_products import by_column, by_row, check_integers, integer_matmul, scaled_sums
-from tvmpipe.passes.frontend.quantised import cast, dtype_of
 
 
 @converts("QLinearMatMul")

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-from tvmpipe.passes.frontend.dataflow import shape_of
-from tvmpipe.passes.frontend.integer_products import padding
-from tvmpipe.passes.frontend.quantised import (
+from tvmpipe.passes.frontend.arithmetic.integer_products import padding
+from tvmpipe.passes.frontend.arithmetic.quantised import (
     along,
     arithmetic,
     cast,
@@ -24,6 +22,8 @@ from tvmpipe.passes.frontend.quantised import (
     requantized,
     saturated,
 )
+from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.dataflow import shape_of
 
 _MICROSOFT = "com.microsoft"
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tvmpipe.passes.frontend.folder import CannotExpandError, Folder
+from tvmpipe.passes.frontend.folding.folder import CannotExpandError, Folder
 from tvmpipe.passes.frontend.onnx_values import STANDARD_DOMAINS, attribute_of, rename_reads, static_shape
 
 _INTEGERS = frozenset(getattr(TensorProto, f"{sign}INT{bits}") for sign in ("", "U") for bits in (2, 4, 8, 16, 32, 64))

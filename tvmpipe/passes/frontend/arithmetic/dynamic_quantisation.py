@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.frontend.quantised import quantized, saturated
+from tvmpipe.passes.frontend.arithmetic.quantised import quantized, saturated
 
 
 def dynamically_quantized(builder: Any, x: Any) -> tuple[Any, Any, Any]:

@@ -20,7 +20,7 @@ from tvmpipe.equality import Expected
 from tvmpipe.errors import InputError, reason_of
 from tvmpipe.padding import Extents, cut_back, pad
 from tvmpipe.passes.frontend.agreement import Model, compare_runs, runnable
-from tvmpipe.passes.frontend.open_dimensions import show_bucket
+from tvmpipe.passes.frontend.inputs.open_dimensions import show_bucket
 from tvmpipe.tensors import TensorSpec
 
 Array = NDArray[Any]

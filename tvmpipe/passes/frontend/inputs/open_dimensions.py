@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from tvmpipe.errors import InputError
-from tvmpipe.passes.frontend.fix_dimensions import inputs_of
+from tvmpipe.passes.frontend.inputs.fix_dimensions import inputs_of
 
 MOST_BUCKETS = 64
 """Each is imported, fused and compiled."""

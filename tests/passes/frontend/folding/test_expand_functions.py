@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 
 from tests.passes.compiled import normal
 from tests.passes.frontend.cases import Case, check_cases
-from tvmpipe.passes.frontend.expand_functions import expanded
-from tvmpipe.passes.frontend.fold_static import fold_static
+from tvmpipe.passes.frontend.folding.expand_functions import expanded
+from tvmpipe.passes.frontend.folding.fold_static import fold_static
 
 
 def test_functions_compute_what_they_say() -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.models import bert
 from tests.models import branchy, chain
-from tvmpipe.passes.frontend.index_bounds import index_bounds
+from tvmpipe.passes.frontend.inputs.index_bounds import index_bounds
 from tvmpipe.tensors import TensorSpec, random_tensor
 
 node = helper.make_node

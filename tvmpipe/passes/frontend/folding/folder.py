@@ -12,8 +12,8 @@ from typing import Any
 import onnx
 from onnx import helper, numpy_helper
 
-from tvmpipe.passes.frontend.expand_functions import expanded
-from tvmpipe.passes.frontend.known_values import RANDOM, Array, KnownValues, without_elements
+from tvmpipe.passes.frontend.folding.expand_functions import expanded
+from tvmpipe.passes.frontend.folding.known_values import RANDOM, Array, KnownValues, without_elements
 from tvmpipe.passes.frontend.onnx_values import (
     STANDARD_DOMAINS,
     all_names,

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tvmpipe.errors import InputError
-from tvmpipe.passes.frontend.fix_dimensions import fix_inputs
+from tvmpipe.passes.frontend.inputs.fix_dimensions import fix_inputs
 
 
 def model(**inputs: list[int | str | None]) -> onnx.ModelProto:

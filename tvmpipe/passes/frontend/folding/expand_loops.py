@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tvmpipe.passes.frontend.expansion import (
+from tvmpipe.passes.frontend.folding.expansion import (
     choose,
     element,
     fixed_type,
@@ -18,7 +18,7 @@ from tvmpipe.passes.frontend.expansion import (
     stack,
     truth,
 )
-from tvmpipe.passes.frontend.folder import CannotExpandError, Folder
+from tvmpipe.passes.frontend.folding.folder import CannotExpandError, Folder
 from tvmpipe.passes.frontend.onnx_values import attribute_of
 
 _MOST_TRIPS = 4000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx
 
-from tvmpipe.passes.frontend.expansion import choose, inline, known_scalar, truth
-from tvmpipe.passes.frontend.folder import Folder
+from tvmpipe.passes.frontend.folding.expansion import choose, inline, known_scalar, truth
+from tvmpipe.passes.frontend.folding.folder import Folder
 from tvmpipe.passes.frontend.onnx_values import attribute_of
 
 

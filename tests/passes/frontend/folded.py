@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tvmpipe.passes.frontend.fold_static import fold_static
+from tvmpipe.passes.frontend.folding.fold_static import fold_static
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 
 node = helper.make_node

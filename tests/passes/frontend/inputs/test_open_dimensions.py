@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from tvmpipe.commands.parameters import Bucket, Pad, Shape
 from tvmpipe.errors import InputError
-from tvmpipe.passes.frontend.open_dimensions import Extent, OpenDimensions, check_pads, open_dimensions
+from tvmpipe.passes.frontend.inputs.open_dimensions import Extent, OpenDimensions, check_pads, open_dimensions
 
 Dims = Sequence[int | str | None]
 

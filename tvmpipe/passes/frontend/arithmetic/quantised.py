@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.frontend.arithmetic.element_types import carrier, held, limits
+from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.dataflow import constant_of, shape_of
-from tvmpipe.passes.frontend.element_types import carrier, held, limits
-from tvmpipe.passes.frontend.small_floats import is_small_float, round_to
 from tvmpipe.tensors import element_dtype
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
-from tvmpipe.passes.frontend.evaluate_node import evaluate
+from tvmpipe.passes.frontend.folding.evaluate_node import evaluate
 from tvmpipe.passes.frontend.infer_types import types_by_conversion
 from tvmpipe.passes.frontend.onnx_values import (
     STANDARD_DOMAINS,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmpipe.passes.frontend.emit import Emitter, is_zero
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter, is_zero
 
 LOWEST = float(np.finfo(np.float32).min)
 """What is added to a score that must get no weight."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvmpipe.passes.frontend.emit import Emitter
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter
 
 
 def rotated(emit: Emitter, x: Any, cosine: Any, sine: Any, interleaved: bool) -> Any:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from tests.passes.frontend.folding import control, floats, folded_alike, graph, model, node, operators, value
-from tvmpipe.passes.frontend import folder as folding
-from tvmpipe.passes.frontend.fold_static import fold_static
+from tests.passes.frontend.folded import control, floats, folded_alike, graph, model, node, operators, value
+from tvmpipe.passes.frontend.folding import folder as folding
+from tvmpipe.passes.frontend.folding.fold_static import fold_static
 
 X = floats(2, 3)
 TRUE = np.array(True)

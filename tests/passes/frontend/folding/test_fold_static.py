@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from tvmpipe.passes.frontend.fold_static import fold_static
+from tvmpipe.passes.frontend.folding.fold_static import fold_static
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)

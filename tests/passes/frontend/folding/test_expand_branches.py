@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from tests.passes.frontend.folding import KINDS, control, floats, folded_alike, graph, model, node, operators
+from tests.passes.frontend.folded import KINDS, control, floats, folded_alike, graph, model, node, operators
 
 YES, NO = np.array(True), np.array(False)
 X = floats(2, 3)
@@ -135,7 +135,7 @@ def test_what_cannot_be_chosen_stays(then: onnx.GraphProto) -> None:
     nodes = [node("Relu", ["x"], ["r"]), choice(then, other, "y")]
     given = model(nodes, BOTH[0], ["y"])
     if then.node[0].op_type == "Cast":  # ONNX Runtime takes no such model either
-        from tvmpipe.passes.frontend.fold_static import fold_static
+        from tvmpipe.passes.frontend.folding.fold_static import fold_static
 
         assert control(fold_static(given)) == ["If"]
         return

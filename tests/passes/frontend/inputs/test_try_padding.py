@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from tests.passes.open_models import WIDTH, bert_like, mean_like
 from tvmpipe.errors import InputError
 from tvmpipe.padding import open_axes
-from tvmpipe.passes.frontend.open_dimensions import open_dimensions
-from tvmpipe.passes.frontend.try_padding import Padding, exact_dimensions
+from tvmpipe.passes.frontend.inputs.open_dimensions import open_dimensions
+from tvmpipe.passes.frontend.inputs.try_padding import Padding, exact_dimensions
 from tvmpipe.tensors import TensorSpec
 
 

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tvmpipe
 from tvmpipe.errors import InputError
-from tvmpipe.passes.frontend.fix_values import fix_values
 from tvmpipe.passes.frontend.import_onnx import import_onnx
+from tvmpipe.passes.frontend.inputs.fix_values import fix_values
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import parse_cluster
 

@@ -10,8 +10,8 @@ import onnx
 from onnx import helper
 
 from tvmpipe.errors import InputError, UnsupportedModelError
-from tvmpipe.passes.frontend.element_types import carrier, element_of
-from tvmpipe.passes.frontend.index_bounds import index_bounds
+from tvmpipe.passes.frontend.arithmetic.element_types import carrier, element_of
+from tvmpipe.passes.frontend.inputs.index_bounds import index_bounds
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.tensors import CARRIERS, TensorSpec
 

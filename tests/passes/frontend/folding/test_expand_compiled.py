@@ -6,7 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 import tvmpipe
-from tests.passes.frontend.folding import answers, floats, graph, model, node, value
+from tests.passes.frontend.folded import answers, floats, graph, model, node, value
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import parse_cluster
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import onnx
 
-from tvmpipe.passes.frontend.expand_branches import expand_if
-from tvmpipe.passes.frontend.expand_loops import expand_loop, expand_scan
-from tvmpipe.passes.frontend.expand_sequences import SEQUENCES, expand_identity
-from tvmpipe.passes.frontend.expansion import guarded
-from tvmpipe.passes.frontend.folder import Folder
+from tvmpipe.passes.frontend.folding.expand_branches import expand_if
+from tvmpipe.passes.frontend.folding.expand_loops import expand_loop, expand_scan
+from tvmpipe.passes.frontend.folding.expand_sequences import SEQUENCES, expand_identity
+from tvmpipe.passes.frontend.folding.expansion import guarded
+from tvmpipe.passes.frontend.folding.folder import Folder
 
 EXPANSIONS = {"Identity": expand_identity, "If": expand_if, "Loop": expand_loop, "Scan": expand_scan, **SEQUENCES}
 

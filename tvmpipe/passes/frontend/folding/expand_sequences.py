@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tvmpipe.passes.frontend.expansion import (
+from tvmpipe.passes.frontend.folding.expansion import (
     fixed_type,
     inline,
     known_scalar,
     squeeze,
     stack,
 )
-from tvmpipe.passes.frontend.folder import CannotExpandError, Folder
+from tvmpipe.passes.frontend.folding.folder import CannotExpandError, Folder
 from tvmpipe.passes.frontend.onnx_values import attribute_of
 
 

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.passes.frontend.folding import floats, folded_alike, graph, model, node, operators, value
-from tvmpipe.passes.frontend.expand_sequences import SEQUENCES
-from tvmpipe.passes.frontend.fold_static import fold_static
+from tests.passes.frontend.folded import floats, folded_alike, graph, model, node, operators, value
+from tvmpipe.passes.frontend.folding.expand_sequences import SEQUENCES
+from tvmpipe.passes.frontend.folding.fold_static import fold_static
 
 X = floats(5, 4)
 FEED = {"x": X}
