@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     More at a time, and what they wait for would starve.
     """
     for item in items:
-        agents = "agents of the runtime" if "runtime" in item.path.parts else "other agents"
+        agents = "agents of the head" if "head" in item.path.parts else "other agents"
         group = agents if _STARTS_AGENTS.search(Path(item.path).read_text()) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 

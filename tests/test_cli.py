@@ -244,7 +244,7 @@ def test_mistakes_are_json_too(tmp_path: Path) -> None:
     [
         ["compile"],
         ["compile", "m.onnx", "--cluster", "c.toml", "--objective", "speed"],
-        ["compile", "m.onnx", "--cluster", "c.toml", "--shape", "x=1,a"],
+        ["compile", "m.onnx", "--cluster", "c.toml", "--shape", "x=1,,8"],
         ["show", "m.onnx", "--dim", "batch"],
         ["show", "m.onnx", "--dim", "batch=0"],
         ["show", "m.onnx", "--value", "rate"],

@@ -30,10 +30,10 @@ def compiled(name: str) -> str:
     from tvmpipe.passes.frontend.converters import converters
     from tvmpipe.passes.frontend.folding.expand_functions import is_function
 
-    if name == "If":
-        return "where the condition is a constant or follows from shapes"
+    if name in ("If", "Loop", "Scan"):
+        return "where it can be written out (see above)"
     if ("", name) not in converters() and name not in {*onnx_frontend._get_convert_map(), "Constant"}:
-        return "as what it stands for" if is_function(name) else "no"
+        return "as what it stands for" if is_function(name) else "by ONNX Runtime"
     return "yes"
 
 

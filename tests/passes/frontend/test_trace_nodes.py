@@ -43,6 +43,12 @@ def test_names_of_nodes_are_not_those_of_values_and_may_occur_twice() -> None:
     assert traced(given, bare) == expected
 
 
+def test_nodes_without_a_name_may_be_called_after_what_they_make() -> None:
+    given = [node("MatMul", ["x", "w"], ["a"]), node("Add", ["a", "b"], ["y"])]
+    fused = [node("Gemm", ["x", "w", "b"], ["a_gemm"], name="a"), node("Reshape", ["a_gemm", "s"], ["y"], name="y")]
+    assert traced(given, fused)["a_gemm"] == ["MatMul:a", "Add:y"]
+
+
 def test_a_fused_node_stands_for_all_of_its_parts() -> None:
     """One that keeps the name of its first part and the result of its last."""
     given = [

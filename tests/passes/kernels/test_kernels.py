@@ -15,7 +15,7 @@ from onnx import helper
 from tests.passes.compiled import BATCHES, SIZES, check, few, model_of, normal, runnable
 
 
-@few(6)
+@few(3)
 @given(SIZES, SIZES, SIZES, st.lists(BATCHES, max_size=2), st.booleans())
 def test_matmul_by_a_weight(m: int, k: int, n: int, batch: list[int], biased: bool) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["p" if biased else "y"])]
@@ -28,7 +28,7 @@ def test_matmul_by_a_weight(m: int, k: int, n: int, batch: list[int], biased: bo
     assert ("take_columns" in operators) == (n % 16 != 0)
 
 
-@few(6)
+@few(3)
 @given(SIZES, SIZES, SIZES, BATCHES, st.sampled_from(("both", "left", "right", "rank", "none")))
 def test_matmul_of_two_inputs(m: int, k: int, n: int, batch: int, batched: str) -> None:
     left = {"both": [batch, 3], "left": [batch, 3], "right": [1, 3], "rank": [3], "none": []}[batched]
@@ -37,7 +37,7 @@ def test_matmul_of_two_inputs(m: int, k: int, n: int, batch: int, batched: str) 
     assert "matmul" in check(model_of(nodes, {"a": [*left, m, k], "b": [*right, k, n]}))
 
 
-@few(6)
+@few(3)
 @given(SIZES, SIZES, SIZES, BATCHES)
 def test_matmul_by_batched_weights(m: int, k: int, n: int, batch: int) -> None:
     model = model_of(
@@ -46,7 +46,7 @@ def test_matmul_by_batched_weights(m: int, k: int, n: int, batch: int) -> None:
     assert "matmul" in check(model)
 
 
-@few(6)
+@few(3)
 @given(SIZES, SIZES, SIZES, st.booleans(), st.booleans(), st.sampled_from((None, "row", "scalar", "whole")))
 def test_gemm(m: int, k: int, n: int, flip_a: bool, flip_b: bool, bias: str | None) -> None:
     weights = {"w": normal(1, n, k) if flip_b else normal(1, k, n)}
@@ -57,7 +57,7 @@ def test_gemm(m: int, k: int, n: int, flip_a: bool, flip_b: bool, bias: str | No
     assert "matmul" in check(model_of([node], {"x": [k, m] if flip_a else [m, k]}, weights))
 
 
-@few(6)
+@few(3)
 @given(st.lists(st.integers(1, 5), max_size=2), st.integers(1, 8), SIZES)
 def test_softmax(outer: list[int], rows: int, n: int) -> None:
     model = model_of([helper.make_node("Softmax", ["x"], ["y"], axis=-1)], {"x": [*outer, rows, n]})
@@ -65,7 +65,7 @@ def test_softmax(outer: list[int], rows: int, n: int) -> None:
     assert check(model, sample) == ("softmax",)
 
 
-@few(6)
+@few(3)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=2), st.integers(1, 8), SIZES)
 def test_layer_norm(outer: list[int], rows: int, n: int) -> None:
     node = helper.make_node("LayerNormalization", ["x", "scale", "shift"], ["y"], axis=-1, epsilon=1e-3)
@@ -93,7 +93,7 @@ def attention_model(
     return model_of(nodes, inputs, {"number": np.array(number)})
 
 
-@few(6)
+@few(3)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=2),
     SIZES,

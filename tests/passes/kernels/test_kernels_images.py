@@ -96,7 +96,7 @@ def convolution(
     return model_of(nodes, inputs, weights)
 
 
-@few(8)
+@few(4)
 @given(geometries(), st.integers(1, 3), CHANNELS, CHANNELS, EPILOGUES)
 def test_conv2d(geometry: Geometry, batch: int, channels: int, outputs: int, epilogue: Epilogue) -> None:
     operators = check(convolution(epilogue, geometry, batch, channels, outputs))
@@ -115,7 +115,7 @@ def test_pointwise_conv2d(height: int, width: int, batch: int, channels: int, ou
     assert operators[-1] == "unpack_channels"
 
 
-@few(7)
+@few(4)
 @given(geometries(), st.integers(1, 3), st.integers(2, 40), EPILOGUES)
 def test_depthwise_conv2d(geometry: Geometry, batch: int, channels: int, epilogue: Epilogue) -> None:
     operators = check(convolution(epilogue, geometry, batch, channels, channels, channels))
@@ -192,7 +192,7 @@ def test_conv2d_on_several_threads(
     assert {"conv2d", "depthwise_conv2d"} & set(operators)
 
 
-@few(8)
+@few(4)
 @given(
     geometries(largest=19),
     st.integers(1, 2),
@@ -248,7 +248,7 @@ def test_concat_of_channels(channels: list[int], size: int) -> None:
 OPERATORS = st.sampled_from(("Mul", "Add", "Sub", "Div", "norm"))
 
 
-@few(8)
+@few(4)
 @given(
     st.lists(st.tuples(OPERATORS, st.booleans(), st.sampled_from(("scalar", "channel", "batch"))), max_size=4),
     st.booleans(),

@@ -52,7 +52,7 @@ def test_nothing_is_sent_twice(chain_bundle: Bundle, agents: LocalCluster) -> No
     }
     size = sum((chain_bundle.root / path).stat().st_size for _, path in needed)
     with tvmpipe.connect(chain_bundle, agents.tracker) as pipe:
-        assert pipe.sent_bytes in (0, size)  # 0 when another test was first
+        assert pipe.sent_bytes <= size  # other tests' bundles of this model have some of the files
     with tvmpipe.connect(chain_bundle, agents.tracker) as pipe:
         assert pipe.sent_bytes == 0
         pipe.run({"x": np.ones((4, 256), np.float32)})

@@ -29,7 +29,9 @@ def trace_nodes(given: onnx.ModelProto, simplified: onnx.ModelProto) -> Mapping[
     nodes = list(given.graph.node)
     place_of = {name: place for place, node in enumerate(nodes) for name in node.output if name}
     named = Counter(node.name for node in nodes)
-    place_of_node = {node.name: place for place, node in enumerate(nodes) if named[node.name] == 1}
+    # An optimiser calls a node that has no name after what it makes.
+    place_of_node = {name: place for name, place in place_of.items() if not nodes[place].name}
+    place_of_node |= {node.name: place for place, node in enumerate(nodes) if named[node.name] == 1}
     maker = {name: node for node in simplified.graph.node for name in node.output if name}
     part_of: list[set[str]] = [set() for _ in nodes]  # for each given node, first outputs of simplified ones
     for node in simplified.graph.node:

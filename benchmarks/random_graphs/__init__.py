@@ -1,0 +1,1 @@
+"""Random ONNX graphs over the operators that are compiled, each compared with ONNX Runtime."""
