@@ -284,7 +284,8 @@ def _softmax(pool: Pool) -> Proposal:
 @_makes
 def _reshape(pool: Pool) -> Proposal:
     x = pool.pick("fiub")
-    size, shape = x.array.size, []
+    size = x.array.size
+    shape: list[int] = []
     while size > 1 and len(shape) < 4:
         divisors = [d for d in range(2, size + 1) if size % d == 0]
         shape.append(pool.one_of(*divisors))
