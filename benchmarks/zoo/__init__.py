@@ -1,0 +1,1 @@
+"""Architectures of timm, torchvision and transformers, exported here with torch, then compiled and compared."""
