@@ -46,7 +46,8 @@ def _export(folder: Path, name: str, one: Architecture, kind: str, opset: int) -
         return
     torch.manual_seed(0)
     made = path.with_suffix(".tmp")
-    more = {"external_data": False} if kind == "dynamo" else {}
+    dynamo = kind == "dynamo"
+    more = {"external_data": False} if dynamo else {}
     try:
         module = one.make().eval()
         with torch.no_grad():
