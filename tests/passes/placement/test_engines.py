@@ -46,7 +46,7 @@ def test_a_worker_that_is_killed_costs_its_task_only() -> None:
         placed = [0] * 12
         cutoff = by_rank(small, placed).makespan
         for _ in range(2):
-            (answer,) = engine.solve([Task(small, cutoff, 20.0)], Deadline(30.0))
+            (answer,) = engine.solve([Task(small, cutoff, PATIENCE_S)], Deadline(2 * PATIENCE_S))
             assert answer.table is not None
             assert answer.bound_s > 0
         assert len(engine._started) == 2, "one for the one that was lost"

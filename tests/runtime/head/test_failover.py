@@ -84,7 +84,7 @@ def test_killed_and_hanging_devices_are_done_without_and_used_again(spare_bundle
             300: resume,
         }
         assert checked.run(pipe) == 400
-    assert checked.slowest_s < PATIENCE_S
+    assert checked.slowest_s < 2 * PATIENCE_S
 
 
 def test_why_a_host_ended_is_told(spare_bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,7 +112,7 @@ def test_a_cut_link_is_done_without(spare_bundle: Bundle, cabled: tuple[LocalClu
 
         checked.at = {50: cable.cut, 150: mend}
         assert checked.run(pipe) == 200
-    assert checked.slowest_s < PATIENCE_S
+    assert checked.slowest_s < 2 * PATIENCE_S
 
 
 def test_without_failover_a_cut_link_is_an_error_by_name(
