@@ -23,6 +23,9 @@ LINGER_S = 0.002
 OWNERS_AGAIN_S = 0.01
 """Between two looks at the system's table of connections, which may be read while it changes."""
 
+LAST_HANDSHAKES_S = 0.02
+"""Stage link: for handshakes of sockets that were closed to end, before the ZAP handler that they ask does."""
+
 TICK_S = 0.05
 """Head: between two looks at what is late. Outlasts `LINGER_S`."""
 

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import socket as system
 import threading
+import time
 from types import TracebackType
 
 import zmq
@@ -185,6 +186,11 @@ class Sockets:
             self._watched.clear()
         for socket, _ in watched:
             _end_monitoring(socket)
+        # libzmq aborts the process where a handshake is under way when its ZAP handler goes; so these go first.
+        for socket in list(self._context._sockets):
+            if socket.type in (zmq.PUSH, zmq.PULL, zmq.DEALER, zmq.ROUTER):
+                socket.close(linger=0)
+        time.sleep(deadlines.LAST_HANDSHAKES_S)
         self._zap_handler.stop()
         self._context.destroy(linger=0)
 
