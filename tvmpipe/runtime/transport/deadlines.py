@@ -23,9 +23,6 @@ LINGER_S = 0.002
 OWNERS_AGAIN_S = 0.01
 """Between two looks at the system's table of connections, which may be read while it changes."""
 
-LAST_HANDSHAKES_S = 0.02
-"""Stage link: for handshakes of sockets that were closed to end, before the ZAP handler that they ask does."""
-
 TICK_S = 0.05
 """Head: between two looks at what is late. Outlasts `LINGER_S`."""
 
@@ -80,6 +77,9 @@ well within `LEASE_S`."""
 
 INTERRUPT_S = 0.5
 """Head: for an opening that was given up to end by itself, before the calls that it waits in are ended."""
+
+LAST_HANDSHAKES_S = 0.5
+"""Stage link: for the connections of sockets that were closed to end, before the ZAP handler that they ask does."""
 
 LAST_WORDS_S = 0.5
 """Agent: for a stage host to say what it has done, before it is ended."""

@@ -32,6 +32,7 @@ from tvmpipe.runtime.transport.link_watch import WATCHED_EVENTS
 _STATUS_QUEUE = 16  # messages that wait for a head that does not answer; later ones are not sent
 _BACKLOG = 1024
 _PORTS_TRIED = 16
+_ASKING = (zmq.PUSH, zmq.PULL, zmq.DEALER, zmq.ROUTER)  # those whose handshakes ask the ZAP handler
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV)
 
 
@@ -151,14 +152,7 @@ class Sockets:
         if self._heartbeat_s is not None:
             socket.heartbeat_ivl = max(1, int(1e3 * self._heartbeat_s / 3))
             socket.heartbeat_timeout = int(1e3 * (self._heartbeat_s + 2 * latency_s))
-        with self._lock:
-            self._monitors += 1
-            name = f"inproc://tvmpipe-monitor-{self._monitors}"
-        socket.monitor(name, WATCHED_EVENTS)
-        monitor = self._context.socket(zmq.PAIR)
-        monitor.linger = 0
-        monitor.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
-        monitor.connect(name)
+        monitor = self._monitor(socket, WATCHED_EVENTS)
         self._note_watched(socket, monitor)
         socket.connect(endpoint)
         return socket, monitor
@@ -186,13 +180,30 @@ class Sockets:
             self._watched.clear()
         for socket, _ in watched:
             _end_monitoring(socket)
-        # libzmq aborts the process where a handshake is under way when its ZAP handler goes; so these go first.
+        # libzmq aborts the process when a handshake asks a ZAP handler that is going. So the handler goes after the
+        # last event of every socket that may ask it, which libzmq sends when the socket's connections are no more.
+        ends = []
         for socket in list(self._context._sockets):
-            if socket.type in (zmq.PUSH, zmq.PULL, zmq.DEALER, zmq.ROUTER):
+            if socket.type in _ASKING and not socket.closed:
+                ends.append(self._monitor(socket, zmq.Event.MONITOR_STOPPED))
                 socket.close(linger=0)
-        time.sleep(deadlines.LAST_HANDSHAKES_S)
+        until = time.monotonic() + deadlines.LAST_HANDSHAKES_S
+        for end in ends:
+            end.poll(max(0, int(1e3 * (until - time.monotonic()))))
         self._zap_handler.stop()
         self._context.destroy(linger=0)
+
+    def _monitor(self, socket: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
+        """What reads these events of a socket."""
+        with self._lock:
+            self._monitors += 1
+            name = f"inproc://tvmpipe-monitor-{self._monitors}"
+        socket.monitor(name, events)
+        monitor = self._context.socket(zmq.PAIR)
+        monitor.linger = 0
+        monitor.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
+        monitor.connect(name)
+        return monitor
 
     def _note_watched(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None) -> None:
         with self._lock:
