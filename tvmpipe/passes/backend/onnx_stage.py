@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from tvmpipe.passes.frontend.fallback.group import FallbackGroup
-from tvmpipe.passes.frontend.onnx_values import rename_reads
+from tvmpipe.passes.frontend.onnx_values import renamed_node
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph, map_tensors
 from tvmpipe.passes.graph.weights import Weight
 from tvmpipe.runtime.device.runners.onnxruntime import input_name, weight_name
@@ -76,13 +76,7 @@ class _Builder:
         inner += [tensor.values.name for tensor in model.sparse_initializer]
         inner += [name for node in model.node for name in node.output if name]
         names.update((name, prefix + name) for name in inner)
-        for node in model.node:
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            rename_reads(copy, names)
-            for place, name in enumerate(copy.output):
-                copy.output[place] = names.get(name, name)
-            self.nodes.append(copy)
+        self.nodes += [renamed_node(node, names) for node in model.node]
         for tensor in model.initializer:
             copied = onnx.TensorProto()
             copied.CopyFrom(tensor)

@@ -23,10 +23,10 @@ from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.split import Split, split
 from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
-from tvmpipe.passes.frontend.onnx_values import reads
+from tvmpipe.passes.frontend.onnx_values import opset_of, plain_domain, reads
 from tvmpipe.passes.frontend.results import as_tensor
 from tvmpipe.passes.frontend.simplify import quiet
-from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, label, refused_nodes
+from tvmpipe.passes.frontend.unsupported import label, refused_nodes
 from tvmpipe.tensors import TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def _import(
             return _rounded(self.bb, result, made) if any(made) else result
 
         def _by_converter(self, domain: str, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
-            converter = own.get(("" if domain in STANDARD_DOMAINS else domain, op_name))
+            converter = own.get((plain_domain(domain), op_name))
             if converter is None:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             names = self.current.input if self.current is not None else ()
@@ -185,11 +185,10 @@ def _import(
                     found.setdefault(hash(self._nodes[name]), behind)
             return found
 
-    opset = next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 1)
     importer = Importer(shape_dict=_empty_inputs(model.graph), dtype_dict="float32", keep_params_in_input=False)
     try:
         with quiet(), closed_blocks(importer.bb):
-            module = importer.from_onnx(model.graph, opset)
+            module = importer.from_onnx(model.graph, opset_of(model))
             if not failed:
                 return relax.transform.Normalize()(_with_nodes(module, importer.origins()))
     except Exception as error:  # TVM raises every kind of exception from its converters

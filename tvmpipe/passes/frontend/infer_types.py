@@ -15,7 +15,7 @@ from tvmpipe.passes.frontend.arithmetic.emit import static_extents
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
 from tvmpipe.passes.frontend.dataflow import closed_blocks
-from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS
+from tvmpipe.passes.frontend.onnx_values import plain_domain
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def types_by_conversion(
     from tvm import relax
     from tvm.relax.frontend.onnx import onnx_frontend
 
-    converter = converters().get(("" if node.domain in STANDARD_DOMAINS else node.domain, node.op_type))
+    converter = converters().get((plain_domain(node.domain), node.op_type))
     if converter is None:
         return {}
     builder = relax.BlockBuilder()

@@ -1,14 +1,29 @@
-"""Who reads what in an ONNX graph, graphs inside nodes (branches, loop bodies) included."""
+"""Who makes and reads what in an ONNX graph, graphs inside nodes (branches, loop bodies) included."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
 from onnx import helper
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def plain_domain(domain: str) -> str:
+    """The name of a domain, "" for ONNX's own, which has two."""
+    return "" if domain in STANDARD_DOMAINS else domain
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model imports."""
+    return next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 1)
+
+
+def first_output(node: onnx.NodeProto) -> str:
+    """The first result that a node does not leave out; "" where it leaves out all."""
+    return next((name for name in node.output if name), "")
 
 
 def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -53,6 +68,26 @@ def rename_reads(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
             rename_reads(inner, outside)
         for value in graph.output:
             value.name = outside.get(value.name, value.name)
+
+
+def renamed_node(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
+    """A copy of a node that reads and makes other values: old name -> new name."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    rename_reads(copy, names)
+    copy.output[:] = [names.get(name, name) for name in node.output]
+    return copy
+
+
+def needed_nodes(nodes: Sequence[onnx.NodeProto], results: Collection[str]) -> list[onnx.NodeProto]:
+    """Those of some nodes (each after what it reads) that a result depends on, in their order."""
+    wanted = set(results)
+    kept = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(reads(node))
+    return kept[::-1]
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

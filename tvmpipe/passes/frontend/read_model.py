@@ -18,8 +18,8 @@ from onnx import helper
 
 from tvmpipe.errors import ModelError, reason_of
 from tvmpipe.passes.frontend.converters import converters
-from tvmpipe.passes.frontend.onnx_values import reads
-from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS, label
+from tvmpipe.passes.frontend.onnx_values import STANDARD_DOMAINS, graphs_of, opset_of, reads
+from tvmpipe.passes.frontend.unsupported import label
 from tvmpipe.passes.frontend.weightless import on_structure
 from tvmpipe.text import clean
 
@@ -174,7 +174,7 @@ def _within_the_standard(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Its optimiser writes LayerNormalization for any opset, and SimplifiedLayerNormalization, as if they were standard.
     """
-    opset = next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 1)
+    opset = opset_of(model)
     if not any(_added(node, opset) for node in model.graph.node):
         return model
     copy = onnx.ModelProto()
@@ -210,9 +210,8 @@ def sort_nodes(graph: onnx.GraphProto, where: str) -> None:
     Raises ModelError, naming a node, where there is no such order.
     """
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else ()), *attribute.graphs):
-                sort_nodes(inner, where)
+        for inner in graphs_of(node):
+            sort_nodes(inner, where)
     maker = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
     needs = [{maker[name] for name in reads(node) if name in maker} for node in graph.node]
     if all(before < number for number, made in enumerate(needs) for before in made):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import onnx
 
 from tvmpipe.passes.frontend.onnx_nodes import Origin, Origins
-from tvmpipe.passes.frontend.onnx_values import reads
+from tvmpipe.passes.frontend.onnx_values import first_output, reads
 
 # What an optimiser puts around an operator that it made of others; it computes nothing.
 _VIEWS = frozenset(("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"))
@@ -16,7 +16,7 @@ _VIEWS = frozenset(("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "
 
 def node_label(node: onnx.NodeProto) -> str:
     """The name of a node, or `Operator:output` where it has none: "Conv:features" makes the value "features"."""
-    return node.name or f"{node.op_type}:{next((name for name in node.output if name), '?')}"
+    return node.name or f"{node.op_type}:{first_output(node) or '?'}"
 
 
 def trace_nodes(given: onnx.ModelProto, simplified: onnx.ModelProto) -> Mapping[str, Origins]:
@@ -38,7 +38,7 @@ def trace_nodes(given: onnx.ModelProto, simplified: onnx.ModelProto) -> Mapping[
         places = [place_of_node.get(node.name) if node.name else None, *(place_of.get(name) for name in node.output)]
         for place in places:
             if place is not None:
-                part_of[place].add(_first_output(_computing(node, nodes[place], maker)))
+                part_of[place].add(first_output(_computing(node, nodes[place], maker)))
     readers: list[list[int]] = [[] for _ in nodes]
     for place, node in enumerate(nodes):
         for name in reads(node):
@@ -51,12 +51,7 @@ def trace_nodes(given: onnx.ModelProto, simplified: onnx.ModelProto) -> Mapping[
     for place, outputs in enumerate(part_of):
         for output in outputs:
             found.setdefault(output, []).append(Origin(place, node_label(nodes[place])))
-    return {name: tuple(found.get(_first_output(node), ())) for name, node in maker.items()}
-
-
-def _first_output(node: onnx.NodeProto) -> str:
-    """The first result that a node does not leave out."""
-    return next(name for name in node.output if name)
+    return {name: tuple(found.get(first_output(node), ())) for name, node in maker.items()}
 
 
 def _computing(node: onnx.NodeProto, given: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto:

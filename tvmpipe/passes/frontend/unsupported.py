@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 import onnx
 
+from tvmpipe.passes.frontend.onnx_values import first_output, plain_domain
+
 DTYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
 )
 """Element types that tensors of a compiled model may have."""
-
-STANDARD_DOMAINS = ("", "ai.onnx")
 
 DATA_DEPENDENT = frozenset(("NonZero", "Unique", "NonMaxSuppression", "Compress"))
 """Operators that find as many results as there are."""
@@ -24,7 +24,7 @@ def refused_nodes(model: onnx.ModelProto, known: Collection[str], own: Collectio
     """
     refused = {}
     for place, node in enumerate(model.graph.node):
-        domain = "" if node.domain in STANDARD_DOMAINS else node.domain
+        domain = plain_domain(node.domain)
         if (domain, node.op_type) not in own and (why := _refused(node, domain, known)):
             refused[place] = why
     return refused
@@ -43,5 +43,5 @@ def _refused(node: onnx.NodeProto, domain: str, known: Collection[str]) -> str:
 
 
 def label(node: onnx.NodeProto) -> str:
-    """A node's name, or its first output's where it has none, quoted."""
-    return repr(node.name or (node.output[0] if node.output else "?"))
+    """A node's name, or its first result's where it has none, quoted."""
+    return repr(node.name or first_output(node) or "?")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from tvmpipe.passes.frontend.agreement import seeded_sample
 from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.grouping import grouped
 from tvmpipe.passes.frontend.fallback.value_types import ValueType, sampled
-from tvmpipe.passes.frontend.onnx_values import reads
+from tvmpipe.passes.frontend.onnx_values import needed_nodes, reads
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 from tvmpipe.passes.frontend.trace_nodes import node_label
 from tvmpipe.passes.frontend.unsupported import DTYPES, label
@@ -240,7 +240,8 @@ class _Splitter:
         left.graph.name = graph.name
         left.graph.input.extend(graph.input)
         left.graph.output.extend(graph.output)
-        nodes = list(self._needed(self._ordered(groups, made)))
+        # Groups compute for themselves what depends on no input.
+        nodes = needed_nodes(self._ordered(groups, made), self.results)
         left.graph.node.extend(nodes)
         read = {name for node in nodes for name in reads(node)} | self.results
         left.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in read)
@@ -264,16 +265,6 @@ class _Splitter:
                 else:
                     order.setdefault(pending.pop())
         return [nodes[place] for place in order]
-
-    def _needed(self, nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-        """Nodes that some result depends on: groups compute for themselves what depends on no input."""
-        wanted = set(self.results)
-        kept = []
-        for node in reversed(nodes):
-            if wanted.intersection(node.output):
-                kept.append(node)
-                wanted.update(reads(node))
-        return reversed(kept)
 
 
 def _stand_in(group: FallbackGroup) -> onnx.NodeProto:

@@ -13,8 +13,7 @@ from typing import Any
 import onnx
 from onnx import defs
 
-from tvmpipe.passes.frontend.onnx_values import graphs_of, rename_reads
-from tvmpipe.passes.frontend.unsupported import STANDARD_DOMAINS
+from tvmpipe.passes.frontend.onnx_values import attribute_of, first_output, graphs_of, plain_domain, renamed_node
 
 _LEFT = frozenset(("Bernoulli", "Range", "SequenceMap"))
 """Functions whose bodies are random numbers, loops or sequences: nothing is won by them."""
@@ -25,11 +24,11 @@ def _reads_further_outputs(node: onnx.NodeProto) -> bool:
 
 
 def _is_crd(node: onnx.NodeProto) -> bool:
-    return any(attribute.name == "mode" and attribute.s == b"CRD" for attribute in node.attribute)
+    return bool(attribute_of(node, "mode") == b"CRD")
 
 
 def _may_reduce_nothing(node: onnx.NodeProto) -> bool:
-    return any(attribute.name == "noop_with_empty_axes" and attribute.i for attribute in node.attribute)
+    return bool(attribute_of(node, "noop_with_empty_axes", 0))
 
 
 EXPANDED: Mapping[str, Callable[[onnx.NodeProto], bool]] = {
@@ -57,13 +56,13 @@ def expanded(
     `types` are those of the values that it reads, as far as they are known; `versions` of the operators that the model
     imports, by domain ("" is ONNX's own). Values inside get names behind that of the node's first output.
     """
-    domain = "" if node.domain in STANDARD_DOMAINS else node.domain
+    domain = plain_domain(node.domain)
     if (domain == "" and node.op_type in _LEFT) or _taken_whole(domain, node):
         return None
     body = _body(node, domain, types, versions)
     if body is None:
         return None
-    prefix = f"{next(name for name in node.output if name)}/{node.op_type}"
+    prefix = f"{first_output(node)}/{node.op_type}"
     given = {attribute.name: attribute for attribute in body.attribute_proto}
     given |= {attribute.name: attribute for attribute in node.attribute}
     names = dict(zip(body.input, (*node.input, *[""] * len(body.input)), strict=False))
@@ -128,12 +127,8 @@ def _instance(
     node: onnx.NodeProto, name: str, names: Mapping[str, str], given: Mapping[str, onnx.AttributeProto]
 ) -> onnx.NodeProto:
     """A node of a body under a name of its own, with the values and attributes of what the body stands for."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    rename_reads(copy, names)
+    copy = renamed_node(node, names)
     copy.name = name
-    for place, output in enumerate(copy.output):
-        copy.output[place] = names.get(output, output)
     _fill_attributes(copy, given)
     return copy
 

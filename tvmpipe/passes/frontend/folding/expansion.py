@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tvmpipe.passes.frontend.folding.folder import CannotExpandError, Folder
-from tvmpipe.passes.frontend.onnx_values import STANDARD_DOMAINS, attribute_of, rename_reads, static_shape
+from tvmpipe.passes.frontend.onnx_values import STANDARD_DOMAINS, attribute_of, renamed_node, static_shape
 
 _INTEGERS = frozenset(getattr(TensorProto, f"{sign}INT{bits}") for sign in ("", "U") for bits in (2, 4, 8, 16, 32, 64))
 
@@ -65,11 +65,7 @@ def inline(folder: Folder, graph: onnx.GraphProto, given: Mapping[str, str], mar
     for node in graph.node:
         names.update((name, folder.fresh(f"{name}{ending}")) for name in node.output if name)
     for node in graph.node:
-        copied = onnx.NodeProto()
-        copied.CopyFrom(node)
-        rename_reads(copied, names)
-        for place, name in enumerate(node.output):
-            copied.output[place] = names.get(name, name)
+        copied = renamed_node(node, names)
         copied.name = folder.node_name(node.name, mark)
         folder.take(copied)
     results = [names.get(value.name, value.name) for value in graph.output]

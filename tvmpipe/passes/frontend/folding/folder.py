@@ -19,6 +19,7 @@ from tvmpipe.passes.frontend.onnx_values import (
     all_names,
     all_nodes,
     has_graphs,
+    needed_nodes,
     reads,
     rename_reads,
     static_shape,
@@ -277,7 +278,7 @@ class Folder(KnownValues):
     def _written(self) -> onnx.ModelProto:
         """The model of the nodes that are left and the constants that they read."""
         graph = self.model.graph
-        nodes = _needed(self.nodes, self.outputs)
+        nodes = needed_nodes(self.nodes, self.outputs)
         read = {name for node in nodes for name in reads(node)} | self.outputs
         folded = onnx.ModelProto()
         folded.CopyFrom(_without_graph(self.model))
@@ -301,17 +302,6 @@ class Folder(KnownValues):
                 folded.graph.initializer.append(known or numpy_helper.from_array(array, name))
         folded.graph.sparse_initializer.extend(graph.sparse_initializer)
         return folded
-
-
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
-    """Nodes that some output depends on."""
-    wanted = set(outputs)
-    kept = []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(reads(node))
-    return kept[::-1]
 
 
 def _without_graph(model: onnx.ModelProto) -> onnx.ModelProto:

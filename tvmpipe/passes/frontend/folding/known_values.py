@@ -18,6 +18,8 @@ from tvmpipe.passes.frontend.onnx_values import (
     all_nodes,
     graphs_of,
     has_graphs,
+    opset_of,
+    plain_domain,
     reads,
     static_shape,
 )
@@ -46,10 +48,8 @@ class KnownValues:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        self.versions = {
-            "" if entry.domain in STANDARD_DOMAINS else entry.domain: entry.version for entry in model.opset_import
-        }
-        self.opset = self.versions.get("", 1)
+        self.versions = {plain_domain(entry.domain): entry.version for entry in model.opset_import}
+        self.opset = opset_of(model)
         self.types: dict[str, onnx.TypeProto] = {}
         self.arrays: dict[str, Array] = {}  # views of the file's own bytes where they are its own
         self.tensors: dict[str, onnx.TensorProto] = {}  # small ones as inference wants them

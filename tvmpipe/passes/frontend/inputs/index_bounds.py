@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from tvmpipe.passes.frontend.onnx_values import attribute_of
+
 _LOOK_UPS = frozenset(("Gather", "GatherElements"))
 """Operators whose second input indexes their first along `axis`, which is 0 by default."""
 
@@ -71,7 +73,7 @@ def _looked_up(node: onnx.NodeProto, place: int, tables: _Tables) -> int:
         return tables.scalars.get(node.input[1], 0)
     if node.op_type in _LOOK_UPS and place == 1:
         shape = tables.shapes.get(node.input[0], ())
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+        axis = attribute_of(node, "axis", 0)
         return shape[axis] if -len(shape) <= axis < len(shape) else 0
     if node.op_type == "EmbedLayerNormalization" and place in _EMBEDDINGS and len(node.input) > _EMBEDDINGS[place]:
         return next(iter(tables.shapes.get(node.input[_EMBEDDINGS[place]], ())), 0)
