@@ -23,7 +23,7 @@ from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.split import Split, split
 from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
-from tvmpipe.passes.frontend.onnx_values import opset_of, plain_domain, reads
+from tvmpipe.passes.frontend.onnx_values import first_output, opset_of, plain_domain, reads
 from tvmpipe.passes.frontend.results import as_tensor
 from tvmpipe.passes.frontend.simplify import quiet
 from tvmpipe.passes.frontend.unsupported import label, refused_nodes
@@ -141,8 +141,8 @@ def _import(
                 check_results(made, self.current)
                 return made
             except Exception as error:  # its converters raise every kind of exception
-                failed[self.current.output[0]] = _sentence(self.current, error)
-                made = stand_in([types().get(name) for name in self.current.output if name])
+                failed[first_output(self.current)] = _sentence(self.current, error)
+                made = stand_in(self.current, types())
                 if made is None:
                     raise
                 return made
@@ -195,7 +195,7 @@ def _import(
         at = importer.current
         if at is None:
             raise UnsupportedModelError(f"TVM cannot import the model: {reason_of(error)}") from error
-        failed.setdefault(at.output[0], _sentence(at, error))
+        failed.setdefault(first_output(at), _sentence(at, error))
         raise _CannotImportError(failed) from error
     raise _CannotImportError(failed)
 

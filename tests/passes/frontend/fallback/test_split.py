@@ -119,21 +119,30 @@ def test_strings_are_no_result() -> None:
         groups_of(model_of([node], TensorProto.STRING, x=[2, 3]))
 
 
-def test_nodes_whose_converters_fail_are_found_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two that are no neighbours, with one between that TVM compiles: after one import both are known."""
-
-    def broken(node: object) -> object:
-        raise RuntimeError("out of luck")
-
-    imports = []
+def counted_imports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows by one with each import."""
+    imports: list[Any] = []
 
     def counted(builder: Any) -> AbstractContextManager[None]:
         imports.append(builder)
         return closed_blocks(builder)
 
     monkeypatch.setattr(importer, "closed_blocks", counted)
-    own = {**converters(), ("", "Exp"): broken, ("", "Tanh"): broken}
+    return imports
+
+
+def break_converters(monkeypatch: pytest.MonkeyPatch, *operators: str) -> None:
+    def broken(node: object) -> object:
+        raise RuntimeError("out of luck")
+
+    own = {**converters(), **{("", operator): broken for operator in operators}}
     monkeypatch.setattr(importer, "converters", lambda: own)
+
+
+def test_nodes_whose_converters_fail_are_found_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that are no neighbours, with one between that TVM compiles: after one import both are known."""
+    imports = counted_imports(monkeypatch)
+    break_converters(monkeypatch, "Exp", "Tanh")
     chain = [("Exp", "x", "a"), ("Neg", "a", "b"), ("Tanh", "b", "y")]
     nodes = [helper.make_node(kind, [read], [made], name=kind.lower()) for kind, read, made in chain]
     groups = groups_of(model_of(nodes, TensorProto.FLOAT, x=[2, 3]))
@@ -141,4 +150,22 @@ def test_nodes_whose_converters_fail_are_found_in_one_go(monkeypatch: pytest.Mon
     assert [dict(group.reasons) for group in groups] == [
         {"exp": "TVM cannot import node 'exp' (Exp): out of luck"},
         {"tanh": "TVM cannot import node 'tanh' (Tanh): out of luck"},
+    ]
+
+
+def test_nodes_that_leave_out_their_first_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are known by the first that they make; one import finds both, and what reads them is compiled."""
+    imports = counted_imports(monkeypatch)
+    break_converters(monkeypatch, "RNN", "LSTM")
+    nodes = [
+        helper.make_node("RNN", ["x", "w", "r"], ["", "h"], name="rnn", hidden_size=3),
+        helper.make_node("LSTM", ["x", "v", "q"], ["", "", "c"], hidden_size=3),
+        helper.make_node("Mul", ["h", "c"], ["y"]),
+    ]
+    shapes = {"x": [2, 1, 4], "w": [1, 3, 4], "r": [1, 3, 3], "v": [1, 12, 4], "q": [1, 12, 3]}
+    groups = groups_of(model_of(nodes, TensorProto.FLOAT, **shapes))
+    assert len(imports) == 2
+    assert [(dict(group.reasons), str(group.outputs[0])) for group in groups] == [
+        ({"rnn": "TVM cannot import node 'rnn' (RNN): out of luck"}, "h: float32[1,1,3]"),
+        ({"LSTM:c": "TVM cannot import node 'c' (LSTM): out of luck"}, "c: float32[1,1,3]"),
     ]

@@ -13,6 +13,8 @@ from tvmpipe.passes.frontend.fallback.value_types import ValueType
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.tensors import TensorSpec
 
+_LEFT_OUT = ValueType(onnx.TensorProto.FLOAT, ())
+
 
 def call_group(group: FallbackGroup, inputs: Sequence[Any], builder: Any) -> Any:
     """A call of the group's function, which every rewrite leaves as it is; a `relax.Tuple` of several results.
@@ -76,12 +78,16 @@ def check_results(made: Any, node: onnx.NodeProto) -> None:
             raise ValueError("the shape of its result depends on the data")
 
 
-def stand_in(types: Sequence[ValueType | None]) -> Any:
-    """Variables as the results of a node that could not be converted; None where a type is not known."""
+def stand_in(node: onnx.NodeProto, types: Mapping[str, ValueType]) -> Any:
+    """Variables as the results of a node that could not be converted; None where a type is not known.
+
+    Of what type results are that the node leaves out does not matter.
+    """
     from tvm import relax
 
     made = []
-    for one in types:
+    for name in node.output:
+        one = types.get(name) if name else _LEFT_OUT
         if one is None or one.static is None or one.dtype is None:
             return None
         made.append(relax.Var("unknown", relax.TensorType(list(one.static), one.dtype)))
