@@ -169,3 +169,13 @@ def test_nodes_that_leave_out_their_first_result(monkeypatch: pytest.MonkeyPatch
         ({"rnn": "TVM cannot import node 'rnn' (RNN): out of luck"}, "h: float32[1,1,3]"),
         ({"LSTM:c": "TVM cannot import node 'c' (LSTM): out of luck"}, "c: float32[1,1,3]"),
     ]
+
+
+def test_a_group_is_called_after_the_first_node_that_tvm_refused() -> None:
+    """Whatever that node is called: the reasons of nodes that only read its results have such words."""
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["found"], name="who reads this"),
+        helper.make_node("Unique", ["found"], ["y"]),
+    ]
+    (group,) = groups_of(model_of(nodes, TensorProto.INT64, x=[2, 3]))
+    assert (group.name, group.operators) == ("onnxruntime_NonZero", ("NonZero", "Unique"))

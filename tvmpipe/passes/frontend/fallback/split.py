@@ -64,6 +64,7 @@ class _Splitter:
         self.weights = {
             name: tensor for name, tensor in large_weights(model).items() if self._type(name).dtype is not None
         }
+        self.refused = refused
         self.reasons = self._with_readers(dict(refused))
         self.fixed = self._fixed()
 
@@ -149,7 +150,7 @@ class _Splitter:
     ) -> FallbackGroup:
         read = {name for place in inside for name in self.reads[place]}
         weights = [name for name in self.weights if name in read]
-        first = min(group, key=lambda place: (" reads " in self.reasons[place], place))
+        first = min(group, key=lambda place: (place not in self.refused, place))
         model = self._model(number, inside, given, weights, made)
         self._check(model, first)
         outputs = tuple(self._spec(name, samples) for name in made)
