@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,16 +48,28 @@ class Model:
         return list(session.run(None, {name: array for name, array in feed.items() if name in asked}))
 
 
-def runnable(model: onnx.ModelProto) -> Model:
-    """The model for ONNX Runtime; arrays of its weights are views where the file's bytes allow it."""
+def runnable(model: onnx.ModelProto, outputs: Iterable[str] | None = None) -> Model:
+    """The model for ONNX Runtime, with these values for its outputs instead of its own where they are given.
+
+    Arrays of its weights are views where the file's bytes allow it.
+    """
     weights = large_weights(model)
     types = [tensor.data_type for tensor in model.graph.initializer]
     types += [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
+    stub = without_weights(model, weights)
+    if outputs is not None:
+        ask_for(stub, outputs)
     return Model(
-        without_weights(model, weights).SerializeToString(),
+        stub.SerializeToString(),
         {name: numpy_helper.to_array(tensor) for name, tensor in weights.items()},
         any(kind in _HALVES for kind in types),
     )
+
+
+def ask_for(model: onnx.ModelProto, outputs: Iterable[str]) -> None:
+    """Let a model have these values for its outputs."""
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
 
 
 class Original:

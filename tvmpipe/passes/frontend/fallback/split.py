@@ -121,6 +121,7 @@ class _Splitter:
 
         What depends on no input is computed again in each group that reads it.
         """
+        own_places = set(group)
         members = set(group)
         pending = list(group)
         while pending:
@@ -132,7 +133,7 @@ class _Splitter:
         inside = sorted(members)
         made = {name for place in inside for name in self.nodes[place].output if name}
         read = dict.fromkeys(name for place in inside for name in self.reads[place] if name not in made)
-        outside = {name for place, names in enumerate(self.reads) if place not in set(group) for name in names}
+        outside = {name for place, names in enumerate(self.reads) if place not in own_places for name in names}
         own = [name for place in group for name in self.nodes[place].output if name]
         given = [name for name in read if name not in self.tensors]
         # Without any it would never be its turn.

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, shape_inference
 
-from tvmpipe.passes.frontend.agreement import runnable, seeded_sample
+from tvmpipe.passes.frontend.agreement import ask_for, runnable, seeded_sample
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.passes.frontend.weightless import large_weights, without_weights
@@ -92,10 +92,10 @@ def _inferred(stub: onnx.ModelProto) -> dict[str, ValueType]:
 
 
 def _told_by_onnxruntime(stub: onnx.ModelProto) -> dict[str, ValueType]:
-    """Types of what nodes make, those of operators that only ONNX Runtime has among them."""
-    names = [name for node in stub.graph.node for name in node.output if name]
+    """Types of what nodes make, those of operators that only ONNX Runtime has among them; these are outputs then."""
+    ask_for(stub, [name for node in stub.graph.node for name in node.output if name])
     try:
-        session = session_of(_with_outputs(stub, names).SerializeToString())
+        session = session_of(stub.SerializeToString())
     except Exception as error:  # noqa: BLE001  # its exceptions have no common base
         logger.debug("ONNX Runtime does not load the model: %s", error)
         return {}
@@ -108,15 +108,6 @@ def _told_by_onnxruntime(stub: onnx.ModelProto) -> dict[str, ValueType]:
     }
 
 
-def _with_outputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """The model with the values `names` for its outputs."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    del changed.graph.output[:]
-    changed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return changed
-
-
 def sampled(
     model: onnx.ModelProto, inputs: Sequence[TensorSpec], names: Collection[str]
 ) -> list[Mapping[str, NDArray[Any]]]:
@@ -126,7 +117,7 @@ def sampled(
     given = {spec.name for spec in inputs}
     made = [name for name in wanted if name not in given]
     try:
-        one = runnable(_with_outputs(model, made))
+        one = runnable(model, made)
         found: list[Mapping[str, NDArray[Any]]] = []
         for seed in range(_SAMPLES):
             sample = seeded_sample(inputs, seed)

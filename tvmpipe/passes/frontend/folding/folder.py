@@ -95,15 +95,16 @@ class Folder(KnownValues):
         node = self._renamed(node)
         if self._speculative:
             node = self._total(self, node)
-        if has_graphs(node) and self.fold(node):
+        nested = has_graphs(node)
+        if nested and self.fold(node):
             return
         if self._within:
             self._count()
         if self._expand(node):
             return
-        if self._within and (has_graphs(node) or self.is_random(node)):
+        if self._within and (nested or self.is_random(node)):
             raise CannotExpandError(f"{node.op_type} inside it may give something else each time")
-        if self._merge(node) or self.fold(node):
+        if not nested and (self._merge(node) or self.fold(node)):
             return
         inside = expanded(node, self.types, self.versions)
         if inside is not None:
@@ -260,7 +261,7 @@ class Folder(KnownValues):
 
     def _merge(self, node: onnx.NodeProto) -> bool:
         """Whether an equal node was taken before, whose results this one's readers read then."""
-        if node.op_type in RANDOM or has_graphs(node) or self.outputs.intersection(node.output):
+        if node.op_type in RANDOM or self.outputs.intersection(node.output):
             return False
         bare = onnx.NodeProto()
         bare.CopyFrom(node)
