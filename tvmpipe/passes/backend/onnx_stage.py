@@ -34,7 +34,8 @@ def onnx_stage(
 
     Its inputs are called as the runner calls them; outputs stand in order. Weights are initializers without data.
     """
-    builder = _Builder(graph, {value: input_name(place) for place, value in enumerate(inputs)})
+    given = {value: input_name(place) for place, value in enumerate(inputs)}
+    builder = _Builder(graph, given)
     for place, index in enumerate(inside):
         primitive = graph.primitives[index]
         assert primitive.fallback is not None
@@ -44,7 +45,7 @@ def onnx_stage(
     made = helper.make_graph(
         builder.nodes,
         "stage",
-        [_input(graph, value, name) for value, name in builder.given.items()],
+        [_input(graph, value, name) for value, name in given.items()],
         [onnx.ValueInfoProto(name=builder.names[value]) for value in outputs],
         [*builder.initializers, *(_without_data(weight) for weight in builder.weights.values())],
     )
@@ -59,7 +60,7 @@ class _Builder:
     """Puts groups into one graph; `names` are those of the values that are there so far."""
 
     def __init__(self, graph: PrimitiveGraph, given: Mapping[int, str]) -> None:
-        self.graph, self.given = graph, dict(given)
+        self.graph = graph
         self.names = dict(given)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []

@@ -127,7 +127,7 @@ def seeded_sample(inputs: Sequence[TensorSpec], seed: int) -> dict[str, Array]:
     """Floats of a standard normal distribution, small integers, booleans; the same in every process."""
     arrays: dict[str, Array] = {}
     for spec in inputs:
-        random = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
+        random = seeded_generator(spec.name, seed)
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f":
             arrays[spec.name] = random.standard_normal(spec.shape).astype(dtype)
@@ -135,6 +135,11 @@ def seeded_sample(inputs: Sequence[TensorSpec], seed: int) -> dict[str, Array]:
             largest = 256 if dtype == np.uint8 else _CHOICES
             arrays[spec.name] = random.integers(0, largest, spec.shape).astype(dtype)
     return arrays
+
+
+def seeded_generator(name: str, seed: int) -> np.random.Generator:
+    """What an input's content is drawn from: the same in every process, another for each input."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 def _equal(a: Array, b: Array) -> bool:

@@ -19,6 +19,7 @@ from tvmpipe.errors import reason_of
 from tvmpipe.passes.frontend.agreement import CannotCompareError, Original
 from tvmpipe.passes.frontend.folding.fold_static import fold_static
 from tvmpipe.passes.frontend.onnx_nodes import Origins
+from tvmpipe.passes.frontend.onnx_values import all_names
 from tvmpipe.passes.frontend.trace_nodes import trace_nodes
 from tvmpipe.passes.frontend.weightless import on_structure
 from tvmpipe.tensors import TensorSpec
@@ -105,7 +106,7 @@ def _name_unwanted(model: onnx.ModelProto) -> frozenset[str]:
     onnxslim takes such results, and inputs that are left out, for one tensor called "": every node that makes it comes
     before every node that reads it, and it looks at all paths between them.
     """
-    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    taken = set(all_names(model.graph))
     names: set[str] = set()
     for node in model.graph.node:
         for place, name in enumerate(node.output):

@@ -33,8 +33,7 @@ def expand_loop(folder: Folder, node: onnx.NodeProto) -> None:
     with folder.whole(loop=True):
         results = _unrolled(folder, node)
     for name, result in zip(node.output, results, strict=False):
-        if name:
-            folder.bind(name, result)
+        folder.bind(name, result)
 
 
 def _unrolled(folder: Folder, node: onnx.NodeProto) -> list[str]:
@@ -89,8 +88,7 @@ def expand_scan(folder: Folder, node: onnx.NodeProto) -> None:
     with folder.whole(loop=True):
         results = _scanned(folder, node) if folder.opset > 8 else _scanned_in_batches(folder, node)
     for name, result in zip(node.output, results, strict=False):
-        if name:
-            folder.bind(name, result)
+        folder.bind(name, result)
 
 
 def _scanned(folder: Folder, node: onnx.NodeProto) -> list[str]:

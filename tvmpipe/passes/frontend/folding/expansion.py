@@ -203,16 +203,19 @@ def _inside(folder: Folder, name: str, extents: Sequence[int]) -> str:
 
 def unsqueeze(folder: Folder, name: str, axis: int) -> str:
     """A tensor with one more axis."""
-    if folder.opset < 13:
-        return folder.emit("Unsqueeze", [name], axes=[axis])
-    return folder.emit("Unsqueeze", [name, folder.constant(np.array([axis]))])
+    return _along(folder, "Unsqueeze", name, axis)
 
 
 def squeeze(folder: Folder, name: str, axis: int) -> str:
     """A tensor without an axis of extent 1."""
+    return _along(folder, "Squeeze", name, axis)
+
+
+def _along(folder: Folder, operator: str, name: str, axis: int) -> str:
+    """An operator whose axes were an attribute before they became an input."""
     if folder.opset < 13:
-        return folder.emit("Squeeze", [name], axes=[axis])
-    return folder.emit("Squeeze", [name, folder.constant(np.array([axis]))])
+        return folder.emit(operator, [name], axes=[axis])
+    return folder.emit(operator, [name, folder.constant(np.array([axis]))])
 
 
 def element(folder: Folder, name: str, index: int, axis: int) -> str:

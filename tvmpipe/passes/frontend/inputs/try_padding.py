@@ -7,7 +7,6 @@ samples of its own extents only.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from tvmpipe.equality import Expected
 from tvmpipe.errors import InputError, reason_of
 from tvmpipe.padding import Extents, cut_back, pad
-from tvmpipe.passes.frontend.agreement import Model, compare_runs, runnable
+from tvmpipe.passes.frontend.agreement import Model, compare_runs, runnable, seeded_generator
 from tvmpipe.passes.frontend.inputs.open_dimensions import show_bucket
 from tvmpipe.tensors import TensorSpec
 
@@ -141,7 +140,7 @@ class _Trial:
         shape = (
             [extents.get(name, extent) for name, extent in zip(axes, spec.shape, strict=True)] if axes else spec.shape
         )
-        random = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
+        random = seeded_generator(spec.name, seed)
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f":
             return random.standard_normal(shape).astype(dtype)
