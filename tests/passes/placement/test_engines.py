@@ -53,6 +53,19 @@ def test_a_worker_that_is_killed_costs_its_task_only() -> None:
     assert all(worker.process.poll() is not None for worker in engine._started)
 
 
+def test_a_worker_that_takes_its_time_to_end_gets_no_other_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    inst = read(wide(12, 3, 1))
+    task = Task(inst, 100.0, PATIENCE_S)
+    with Engine() as engine:
+        worker = engine._launch()
+        worker.process.kill()
+        worker.process.wait()
+        monkeypatch.setattr(worker.process, "poll", lambda: None)  # as if it still freed its memory
+        assert worker.ask(task) is None
+        assert not worker.alive
+        monkeypatch.undo()
+
+
 def test_the_planner_keeps_what_it_has_when_every_worker_dies() -> None:
     problem = wide(80, 4, 3)
     heard: list[Progress] = []

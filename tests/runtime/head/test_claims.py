@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -356,12 +356,11 @@ def listens(cluster: LocalCluster, name: str) -> int:
     import psutil
 
     family = psutil.Process(cluster.process(name).pid)
-    ports = {
-        connection.laddr.port
-        for process in (family, *family.children(recursive=True))
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    ports: set[int] = set()
+    for process in (family, *family.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # that of a session, which ends with it
+            connections = process.net_connections("tcp")
+            ports |= {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
     (port,) = ports & registered(cluster)
     return port
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -167,7 +168,8 @@ def open_session(
         session.close()  # it registers again, behind the others
         if time.monotonic() > deadline:
             raise DeviceUnavailableError(f"the tracker gave out others with key {device.key!r} than {device.name}")
-        time.sleep(pause_s)
+        # By chance: of two that got each other's device, each would get it again and again after equal pauses.
+        time.sleep(random.uniform(0.5, 1.5) * pause_s)
         pause_s = min(deadlines.LONGEST_SESSION_AGAIN_S, 2 * pause_s)
 
 

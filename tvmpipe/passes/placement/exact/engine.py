@@ -46,10 +46,11 @@ class _Worker:
         self._tasks = cast(IO[bytes], self.process.stdin)
         self._answers = cast(IO[bytes], self.process.stdout)
         self._ready = False
+        self._lost = False
 
     @property
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return not self._lost and self.process.poll() is None
 
     def ask(self, task: Task) -> Exact | None:
         """The answer; None where the process died, was ended, or has not started within the limit."""
@@ -66,7 +67,9 @@ class _Worker:
             self._tasks.flush()
             return cast(Exact, pickle.load(self._answers))
         except (OSError, EOFError, pickle.UnpicklingError):
-            # Its pipes may be gone before it is: the next task must not be given to it.
+            # Its pipes are gone before it is, and a process of much memory takes long to end, killed or not: the next
+            # task must not be given to it.
+            self._lost = True
             self.process.kill()
             return None
         finally:
