@@ -209,6 +209,7 @@ def show(model: Path, shapes: Any, dims: Any, values: Any, **options: Any) -> Ou
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Threads of either side.")
 @click.option("--against", type=click.Choice(["onnxruntime", "none"]), default="onnxruntime")
 @_shape_options
+@_fallback_option
 @click.option("-i", "--input", "sample", type=click.Path(path_type=Path), help="Inputs (.npz, .npy); default: random.")
 @click.option("--runs", type=click.IntRange(min=1), default=20, help="Timed runs of each, at least.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=5.0, help="Go on for so long, at least.")

@@ -14,13 +14,16 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
+from tests.fallback_models import detector, images
 from tests.models import chain, chaotic, save
 from tests.test_cli import sentence, tvmpipe
 from tvmpipe.bench.compare import _Worker, bench_model
-from tvmpipe.bench.worker import TvmJob
+from tvmpipe.bench.worker import BundleJob, StageJob
+from tvmpipe.build import build
 from tvmpipe.cli import cli
 from tvmpipe.commands.bench import render
 from tvmpipe.errors import ClusterError, DeviceError, ModelError
+from tvmpipe.targets.description.cluster import parse_cluster
 
 
 def test_json(branchy_path: Path) -> None:
@@ -177,10 +180,30 @@ def test_inputs_from_a_file(tmp_path: Path) -> None:
     fails("in.npz: input 'z' is not one of the model's; allowed: x")
 
 
+def test_what_onnx_runtime_runs_is_timed_as_a_stage(tmp_path: Path) -> None:
+    model, file = save(detector(), tmp_path), tmp_path / "image.npz"
+    np.savez(file, image=images(3)[2]["image"])
+    facts, _ = bench(model, "--input", file)
+    assert facts["comparison"]["verdict"] == "equal"
+    (left,) = (one for one in facts["primitives"] if one["operators"][0] == "NonMaxSuppression")
+    assert left["name"] == "onnxruntime_NonMaxSuppression + onnxruntime_NonZero"
+    assert left["operators"] == ["NonMaxSuppression", "Gather", "Squeeze", "Gather", "NonZero"]
+    assert (left["calls"], left["flops"]) == (1, 0)
+    assert 0 < left["call_s"] < 1
+    found = left["shapes"][-2]
+    assert found[1] == 4
+    assert 0 < found[0] < 64
+    assert any("conv2d" in one["operators"] and one["flops"] > 0 for one in facts["primitives"])
+    refused = bench(model, "--no-fallback", code=1)[0]["message"]
+    assert refused.startswith("node 'nms' is a NonMaxSuppression")
+
+
 def test_failures_of_a_process_are_named(tmp_path: Path) -> None:
+    bundle = build(chain(1, 8), parse_cluster('[[device]]\nname = "one"\nthreads = 1\n'))
+    (stage,) = bundle.manifest.plan.stages
     with _Worker("stage", {}) as worker:
         with pytest.raises(DeviceError, match="process of stage failed"):
-            worker.ask("load", TvmJob(tmp_path / "none.so", (), (), ()))
+            worker.ask("load", BundleJob((StageJob(stage, tmp_path / "none.so", ()),), 1, {}, ()))
         worker._process.kill()
         with pytest.raises(DeviceError, match="process of stage ended with SIGKILL"):
             worker.ask("infer")

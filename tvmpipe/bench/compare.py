@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.bench.worker import SPIN_COUNT, FunctionTime, OnnxJob, TvmJob
+from tvmpipe.bench.worker import SPIN_COUNT, BundleJob, FunctionTime, OnnxJob, StageJob
 from tvmpipe.equality import Comparison, Results, compare
 from tvmpipe.errors import ClusterError, DeviceError
 from tvmpipe.process import compute_environment
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
     from tvmpipe.manifest import Manifest
     from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
+    from tvmpipe.passes.graph.primitives import Primitive
     from tvmpipe.passes.monitor import Progress
     from tvmpipe.targets.description.target import TargetDescription
 
@@ -47,7 +48,8 @@ _DEADLINE_S = 600.0  # for any one request to a process: an inference of a model
 
 @dataclass(frozen=True)
 class PrimitiveTime:
-    """A primitive on its own: `calls` per inference, `call_s` seconds of one, `flops` of one call.
+    """A primitive on its own, or all of a stage that ONNX Runtime runs: `calls` per inference, `call_s` seconds of one,
+    `flops` of one call.
 
     `shapes` are those of its tensors, weights included and results last. `flops` is 0 where nobody counted them;
     then `gflops` and `peak_share` are 0 as well.
@@ -104,6 +106,7 @@ def bench_model(
     values: Mapping[str, Any] | None = None,
     buckets: Mapping[str, Collection[int]] | None = None,
     pads: Mapping[str, float] | None = None,
+    fallback: bool = True,
     runs: int = 20,
     seconds: float = 0.0,
     against: Against = "onnxruntime",
@@ -115,7 +118,7 @@ def bench_model(
     More often where that takes less than `seconds`: on a host that is shared a short look says little.
 
     `device` is a target that this host can execute, one of tvmpipe's or of a user's `own`; `shapes`, `dims`, `values`,
-    `buckets` and `pads` are as for `tvmpipe.build`, and the bucket that is timed the one of the sample.
+    `buckets`, `pads` and `fallback` are as for `tvmpipe.build`, and the bucket that is timed the one of the sample.
     `sample` makes the inputs by name for what the manifest says of them; without it they are seeded random tensors, as
     `tvmpipe.tensors.random_tensor` makes them, of the largest bucket. Wrong results are reported, not refused.
 
@@ -125,27 +128,36 @@ def bench_model(
     target = _executable_target(device, own)
     started = time.perf_counter()
     bundle, costs, fixed = _compile(
-        path, target, threads, progress, shapes=shapes, dims=dims, values=values, buckets=buckets, pads=pads
+        path,
+        target,
+        threads,
+        progress,
+        shapes=shapes,
+        dims=dims,
+        values=values,
+        buckets=buckets,
+        pads=pads,
+        fallback=fallback,
     )
     compile_s = time.perf_counter() - started
     manifest = bundle.manifest
     fitted = Fitting(manifest).fit((sample or _random_sample)(manifest))
     given, bucket = fitted.inputs, manifest.buckets[fitted.bucket]
-    (stage,) = manifest.plan.stages_of(fitted.bucket)
+    stages = tuple(
+        StageJob(stage, bundle.path_of(stage.library), tuple(map(bundle.path_of, stage.weight_files)))
+        for stage in manifest.plan.stages_of(fitted.bucket)
+    )
     whole = {**given, **fixed}  # what the file takes
-    name_of = {value: name for name, value in bucket.model_inputs.items()}
-    inputs = tuple(given[name_of[tensor.value]] for tensor in stage.inputs)
-    weights = tuple(bundle.path_of(file) for file in stage.weight_files)
+    inputs = {value: given[name] for name, value in bucket.model_inputs.items()}
 
     ratio = quartiles = onnxruntime_s = comparison = None
     variables = compute_environment(threads) | {"TVM_THREAD_POOL_SPIN_COUNT": str(SPIN_COUNT)}
     with _Worker(target.name, variables) as ours:
-        ours.ask("load", TvmJob(bundle.path_of(stage.library), weights, stage.weight_names, inputs))
-        results = dict(zip((tensor.value for tensor in stage.outputs), ours.ask("outputs"), strict=True))
+        ours.ask("load", BundleJob(stages, threads, inputs, tuple(bucket.model_outputs.values())))
+        have = dict(zip(bucket.model_outputs, ours.ask("outputs"), strict=True))
         if against == "onnxruntime":
             with _Worker("ONNX Runtime", {}) as theirs:
                 theirs.ask("load", OnnxJob(path, threads, whole))
-                have = {name: results[value] for name, value in bucket.model_outputs.items()}
                 comparison = _compare(path, threads, whole, have, theirs.ask("outputs"))
                 pairs = _alternate(ours, theirs, runs, seconds)
                 runs = len(pairs)
@@ -193,6 +205,7 @@ def _compare(path: Path, threads: int, sample: Results, have: Results, optimised
 
 @dataclass(frozen=True)
 class _Cost:
+    name: str
     operators: tuple[str, ...]
     flops: float
 
@@ -214,20 +227,32 @@ def _compile(
     progress: Progress | None,
     **given: Any,
 ) -> tuple[Bundle, list[dict[str, _Cost]], Mapping[str, NDArray[Any]]]:
-    """A bundle of one stage a bucket, as `tvmpipe compile` writes it, what the functions of each cost, and inputs made
-    constants; `given` is what `driver.front` takes.
+    """A bundle as `tvmpipe compile` writes it, what functions and stages of ONNX Runtime cost in each bucket, by name,
+    and inputs made constants; `given` is what `driver.front` takes.
     """
     from tvmpipe.passes import driver
+    from tvmpipe.passes.graph.primitives import ONNXRUNTIME
     from tvmpipe.passes.monitor import Monitor
     from tvmpipe.targets.description.cluster import Cluster, Device
 
     cluster = Cluster((Device("device", "device", target, threads, None),), {})
     monitor = Monitor(driver.COMPILE, progress)
-    fused = driver.front(path, monitor=monitor, fallback=False, **given)
+    fused = driver.front(path, monitor=monitor, **given)
     planned = driver.plan(fused, cluster, monitor=monitor)
-    bundle = driver.compile(planned, monitor).bundle
-    costs = [{one.function: _Cost(one.operators, one.flops) for one in graph.primitives} for graph in planned.graphs]
-    return bundle, costs, planned.values
+    made = driver.compile(planned, monitor)
+    shapes = (made.plan.stages, *(price.stages for price in made.bucket_prices(made.plan)))
+    costs = []
+    for number, (graph, cut) in enumerate(zip(made.graphs, shapes, strict=True)):
+        costs.append({one.function: _Cost(one.function, one.operators, one.flops) for one in graph.primitives})
+        for entry, shape in zip(made.bundle.manifest.plan.stages_of(number), cut, strict=True):
+            if entry.codegen == ONNXRUNTIME:
+                costs[number][entry.name] = _stage_cost([graph.primitives[index] for index in shape.primitives])
+    return made.bundle, costs, made.values
+
+
+def _stage_cost(primitives: Sequence[Primitive]) -> _Cost:
+    operators = tuple(operator for primitive in primitives for operator in primitive.operators)
+    return _Cost(" + ".join(primitive.function for primitive in primitives), operators, 0.0)
 
 
 def _alternate(ours: _Worker, theirs: _Worker, runs: int, seconds: float) -> list[tuple[float, float]]:
@@ -255,10 +280,10 @@ def _repeated(measure: Callable[[int], _Result], runs: int, seconds: float) -> l
 
 def _primitive(one: FunctionTime, costs: Mapping[str, _Cost], peak: float) -> PrimitiveTime:
     """A timed function with the operators and FLOPs of the primitive it was compiled from, if it has its name."""
-    cost = costs.get(one.name, _Cost((one.name,), 0.0))
+    cost = costs.get(one.name, _Cost(one.name, (one.name,), 0.0))
     rate = cost.flops / one.call_s if one.call_s else 0.0
     return PrimitiveTime(
-        name=one.name,
+        name=cost.name,
         operators=cost.operators,
         shapes=one.shapes,
         calls=one.calls,

@@ -14,7 +14,12 @@ from tvmpipe.passes import driver
 from tvmpipe.passes.driver import Fused, Planned
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.reports.report import fallback_lines
+from tvmpipe.passes.workloads import workloads_of
+from tvmpipe.targets.cost.estimates import LearnedCost
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import parse_cluster
+from tvmpipe.targets.store.profile_store import ProfileStore
+from tvmpipe.targets.store.stage_times import stage_time
 
 SUPPRESSION, CELLS = "006.onnxruntime_NonMaxSuppression", "009.onnxruntime_NonZero"
 
@@ -29,7 +34,7 @@ def planned(fused: Fused, folder: Path, has: dict[str, bool], **options: object)
         f'[[device]]\nname = "{name}"\ntarget = "x86-64-v3"\nthreads = 1\nonnxruntime = {str(here).lower()}\n'
         for name, here in has.items()
     )
-    settings = BuildOptions(profiles=folder, time_limit_s=1, **options)  # type: ignore[arg-type]
+    settings = BuildOptions(profiles=folder, time_limit_s=1, **{"cost_model": Roofline(), **options})  # type: ignore[arg-type]
     return driver.plan(fused, parse_cluster(text), settings)
 
 
@@ -65,13 +70,19 @@ def test_without_any_there_is_no_plan(fused: Fused, tmp_path: Path) -> None:
         planned(fused, tmp_path, {"a": False, "b": False})
 
 
+def set_times(folder: Path, seconds: float) -> int:
+    """What was measured took so long, for all that is known; how many there were."""
+    file = folder / "onnxruntime.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**row, "seconds": seconds}) + "\n" for row in rows))
+    return len(rows)
+
+
 def test_its_price_is_measured_once_and_scaled(fused: Fused, tmp_path: Path) -> None:
     first = planned(fused, tmp_path, {"a": True, "b": True})
-    rows = [json.loads(line) for line in (tmp_path / "onnxruntime.jsonl").read_text().splitlines()]
-    assert len(rows) == 2
     again = planned(fused, tmp_path, {"a": True, "b": True})
     assert again.costs.latency_s == first.costs.latency_s
-    (tmp_path / "onnxruntime.jsonl").write_text("".join(json.dumps({**row, "seconds": 1.0}) + "\n" for row in rows))
+    assert set_times(tmp_path, 1.0) == 2
     slow = planned(fused, tmp_path, {"a": True, "b": True})
     assert slow.costs.latency_s["a"][6] == slow.costs.latency_s["b"][9] >= 0.5
     assert "onnxruntime 2 (of this host, scaled)" in slow.costs.sources["a"]
@@ -81,3 +92,38 @@ def test_its_price_is_measured_once_and_scaled(fused: Fused, tmp_path: Path) -> 
     head, *each = fallback_lines(facts)
     assert head == "ONNX Runtime runs 5 nodes, 100.0% of the predicted computing (measured on this host, scaled)"
     assert "node 'nms' is a NonMaxSuppression: the shape of its result depends on the data; and 3 more" in each[0]
+
+
+def test_a_stage_that_ran_corrects_its_price(fused: Fused, tmp_path: Path) -> None:
+    """As `run --learn` keeps it, on devices that have an ONNX Runtime."""
+    has = {"a": True, "b": False}
+    planned(fused, tmp_path, has)
+    set_times(tmp_path, 1e-3)
+    pins, learning = {"*": "a"}, LearnedCost([ProfileStore(tmp_path)])
+    manifest = driver.compile(planned(fused, tmp_path, has, pins=pins)).bundle.manifest
+    before = manifest.plan.stages[1]
+    assert manifest.code is not None
+    assert list(manifest.code.calls) == ["s0", "s1"]
+    row = stage_time(
+        [before.predicted_compute_s * 1.5] * 9,
+        manifest.code.calls[before.name],
+        sum(tensor.spec.size_bytes for tensor in before.inputs),
+        slowdown=1.0,
+        schedule=manifest.code.schedule,
+        tvm=manifest.tools["apache-tvm"],
+        when="2026-01-01T00:00:00Z",
+        origin="detector",
+    )
+    assert row is not None
+    ProfileStore(tmp_path).add_all(manifest.device("a"), 1, [row])
+    after = planned(fused, tmp_path, has, pins=pins, cost_model=learning)
+    (stage,) = (one for one in after.report()["stages"] if one["first"] == SUPPRESSION)
+    assert stage["compute_s"] == pytest.approx(before.predicted_compute_s * 1.5, rel=1e-3)
+    assert any("by 1 stage that ran on its target" in note for note in after.notes)
+
+
+def test_profile_leaves_it_out() -> None:
+    """Of a detector the compiled primitives are measured on devices; what ONNX Runtime runs was, on this host."""
+    found = workloads_of(detector(), "detector")
+    assert len(found) >= 4
+    assert not any("NonMaxSuppression" in workload.work.operators for workload in found)

@@ -35,7 +35,7 @@ def test_a_detector_over_two_devices_of_which_one_is_lost(tmp_path: Path) -> Non
     sizes, done = set(), 0
     with (
         local_cluster(agents, store=tmp_path / "store") as cluster,
-        tvmpipe.connect(bundle, cluster.tracker, failover=True, batch=3, inflight=6) as pipe,
+        tvmpipe.connect(bundle, cluster.tracker, failover=True, batch=3, inflight=6, trace=True) as pipe,
         ResultWriter(tmp_path / "found.npz", bundle.manifest, COUNT) as writer,
     ):
         for result, want in zip(pipe.stream(samples), wanted, strict=True):
@@ -45,6 +45,8 @@ def test_a_detector_over_two_devices_of_which_one_is_lost(tmp_path: Path) -> Non
             writer.take(result)
             done += 1
             if done == 4:
+                spans = {event["args"]["onnx_nodes"][0] for event in pipe.trace() if event.get("cat") == "compute"}
+                assert spans == {"stem", "nms"}
                 cluster.kill("tail")
         writer.finish()
         assert pipe.lost == ("tail",)

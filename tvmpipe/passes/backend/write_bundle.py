@@ -247,10 +247,10 @@ def _entry(root: Path, file: Path) -> FileEntry:
 
 
 def _code(costs: Sequence[CostTable], plans: Sequence[CutPlan]) -> CodeEntry:
-    """What is compiled."""
+    """What stages call."""
     calls: dict[str, dict[str, int]] = {}
     for stage in (stage for cut in plans for stage in cut.all_stages):
         keys = [costs[stage.bucket].works[index].key for index in (*stage.shape.primitives, *stage.shape.repeated)]
-        if all(keys):  # what runs as no TIR function has none
+        if all(keys):  # some calls have none
             calls |= {name: dict(sorted(Counter(keys).items())) for name in stage.hosted.values()}
     return CodeEntry(schedule=SCHEDULE_VERSION, calls=calls)

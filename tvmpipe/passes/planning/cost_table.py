@@ -97,7 +97,8 @@ def estimates_of(model: CostModel, works: Sequence[Work], device: Device) -> lis
 def correction_of(model: CostModel, works: Sequence[Work], estimates: Sequence[Estimate], device: Device) -> Correction:
     """What is known of stages on the device's target makes this of `estimates`."""
     rows = model.stage_times(device) if isinstance(model, StageKnowing) else []
-    known = {work.key: one.latency_s for work, one in zip(works, estimates, strict=True) if work.key}
+    timed = ((work.key, one.latency_s) for work, one in zip(works, estimates, strict=True))
+    known = {key: seconds for key, seconds in timed if key and math.isfinite(seconds)}
     return correction(rows, known, stage_entry(replace(device, slowdown=1.0)))
 
 

@@ -50,7 +50,8 @@ def with_fallback_times(works: Sequence[Work], graph: PrimitiveGraph, folder: Pa
                 jsonl.append(folder / _FILE, [{"key": key, "seconds": known[key]}])
             except InputError as error:
                 logger.warning("%s: it is measured again each time", error)
-        found.append(OnnxRuntimeWork(**vars(work), host_s=known[key], host=host))
+        what = {**vars(work), "key": group.digest()[:32]}  # by which runs of its stage are learned from
+        found.append(OnnxRuntimeWork(**what, host_s=known[key], host=host))
     return found
 
 

@@ -23,7 +23,7 @@ class Work:
         flops: useful floating-point operations of one call.
         input_bytes, weight_bytes, output_bytes: sizes of its tensors; weights are the constants of the model.
         operators: names of the operators fused into it, in order.
-        key: hash of its unscheduled TIR, shapes included; "" for what is no TIR function.
+        key: hash of its unscheduled TIR, shapes included, or of what ONNX Runtime runs; "" for other calls.
         kernel: which of `passes.kernels.KERNELS` is at its heart, "" for none.
         spatial, reduction: loop extents of that kernel's block, of the largest block where there is no kernel.
         arithmetic: operations of all blocks, padding and transforms included.
