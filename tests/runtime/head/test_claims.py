@@ -170,6 +170,21 @@ def test_what_is_kept_while_a_head_waits_outlasts_a_lease(agents: LocalCluster) 
     waiting.close()
 
 
+def test_a_head_does_not_wait_for_the_session_that_it_has_itself(
+    agents: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "RENEW_S", 0.0)  # what is kept is due at any moment: while it is reached, too
+    monkeypatch.setattr(deadlines, "CLAIM_POLL_S", 0.01)
+    with head(agents, "holder", entry("gamma")):
+        waiting = Head(agents, "waiting", [entry(key) for key in KEYS], wait_s=PATIENCE_S)
+        thread = threading.Thread(target=waiting.claim, daemon=True)
+        thread.start()
+        wait_until(lambda: agent_facts(agents, "beta")["held_by"] == "waiting")
+    thread.join(PATIENCE_S / 2)
+    assert set(waiting.reached) == set(KEYS)
+    waiting.close()
+
+
 def test_the_one_who_has_it_is_named(agents: LocalCluster) -> None:
     with (
         head(agents, "somebody", entry("beta")),

@@ -81,6 +81,7 @@ class Claims:
         while pending or parked:
             names = [device.name for device in pending] or list(parked)
             device = min((device for device in devices if device.name in names), key=_order)
+            parked.pop(device.name, None)  # its one session is this call's: renewing it would wait for that
             try:
                 one = self._reach_beside(device, devices, reached, parked, attempt, deadline)
             except DeviceHeldError as error:
@@ -105,7 +106,6 @@ class Claims:
                 raise OpenError(device.name, error) from error
             else:
                 reached[device.name] = one
-                parked.pop(device.name, None)
                 pending = [one for one in devices if one.name not in reached and one.name not in parked]
 
     def back(self, device: DeviceEntry, attempt: Attempt) -> bool:

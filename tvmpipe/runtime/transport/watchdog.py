@@ -91,6 +91,12 @@ def close_connections(peer: tuple[str, int]) -> None:
         with contextlib.suppress(OSError):  # closed in the meantime, not a socket, or not connected
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue
-            with socket.socket(fileno=os.dup(descriptor)) as connection:
+            copy = os.dup(descriptor)
+            try:
+                connection = socket.socket(fileno=copy)
+            except OSError:  # another file by now
+                os.close(copy)
+                continue
+            with connection:
                 if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getpeername()[:2] == peer:
                     connection.shutdown(socket.SHUT_RDWR)
