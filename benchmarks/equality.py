@@ -32,6 +32,7 @@ from tvmpipe.commands.samples import random_samples
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.equality import Expected, compare, worst
 from tvmpipe.passes import driver
+from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.reference.results import Reference
 from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
@@ -66,7 +67,7 @@ def too_small_each(model: Path, shapes: dict[str, list[int]]) -> Cluster:
     """Three devices of different targets, none of which can hold the model."""
     from tvmpipe.passes.graph.stages import activation_bytes, derive_stages
 
-    graph = driver.front(model, shapes=shapes).graph
+    graph = driver.front(model, ImportOptions(shapes=shapes)).graph
     weights = graph.all_weight_bytes
     largest = max(primitive.weight_bytes for primitive in graph.primitives)
     (alone,) = derive_stages(graph, dict.fromkeys(graph.by_name(), ("d0",)))

@@ -49,8 +49,9 @@ def compile_and_run(
 def thirds(model: Path, cluster: Path, shapes: dict[str, list[int]], folder: Path) -> Path:
     """A plan that cuts the primitives into three consecutive parts."""
     from tvmpipe.passes import driver
+    from tvmpipe.passes.frontend.options import ImportOptions
 
-    graph = driver.front(model, shapes=shapes).graph
+    graph = driver.front(model, ImportOptions(shapes=shapes)).graph
     names = list(graph.by_name())
     devices = ["alpha", "beta", "gamma"]
     lines = [f"  {name}: {devices[3 * i // len(names)]}" for i, name in enumerate(names)]

@@ -71,6 +71,7 @@ def build(
     Raises ModelError, ClusterError, PlanError for bad input and InfeasibleError when nothing fits.
     """
     from tvmpipe.passes import driver
+    from tvmpipe.passes.frontend.options import ImportOptions
     from tvmpipe.passes.monitor import Monitor
     from tvmpipe.passes.objectives import find_objective
     from tvmpipe.passes.options import BuildOptions
@@ -95,5 +96,6 @@ def build(
     )
     devices = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     monitor = Monitor(driver.COMPILE, progress, None if dump is None else Path(dump))
-    fused = driver.front(model, shapes, dims, monitor, fallback=fallback, values=values, buckets=buckets, pads=pads)
+    importing = ImportOptions(shapes or {}, dims or {}, values or {}, buckets or {}, pads or {}, fallback)
+    fused = driver.front(model, importing, monitor)
     return driver.compile(driver.plan(fused, devices, options, monitor), monitor).bundle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import functools
 import json
 import logging
@@ -11,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.logging import RichHandler
@@ -36,6 +37,9 @@ from tvmpipe.console import PlainConsole
 from tvmpipe.errors import InputError, TvmpipeError
 from tvmpipe.runtime.tvm_runtime import import_runtime
 from tvmpipe.text import clean
+
+if TYPE_CHECKING:
+    from tvmpipe.passes.frontend.options import ImportOptions
 
 
 def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
@@ -68,29 +72,30 @@ def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
     sys.exit(code)
 
 
-def _shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _import_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of reading a model; the command gets them as `importing`."""
+
+    @functools.wraps(function)
+    def collected(*args: Any, **kwargs: Any) -> Any:
+        from tvmpipe.passes.frontend.options import ImportOptions
+
+        given = {one.name: kwargs.pop(one.name) for one in dataclasses.fields(ImportOptions)}
+        return function(*args, importing=ImportOptions(**given), **kwargs)
+
+    def several(name: str, parameter: str, kind: click.ParamType[Any], told: str) -> Callable[[Any], Any]:
+        return click.option(name, parameter, type=kind, multiple=True, callback=_by_name, help=told)
+
     options: list[Callable[[Any], Any]] = [
-        click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix an input with open dimensions."),
-        click.option("--dim", "dims", type=Dim(), multiple=True, help="Fix an open dimension in all inputs."),
-        click.option("--value", "values", type=Value(), multiple=True, help="Make an input a constant."),
-        click.option(
-            "--bucket",
-            "buckets",
-            type=Bucket(),
-            multiple=True,
-            callback=_by_name,
-            help="Extents that an open dimension may have.",
+        several("--shape", "shapes", Shape(), "Fix an input with open dimensions."),
+        several("--dim", "dims", Dim(), "Fix an open dimension in all inputs."),
+        several("--value", "values", Value(), "Make an input a constant."),
+        several("--bucket", "buckets", Bucket(), "Extents that an open dimension may have."),
+        several(
+            "--pad", "pads", Pad(), "Pad an input of smaller samples with a number, if that leaves results as they are."
         ),
-        click.option(
-            "--pad",
-            "pads",
-            type=Pad(),
-            multiple=True,
-            callback=_by_name,
-            help="Pad an input of smaller samples with a number, if that leaves results as they are.",
-        ),
+        _fallback_option,
     ]
-    return functools.reduce(lambda inner, option: option(inner), reversed(options), function)
+    return functools.reduce(lambda inner, option: option(inner), reversed(options), collected)
 
 
 def _by_name(_: click.Context, __: click.Parameter, values: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -105,8 +110,7 @@ def _fallback_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[[Any], Any]] = [
         click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
-        _shape_options,
-        _fallback_option,
+        _import_options,
         click.option("--objective", type=ObjectiveName(), default="throughput", help="What the plan is for."),
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
         click.option("--pin", "pins", type=Pin(), multiple=True, help="Put ONNX nodes (shell pattern) on a device."),
@@ -146,9 +150,7 @@ def cli(verbose: int) -> None:
 @click.option("--tracker", metavar="HOST:PORT", help="TVM RPC tracker with the devices to tune on.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
-def compile_(
-    model: Path, output: Path | None, shapes: Any, dims: Any, values: Any, pins: Any, tune: int | None, **options: Any
-) -> Outcome:
+def compile_(model: Path, output: Path | None, pins: Any, tune: int | None, **options: Any) -> Outcome:
     """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""
     from tvmpipe.commands.compile import compile_model
 
@@ -156,9 +158,6 @@ def compile_(
     return compile_model(
         model,
         output=target,
-        shapes=dict(shapes),
-        dims=dict(dims),
-        values=dict(values),
         pins=dict(pins),
         tune=tune or 0,
         **options,
@@ -172,34 +171,33 @@ def compile_(
 @click.option("--simulate", type=click.IntRange(min=1), metavar="N", help="Send N samples through the plan, on paper.")
 @click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Relative spread of every step of these.")
 @_command
-def plan(model: Path, shapes: Any, dims: Any, values: Any, pins: Any, **options: Any) -> Outcome:
+def plan(model: Path, pins: Any, **options: Any) -> Outcome:
     """Say what would go where and what it should cost, without compiling."""
     from tvmpipe.commands.compile import plan_model
 
-    return plan_model(model, shapes=dict(shapes), dims=dict(dims), values=dict(values), pins=dict(pins), **options)
+    return plan_model(model, pins=dict(pins), **options)
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @_planning_options
 @_command
-def explain(model: Path, shapes: Any, dims: Any, values: Any, pins: Any, **options: Any) -> Outcome:
+def explain(model: Path, pins: Any, **options: Any) -> Outcome:
     """Say why the plan is as it is: what bounds it, what is left over, and what would change it."""
     from tvmpipe.commands.explain import explain_model
 
-    return explain_model(model, shapes=dict(shapes), dims=dict(dims), values=dict(values), pins=dict(pins), **options)
+    return explain_model(model, pins=dict(pins), **options)
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@_shape_options
-@_fallback_option
+@_import_options
 @_command
-def show(model: Path, shapes: Any, dims: Any, values: Any, **options: Any) -> Outcome:
+def show(model: Path, importing: ImportOptions) -> Outcome:
     """List the fused primitives of MODEL with their operators, shapes, FLOPs and bytes."""
     from tvmpipe.commands.compile import show_model
 
-    return show_model(model, dict(shapes), dict(dims), dict(values), **options)
+    return show_model(model, importing)
 
 
 @cli.command()
@@ -208,24 +206,23 @@ def show(model: Path, shapes: Any, dims: Any, values: Any, **options: Any) -> Ou
 @click.option("--cluster", type=click.Path(path_type=Path), help="Cluster file that describes the target of --device.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, help="Threads of either side.")
 @click.option("--against", type=click.Choice(["onnxruntime", "none"]), default="onnxruntime")
-@_shape_options
-@_fallback_option
+@_import_options
 @click.option("-i", "--input", "sample", type=click.Path(path_type=Path), help="Inputs (.npz, .npy); default: random.")
 @click.option("--runs", type=click.IntRange(min=1), default=20, help="Timed runs of each, at least.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=5.0, help="Go on for so long, at least.")
 @_command
-def bench(model: Path, shapes: Any, dims: Any, values: Any, **options: Any) -> Outcome:
+def bench(model: Path, **options: Any) -> Outcome:
     """Time MODEL on this host against ONNX Runtime, run by run in turns, and each primitive on its own."""
     from tvmpipe.commands.bench import run_bench
 
-    return run_bench(model, shapes=dict(shapes), dims=dict(dims), values=dict(values), **options)
+    return run_bench(model, **options)
 
 
 @cli.command()
 @click.argument("models", metavar="[MODEL]...", type=click.Path(path_type=Path), nargs=-1)
 @click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices to measure (TOML).")
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
-@_shape_options
+@_import_options
 @click.option("--store", type=click.Path(path_type=Path), help="Folder to keep measurements in; default: your cache.")
 @click.option("--budget", "budget_s", type=click.FloatRange(min=1), help="Seconds to measure; default: 600, or all.")
 @click.option("--passes", type=click.IntRange(min=1), default=3, help="Measure until two agree, at most so often.")
@@ -234,11 +231,11 @@ def bench(model: Path, shapes: Any, dims: Any, values: Any, **options: Any) -> O
 @click.option("--links/--no-links", default=True, help="Measure the links between the devices too.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
-def profile(models: tuple[Path, ...], shapes: Any, dims: Any, values: Any, **options: Any) -> Outcome:
+def profile(models: tuple[Path, ...], **options: Any) -> Outcome:
     """Measure links, and what primitives cost on devices: those of each MODEL, or a sample of what models hold."""
     from tvmpipe.commands.profile import run_profile
 
-    return run_profile(models, shapes=dict(shapes), dims=dict(dims), values=dict(values), **options)
+    return run_profile(models, **options)
 
 
 @cli.command()

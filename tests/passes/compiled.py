@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tvmpipe.passes import driver
+from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.boards import find_target
@@ -96,7 +97,7 @@ def check(
     """
     cluster = parse_cluster(f'[[device]]\nname = "d"\ntarget = "{target}"\nthreads = {threads}\n')
     with schedule_messages() as messages:
-        state = driver.compile(driver.plan(driver.front(model, fallback=False), cluster))
+        state = driver.compile(driver.plan(driver.front(model, ImportOptions(fallback=False)), cluster))
     sample = sample_of(model) if sample is None else sample
     with run_in_process(state.bundle) as pipe:
         have = pipe.run(sample)

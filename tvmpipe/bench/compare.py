@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
@@ -34,7 +34,7 @@ from tvmpipe.tensors import random_tensor
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle
     from tvmpipe.manifest import Manifest
-    from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
+    from tvmpipe.passes.frontend.options import ImportOptions
     from tvmpipe.passes.graph.primitives import Primitive
     from tvmpipe.passes.monitor import Progress
     from tvmpipe.targets.description.target import TargetDescription
@@ -101,12 +101,7 @@ def bench_model(
     device: str = "native",
     own: Sequence[TargetDescription] = (),
     threads: int = 1,
-    shapes: Mapping[str, Sequence[Extent]] | None = None,
-    dims: Mapping[str, int] | None = None,
-    values: Mapping[str, Any] | None = None,
-    buckets: Mapping[str, Collection[int]] | None = None,
-    pads: Mapping[str, float] | None = None,
-    fallback: bool = True,
+    importing: ImportOptions | None = None,
     runs: int = 20,
     seconds: float = 0.0,
     against: Against = "onnxruntime",
@@ -117,8 +112,8 @@ def bench_model(
 
     More often where that takes less than `seconds`: on a host that is shared a short look says little.
 
-    `device` is a target that this host can execute, one of tvmpipe's or of a user's `own`; `shapes`, `dims`, `values`,
-    `buckets`, `pads` and `fallback` are as for `tvmpipe.build`, and the bucket that is timed the one of the sample.
+    `device` is a target that this host can execute, one of tvmpipe's or of a user's `own`; the bucket
+    that is timed is the one of the sample.
     `sample` makes the inputs by name for what the manifest says of them; without it they are seeded random tensors, as
     `tvmpipe.tensors.random_tensor` makes them, of the largest bucket. Wrong results are reported, not refused.
 
@@ -127,18 +122,7 @@ def bench_model(
     path = Path(model)
     target = _executable_target(device, own)
     started = time.perf_counter()
-    bundle, costs, fixed = _compile(
-        path,
-        target,
-        threads,
-        progress,
-        shapes=shapes,
-        dims=dims,
-        values=values,
-        buckets=buckets,
-        pads=pads,
-        fallback=fallback,
-    )
+    bundle, costs, fixed = _compile(path, target, threads, importing, progress)
     compile_s = time.perf_counter() - started
     manifest = bundle.manifest
     fitted = Fitting(manifest).fit((sample or _random_sample)(manifest))
@@ -224,11 +208,11 @@ def _compile(
     path: Path,
     target: TargetDescription,
     threads: int,
+    importing: ImportOptions | None,
     progress: Progress | None,
-    **given: Any,
 ) -> tuple[Bundle, list[dict[str, _Cost]], Mapping[str, NDArray[Any]]]:
     """A bundle as `tvmpipe compile` writes it, what functions and stages of ONNX Runtime cost in each bucket, by name,
-    and inputs made constants; `given` is what `driver.front` takes.
+    and inputs made constants.
     """
     from tvmpipe.passes import driver
     from tvmpipe.passes.graph.primitives import ONNXRUNTIME
@@ -237,7 +221,7 @@ def _compile(
 
     cluster = Cluster((Device("device", "device", target, threads, None),), {})
     monitor = Monitor(driver.COMPILE, progress)
-    fused = driver.front(path, monitor=monitor, **given)
+    fused = driver.front(path, importing, monitor)
     planned = driver.plan(fused, cluster, monitor=monitor)
     made = driver.compile(planned, monitor)
     shapes = (made.plan.stages, *(price.stages for price in made.bucket_prices(made.plan)))

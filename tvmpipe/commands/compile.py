@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,19 @@ from tvmpipe.units import format_size
 
 if TYPE_CHECKING:
     from tvmpipe.passes.driver import Planned
-    from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
+    from tvmpipe.passes.frontend.options import ImportOptions
     from tvmpipe.passes.graph.primitives import PrimitiveGraph
 
 
-def compile_model(model: Path, cluster: Path, output: Path, *, overwrite: bool, **options: Any) -> Outcome:
+def compile_model(
+    model: Path, cluster: Path, output: Path, *, overwrite: bool, importing: ImportOptions, **options: Any
+) -> Outcome:
     """Compile and save a bundle; options as for `tvmpipe.build`."""
     from tvmpipe.passes.reports.report import render
 
     check_target(output, overwrite=overwrite)
     with pass_progress(f"compiling {model.name}") as progress:
-        bundle = build(model, cluster, progress=progress, **options)
+        bundle = build(model, cluster, progress=progress, **vars(importing), **options)
     bundle.save(output, overwrite=overwrite)
     facts = json.loads((bundle.root / "report.json").read_text(encoding="utf-8"))
     return Outcome({"bundle": str(output), **facts}, Group(render(facts), plain(f"wrote {output}")))
@@ -40,11 +42,7 @@ def plan_model(
     cluster: Path,
     output: Path | None,
     *,
-    shapes: Mapping[str, Sequence[Extent]],
-    dims: Mapping[str, int],
-    values: Mapping[str, Any],
-    buckets: Mapping[str, Collection[int]],
-    pads: Mapping[str, float],
+    importing: ImportOptions,
     dump: Path | None,
     simulate: int | None,
     jitter: float,
@@ -57,7 +55,7 @@ def plan_model(
     from tvmpipe.passes.planning.plan import to_yaml, written
     from tvmpipe.passes.reports.report import render
 
-    planned = planned_model(model, cluster, shapes, dims, values, dump, buckets=buckets, pads=pads, **options)
+    planned = planned_model(model, cluster, importing, dump, **options)
     facts = planned.report()
     if output is not None:
         try:
@@ -73,20 +71,8 @@ def plan_model(
     return Outcome(facts, Group(*views))
 
 
-def planned_model(
-    model: Path,
-    cluster: Path,
-    shapes: Mapping[str, Sequence[Extent]],
-    dims: Mapping[str, int],
-    values: Mapping[str, Any],
-    dump: Path | None,
-    *,
-    fallback: bool,
-    buckets: Mapping[str, Collection[int]] | None = None,
-    pads: Mapping[str, float] | None = None,
-    **options: Any,
-) -> Planned:
-    """A model planned as `BuildOptions(**options)` ask; `fallback` as for `driver.front`."""
+def planned_model(model: Path, cluster: Path, importing: ImportOptions, dump: Path | None, **options: Any) -> Planned:
+    """A model planned as `BuildOptions(**options)` ask."""
     from tvmpipe.passes import driver
     from tvmpipe.passes.monitor import Monitor
     from tvmpipe.passes.options import BuildOptions
@@ -95,7 +81,7 @@ def planned_model(
     devices = load_cluster(cluster)
     with pass_progress(f"planning {model.name}") as progress:
         monitor = Monitor(driver.PLAN, progress, dump)
-        fused = driver.front(model, shapes, dims, monitor, fallback=fallback, values=values, buckets=buckets, pads=pads)
+        fused = driver.front(model, importing, monitor)
         planned = driver.plan(fused, devices, BuildOptions(**options), monitor)
         monitor.end()
     return planned
@@ -120,16 +106,7 @@ def _simulated(planned: Planned, samples: int, jitter: float) -> tuple[dict[str,
     return facts, timeline(run)
 
 
-def show_model(
-    model: Path,
-    shapes: Mapping[str, Sequence[Extent]],
-    dims: Mapping[str, int],
-    values: Mapping[str, Any],
-    *,
-    buckets: Mapping[str, Collection[int]] | None = None,
-    pads: Mapping[str, float] | None = None,
-    fallback: bool = True,
-) -> Outcome:
+def show_model(model: Path, importing: ImportOptions) -> Outcome:
     """The fused primitives of a model, as a table; of its largest bucket, where it has several."""
     from tvmpipe.passes.driver import FRONT, front
     from tvmpipe.passes.graph.node_names import show_nodes
@@ -137,7 +114,7 @@ def show_model(
 
     with pass_progress(f"reading {model.name}") as progress:
         monitor = Monitor(FRONT, progress)
-        fused = front(model, shapes, dims, monitor, fallback=fallback, values=values, buckets=buckets, pads=pads)
+        fused = front(model, importing, monitor)
         monitor.end()
     graph, signature = fused.graph, fused.signature
     rows: list[dict[str, Any]] = [

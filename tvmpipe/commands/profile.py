@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import islice
@@ -16,7 +16,7 @@ from tvmpipe.commands.progress import pass_progress, work_progress
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, ModelError
 from tvmpipe.passes.backend.codegen.llvm import compile_function
-from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
+from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
 from tvmpipe.profiling.d_optimal import d_optimal_order
 from tvmpipe.profiling.experiments import EXPERIMENTS, experiments
@@ -38,11 +38,7 @@ def run_profile(
     tracker: str,
     *,
     cluster_key: Path | None,
-    shapes: Mapping[str, Sequence[Extent]],
-    dims: Mapping[str, int],
-    values: Mapping[str, Any],
-    buckets: Mapping[str, Collection[int]],
-    pads: Mapping[str, float],
+    importing: ImportOptions,
     store: Path | None,
     budget_s: float | None,
     passes: int,
@@ -52,7 +48,7 @@ def run_profile(
 ) -> Outcome:
     """Measure links, and the primitives of some models or of experiments; facts and a table of what there is then.
 
-    Of a model with open dimensions those of all its buckets; `pads` do not matter to what they cost.
+    Of a model with open dimensions those of all its buckets.
 
     Raises InputError, ModelError, ClusterError, and DeviceError when no device could be reached.
     """
@@ -67,7 +63,7 @@ def run_profile(
             raise ModelError(f"model {model} does not exist")
     with Tracker(tracker):
         pass
-    workloads = distinct(list(_workloads(models, shapes, dims, values, buckets, seed)))
+    workloads = distinct(list(_workloads(models, importing, seed)))
     if not models and devices.devices:
         first = devices.devices[0]
         order = d_optimal_order([workload.work for workload in workloads], first.target, first.threads)
@@ -140,21 +136,14 @@ def _link_table(rows: list[LinkRow]) -> PlainTable:
     return table
 
 
-def _workloads(
-    models: Sequence[Path],
-    shapes: Mapping[str, Sequence[Extent]],
-    dims: Mapping[str, int],
-    values: Mapping[str, Any],
-    buckets: Mapping[str, Collection[int]],
-    seed: int,
-) -> Iterator[PrimitiveWorkload]:
+def _workloads(models: Sequence[Path], importing: ImportOptions, seed: int) -> Iterator[PrimitiveWorkload]:
     sources: list[tuple[str, Any]] = [(path.stem, path) for path in models]
     if not models:
         sources = [(one.name, one.model) for one in islice(experiments(seed), EXPERIMENTS)]
     with pass_progress("reading") as progress:
         for number, (name, source) in enumerate(sources):
             progress(name, number, len(sources), 0.0)
-            yield from workloads_of(source, name, shapes, dims, values, buckets)
+            yield from workloads_of(source, name, importing)
 
 
 def _targets(cluster: Cluster, store: ProfileStore) -> list[dict[str, object]]:

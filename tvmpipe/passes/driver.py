@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from tvmpipe.passes.backend.partition import CutPlan, cut_bucket, partition
 from tvmpipe.passes.backend.tune import tune
 from tvmpipe.passes.backend.write_bundle import write_bundle
 from tvmpipe.passes.frontend.import_onnx import import_buckets
-from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
+from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.bucket import NO_BUCKETS, Bucket, Buckets
 from tvmpipe.passes.graph.primitive_features import works_of
@@ -133,28 +133,14 @@ class Compiled(Planned):
     bundle: Bundle
 
 
-def front(
-    source: Any,
-    shapes: Mapping[str, Sequence[Extent]] | None = None,
-    dims: Mapping[str, int] | None = None,
-    monitor: Monitor | None = None,
-    *,
-    fallback: bool = True,
-    values: Mapping[str, Any] | None = None,
-    buckets: Mapping[str, Collection[int]] | None = None,
-    pads: Mapping[str, float] | None = None,
-) -> Fused:
+def front(source: Any, options: ImportOptions | None = None, monitor: Monitor | None = None) -> Fused:
     """Import and fuse a model: a path or an `onnx.ModelProto`.
-
-    `shapes` (input name -> dimensions), `dims` (name of an open dimension -> extent) and `buckets` (name -> extents)
-    fix what the file leaves open; `pads` says what inputs may be padded with. Inputs in `values` (input name -> number,
-    list or array) become constants. With `fallback`, ONNX Runtime runs the nodes that cannot be compiled.
 
     Raises ModelError, UnsupportedModelError and InputError.
     """
     monitor = monitor or Monitor(FRONT)
     monitor.begin("import")
-    found = import_buckets(source, shapes or {}, dims or {}, buckets or {}, pads or {}, values, fallback=fallback)
+    found = import_buckets(source, options or ImportOptions())
     imported, *others = found.buckets
     monitor.dump({"": imported.module})
     monitor.begin("fuse", f"{1 + len(others)} buckets" if others else "")

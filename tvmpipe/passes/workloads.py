@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.passes.driver import front
-from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
+from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.graph.primitive_features import function_of, works_of
 from tvmpipe.passes.kernels.schedule import schedule_module
 from tvmpipe.targets.cost.model import Work
@@ -51,10 +51,7 @@ class PrimitiveWorkload:
 def workloads_of(
     source: Any,
     origin: str,
-    shapes: Mapping[str, Sequence[Extent]] | None = None,
-    dims: Mapping[str, int] | None = None,
-    values: Mapping[str, Any] | None = None,
-    buckets: Mapping[str, Collection[int]] | None = None,
+    options: ImportOptions | None = None,
 ) -> list[PrimitiveWorkload]:
     """Each distinct primitive of a model (a path or an `onnx.ModelProto`) that runs as compiled code, in order.
 
@@ -62,7 +59,7 @@ def workloads_of(
 
     Raises ModelError.
     """
-    fused = front(source, shapes, dims, values=values, buckets=buckets)
+    fused = front(source, options)
     workloads: dict[str, PrimitiveWorkload] = {}
     for graph, module in ((fused.graph, fused.module), *((one.graph, one.module) for one in fused.buckets.others)):
         for primitive, work in zip(graph.primitives, works_of(graph, module), strict=True):

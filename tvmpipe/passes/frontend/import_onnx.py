@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.importer import Relax, to_relax
 from tvmpipe.passes.frontend.inputs.fix_dimensions import fix_inputs
 from tvmpipe.passes.frontend.inputs.fix_values import Array, fix_values
-from tvmpipe.passes.frontend.inputs.open_dimensions import Extent, check_pads, open_dimensions
+from tvmpipe.passes.frontend.inputs.open_dimensions import check_pads, open_dimensions
 from tvmpipe.passes.frontend.inputs.try_padding import Padding, exact_dimensions
+from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.frontend.simplify import simplify
@@ -56,25 +57,17 @@ class ImportedBuckets:
 
 def import_buckets(
     source: Any,
-    shapes: Mapping[str, Sequence[Extent]],
-    dims: Mapping[str, int],
-    buckets: Mapping[str, Collection[int]],
-    pads: Mapping[str, float],
-    values: Mapping[str, Any] | None = None,
-    *,
-    fallback: bool = False,
+    options: ImportOptions,
 ) -> ImportedBuckets:
     """Read a model, a path or an `onnx.ModelProto`, once, and import it with the extents of each bucket.
 
-    `shapes` (input name -> dimensions), `dims` (name of an open dimension -> extent) and `buckets` (name -> extents)
-    fix what the file leaves open; `pads` are what samples may be padded with, by input, which is tried for each bucket.
-    Inputs in `values` (input name -> number, list or array) become constants. With `fallback`, nodes that TVM cannot
-    compile are left to ONNX Runtime, in groups. Raises ModelError, UnsupportedModelError and InputError.
+    Padding is tried for each bucket. Raises ModelError, UnsupportedModelError and InputError.
     """
     model, name, digest = read_model(source)
-    constants = fix_values(model, values or {})
-    dimensions = open_dimensions(model, shapes, dims, buckets)
-    check_pads(pads, dimensions)
+    constants = fix_values(model, options.values)
+    dimensions = open_dimensions(model, options.shapes, options.dims, options.buckets)
+    check_pads(options.pads, dimensions)
+    fallback = options.fallback
     if not dimensions.axes:
         inputs = fix_inputs(model, dimensions.shapes[0], dimensions.dims[0])
         return ImportedBuckets((_imported(model, name, digest, inputs, constants, fallback=fallback),), {}, {})
@@ -84,11 +77,13 @@ def import_buckets(
         inputs = fix_inputs(one, fixed, dims_fixed)
         imported.append(replace(_imported(one, name, digest, inputs, constants, fallback=fallback), extents=extents))
     axes = {**dimensions.axes, **_output_axes(imported)}
-    padding = Padding(axes, pads)
+    padding = Padding(axes, options.pads)
     given = [(one.signature.inputs, one.extents) for one in imported]
     exact = exact_dimensions(model, given, padding, imported[0].signature.outputs)
     return ImportedBuckets(
-        tuple(replace(one, exact=reasons) for one, reasons in zip(imported, exact, strict=True)), axes, pads
+        tuple(replace(one, exact=reasons) for one, reasons in zip(imported, exact, strict=True)),
+        axes,
+        options.pads,
     )
 
 
@@ -113,7 +108,8 @@ def import_onnx(
     fallback: bool = False,
 ) -> Imported:
     """As `import_buckets`, a model with one extent for each of its dimensions."""
-    (imported,) = import_buckets(source, shapes, dims, {}, {}, values, fallback=fallback).buckets
+    options = ImportOptions(shapes=shapes, dims=dims, values=values or {}, fallback=fallback)
+    (imported,) = import_buckets(source, options).buckets
     return imported
 
 

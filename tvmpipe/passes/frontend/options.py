@@ -1,0 +1,28 @@
+"""What a user may ask of reading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How the inputs of a model are fixed, and who runs what TVM cannot.
+
+    Attributes: `shapes` (input name -> dimensions), `dims` (name of an open dimension -> extent) and `buckets` (name ->
+    extents) fix what the file leaves open; `pads` says what inputs of smaller samples may be padded with; inputs in
+    `values` (input name -> number, list or array) become constants; with `fallback`, nodes that cannot be compiled are
+    left to ONNX Runtime, and without it they are an error.
+    """
+
+    shapes: Mapping[str, Sequence[Extent]] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    buckets: Mapping[str, Collection[int]] = field(default_factory=dict)
+    pads: Mapping[str, float] = field(default_factory=dict)
+    fallback: bool = True
