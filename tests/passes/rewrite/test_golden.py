@@ -34,9 +34,11 @@ def test_the_rewrites_of_our_own_are_these() -> None:
         "find_norms",
         "fold_constants",
         "find_attention",
+        "convolve_along_width",
         "fold_affine",
         "block_channels",
         "legalize_operators",
+        "annotate_spreading",
         "fuse_operators",
         "copy_results",
     ]

@@ -65,16 +65,19 @@ def block_channels(module: Any) -> Any:
             self.plain: dict[Any, Any] = {}
 
         def visit_var_binding_(self, binding: Any) -> None:
-            if binding.value in self.blocked:  # a result of the model that is another variable
-                self.set_var_remap(binding.var, self.builder_.emit_output(self._unpacked(binding.value)))
+            if binding.value in self.blocked:  # another name of a variable
+                self._keep(binding.var, self.blocked[binding.value])
                 return
             result = _Layouts(self, binding.var).rewrite(binding.value)
             if result is None:
                 super().visit_var_binding_(binding)
                 return
-            self.blocked[binding.var] = result
-            if not isinstance(binding.var, relax.DataflowVar):
-                self.set_var_remap(binding.var, self.builder_.emit_output(self._unpacked(binding.var)))
+            self._keep(binding.var, result)
+
+        def _keep(self, variable: Any, blocked: _Blocked) -> None:
+            self.blocked[variable] = blocked
+            if not isinstance(variable, relax.DataflowVar):
+                self.set_var_remap(variable, self.builder_.emit_output(self._unpacked(variable)))
 
         def visit_dataflow_var_(self, variable: Any) -> Any:
             return self._unpacked(variable) if variable in self.blocked else super().visit_dataflow_var_(variable)

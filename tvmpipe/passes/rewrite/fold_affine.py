@@ -107,8 +107,12 @@ def fold_affine(module: Any) -> Any:
                 if np.any(affine.scale != 1):
                     result = relax.op.multiply(result, _per_channel(affine.scale))
             if np.any(affine.shift != 0):
-                result = relax.op.add(emit_from(self.builder_, result, variable), _per_channel(affine.shift))
-            return emit_from(self.builder_, result, variable)
+                result = relax.op.add(self._bound(result, variable), _per_channel(affine.shift))
+            return self._bound(result, variable)
+
+        def _bound(self, value: Any, variable: Any) -> Any:
+            """A variable for `value`; none that is only another name, which later rewrites would not look through."""
+            return value if isinstance(value, relax.Var) else emit_from(self.builder_, value, variable)
 
     return mutated(Folder(module), module)
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.errors import UnsupportedModelError, reason_of
+from tvmpipe.passes.rewrite.annotate_spreading import annotate_spreading
 from tvmpipe.passes.rewrite.block_channels import block_channels
+from tvmpipe.passes.rewrite.convolve_along_width import convolve_along_width
 from tvmpipe.passes.rewrite.copy_results import copy_results
 from tvmpipe.passes.rewrite.find_attention import find_attention
 from tvmpipe.passes.rewrite.find_norms import find_norms
@@ -64,6 +66,11 @@ REWRITES: tuple[Rewrite, ...] = (
         "once scales and masks are constants; before softmax and matmul become loops",
     ),
     Rewrite(
+        "convolve_along_width",
+        convolve_along_width,
+        "once weights are constants; before what reads images: batch norms that are folded, blocks of channels",
+    ),
+    Rewrite(
         "fold_affine",
         fold_affine,
         "once weights are constants; before a batch norm is decomposed and a convolution's weight is packed",
@@ -97,6 +104,11 @@ REWRITES: tuple[Rewrite, ...] = (
         "annotate_patterns",
         _tvm("AnnotateTIROpPattern"),
         "fusion asks of each TIR function whether it is elementwise, a reduction or opaque",
+    ),
+    Rewrite(
+        "annotate_spreading",
+        annotate_spreading,
+        "once patterns are known; before fusion, which would fuse a kernel with what is larger than its result",
     ),
     Rewrite(
         "evaluate_packing",

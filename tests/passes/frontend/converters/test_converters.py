@@ -115,6 +115,16 @@ def test_sum_is_additions_that_broadcast_and_fuse() -> None:
     assert check(model) == ("add", "add", "relu")
 
 
+def test_max_min_and_mean_take_two_at_a_time_and_fuse() -> None:
+    nodes = [
+        helper.make_node("Max", ["a", "b"], ["m"]),
+        helper.make_node("Min", ["m", "c", "b"], ["n"]),
+        helper.make_node("Mean", ["n", "a", "c"], ["y"]),
+    ]
+    model = model_of(nodes, {"a": [2, 3, 4], "b": [3, 1], "c": [4]})
+    assert check(model) == ("maximum", "minimum", "minimum", "add", "add", "divide")
+
+
 def test_an_operator_of_another_domain_has_a_converter_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only under its own domain: `com.example` has a Clip that is no clip."""
     from tvm import relax

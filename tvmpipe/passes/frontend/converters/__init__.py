@@ -66,11 +66,11 @@ FILES = (
     "rnn",
     "roi_align",
     "split",
-    "sum",
     "tensor_scatter",
     "thresholded_relu",
     "training",
     "unsqueeze",
+    "variadic",
 )
 
 
