@@ -25,6 +25,9 @@ Each message is one sentence that says what was wrong, where, and what is allowe
 from __future__ import annotations
 
 import re
+import sys
+import traceback
+from pathlib import Path
 
 
 class TvmpipeError(Exception):
@@ -120,6 +123,18 @@ def reason_of(error: object) -> str:
     lines = (_SOURCE_PLACE.sub("", line.strip()) for line in reversed(str(error).splitlines()))
     reason = next((line for line in lines if line and not _NOISE.match(line)), "")
     return reason or (type(error).__name__ if isinstance(error, BaseException) else "no reason given")
+
+
+def raised_by_tvm(error: BaseException) -> bool:
+    """Whether TVM raised it, in C++ or in Python: not whoever called TVM wrongly by its own count, nor whom TVM called.
+
+    The place that raised tells: an exception keeps those that it passed, in C++ too.
+    """
+    places = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    homes = tuple(
+        f"{Path(str(sys.modules[name].__file__)).parent}/" for name in ("tvm", "tvm_ffi") if name in sys.modules
+    )
+    return bool(places) and (places[-1].startswith(homes) or places[-1].endswith((".cc", ".cpp", ".h", ".pxi")))
 
 
 _NOISE = re.compile(

@@ -18,8 +18,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tvmpipe.bundle import Bundle
-from tvmpipe.errors import InfeasibleError
-from tvmpipe.passes.backend.lower import StageLibrary, allocated_bytes, lower
+from tvmpipe.errors import InfeasibleError, ModelError, UnsupportedModelError
+from tvmpipe.passes.backend.alone import refused_nodes as refused_primitives
+from tvmpipe.passes.backend.lower import NotCompiledError, StageLibrary, allocated_bytes, lower
 from tvmpipe.passes.backend.memory import held_bytes, with_compiled_loads
 from tvmpipe.passes.backend.partition import CutPlan, cut_bucket, partition
 from tvmpipe.passes.backend.tune import tune
@@ -45,6 +46,7 @@ from tvmpipe.passes.planning.plan import Plan, explain_missing, read_placement
 from tvmpipe.passes.reports import explain as explanations
 from tvmpipe.passes.reports.compare import compare
 from tvmpipe.passes.reports.report import report
+from tvmpipe.passes.rewrite.alone import refused_nodes as refused_expressions
 from tvmpipe.passes.rewrite.fuse import fuse
 from tvmpipe.targets.cost.model import CostModel
 from tvmpipe.targets.description.cluster import Cluster
@@ -65,9 +67,13 @@ class Fused:
     """A model as fused primitives: `module` is a `tvm.IRModule`, `notes` are sentences for the report.
 
     `values` are those of inputs of the file that became constants. Where the model has open dimensions this is its
-    largest bucket, and `buckets` has the others.
+    largest bucket, and `buckets` has the others. `source` and `importing` are what `front` was given; `left` are nodes
+    that TVM imports and does not compile: label -> why.
     """
 
+    source: Any
+    importing: ImportOptions
+    left: Mapping[str, str]
     signature: Signature
     module: Any
     graph: PrimitiveGraph
@@ -85,9 +91,10 @@ class Fused:
 class Priced(Fused):
     """Its primitives priced on a cluster, whose links are as they were measured where its file does not say.
 
-    `bucket_costs` are those of the other buckets.
+    `given` is the cluster as its file has it, `bucket_costs` are those of the other buckets.
     """
 
+    given: Cluster
     cluster: Cluster
     options: BuildOptions
     cost_model: CostModel
@@ -133,36 +140,51 @@ class Compiled(Planned):
     bundle: Bundle
 
 
-def front(source: Any, options: ImportOptions | None = None, monitor: Monitor | None = None) -> Fused:
+def front(
+    source: Any,
+    options: ImportOptions | None = None,
+    monitor: Monitor | None = None,
+    left: Mapping[str, str] | None = None,
+) -> Fused:
     """Import and fuse a model: a path or an `onnx.ModelProto`.
+
+    Nodes in `left` (label -> why) are left to ONNX Runtime, as are those that TVM cannot import or lower.
 
     Raises ModelError, UnsupportedModelError and InputError.
     """
-    monitor = monitor or Monitor(FRONT)
+    options, monitor, left = options or ImportOptions(), monitor or Monitor(FRONT), left or {}
     monitor.begin("import")
-    found = import_buckets(source, options or ImportOptions())
-    imported, *others = found.buckets
-    monitor.dump({"": imported.module})
-    monitor.begin("fuse", f"{1 + len(others)} buckets" if others else "")
+    found = import_buckets(source, options, left)
+    monitor.dump({"": found.buckets[0].module})
+    monitor.begin("fuse", f"{len(found.buckets)} buckets" if len(found.buckets) > 1 else "")
     number = itertools.count()
-    module, graph = fuse(
-        imported.module,
-        imported.signature,
-        lambda rewrite, made: monitor.dump({f"{next(number):02d}-{rewrite}": made}),
-        imported.groups,
-    )
+
+    def seen(rewrite: str, made: Any) -> None:
+        monitor.dump({f"{next(number):02d}-{rewrite}": made})
+
+    fused: list[tuple[Any, PrimitiveGraph]] = []
+    for bucket in found.buckets:
+        try:
+            fused.append(fuse(bucket.module, bucket.signature, None if fused else seen, bucket.groups))
+        except UnsupportedModelError:
+            more = refused_expressions(bucket.module)
+            if not more.keys() - left.keys():
+                raise
+            return front(source, options, monitor.within(), {**left, **more})
+    imported, *others = found.buckets
+    (module, graph), *rest = fused
     monitor.dump({"": module})
     notes = tuple(dict.fromkeys(note for one in found.buckets for note in one.notes))
-    if not others:
-        return Fused(imported.signature, module, graph, notes, imported.values)
-    fused = [
-        Bucket(one.extents, one.exact, one.signature, *fuse(one.module, one.signature, groups=one.groups))
-        for one in others
-    ]
-    opened = Buckets(found.axes, found.pads, imported.extents, imported.exact, tuple(fused))
-    for note in opened.notes:
-        logger.warning(note)
-    return Fused(imported.signature, module, graph, (*notes, *opened.notes), imported.values, buckets=opened)
+    opened = NO_BUCKETS
+    if others:
+        buckets = tuple(
+            Bucket(one.extents, one.exact, one.signature, *made) for one, made in zip(others, rest, strict=True)
+        )
+        opened = Buckets(found.axes, found.pads, imported.extents, imported.exact, buckets)
+        for note in opened.notes:
+            logger.warning(note)
+        notes = (*notes, *opened.notes)
+    return Fused(source, options, left, imported.signature, module, graph, notes, imported.values, buckets=opened)
 
 
 def plan(
@@ -174,7 +196,8 @@ def plan(
     """
     options, monitor = options or BuildOptions(), monitor or Monitor(PLAN)
     folder = options.profiles or default_store()
-    cluster, notes = with_measured_links(cluster, folder)
+    given = cluster
+    cluster, notes = with_measured_links(given, folder)
     model = options.cost_model or default_cost(folder, cluster.targets)
     monitor.begin("cost")
 
@@ -183,31 +206,26 @@ def plan(
 
     costs, said = priced_on(fused.graph, fused.module)
     priced = Priced(
-        signature=fused.signature,
-        module=fused.module,
-        graph=fused.graph,
-        notes=(*notes, *fused.notes, *said),
-        values=fused.values,
+        **{**vars(fused), "notes": (*notes, *fused.notes, *said)},
+        given=given,
         cluster=cluster,
         options=options,
         cost_model=model,
         costs=costs,
-        buckets=fused.buckets,
         bucket_costs=tuple(priced_on(bucket.graph, bucket.module)[0] for bucket in fused.buckets.others),
     )
     return _plan(priced, cluster, monitor)
 
 
 def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:
-    """Cut the plans into stages, compile these, and write a bundle. Plans again where compiled stages do not fit.
+    """Cut the plans into stages, compile these, and write a bundle. Plans again where compiled stages do not fit, and
+    imports and plans again without what TVM cannot compile, which is left to ONNX Runtime.
 
-    Raises UnsupportedModelError for what TVM cannot compile, InfeasibleError when compiled stages take more memory than
+    Raises UnsupportedModelError where that cannot be, InfeasibleError when compiled stages take more memory than
     there is, InputError and DeviceError where tuning cannot be done.
     """
     monitor = monitor or Monitor(COMPILE)
-    made = _compile(planned, planned.cluster, monitor)
-    monitor.begin("fit")
-    made = _fit(made, monitor)
+    made = _compiled(planned, monitor)
     monitor.begin("bundle")
     planned = made.planned
     allocated = allocated_bytes(made.libraries)
@@ -311,6 +329,25 @@ def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
     return _with_cuts(
         planned, [with_compiled_loads(graphs, cut, allocated, planned.cluster) for cut in cuts], libraries
     )
+
+
+def _compiled(planned: Planned, monitor: Monitor) -> _Made:
+    """Compiled and fitting, perhaps with more nodes for ONNX Runtime."""
+    try:
+        made = _compile(planned, planned.cluster, monitor)
+        monitor.begin("fit")
+        return _fit(made, monitor)
+    except NotCompiledError as error:
+        more: dict[str, str] = {}
+        modules = (planned.module, *(bucket.module for bucket in planned.buckets.others))
+        for stage, device in error.stages:
+            more |= refused_primitives(planned.graphs[stage.bucket], modules[stage.bucket], stage, device)
+        if not more.keys() - planned.left.keys():
+            raise
+        again = front(planned.source, planned.importing, monitor.within(), {**planned.left, **more})
+        if again.signature.sha256 != planned.signature.sha256:
+            raise ModelError(f"model {planned.signature.name} became another one while it was compiled") from error
+        return _compiled(plan(again, planned.given, planned.options, monitor.within()), monitor)
 
 
 def _cut(planned: Planned, plan: Plan, lost: str | None = None) -> CutPlan:

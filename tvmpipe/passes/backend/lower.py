@@ -31,6 +31,14 @@ class StageLibrary:
     code: StageCode
 
 
+class NotCompiledError(UnsupportedModelError):
+    """Stages that a code generator could not compile, and for which device; the message is about the first."""
+
+    def __init__(self, message: str, stages: Sequence[tuple[Stage, Device]]) -> None:
+        super().__init__(message)
+        self.stages = tuple(stages)
+
+
 def allocated_bytes(libraries: Iterable[StageLibrary]) -> dict[str, int]:
     """Stage on a device -> bytes that running it allocates beside weights and inputs."""
     return {library.stage: library.code.allocated_bytes for library in libraries}
@@ -39,7 +47,8 @@ def allocated_bytes(libraries: Iterable[StageLibrary]) -> dict[str, int]:
 def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None) -> tuple[StageLibrary, ...]:
     """Compile stages for the devices that host them, several at a time on a host with several cores.
 
-    Schedules are from the folder `records` where it has any. Raises UnsupportedModelError.
+    Schedules are from the folder `records` where it has any. Raises NotCompiledError, and UnsupportedModelError where
+    there is no such code generator.
     """
     from tvm_ffi import StructuralKey
 
@@ -51,14 +60,14 @@ def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None
         structure = stage.module if onnx else StructuralKey(stage.module)
         for name, hosted in stage.hosted.items():
             device = devices[name]
-            job = _Job(hosted, stage.module, device, stage.onnx_nodes, stage.shape.codegen or device.target.codegen)
+            job = _Job(hosted, stage, device, stage.shape.codegen or device.target.codegen)
             key = (structure, None, 0) if onnx else (structure, device.target, device.threads)
             job_of[hosted] = jobs.setdefault(key, job)
     work = list(jobs.values())
     for job in work:
         code_generator(job.codegen)  # an unknown one ends it here, before minutes of compiling
-    here = [job for job in work if isinstance(job.module, OnnxStage)]  # which is ready as it is
-    elsewhere = [job for job in work if not isinstance(job.module, OnnxStage)]
+    here = [job for job in work if isinstance(job.stage.module, OnnxStage)]  # which is ready as it is
+    elsewhere = [job for job in work if not isinstance(job.stage.module, OnnxStage)]
     if len(elsewhere) == 1 or (os.cpu_count() or 1) == 1:
         here, elsewhere = work, []
     made = [_compile_here(job, records) for job in here] + _compile_in_processes(elsewhere, records)
@@ -72,9 +81,8 @@ def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None
 @dataclass(frozen=True)
 class _Job:
     name: str
-    module: Any
+    stage: Stage
     device: Device
-    onnx_nodes: tuple[str, ...]
     codegen: str
 
 
@@ -86,26 +94,29 @@ def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[StageC
     from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
     pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
-    work = [(tvm.ir.save_json(job.module), job.device.target, job.device.threads, records) for job in jobs]
-    libraries: list[StageCode] = []
-    for job, result in zip(jobs, pool.map_with_error_catching(_compile_json, work), strict=True):
-        if result.status != StatusKind.COMPLETE:
-            raise _cannot(job, result.value)
-        libraries.append(result.value)
-    return libraries
+    work = [(tvm.ir.save_json(job.stage.module), job.device.target, job.device.threads, records) for job in jobs]
+    results = list(pool.map_with_error_catching(_compile_json, work))
+    failed = [(job, one.value) for job, one in zip(jobs, results, strict=True) if one.status != StatusKind.COMPLETE]
+    if failed:
+        raise _cannot(*failed)
+    return [one.value for one in results]
 
 
 def _compile_here(job: _Job, records: Path | None) -> StageCode:
     try:
-        return code_generator(job.codegen).compile_stage(job.module, job.device.target, job.device.threads, records)
+        return code_generator(job.codegen).compile_stage(
+            job.stage.module, job.device.target, job.device.threads, records
+        )
     except Exception as error:  # TVM reports what it cannot generate code for with many exception types
-        raise _cannot(job, error) from error
+        raise _cannot((job, error)) from error
 
 
-def _cannot(job: _Job, error: object) -> UnsupportedModelError:
-    nodes = f" ({show_nodes(job.onnx_nodes)})" if job.onnx_nodes else ""
+def _cannot(*failed: tuple[_Job, object]) -> NotCompiledError:
+    job, error = failed[0]
+    nodes = f" ({show_nodes(job.stage.onnx_nodes)})" if job.stage.onnx_nodes else ""
     where = f"stage {job.name}{nodes} for {job.device.target.name}"
-    return UnsupportedModelError(f"TVM cannot compile {where}: {reason_of(error)}")
+    stages = tuple((one.stage, one.device) for one, _ in failed)
+    return NotCompiledError(f"TVM cannot compile {where}: {reason_of(error)}", stages)
 
 
 def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> StageCode:

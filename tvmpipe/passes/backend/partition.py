@@ -73,20 +73,19 @@ class CutPlan:
 def partition(graph: PrimitiveGraph, module: Any, plan: Plan, lost: str | None = None) -> CutPlan:
     """Emit a module for each stage of a plan; `module` is the fused model that `graph` was read off."""
     prefix = "" if lost is None else f"{lost}-"
-    stages = tuple(_emit(graph, module, f"{prefix}s{number}", shape) for number, shape in enumerate(plan.stages))
+    stages = tuple(emit(graph, module, f"{prefix}s{number}", shape) for number, shape in enumerate(plan.stages))
     return CutPlan(lost, plan, stages)
 
 
 def cut_bucket(number: int, bucket: Bucket, price: Price, lost: str | None = None) -> CutBucket:
     """Emit a module for each stage of the bucket with this number, priced as it is placed."""
     prefix = f"b{number}-" if lost is None else f"{lost}-b{number}-"
-    stages = (
-        _emit(bucket.graph, bucket.module, f"{prefix}s{place}", shape) for place, shape in enumerate(price.stages)
-    )
+    stages = (emit(bucket.graph, bucket.module, f"{prefix}s{place}", shape) for place, shape in enumerate(price.stages))
     return CutBucket(price, tuple(replace(stage, bucket=number) for stage in stages))
 
 
-def _emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
+def emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
+    """The module of a stage."""
     nodes = nodes_of_primitives([graph.primitives[index] for index in shape.primitives])
     inside = sorted((*shape.primitives, *shape.repeated))
     if shape.codegen == ONNXRUNTIME:

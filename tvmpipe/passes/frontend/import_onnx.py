@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -55,27 +56,25 @@ class ImportedBuckets:
     pads: Mapping[str, float]
 
 
-def import_buckets(
-    source: Any,
-    options: ImportOptions,
-) -> ImportedBuckets:
+def import_buckets(source: Any, options: ImportOptions, left: Mapping[str, str] | None = None) -> ImportedBuckets:
     """Read a model, a path or an `onnx.ModelProto`, once, and import it with the extents of each bucket.
 
-    Padding is tried for each bucket. Raises ModelError, UnsupportedModelError and InputError.
+    Padding is tried for each bucket. Nodes whose labels are in `left` (label -> why) are left to ONNX Runtime, as are
+    those that TVM cannot import. Raises ModelError, UnsupportedModelError and InputError.
     """
     model, name, digest = read_model(source)
     constants = fix_values(model, options.values)
     dimensions = open_dimensions(model, options.shapes, options.dims, options.buckets)
     check_pads(options.pads, dimensions)
-    fallback = options.fallback
+    imported_as = functools.partial(_imported, fallback=options.fallback, left=left or {})
     if not dimensions.axes:
         inputs = fix_inputs(model, dimensions.shapes[0], dimensions.dims[0])
-        return ImportedBuckets((_imported(model, name, digest, inputs, constants, fallback=fallback),), {}, {})
+        return ImportedBuckets((imported_as(model, name, digest, inputs, constants),), {}, {})
     imported = []
     for extents, fixed, dims_fixed in zip(dimensions.buckets, dimensions.shapes, dimensions.dims, strict=True):
         one = _copied(model)
         inputs = fix_inputs(one, fixed, dims_fixed)
-        imported.append(replace(_imported(one, name, digest, inputs, constants, fallback=fallback), extents=extents))
+        imported.append(replace(imported_as(one, name, digest, inputs, constants), extents=extents))
     axes = {**dimensions.axes, **_output_axes(imported)}
     padding = Padding(axes, options.pads)
     given = [(one.signature.inputs, one.extents) for one in imported]
@@ -121,11 +120,12 @@ def _imported(
     fixed: Mapping[str, Array],
     *,
     fallback: bool,
+    left: Mapping[str, str],
 ) -> Imported:
     """Import a model whose inputs are fixed; `model` is changed."""
     forget_declared(model)
     simplified = simplify(model, inputs)
-    made = to_relax(simplified.model, simplified.nodes, inputs, fallback=fallback)
+    made = to_relax(simplified.model, simplified.nodes, inputs, fallback=fallback, left=left)
     module = made.module
     outputs = _output_specs(made, simplified.model.graph)
     signature = Signature(name, digest, inputs, outputs)

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
-from tvmpipe.errors import UnsupportedModelError, reason_of
+from tvmpipe.errors import UnsupportedModelError, raised_by_tvm, reason_of
 from tvmpipe.passes.frontend.arithmetic.element_types import carried, carrier, held, makes_numbers
 from tvmpipe.passes.frontend.arithmetic.quantised import OPAQUE, elementwise
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
@@ -21,7 +21,7 @@ from tvmpipe.passes.frontend.dataflow import closed_blocks, readers_of
 from tvmpipe.passes.frontend.fallback.calls import call_group, check_results, stand_in
 from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.split import Split, split
-from tvmpipe.passes.frontend.fallback.value_types import ValueType, value_types
+from tvmpipe.passes.frontend.fallback.value_types import ValueType, read_types, value_types
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
 from tvmpipe.passes.frontend.onnx_values import first_output, opset_of, plain_domain, reads
 from tvmpipe.passes.frontend.results import as_tensor
@@ -52,24 +52,32 @@ class _CannotImportError(Exception):
 
 
 def to_relax(
-    model: onnx.ModelProto, nodes: Mapping[str, Origins], inputs: Sequence[TensorSpec], *, fallback: bool
+    model: onnx.ModelProto,
+    nodes: Mapping[str, Origins],
+    inputs: Sequence[TensorSpec],
+    *,
+    fallback: bool,
+    left: Mapping[str, str],
 ) -> Relax:
     """A model with these `inputs`; `nodes` are those behind its values, which variables remember (see onnx_nodes.py).
 
-    With `fallback`, what TVM cannot import is left to ONNX Runtime. Raises UnsupportedModelError that names the node.
+    With `fallback`, what TVM cannot import is left to ONNX Runtime, and so are the nodes `left`: labels of nodes of the
+    given model -> why. Raises UnsupportedModelError that names the node.
     """
     from tvm.relax.frontend.onnx import onnx_frontend
 
     refused = refused_nodes(model, frozenset((*onnx_frontend._get_convert_map(), "Constant")), converters().keys())
-    if not fallback:
-        if refused:
-            raise UnsupportedModelError(next(iter(refused.values())))
-        try:
-            return Relax(_import(model, nodes, (), None))
-        except _CannotImportError as error:
-            raise UnsupportedModelError(str(error)) from error.__cause__
+    refused |= _places(model, nodes, left)
     place_of = {name: place for place, node in enumerate(model.graph.node) for name in node.output if name}
     types = functools.cache(lambda: value_types(model))
+    if not fallback:
+        try:
+            if refused:
+                raise _CannotImportError({first_output(model.graph.node[place]): refused[place] for place in refused})
+            return Relax(_import(model, nodes, (), None))
+        except _CannotImportError as error:
+            why = {place_of[name]: why for name, why in error.nodes.items() if name in place_of}
+            raise _refusal(model, inputs, why, types(), str(error)) from error.__cause__
     for _ in range(_ATTEMPTS):
         parts = Split(model, (), ())
         if refused:
@@ -85,6 +93,36 @@ def to_relax(
     raise UnsupportedModelError(
         f"after {_ATTEMPTS} attempts TVM still cannot import the model: {max(refused.items())[1]}"
     )
+
+
+def _places(model: onnx.ModelProto, nodes: Mapping[str, Origins], left: Mapping[str, str]) -> dict[int, str]:
+    """Places of the nodes that stand for those that are called like the keys of `left`, and what it says of them."""
+    found = {}
+    for place, node in enumerate(model.graph.node):
+        labels = [origin.label for name in node.output for origin in nodes.get(name, ())]
+        why = next((left[one] for one in labels if one in left), None)
+        if why is not None:
+            found[place] = why
+    return found
+
+
+def _refusal(
+    model: onnx.ModelProto,
+    inputs: Sequence[TensorSpec],
+    refused: Mapping[int, str],
+    types: Mapping[str, ValueType],
+    sentence: str,
+) -> UnsupportedModelError:
+    """What is said of a model that is not to be left to ONNX Runtime: whether that would help."""
+    if not refused:
+        return UnsupportedModelError(sentence)
+    try:
+        split(model, inputs, refused, types)
+    except UnsupportedModelError as error:
+        return error
+    place, why = next(iter(refused.items()))
+    helps = "ONNX Runtime can run it, without --no-fallback (fallback=False)"
+    return UnsupportedModelError(f"{why.rstrip('.')}; {read_types(model.graph.node[place], types)}; {helps}")
 
 
 def _with_groups(model: onnx.ModelProto, nodes: Mapping[str, Origins], parts: Split) -> Mapping[str, Origins]:
@@ -141,6 +179,8 @@ def _import(
                 check_results(made, self.current)
                 return made
             except Exception as error:  # its converters raise every kind of exception
+                if not (raised_by_tvm(error) or isinstance(error, NotImplementedError)):
+                    logger.warning("fault in a converter: %s", _sentence(self.current, error), exc_info=error)
                 failed[first_output(self.current)] = _sentence(self.current, error)
                 made = stand_in(self.current, types())
                 if made is None:

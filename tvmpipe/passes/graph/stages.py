@@ -66,7 +66,9 @@ def derive_stages(graph: PrimitiveGraph, placement: Placement, *, eager: bool = 
     if not eager:
         _join(stages, members)
     order = nx.lexicographical_topological_sort(stages, key=lambda stage: members[stage][0])
-    return [_shape(graph, group, codegen, tuple(sorted(members[n, (group, codegen)]))) for n, (group, codegen) in order]
+    return [
+        shape_of(graph, group, codegen, tuple(sorted(members[n, (group, codegen)]))) for n, (group, codegen) in order
+    ]
 
 
 def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
@@ -108,7 +110,8 @@ def _joined(
     return True
 
 
-def _shape(graph: PrimitiveGraph, devices: Group, codegen: str, primitives: tuple[int, ...]) -> StageShape:
+def shape_of(graph: PrimitiveGraph, devices: Group, codegen: str, primitives: tuple[int, ...]) -> StageShape:
+    """The stage of some primitives, in the order they run."""
     repeated = _constants_read(graph, primitives)
     inside = sorted((*primitives, *repeated))
     made = {value for index in inside for value in graph.primitives[index].outputs}

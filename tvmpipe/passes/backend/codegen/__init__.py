@@ -37,8 +37,8 @@ class CodeGenerator(Protocol):
 
         `module` is what `partition` makes of a stage: an IRModule whose `main` takes the stage's inputs and then one
         tuple of its weights, if it has any, and returns a tuple of its outputs; or, where the stage says that its code
-        generator is "onnxruntime", an `OnnxStage`. `records` is a folder of measured schedules. What cannot be compiled
-        may raise anything: `lower` makes one sentence of it.
+        generator is "onnxruntime", an `OnnxStage`. `records` is a folder of measured schedules. For what it
+        cannot compile it raises NotImplementedError; `lower` makes one sentence of whatever is raised.
         """
         ...
 

@@ -65,7 +65,7 @@ def _type(spec: TensorSpec) -> Any:
 
 
 def check_results(made: Any, node: onnx.NodeProto) -> None:
-    """Raise ValueError where a converted node makes a tensor that no compiled stage can."""
+    """Raise NotImplementedError where a converted node makes a tensor that no compiled stage can."""
     from tvm import relax, tirx
 
     types = list(made.ty.fields) if isinstance(made.ty, relax.TupleType) else [made.ty]
@@ -73,9 +73,9 @@ def check_results(made: Any, node: onnx.NodeProto) -> None:
         if not isinstance(ty, relax.TensorType):
             continue  # a shape, a sequence, nothing: what reads it says whether it can
         if str(ty.dtype) not in DTYPES:
-            raise ValueError(f"its result has elements of type {ty.dtype}")
+            raise NotImplementedError(f"its result has elements of type {ty.dtype}")
         if not isinstance(ty.shape, relax.ShapeExpr) or not all(isinstance(d, tirx.IntImm) for d in ty.shape.values):
-            raise ValueError("the shape of its result depends on the data")
+            raise NotImplementedError("the shape of its result depends on the data")
 
 
 def stand_in(node: onnx.NodeProto, types: Mapping[str, ValueType]) -> Any:

@@ -14,7 +14,7 @@ from tvmpipe.errors import UnsupportedModelError, reason_of
 from tvmpipe.passes.frontend.agreement import seeded_sample
 from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.grouping import grouped
-from tvmpipe.passes.frontend.fallback.value_types import ValueType, sampled
+from tvmpipe.passes.frontend.fallback.value_types import ValueType, read_types, sampled
 from tvmpipe.passes.frontend.onnx_values import needed_nodes, reads
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 from tvmpipe.passes.frontend.trace_nodes import node_label
@@ -229,9 +229,11 @@ class _Splitter:
         try:
             session_of(model.SerializeToString())
         except Exception as error:  # its exceptions have no common base
-            raise UnsupportedModelError(
-                f"{self.reasons[place]}; ONNX Runtime does not run it either: {reason_of(error)}"
-            ) from error
+            node = self.nodes[place]
+            said = [self.reasons[place].rstrip("."), read_types(node, self.types)]
+            said.append(f"ONNX Runtime does not run it either: {reason_of(error)}")
+            said.append(f"a converter for {node.op_type} would help (docs/contributing/operator.md)")
+            raise UnsupportedModelError("; ".join(said)) from error
 
     def _rewritten(self, groups: Sequence[Sequence[int]], made: Sequence[FallbackGroup]) -> onnx.ModelProto:
         graph = self.model.graph

@@ -42,6 +42,15 @@ class ValueType:
     kind: int
     shape: tuple[int | None, ...] | None
 
+    def __str__(self) -> str:
+        """For people: "float32[1,?]"; "?" for what is not known or no tensor."""
+        if not self.kind:
+            return "?"
+        name = onnx.TensorProto.DataType.Name(self.kind).lower() if self.dtype is None else self.dtype
+        if self.shape is None:
+            return f"{name}[...]"
+        return f"{name}[{','.join('?' if extent is None else str(extent) for extent in self.shape)}]"
+
     @property
     def dtype(self) -> str | None:
         """As numpy spells it; None for what cannot travel between stages: strings, sequences, halves of other forms."""
@@ -60,6 +69,12 @@ class ValueType:
 
 
 _UNKNOWN = ValueType(0, None)
+
+
+def read_types(node: onnx.NodeProto, types: Mapping[str, ValueType]) -> str:
+    """What a node reads, for people: "the Add reads float32[2,3] and float32[]"."""
+    read = [str(types.get(name, _UNKNOWN)) for name in node.input if name] or ["nothing"]
+    return f"the {node.op_type} reads {' and '.join(filter(None, (', '.join(read[:-1]), read[-1])))}"
 
 
 def value_types(model: onnx.ModelProto) -> dict[str, ValueType]:
