@@ -1,60 +1,26 @@
-"""Random graphs through import, rewrites, kernels and stages, compared with ONNX Runtime.
+"""Random graphs through import, rewrites, kernels and stages, compared with ONNX Runtime and onnx's reference.
 
-    python -m benchmarks.random_graphs [--graphs N] [--nodes N] [--seed S] [--record FILE]
+    python -m benchmarks.random_graphs [--graphs N] [--nodes N] [--seed S] [--rows FILE] [--record FILE]
 
-Each graph has its primitives dealt to two devices, is compiled, run in this process on the sample that it was grown on
-and on another, and compared in the sense of `tvmpipe.equality`. What differs is named with its seed; with every value
-as a result it is compiled once more, so that the first wrong node shows.
+Every graph is compiled and run in this process on the sample that it was grown on; every tenth is planned, cut between
+two devices and written as a bundle before. Each result is compared in the sense of `tvmpipe.equality`, and the first
+wrong node is shown. With `--rows`, what came of each graph is appended to a file of JSON lines as it comes, and graphs
+that are in it are not run again. At the end there is a table of operators, and of those that never appeared.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+import json
+import subprocess
 import sys
-import tempfile
-from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from benchmarks.random_graphs.coverage import table
 
-from benchmarks.random_graphs.graphs import RandomModel, random_model
-from tvmpipe.errors import TvmpipeError
-from tvmpipe.passes import driver
-from tvmpipe.passes.options import BuildOptions
-from tvmpipe.reference.results import Reference
-from tvmpipe.runtime.emulation.inprocess import run_in_process
-from tvmpipe.targets.description.cluster import parse_cluster
-
-_CLUSTER = parse_cluster("".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in ("a", "b")))
-
-
-def check(made: RandomModel, seed: int) -> tuple[str, str, list[str]]:
-    """ "equal", "different" or "refused"; a sentence; the operators that ONNX Runtime's stages ran."""
-    try:
-        front = driver.front(made.model)
-        left = [
-            operator for primitive in front.graph.primitives if primitive.fallback for operator in primitive.operators
-        ]
-        names = list(front.graph.by_name())
-        random = np.random.default_rng(seed)
-        cut = int(random.integers(len(names) + 1))
-        with tempfile.TemporaryDirectory() as folder:
-            plan = Path(folder) / "plan.yaml"
-            lines = [f"  {name}: {'a' if place < cut else 'b'}" for place, name in enumerate(names)]
-            plan.write_text("placement:\n" + "\n".join(lines) + "\n")
-            bundle = driver.compile(driver.plan(front, _CLUSTER, BuildOptions(plan=plan))).bundle
-        reference = Reference(made.model.SerializeToString())
-        with run_in_process(bundle) as pipe:
-            found = reference.compare(pipe.run(made.sample), made.sample)
-    except TvmpipeError as error:
-        return "refused", str(error), []
-    return ("different" if found.verdict == "different" else "equal"), found.sentence, left
-
-
-def _first_wrong(seed: int, nodes: int) -> str:
-    """The first wrong value where all are results."""
-    return check(random_model(seed, nodes, every=True), seed)[1]
+_SECONDS = 240  # for one graph, before its process is ended
 
 
 def main() -> None:
@@ -63,34 +29,56 @@ def main() -> None:
     parser.add_argument("--graphs", type=int, default=2000)
     parser.add_argument("--nodes", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0, help="of the first graph")
+    parser.add_argument("--rows", type=Path, help="file of what came of each graph, to go on with")
     parser.add_argument("--record", type=Path, help="file for the table")
     options = parser.parse_args()
-    logging.disable(logging.WARNING)
-    verdicts: Counter[str] = Counter()
-    operators: Counter[str] = Counter()
-    fallback: Counter[str] = Counter()
-    for seed in range(options.seed, options.seed + options.graphs):
-        made = random_model(seed, options.nodes)
-        operators += made.operators
-        verdict, sentence, left = check(made, seed)
-        verdicts[verdict] += 1
-        fallback.update(left)
-        if verdict != "equal":
-            print(f"seed {seed}: {verdict}: {sentence}", flush=True)
-            if verdict == "different":
-                print(f"  every value a result: {_first_wrong(seed, options.nodes)}", flush=True)
-    total = sum(operators.values())
-    elsewhere = ", ".join(f"{count} {name}" for name, count in fallback.most_common())
-    lines = [
-        f"{options.graphs} graphs from seed {options.seed}, {total} nodes of {len(operators)} operators",
-        ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())),
-        f"{sum(fallback.values())} nodes ran in ONNX Runtime: {elsewhere or 'none'}",
-    ]
-    text = "\n".join(lines) + "\n"
+    known = _read(options.rows)
+    wanted = [seed for seed in range(options.seed, options.seed + options.graphs) if seed not in known]
+    for row in _checked(wanted, options.nodes):
+        known[row["seed"]] = row
+        if options.rows is not None:
+            with options.rows.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        if row["verdict"] != "equal":
+            print(f"seed {row['seed']}: {row['verdict']}: {row['sentence']}\n{row['blame']}".rstrip(), flush=True)
+    rows = [known[seed] for seed in sorted(known) if options.seed <= seed < options.seed + options.graphs]
+    text = table(rows, options.seed)
     print(text, end="")
     if options.record is not None:
         options.record.write_text(text)
-    sys.exit(verdicts["different"] > 0)
+    sys.exit(any(row["verdict"] not in ("equal", "refused") for row in rows))
+
+
+def _read(path: Path | None) -> dict[int, dict[str, Any]]:
+    if path is None or not path.exists():
+        return {}
+    rows = (json.loads(line) for line in path.read_text().splitlines())
+    return {row["seed"]: row for row in rows}
+
+
+def _checked(seeds: Sequence[int], nodes: int) -> Iterator[dict[str, Any]]:
+    """What came of each seed, computed in a process that is started again after a graph that ended it."""
+    left = list(seeds)
+    while left:
+        command = [sys.executable, "-m", "benchmarks.random_graphs.worker", str(nodes), str(_SECONDS)]
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        try:
+            worker.stdin.write("\n".join(map(str, left)))
+            worker.stdin.close()
+            for line in worker.stdout:
+                row = json.loads(line)
+                left.remove(row["seed"])
+                yield row
+            code = worker.wait()
+        finally:
+            worker.kill()
+        if left and code:
+            yield {**_EMPTY, "seed": left.pop(0), "verdict": "crash", "sentence": f"the process ended with {code}"}
+
+
+_EMPTY: dict[str, Any] = {"blame": "", "operators": {}, "left": {}, "disputes": []}
 
 
 if __name__ == "__main__":

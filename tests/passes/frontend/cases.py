@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from tvmpipe.equality import Expected, compare
 from tvmpipe.passes.frontend.folding.evaluate_node import evaluate
 from tvmpipe.passes.frontend.import_onnx import import_onnx
+from tvmpipe.passes.kernels.legalize import legalizations
 
 Array = NDArray[Any]
 
@@ -75,7 +76,7 @@ def _run(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array
     from tvm import relax
 
     imported = import_onnx(model, {}, {})
-    module = relax.transform.LegalizeOps()(imported.module)
+    module = relax.transform.LegalizeOps(legalizations())(imported.module)
     kept = [str(name) for name in module["main"].attrs["tvmpipe.inputs"]]
     built = relax.build(module, tvm.target.Target({"kind": "llvm", "opt-level": 0}))
     machine = relax.VirtualMachine(built, tvm.cpu())

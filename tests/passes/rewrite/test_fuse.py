@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import tvmpipe
 from tests.models import branchy, chain
@@ -61,24 +61,34 @@ def test_what_a_stage_holds() -> None:
 
 
 def test_special_values_follow_onnx() -> None:
-    """NaN passes a Relu; the maximum of a row of -inf is -inf."""
+    """NaN passes a Relu and a bound, also in scheduled loops; the maximum of -inf alone is -inf, at its first place."""
     nodes = [
         helper.make_node("Relu", ["x"], ["bent"]),
         helper.make_node("ReduceMax", ["x"], ["high"], axes=[1], keepdims=0),
         helper.make_node("ReduceMin", ["x"], ["low"], axes=[1], keepdims=1),
+        helper.make_node("Clip", ["x", "zero", "one"], ["bound"]),
+        helper.make_node("Max", ["bent", "bound"], ["larger"]),
+        helper.make_node("ArgMax", ["x"], ["place"], axis=1),
+        helper.make_node("ArgMin", ["x"], ["column"], axis=0),
     ]
-    shapes = {"bent": [3, 4], "high": [3], "low": [3, 1]}
+    shapes = {"bent": [3, 4], "high": [3], "low": [3, 1], "bound": [3, 4], "larger": [3, 4]}
+    places = {"place": [3, 1], "column": [1, 4]}
     graph = helper.make_graph(
         nodes,
         "special",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 4])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+        + [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in places.items()],
+        [numpy_helper.from_array(np.array(number, np.float32), name) for name, number in (("zero", 0), ("one", 1))],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     sample = np.array([[-1, np.nan, 2, -0.0], [-np.inf] * 4, [np.inf] * 4], dtype=np.float32)
     want = Reference(model.SerializeToString()).run({"x": sample})
     with run_in_process(tvmpipe.build(model, parse_cluster('[[device]]\nname = "d"\nthreads = 1\n'))) as pipe:
         have = pipe.run({"x": sample})
-    assert np.array_equal(have["bent"], want["bent"], equal_nan=True)
+    for name in ("bent", "bound", "larger"):
+        assert np.array_equal(have[name], want[name], equal_nan=True)
+    assert have["place"].ravel().tolist() == [1, 0, 0]
+    assert have["column"].ravel().tolist() == [1, 0, 1, 1]
     for name in ("high", "low"):  # of the rows without NaN, where ONNX says what comes out
         assert np.array_equal(have[name][1:], want[name][1:])

@@ -19,6 +19,14 @@ SUFFIX = ".so"
 
 def compile_stage(module: Any, target: TargetDescription, threads: int, records: Path | None = None) -> StageCode:
     """Machine code for a stage, linked into one shared library. Schedules are from `records` where it has any."""
+    executable, memory = build_stage(module, target, threads, records)
+    return StageCode(_shared_library(executable), memory.allocated_bytes)
+
+
+def build_stage(
+    module: Any, target: TargetDescription, threads: int, records: Path | None = None
+) -> tuple[Any, MemoryPlan]:
+    """A stage as a Relax executable that is not linked yet, and the memory that it takes."""
     from tvm import relax
 
     from tvmpipe.passes.kernels.schedule import schedule_module
@@ -29,8 +37,7 @@ def compile_stage(module: Any, target: TargetDescription, threads: int, records:
     with tvm_target, _pass_context():
         scheduled = schedule_module(module, target, threads, known)
     with tvm_target, _pass_context(memory.instrument):
-        executable = relax.build(scheduled, tvm_target)
-    return StageCode(_shared_library(executable), memory.allocated_bytes)
+        return relax.build(scheduled, tvm_target), memory
 
 
 def compile_function(function: Any, target: TargetDescription, threads: int) -> bytes:

@@ -50,8 +50,9 @@ def _pads(
     auto = node.attributes.get("auto_pad", b"NOTSET")
     pads = list(node.attributes.get("pads", [0] * 2 * rank))
     wanted = node.attributes.get("output_shape")
+    told = False
     if wanted is not None:
-        wanted = list(wanted)[-rank:]
+        wanted, told = list(wanted)[-rank:], True
     elif auto in (b"SAME_UPPER", b"SAME_LOWER"):
         wanted = [extent * stride for extent, stride in zip(spatial, strides, strict=True)]
     if wanted is None:
@@ -64,7 +65,7 @@ def _pads(
         begin = total // 2 if auto == b"SAME_UPPER" else total - total // 2
         begins.append(begin)
         ends.append(total - begin)
-        behind.append(max(0, wanted[d] - full))
+        behind.append(max(0, wanted[d] - full) if told else 0)  # as ONNX infers it
     return begins, ends, behind
 
 

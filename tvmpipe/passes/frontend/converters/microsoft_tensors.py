@@ -20,9 +20,9 @@ def trilu(node: OnnxNode) -> Any:
 
 @converts("GatherND", MICROSOFT)
 def gather_nd(node: OnnxNode) -> Any:
-    """ONNX's GatherND without batch axes."""
-    emit = Emitter(node.builder)
-    return emit("gather_nd", node.input(0), emit.cast(node.input(1), "int64"))
+    """ONNX's GatherND without batch axes, with indices of 32 bits too."""
+    indices = Emitter(node.builder).cast(node.input(1), "int64")
+    return OnnxNode(node.operator, 13, [node.input(0), indices], {}, node.builder, node.scope).converted_by_tvm()
 
 
 @converts("ExpandDims", MICROSOFT)
