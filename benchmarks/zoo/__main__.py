@@ -33,12 +33,15 @@ _LONGEST_S = 600.0
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of one file: "equal", "different" or "refused", and a sentence; how many nodes ONNX Runtime runs."""
+    """What became of one file: "equal", "different" or "refused", and a sentence; which nodes ONNX Runtime runs, and
+    their share of the model's FLOPs.
+    """
 
     verdict: str
     sentence: str
     primitives: int = 0
     fallback: str = ""
+    flops_share: float = 0.0
 
 
 def check(path: Path) -> Checked:
@@ -55,6 +58,8 @@ def check(path: Path) -> Checked:
         front = driver.front(path)
         names = list(front.graph.by_name())
         left = Counter(name for one in front.graph.primitives if one.fallback for name in one.operators)
+        flops = [(one.flops, one.fallback is not None) for one in front.graph.by_name().values()]
+        share = sum(count for count, there in flops if there) / (sum(count for count, _ in flops) or 1.0)
         with tempfile.TemporaryDirectory() as folder:
             plan = Path(folder) / "plan.yaml"
             lines = [f"  {name}: {'ab'[2 * place // len(names)]}" for place, name in enumerate(names)]
@@ -67,7 +72,7 @@ def check(path: Path) -> Checked:
         return Checked("refused", reason_of(error))
     verdict = "different" if found.verdict == "different" else "equal"
     elsewhere = ", ".join(f"{count} {name}" for name, count in left.most_common())
-    return Checked(verdict, found.sentence, len(names), elsewhere)
+    return Checked(verdict, found.sentence, len(names), elsewhere, share)
 
 
 def _checked_apart(path: Path) -> Checked:
@@ -112,12 +117,14 @@ def main() -> None:
 
 
 def _report(rows: Sequence[tuple[str, Checked]]) -> str:
-    table = Table("model", "verdict", "primitives", "nodes that ONNX Runtime runs", "what was found")
+    table = Table("model", "verdict", "primitives", "nodes that ONNX Runtime runs", "of FLOPs", "what was found")
     for name, found in rows:
-        table.add_row(name, found.verdict, str(found.primitives or ""), found.fallback, found.sentence)
+        share = f"{found.flops_share:.2%}" if found.fallback else ""
+        table.add_row(name, found.verdict, str(found.primitives or ""), found.fallback, share, found.sentence)
     verdicts = Counter(found.verdict for _, found in rows)
     total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    return text_of(table, f"{len(rows)} files: {total}")
+    more = sum(found.flops_share > 0.01 for _, found in rows)
+    return text_of(table, f"{len(rows)} files: {total}; ONNX Runtime runs more than 1 % of the FLOPs of {more}")
 
 
 if __name__ == "__main__":

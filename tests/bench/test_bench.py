@@ -188,7 +188,8 @@ def test_what_onnx_runtime_runs_is_timed_as_a_stage(tmp_path: Path) -> None:
     (left,) = (one for one in facts["primitives"] if one["operators"][0] == "NonMaxSuppression")
     assert left["name"] == "onnxruntime_NonMaxSuppression + onnxruntime_NonZero"
     assert left["operators"] == ["NonMaxSuppression", "Gather", "Squeeze", "Gather", "NonZero"]
-    assert (left["calls"], left["flops"]) == (1, 0)
+    assert left["calls"] == 1
+    assert left["flops"] > 64 * 4
     assert 0 < left["call_s"] < 1
     found = left["shapes"][-2]
     assert found[1] == 4

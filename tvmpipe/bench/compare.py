@@ -236,7 +236,8 @@ def _compile(
 
 def _stage_cost(primitives: Sequence[Primitive]) -> _Cost:
     operators = tuple(operator for primitive in primitives for operator in primitive.operators)
-    return _Cost(" + ".join(primitive.function for primitive in primitives), operators, 0.0)
+    name, flops = " + ".join(one.function for one in primitives), sum(one.flops for one in primitives)
+    return _Cost(name, operators, flops)
 
 
 def _alternate(ours: _Worker, theirs: _Worker, runs: int, seconds: float) -> list[tuple[float, float]]:

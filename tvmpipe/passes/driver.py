@@ -13,12 +13,13 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from tvmpipe.bundle import Bundle
-from tvmpipe.errors import InfeasibleError, ModelError, UnsupportedModelError
+from tvmpipe.errors import InfeasibleError, ModelError, PlanError, UnsupportedModelError
 from tvmpipe.passes.backend.alone import refused_nodes as refused_primitives
 from tvmpipe.passes.backend.lower import NotCompiledError, StageLibrary, allocated_bytes, lower
 from tvmpipe.passes.backend.memory import held_bytes, with_compiled_loads
@@ -42,7 +43,7 @@ from tvmpipe.passes.planning.failover import Spare, spare_plans
 from tvmpipe.passes.planning.fallback_times import with_fallback_times
 from tvmpipe.passes.planning.follow_nodes import price_bucket
 from tvmpipe.passes.planning.place import follow, place, unless_better
-from tvmpipe.passes.planning.plan import Plan, explain_missing, read_placement
+from tvmpipe.passes.planning.plan import Plan, explain_missing, left_nodes, read_left, read_placement
 from tvmpipe.passes.reports import explain as explanations
 from tvmpipe.passes.reports.compare import compare
 from tvmpipe.passes.reports.report import report
@@ -200,6 +201,8 @@ def plan(
     cluster, notes = with_measured_links(given, folder)
     model = options.cost_model or default_cost(folder, cluster.targets)
     monitor.begin("cost")
+    if options.plan is not None:
+        fused = _as_planned(fused, options.plan, monitor)
 
     def priced_on(graph: PrimitiveGraph, module: Any) -> tuple[CostTable, list[str]]:
         return price_table(with_fallback_times(works_of(graph, module), graph, folder), cluster, model)
@@ -215,6 +218,19 @@ def plan(
         bucket_costs=tuple(priced_on(bucket.graph, bucket.module)[0] for bucket in fused.buckets.others),
     )
     return _plan(priced, cluster, monitor)
+
+
+def _as_planned(fused: Fused, file: Path, monitor: Monitor) -> Fused:
+    """With those nodes for ONNX Runtime that a plan file leaves to it."""
+    here = left_nodes(fused.graph)
+    more = {label: why for label, why in read_left(file).items() if label not in here}
+    if not more:
+        return fused
+    again = front(fused.source, fused.importing, monitor.within(), {**fused.left, **more})
+    unknown = next((label for label in more if label not in left_nodes(again.graph)), None)
+    if unknown is not None:
+        raise PlanError(f"plan file {file} leaves {unknown!r} to ONNX Runtime, which is no ONNX node of this model")
+    return again
 
 
 def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+import yaml
 from onnx import helper
 
 import tvmpipe
@@ -18,6 +20,8 @@ from tvmpipe.passes.frontend import importer
 from tvmpipe.passes.frontend.arithmetic.quantised import OPAQUE, elementwise
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.options import ImportOptions
+from tvmpipe.passes.options import BuildOptions
+from tvmpipe.passes.planning.plan import to_yaml
 from tvmpipe.passes.rewrite import order
 from tvmpipe.passes.rewrite.order import Rewrite
 from tvmpipe.reference.results import Reference
@@ -66,7 +70,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return break_
 
 
-def test_what_tvm_cannot_compile_is_left_to_onnx_runtime(broken: Callable[..., None]) -> None:
+def test_what_tvm_cannot_compile_is_left_to_onnx_runtime(broken: Callable[..., None], tmp_path: Path) -> None:
     broken(Erf=no_code, Tanh=no_loops)
     bundle = tvmpipe.build(model(), ONE, cost_model=Roofline())
     codegens = [stage.codegen for stage in bundle.manifest.plan.stages]
@@ -78,6 +82,13 @@ def test_what_tvm_cannot_compile_is_left_to_onnx_runtime(broken: Callable[..., N
     facts = json.loads(bundle.path_of(report).read_text())["fallback"]
     assert [list(one["reasons"]) for one in facts] == [["the Erf"], ["the Tanh"]]
     generated, lowered = (reason for one in facts for reason in one["reasons"].values())
+    # The plan file says so, too, and what it says is done again.
+    plan = next(file for file in bundle.manifest.files if file.path == "plan.yaml")
+    text = bundle.path_of(plan).read_text()
+    assert yaml.safe_load(text)["onnxruntime"] == {"the Erf": generated, "the Tanh": lowered}
+    (tmp_path / "plan.yaml").write_text(text)
+    again = driver.plan(driver.front(model()), ONE, BuildOptions(plan=tmp_path / "plan.yaml", cost_model=Roofline()))
+    assert to_yaml(again.plan, again.graph, again.signature.sha256) == text
     assert lowered.startswith("TVM cannot lower node 'the Tanh' (image.resize2d): ")
     assert "Unknown resize method" in lowered
     assert generated.startswith("TVM cannot compile node 'the Erf' (rare) for native: unknown intrinsic")

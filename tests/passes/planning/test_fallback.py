@@ -7,12 +7,14 @@ import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.fallback_models import detector
 from tvmpipe.errors import InfeasibleError, PlanError
 from tvmpipe.passes import driver
 from tvmpipe.passes.driver import Fused, Planned
 from tvmpipe.passes.options import BuildOptions
+from tvmpipe.passes.planning.plan import left_nodes, to_yaml
 from tvmpipe.passes.reports.report import fallback_lines
 from tvmpipe.passes.workloads import workloads_of
 from tvmpipe.targets.cost.estimates import LearnedCost
@@ -90,7 +92,10 @@ def test_its_price_is_measured_once_and_scaled(fused: Fused, tmp_path: Path) -> 
     assert [one["primitive"] for one in facts] == [SUPPRESSION, CELLS]
     assert sum(one["share"] for one in facts) == pytest.approx(1.0, abs=1e-3)
     head, *each = fallback_lines(facts)
-    assert head == "ONNX Runtime runs 5 nodes, 100.0% of the predicted computing (measured on this host, scaled)"
+    told = "ONNX Runtime runs 5 nodes, 100.0% of the predicted computing (measured on this host, scaled) and "
+    assert head.startswith(told)
+    assert 0 < sum(one["flops_share"] for one in facts) < 0.1
+    assert head.removeprefix(told) == f"{sum(one['flops_share'] for one in facts):.1%} of the FLOPs"
     assert "node 'nms' is a NonMaxSuppression: the shape of its result depends on the data; and 3 more" in each[0]
 
 
@@ -127,3 +132,25 @@ def test_profile_leaves_it_out() -> None:
     found = workloads_of(detector(), "detector")
     assert len(found) >= 4
     assert not any("NonMaxSuppression" in workload.work.operators for workload in found)
+
+
+def test_a_plan_file_says_why_and_may_leave_more(fused: Fused, tmp_path: Path) -> None:
+    made = planned(fused, tmp_path, {"a": True})
+    file = tmp_path / "plan.yaml"
+    text = to_yaml(made.plan, made.graph, made.signature.sha256)
+    file.write_text(text)
+    reasons = yaml.safe_load(text)["onnxruntime"]
+    assert list(reasons) == ["nms", "pick", "Squeeze:flat_ids", "take", "above_half"]
+    assert reasons["nms"] == "node 'nms' is a NonMaxSuppression: the shape of its result depends on the data"
+    again = planned(fused, tmp_path, {"a": True}, plan=file)
+    assert to_yaml(again.plan, again.graph, again.signature.sha256) == text
+    everything = {"onnxruntime": ["head"], "placement": {"*": "a"}}
+    file.write_text(yaml.safe_dump(everything))
+    more = planned(fused, tmp_path, {"a": True}, plan=file)
+    assert left_nodes(more.graph)["head"] == "the plan file leaves node 'head' to it"
+    file.write_text(yaml.safe_dump({**everything, "onnxruntime": {"nobody": "a whim"}}))
+    with pytest.raises(PlanError, match="leaves 'nobody' to ONNX Runtime, which is no ONNX node of this model"):
+        planned(fused, tmp_path, {"a": True}, plan=file)
+    file.write_text(yaml.safe_dump({**everything, "onnxruntime": 3}))
+    with pytest.raises(PlanError, match="has an 'onnxruntime' that names no ONNX nodes"):
+        planned(fused, tmp_path, {"a": True}, plan=file)

@@ -125,7 +125,7 @@ def _imported(
     """Import a model whose inputs are fixed; `model` is changed."""
     forget_declared(model)
     simplified = simplify(model, inputs)
-    made = to_relax(simplified.model, simplified.nodes, inputs, fallback=fallback, left=left)
+    made = to_relax(simplified, inputs, fallback=fallback, left=left)
     module = made.module
     outputs = _output_specs(made, simplified.model.graph)
     signature = Signature(name, digest, inputs, outputs)

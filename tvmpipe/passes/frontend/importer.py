@@ -25,7 +25,7 @@ from tvmpipe.passes.frontend.fallback.value_types import ValueType, read_types, 
 from tvmpipe.passes.frontend.onnx_nodes import Origins, renamed
 from tvmpipe.passes.frontend.onnx_values import first_output, opset_of, plain_domain, reads
 from tvmpipe.passes.frontend.results import as_tensor
-from tvmpipe.passes.frontend.simplify import quiet
+from tvmpipe.passes.frontend.simplify import Simplified, quiet
 from tvmpipe.passes.frontend.unsupported import label, refused_nodes
 from tvmpipe.tensors import TensorSpec
 
@@ -52,21 +52,22 @@ class _CannotImportError(Exception):
 
 
 def to_relax(
-    model: onnx.ModelProto,
-    nodes: Mapping[str, Origins],
+    simplified: Simplified,
     inputs: Sequence[TensorSpec],
     *,
     fallback: bool,
     left: Mapping[str, str],
 ) -> Relax:
-    """A model with these `inputs`; `nodes` are those behind its values, which variables remember (see onnx_nodes.py).
+    """A model with these `inputs`, whose variables remember the nodes behind its values (see onnx_nodes.py).
 
     With `fallback`, what TVM cannot import is left to ONNX Runtime, and so are the nodes `left`: labels of nodes of the
     given model -> why. Raises UnsupportedModelError that names the node.
     """
     from tvm.relax.frontend.onnx import onnx_frontend
 
-    refused = refused_nodes(model, frozenset((*onnx_frontend._get_convert_map(), "Constant")), converters().keys())
+    model, nodes = simplified.model, simplified.nodes
+    known = frozenset((*onnx_frontend._get_convert_map(), "Constant"))
+    refused = refused_nodes(model, known, converters().keys(), simplified.kept)
     refused |= _places(model, nodes, left)
     place_of = {name: place for place, node in enumerate(model.graph.node) for name in node.output if name}
     types = functools.cache(lambda: value_types(model))

@@ -29,11 +29,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Simplified:
-    """A model made smaller, the nodes behind the values that it makes, and notes on what was not done."""
+    """A model made smaller, the nodes behind the values that it makes, and notes on what was not done.
+
+    `kept` says of nodes of control flow and sequences that are left why they are, by their first result.
+    """
 
     model: onnx.ModelProto
     nodes: Mapping[str, Origins]
     notes: tuple[str, ...]
+    kept: Mapping[str, str]
 
 
 def simplify(model: onnx.ModelProto, inputs: Sequence[TensorSpec]) -> Simplified:
@@ -41,9 +45,10 @@ def simplify(model: onnx.ModelProto, inputs: Sequence[TensorSpec]) -> Simplified
 
     The result has the same inputs (perhaps without those that nothing reads) and outputs.
     """
-    folded = fold_static(model)
+    kept: dict[str, str] = {}
+    folded = fold_static(model, kept)
     simplified, notes = _believed(model, folded, inputs)
-    return Simplified(simplified, trace_nodes(model if simplified is model else folded, simplified), notes)
+    return Simplified(simplified, trace_nodes(model if simplified is model else folded, simplified), notes, kept)
 
 
 def _believed(

@@ -286,7 +286,7 @@ class _Extractor:
                 weight_bytes=sum(weights),
                 input_bytes=sum(self.values[value].spec.size_bytes for value in inputs),
                 output_bytes=sum(spec.size_bytes for spec in specs),
-                flops=self._flops(function) if is_tir else 0.0,
+                flops=group.flops if group is not None else self._flops(function) if is_tir else 0.0,
                 constant=fixed,
                 call=call,
                 weights=tuple(names),

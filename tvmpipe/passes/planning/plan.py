@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -148,9 +149,29 @@ def to_yaml(plan: Plan, graph: PrimitiveGraph, model_sha256: str) -> str:
         "# A list of devices, [a, b], takes samples in turn.\n"
         "# A line may also name an ONNX node, or be a shell pattern for what no other line names.\n"
         + yaml.safe_dump(head, sort_keys=False)
+        + _left(graph)
         + "placement:\n"
         + "".join(_line(name, devices, graph) for name, devices in written(plan.placement).items())
     )
+
+
+def _left(graph: PrimitiveGraph) -> str:
+    nodes = left_nodes(graph)
+    if not nodes:
+        return ""
+    told = yaml.safe_dump({"onnxruntime": nodes}, sort_keys=False, allow_unicode=True, width=_ONE_LINE)
+    return f"# What ONNX Runtime runs, and why; an ONNX node that is added here is left to it, too.\n{told}"
+
+
+def left_nodes(graph: PrimitiveGraph) -> dict[str, str]:
+    """ONNX nodes that ONNX Runtime runs, by their labels, and why."""
+    found: dict[str, str] = {}
+    for primitive in graph.by_name().values():
+        if primitive.fallback is not None:
+            reasons = primitive.fallback.reasons
+            first = next(iter(reasons.values()))
+            found.update((label, reasons.get(label, first)) for label in primitive.onnx_nodes)
+    return found
 
 
 def _line(name: str, devices: str | list[str], graph: PrimitiveGraph) -> str:
@@ -175,16 +196,7 @@ _InlineLists.add_representer(
 
 def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sha256: str) -> dict[str, Group]:
     """The placement in a plan file, checked against model and cluster. Raises PlanError."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PlanError(f"plan file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlanError(f"plan file {path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("placement"), dict):
-        raise PlanError(f"plan file {path} has no 'placement' that maps primitives to devices")
-    if raw.get("format", FORMAT_VERSION) != FORMAT_VERSION:
-        raise PlanError(f"plan file {path} has format {raw['format']}; this version reads {FORMAT_VERSION}")
+    raw = _read(path)
     if raw.get("model_sha256", model_sha256) != model_sha256:
         raise PlanError(f"plan file {path} was made for another model (sha256 {raw['model_sha256']})")
     placed = {str(name): value if isinstance(value, list) else [value] for name, value in raw["placement"].items()}
@@ -203,6 +215,30 @@ def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sh
     if (wrong := conflict(placement)) is not None:
         raise PlanError(f"plan file {path}: {wrong}")
     return {name: placement[name] for name in expected}
+
+
+def read_left(path: Path) -> dict[str, str]:
+    """The ONNX nodes that a plan file leaves to ONNX Runtime, and why. Raises PlanError."""
+    nodes = _read(path).get("onnxruntime") or {}
+    if isinstance(nodes, list):
+        nodes = dict.fromkeys(nodes)
+    if not isinstance(nodes, dict):
+        raise PlanError(f"plan file {path} has an 'onnxruntime' that names no ONNX nodes")
+    return {str(label): str(why or f"the plan file leaves node {str(label)!r} to it") for label, why in nodes.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(f"plan file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanError(f"plan file {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("placement"), dict):
+        raise PlanError(f"plan file {path} has no 'placement' that maps primitives to devices")
+    if raw.get("format", FORMAT_VERSION) != FORMAT_VERSION:
+        raise PlanError(f"plan file {path} has format {raw['format']}; this version reads {FORMAT_VERSION}")
+    return raw
 
 
 def _placed(path: Path, graph: PrimitiveGraph, entries: Placement) -> dict[str, Group]:

@@ -132,7 +132,7 @@ def fallback_facts(graph: PrimitiveGraph, costs: CostTable, plan: Plan) -> list[
     """What ONNX Runtime runs: a primitive each, its nodes, why TVM does not run them, and what it should cost.
 
     `seconds` are on the slowest of its devices, measured on the compiling host and scaled; `share` is of the computing
-    that a sample takes on all devices.
+    that a sample takes on all devices, `flops_share` of the floating-point operations of the model.
     """
 
     def seconds(primitive: Primitive) -> float:
@@ -140,6 +140,7 @@ def fallback_facts(graph: PrimitiveGraph, costs: CostTable, plan: Plan) -> list[
 
     primitives = graph.by_name().values()
     total = sum(map(seconds, primitives)) or 1.0
+    flops = sum(primitive.flops for primitive in primitives) or 1.0
     return [
         {
             "primitive": primitive.name,
@@ -147,6 +148,8 @@ def fallback_facts(graph: PrimitiveGraph, costs: CostTable, plan: Plan) -> list[
             "reasons": dict(primitive.fallback.reasons),
             "seconds": seconds(primitive),
             "share": seconds(primitive) / total,
+            "flops": primitive.flops,
+            "flops_share": primitive.flops / flops,
         }
         for primitive in primitives
         if primitive.fallback is not None
@@ -161,7 +164,7 @@ def fallback_lines(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     share = sum(one["share"] for one in facts)
     head = (
         f"ONNX Runtime runs {nodes} {'node' if nodes == 1 else 'nodes'}, {share:.1%} of the predicted computing "
-        "(measured on this host, scaled)"
+        f"(measured on this host, scaled) and {sum(one['flops_share'] for one in facts):.1%} of the FLOPs"
     )
     return [
         head,

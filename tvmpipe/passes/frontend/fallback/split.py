@@ -12,10 +12,11 @@ from onnx import helper
 
 from tvmpipe.errors import UnsupportedModelError, reason_of
 from tvmpipe.passes.frontend.agreement import seeded_sample
+from tvmpipe.passes.frontend.fallback.flops import flops_of_nodes
 from tvmpipe.passes.frontend.fallback.group import DOMAIN, FallbackGroup
 from tvmpipe.passes.frontend.fallback.grouping import grouped
-from tvmpipe.passes.frontend.fallback.value_types import ValueType, read_types, sampled
-from tvmpipe.passes.frontend.onnx_values import needed_nodes, reads
+from tvmpipe.passes.frontend.fallback.value_types import ValueType, inferred_types, read_types, sampled
+from tvmpipe.passes.frontend.onnx_values import first_output, has_graphs, needed_nodes, reads
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 from tvmpipe.passes.frontend.trace_nodes import node_label
 from tvmpipe.passes.frontend.unsupported import DTYPES, label
@@ -173,9 +174,28 @@ class _Splitter:
             inputs=tuple(given),
             weights=tuple(weights),
             outputs=outputs,
+            flops=flops_of_nodes(self._with_inner_types(model, group), self._shapes(samples)),
             working_bytes=max(working, sum(spec.size_bytes for spec in outputs)),
             sample=sample,
         )
+
+    def _shapes(self, samples: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[str, Sequence[int]]:
+        """Of values, as in the first sample; where there is none, those that are fixed."""
+        known: dict[str, Sequence[int]] = {
+            name: one.static for name, one in self.types.items() if one.static is not None
+        }
+        known.update((name, tuple(tensor.dims)) for name, tensor in self.tensors.items())
+        known.update((name, array.shape) for one in samples[:1] for name, array in one.items())
+        return known
+
+    def _with_inner_types(self, model: onnx.ModelProto, group: Sequence[int]) -> list[onnx.NodeProto]:
+        """The nodes of a group; where some have graphs inside, with what ONNX infers of values there."""
+        nodes = [self.nodes[place] for place in group]
+        if not any(map(has_graphs, nodes)):
+            return nodes
+        inferred = inferred_types(model)
+        own = {first_output(node) for node in nodes}
+        return [node for node in inferred.graph.node if first_output(node) in own]
 
     def _model(
         self, number: int, inside: Sequence[int], given: Sequence[str], weights: Sequence[str], made: Sequence[str]

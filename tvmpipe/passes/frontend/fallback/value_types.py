@@ -93,17 +93,22 @@ def value_types(model: onnx.ModelProto) -> dict[str, ValueType]:
 
 def _inferred(stub: onnx.ModelProto) -> dict[str, ValueType]:
     found = {tensor.name: ValueType(tensor.data_type, tuple(tensor.dims)) for tensor in stub.graph.initializer}
-    graph = stub.graph
-    try:
-        graph = shape_inference.infer_shapes(stub, data_prop=True).graph
-    except Exception as error:  # noqa: BLE001  # it raises what C++ raised; what the model declares is left
-        logger.debug("ONNX infers no types: %s", error)
+    graph = inferred_types(stub).graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
         if value.type.HasField("tensor_type"):
             dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
             found[value.name] = ValueType(tensor.elem_type, dims if tensor.HasField("shape") else None)
     return found
+
+
+def inferred_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with the types of values that ONNX infers, in graphs inside nodes too; as it is where ONNX does not."""
+    try:
+        return shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # noqa: BLE001  # it raises what C++ raised; what the model declares is left
+        logger.debug("ONNX infers no types: %s", error)
+        return model
 
 
 def _told_by_onnxruntime(stub: onnx.ModelProto) -> dict[str, ValueType]:

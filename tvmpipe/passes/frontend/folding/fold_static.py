@@ -22,10 +22,15 @@ from tvmpipe.passes.frontend.folding.folder import Folder
 EXPANSIONS = {"Identity": expand_identity, "If": expand_if, "Loop": expand_loop, "Scan": expand_scan, **SEQUENCES}
 
 
-def fold_static(model: onnx.ModelProto) -> onnx.ModelProto:
+def fold_static(model: onnx.ModelProto, kept: dict[str, str] | None = None) -> onnx.ModelProto:
     """`model` (sorted, inputs static, functions inlined) without the nodes whose results are known.
 
     Inputs and outputs keep their names and order; their types and `value_info` are what is inferred. What cannot be
-    inferred or run here is left as it is.
+    inferred or run here is left as it is. `kept` gets the reason of each node of control flow or sequences that stays,
+    by its first result.
     """
-    return Folder(model, EXPANSIONS, guarded).run()
+    folder = Folder(model, EXPANSIONS, guarded)
+    folded = folder.run()
+    if kept is not None:
+        kept.update(folder.kept)
+    return folded

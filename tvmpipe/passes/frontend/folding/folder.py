@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,14 +17,13 @@ from tvmpipe.passes.frontend.onnx_values import (
     STANDARD_DOMAINS,
     all_names,
     all_nodes,
+    first_output,
     has_graphs,
     needed_nodes,
     reads,
     rename_reads,
     static_shape,
 )
-
-logger = logging.getLogger(__name__)
 
 MOST_NODES = 1000
 """A Loop or Scan that leaves more nodes than this, all trips together, stays as it is."""
@@ -58,6 +56,7 @@ class Folder(KnownValues):
         self.sequences: dict[str, tuple[str, ...]] = {}  # their elements
         self.optionals: dict[str, str | None] = {}  # what they hold, None for nothing
         self.nodes: list[onnx.NodeProto] = []  # those that are left
+        self.kept: dict[str, str] = {}  # first result of a node that no expansion takes -> why
         self.outputs = {value.name for value in model.graph.output}
         self._expansions, self._total = expansions, total
         self._initial = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -208,9 +207,9 @@ class Folder(KnownValues):
             if before is None:
                 if self._within:
                     raise
-                return False
-            vars(self).update(before)
-            logger.debug("node %s (%s) stays: %s", node.name, node.op_type, error)
+            else:
+                vars(self).update(before)
+            self.kept[first_output(node)] = str(error)
             return False
         return True
 
