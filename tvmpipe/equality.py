@@ -29,6 +29,9 @@ ABSOLUTE = 1e-6
 FLOOR_MULTIPLE = 4.0
 """Noise floors that float32 results may differ by, where that is more."""
 
+ROUNDING_MULTIPLE = 2.0
+"""How often results may differ by what rounding elsewhere does: either program may do that."""
+
 HALF_RELATIVE = 1e-2
 """Of the largest value, for models that compute in half precision."""
 
@@ -42,7 +45,9 @@ class Expected:
 
     `outputs` by name; `floor` the noise floor of floating-point outputs; `other` what the model answers to other
     inputs; `half` whether it computes in half precision; `steps` how far apart the numbers of an output are that is
-    dequantised at the end; `exact` makes the same outputs in float64, or None where that cannot be done.
+    dequantised at the end; `exact` makes the same outputs in float64, or None where that cannot be done; `rounding`
+    makes, for models that round to integers while they run, how far outputs go when what is rounded lies a little
+    elsewhere: another noise floor.
     """
 
     outputs: Results
@@ -51,6 +56,7 @@ class Expected:
     half: bool = False
     steps: Mapping[str, float] = field(default_factory=dict)
     exact: Callable[[], Results | None] | None = None
+    rounding: Callable[[], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,11 @@ def compare(actual: Results, expected: Expected, steps: int = 0) -> Comparison:
     proves something and none differs, results are equal.
     """
     entries = [_compare_output(name, actual.get(name), expected, steps) for name in expected.outputs]
+    if any(_doubtful(entry) for entry in entries) and expected.rounding is not None:
+        moved, share = expected.rounding(), ROUNDING_MULTIPLE / FLOOR_MULTIPLE
+        floors = {name: max(expected.floor.get(name, 0.0), share * moved.get(name, 0.0)) for name in expected.outputs}
+        wider = replace(expected, floor=floors)
+        entries = [_compare_output(name, actual.get(name), wider, steps) for name in expected.outputs]
     if any(entry.verdict == "different" for entry in entries) and expected.exact is not None:
         exact = expected.exact() if any(_doubtful(entry) for entry in entries) else None
         if exact is not None:

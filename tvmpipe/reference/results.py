@@ -19,12 +19,15 @@ from onnx import TensorProto, numpy_helper
 
 from tvmpipe.equality import Comparison, Expected, compare, largest_difference
 from tvmpipe.reference.float64 import float64_results, graphs_of
+from tvmpipe.reference.roundings import rounds, with_shifts
+from tvmpipe.reference.unsigned_weights import has_signed_weights, with_unsigned_weights
 
 logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_SHIFTS = 3  # samples of what rounding elsewhere does
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -60,6 +63,7 @@ class Reference:
             half=half,
             steps=steps,
             exact=functools.cache(lambda: self._exact(sample)),
+            rounding=functools.cache(lambda: self._rounding(sample, wanted)) if self.quantised else None,
         )
 
     def compare(self, results: Arrays, sample: Arrays) -> Comparison:
@@ -89,7 +93,10 @@ class Reference:
         options.intra_op_num_threads = self._threads
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
         options.log_severity_level = 3
+        options.add_session_config_entry("session.x64quantprecision", "1")  # where optimisations make such products
         source = str(self._source) if isinstance(self._source, Path) else self._source
+        if has_signed_weights(self._model(weights=False)):
+            source = with_unsigned_weights(self._model()).SerializeToString()
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     def _fed(self, sample: Arrays) -> dict[str, NDArray[Any]]:
@@ -104,6 +111,15 @@ class Reference:
             logger.info("no float64 reference, for onnx cannot read the model: %s", error)
             return None
         return float64_results(model, self._fed(sample))
+
+    def _rounding(self, sample: Arrays, wanted: Arrays) -> dict[str, float]:
+        """How far outputs go when what the model rounds lies a little elsewhere; {} where that cannot be told."""
+        model = self._model()
+        if not rounds(model):
+            return {}
+        shifted = Reference(with_shifts(model).SerializeToString(), self._threads)
+        moved = [shifted.run(sample) for _ in range(_SHIFTS)]
+        return {name: max(_floor(array, one.get(name)) for one in moved) for name, array in wanted.items()}
 
     def _answer_to_others(self, sample: Arrays) -> Arrays | None:
         """What the model answers to other inputs of the same kind; None where there are none, or it refuses them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import tvmpipe
 from tests.fallback_models import detector, images, only_fallback
@@ -68,3 +69,25 @@ def test_the_same_model_makes_the_same_bytes(bundle: Bundle) -> None:
     assert not weights
     assert stage.model == bundle.path_of(bundle.manifest.plan.stages[1].library).read_bytes()
     assert "NonMaxSuppression" in stage.script()
+
+
+def test_sums_of_8_bit_products_do_not_saturate() -> None:
+    """Where the processor lacks an instruction for them, ONNX Runtime must be told that they are to be exact."""
+    random = np.random.default_rng(0)
+    weight = random.integers(-128, 128, (256, 8)).astype(np.int8)
+    rows = helper.make_tensor_value_info("x", TensorProto.UINT8, [6, 256])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Compress", ["x", "kept"], ["some"], axis=0),
+            helper.make_node("MatMulInteger", ["some", "w"], ["y"]),
+        ],
+        "g",
+        [rows, helper.make_tensor_value_info("kept", TensorProto.BOOL, [6])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    sample = {"x": random.integers(200, 256, (6, 256)).astype(np.uint8), "kept": random.integers(0, 2, 6) > 0}
+    with run_in_process(tvmpipe.build(model, ONE)) as pipe:
+        made = pipe.run(sample)["y"]
+    np.testing.assert_array_equal(made, sample["x"][sample["kept"]].astype(np.int32) @ weight)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.onnx_values import renamed_node
+from tvmpipe.passes.frontend.weightless import LARGE_BYTES
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph, map_tensors
 from tvmpipe.passes.graph.weights import Weight
 from tvmpipe.runtime.device.runners.onnxruntime import input_name, weight_name
@@ -32,7 +33,8 @@ def onnx_stage(
 ) -> tuple[OnnxStage, tuple[Weight, ...]]:
     """The stage of the primitives `inside`, in the order they run, and the weights that it wants.
 
-    Its inputs are called as the runner calls them; outputs stand in order. Weights are initializers without data.
+    Its inputs are called as the runner calls them; outputs stand in order. Weights are initializers without data; what
+    is small is in the model: ONNX Runtime reads some of it, such as shapes, before it is given data.
     """
     given = {value: input_name(place) for place, value in enumerate(inputs)}
     builder = _Builder(graph, given)
@@ -103,8 +105,12 @@ class _Builder:
 
         def constant(one: object) -> object:
             weight = self.graph.pool.find(one)
-            self.weights[weight.name] = weight
-            found.append(weight_name(weight.name))
+            name = weight_name(weight.name)
+            if weight.array.nbytes > LARGE_BYTES:
+                self.weights[weight.name] = weight
+            elif all(tensor.name != name for tensor in self.initializers):
+                self.initializers.append(numpy_helper.from_array(weight.array, name))
+            found.append(name)
             return one
 
         map_tensors(argument, variable, constant)

@@ -57,7 +57,7 @@ def types_by_conversion(
     try:
         with closed_blocks(builder), builder.function("main", params=list(parameters.values())):
             with builder.dataflow():
-                made = converter(OnnxNode(node.op_type, opset, inputs, attributes, builder))
+                made = converter(OnnxNode(node.op_type, opset, inputs, attributes, builder, outputs=list(node.output)))
                 results = list(made) if isinstance(made, relax.Tuple) else [made]
                 kinds = [builder.normalize(result).ty for result in results]
                 first = builder.emit_output(results[0])

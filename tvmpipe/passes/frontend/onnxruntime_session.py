@@ -17,4 +17,5 @@ def session_of(model: bytes, *, optimised: bool = False, threads: int = 0) -> An
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    options.add_session_config_entry("session.x64quantprecision", "1")  # sums of 8-bit products that do not saturate
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -125,6 +125,23 @@ def test_shapes_behind_norms_whose_shape_onnx_does_not_infer(opset: int) -> None
     assert operators(same(model)) == ["Mul"]
 
 
+def test_shapes_behind_operators_of_which_only_a_converter_knows_types() -> None:
+    """A recurrent one whose further results the node leaves out, not empty but not there."""
+    random = np.random.default_rng(0)
+    weights = {name: random.integers(-60, 60, (1, rows, 20)).astype(np.int8) for name, rows in (("w", 4), ("r", 5))}
+    inputs = ["x", "w", "r", "", "", "", "", "", "scale", "zero", "scale", "zero"]
+    nodes = [
+        helper.make_node("DynamicQuantizeLSTM", inputs, ["h"], domain="com.microsoft", hidden_size=5),
+        helper.make_node("Shape", ["h"], ["s"]),
+        helper.make_node("Gather", ["s", "order"], ["turned"]),
+        helper.make_node("Reshape", ["h", "turned"], ["y"]),
+    ]
+    known = {"scale": np.array([0.01], np.float32), "zero": np.zeros(1, np.int8), "order": np.array([2, 0, 1, 3])}
+    model = made(nodes, ["y"], {**weights, **known})
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert operators(same(model)) == ["DynamicQuantizeLSTM", "Reshape"]
+
+
 def test_shapes_behind_computed_shapes() -> None:
     """A Reshape whose shape is computed from the shape of what another such Reshape makes."""
     nodes, at = [], "x"

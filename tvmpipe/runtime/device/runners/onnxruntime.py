@@ -50,6 +50,8 @@ class OnnxRuntimeRunner:
         options.enable_cpu_mem_arena = False  # an arena keeps the most that any sample has needed
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "1")  # it would hold weights twice
+        # Without VNNI, sums of 8-bit products saturate otherwise.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         self._held = [weights[name] for name in stage.weight_names]
         if stage.weight_names:
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._held]

@@ -1,0 +1,1 @@
+"""Trained models that packages ship, run on real input."""
