@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.equality import Comparison
 from tvmpipe.passes import driver
+from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import InProcess, run_in_process
@@ -100,11 +101,11 @@ class _Session:
         return self._compiled[key]
 
     def _compile(self, shapes: Mapping[str, tuple[int, ...]], fixed: Mapping[str, Array]) -> InProcess:
-        front = driver.front(self._path, shapes=shapes, values=fixed)
-        primitives = front.graph.primitives
+        fused = driver.front(self._path, ImportOptions(shapes=shapes, values=fixed))
+        compiled = driver.compile(driver.plan(fused, _CLUSTER, BuildOptions()))
+        primitives = compiled.graph.primitives
         self._used.nodes = len({node for one in primitives for node in one.onnx_nodes})
         self._used.left = {
             node: why for one in primitives if one.fallback for node, why in one.fallback.reasons.items()
         }
-        bundle = driver.compile(driver.plan(front, _CLUSTER, BuildOptions())).bundle
-        return run_in_process(bundle)
+        return run_in_process(compiled.bundle)
