@@ -130,6 +130,31 @@ def test_grouped_conv2d(geometry: Geometry, groups: int, inside: int, outside: i
     assert "conv2d" in operators
 
 
+@few(6)
+@given(geometries(9, dilated=False), st.integers(1, 2), st.sampled_from((1, 1, 2, 4)), st.data())
+def test_transposed_conv2d(geometry: Geometry, batch: int, groups: int, data: st.DataObject) -> None:
+    """Of every phase a plain convolution, whatever the strides, and what is cut off or added at the edges."""
+    inside, outside = (data.draw(st.sampled_from((1, 3, 8, 16, 24))) for _ in range(2))
+    strides = tuple(data.draw(st.integers(1, 3)) for _ in range(2))
+    extra = [data.draw(st.integers(0, stride - 1)) for stride in strides]
+    weights = {"w": normal(1, groups * inside, outside, *geometry.kernel, scale=0.3), "b": normal(2, groups * outside)}
+    attributes = {**geometry.attributes, "strides": strides, "output_padding": extra, "group": groups}
+    extents = zip((geometry.height, geometry.width), strides, geometry.kernel, extra, (0, 1), strict=True)
+    assume(
+        all(
+            (size - 1) * stride + kernel + more > geometry.pads[axis] + geometry.pads[axis + 2]
+            for size, stride, kernel, more, axis in extents
+        )
+    )
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w", "b"], ["c"], **attributes),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    inputs = {"x": [batch, groups * inside, geometry.height, geometry.width]}
+    operators = check(model_of(nodes, inputs, weights))
+    assert operators.count("conv2d") + operators.count("winograd_conv2d") + operators.count("depthwise_conv2d") == 1
+
+
 @pytest.mark.parametrize("m", [2, 4])
 @few(4)
 @given(

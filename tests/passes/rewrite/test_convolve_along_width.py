@@ -20,6 +20,7 @@ def test_signals() -> None:
         "line": normal(8, 10),
         "squeeze": normal(9, 24, 24, 1),
         "third": normal(10, 16, 12, 3),
+        "fourth": normal(11, 16, 5, 4),
     }
     nodes = [
         helper.make_node("Conv", ["x", "first"], ["a"], strides=[2], pads=[2, 1]),
@@ -36,11 +37,12 @@ def test_signals() -> None:
         helper.make_node("Mul", ["h", "k"], ["l"]),
         helper.make_node("Concat", ["l", "d"], ["m"], axis=1),
         helper.make_node("Softmax", ["m"], ["n"], axis=1),
-        helper.make_node("Conv", ["n", "third"], ["y"], group=4),
+        helper.make_node("Conv", ["n", "third"], ["o"], group=4),
+        helper.make_node("ConvTranspose", ["o", "fourth"], ["y"], strides=[3], pads=[2, 1], output_padding=[2]),
     ]
     model = model_of(nodes, {"x": [2, 3, 41]}, weights)
     operators = check(model)
-    assert operators.count("conv2d") == 3
+    assert operators.count("conv2d") == 4
     assert "conv1d" not in operators
 
 

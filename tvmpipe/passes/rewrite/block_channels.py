@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tvmpipe.passes.frontend.dataflow import mutated, operator_name
 from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import (
@@ -24,6 +27,7 @@ from tvmpipe.passes.kernels.base import (
 )
 from tvmpipe.passes.kernels.channel_blocks import pack, pack_constant, unpack
 from tvmpipe.passes.kernels.conv2d.compute import conv2d, merge_groups, pack_weight
+from tvmpipe.passes.kernels.conv2d.transposed import interleave, phases_of
 from tvmpipe.passes.kernels.depthwise.compute import depthwise_conv2d, pack_depthwise_weight
 from tvmpipe.passes.kernels.pool.compute import avg_pool2d, global_avg_pool2d, max_pool2d
 from tvmpipe.passes.kernels.window import Window
@@ -111,6 +115,8 @@ class _Layouts:
         name = operator_name(call)
         if name == "relax.nn.conv2d":
             return self._conv2d(call)
+        if name == "relax.nn.conv2d_transpose":
+            return self._conv2d_transpose(call)
         if name != "relax.concat" and not any(self._is_blocked(argument) for argument in getattr(call, "args", ())):
             return None
         if name in _UNARY:
@@ -150,43 +156,55 @@ class _Layouts:
         return self.builder.emit(self._computed(pack, plain, pattern=INJECTIVE))
 
     def _conv2d(self, call: Any) -> _Blocked | None:
+        attrs = call.attrs
+        array = _weight(call, "OIHW")
+        if array is None:
+            return None
+        window = _window(attrs, array.shape[2:])
+        flops = 2 * math.prod(shape_of(call)) * math.prod(array.shape[1:])
+        return self._convolution(call.args[0], array, window, int(attrs.groups), flops)
+
+    def _conv2d_transpose(self, call: Any) -> _Blocked | None:
+        attrs = call.attrs
+        array = _weight(call, "IOHW")
+        window = _window(attrs, (1, 1))
+        if array is None or window.dilation != (1, 1):
+            return None
+        data, groups = call.args[0], int(attrs.groups)
+        _, channels, *output = shape_of(call)
+        size = (output[0], output[1])
+        image = shape_of(data)
+        phases, weight = phases_of(array, (image[2], image[3]), size, window.strides, window.padding[:2], groups)
+        flops = 2 * math.prod(image) * math.prod(array.shape[1:])
+        made = self._convolution(data, weight, phases.window, groups, flops)
+        if phases.is_whole(image[2], image[3]):
+            return made
+        whole = self.builder.emit(self._computed(interleave, made.variable, pattern=INJECTIVE, phases=phases))
+        return _Blocked(whole, channels)
+
+    def _convolution(self, data: Any, weight: NDArray[np.float32], window: Window, groups: int, flops: int) -> _Blocked:
+        """The convolution of a 4-D expression with `[K, C/groups, R, S]`; `flops` are its useful operations."""
         from tvm import relax
 
-        data, weight = call.args
-        attrs = call.attrs
-        array = constant_of(weight)
-        if (
-            array is None
-            or not is_float32(data, weight)
-            or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW")
-        ):
-            return None
-        groups, (outputs, _, *size) = int(attrs.groups), array.shape
-        channels = shape_of(data)[1]
-        window = _window(attrs, size)
-        flops = 2 * math.prod(shape_of(call)) * math.prod(array.shape[1:])
+        outputs = weight.shape[0]
+        _, channels, *image = shape_of(data)
+        settings: dict[str, Any] = {"pattern": OUT_FUSABLE, "window": window, "flops": flops}
         if groups == channels == outputs and groups > 1:
-            packed = relax.const(pack_depthwise_weight(array), "float32")
-            source = self._packed(data)
-            return self._emit(
-                outputs, depthwise_conv2d, source, packed, pattern=OUT_FUSABLE, window=window, flops=flops
-            )
+            packed = relax.const(pack_depthwise_weight(weight), "float32")
+            return self._emit(outputs, depthwise_conv2d, self._packed(data), packed, **settings)
         if groups > 1:
-            merged, groups = merge_groups(array, groups)
+            merged, groups = merge_groups(weight, groups)
             packed = relax.const(pack_weight(merged, blocked_input=True), "float32")
-            settings = {"window": window, "flops": flops, "groups": groups}
-            return self._emit(outputs, conv2d, self._packed(data), packed, pattern=OUT_FUSABLE, **settings)
+            return self._emit(outputs, conv2d, self._packed(data), packed, groups=groups, **settings)
         # A few channels, as those of a photograph, would leave most of a block empty.
         plain = channels < BLOCK and not self._is_blocked(data)
         source = self.rewriter.visit_expr(data) if plain else self._packed(data)
-        m = None if plain else choose_tile(array.shape, window, *shape_of(call)[2:])
+        m = None if plain else choose_tile(weight.shape, window, *window.output(image[0], image[1]))
         if m is not None:
-            packed = relax.const(transform_weight(array, m), "float32")
-            return self._emit(
-                outputs, winograd_conv2d, source, packed, pattern=OUT_FUSABLE, window=window, m=m, flops=flops
-            )
-        packed = relax.const(pack_weight(array, blocked_input=not plain), "float32")
-        return self._emit(outputs, conv2d, source, packed, pattern=OUT_FUSABLE, window=window, flops=flops)
+            packed = relax.const(transform_weight(weight, m), "float32")
+            return self._emit(outputs, winograd_conv2d, source, packed, m=m, **settings)
+        packed = relax.const(pack_weight(weight, blocked_input=not plain), "float32")
+        return self._emit(outputs, conv2d, source, packed, **settings)
 
     def _unary(self, call: Any) -> _Blocked:
         import tvm
@@ -269,6 +287,14 @@ class _Layouts:
             return None
         joined = relax.op.concat([source.variable for source in sources], axis=1)
         return self._call(sum(source.channels for source in sources), joined)
+
+
+def _weight(call: Any, layout: str) -> NDArray[np.float32] | None:
+    """The constant weight of a convolution of float32 images, or None."""
+    attrs = call.attrs
+    array: NDArray[np.float32] | None = constant_of(call.args[1])
+    known = array is not None and is_float32(*call.args)
+    return array if known and (attrs.data_layout, attrs.kernel_layout) == ("NCHW", layout) else None
 
 
 def _window(attrs: Any, size: Any) -> Window:

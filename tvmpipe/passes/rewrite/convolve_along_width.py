@@ -111,7 +111,7 @@ class _Rows:
         from tvm import relax
 
         name = operator_name(call)
-        if name == "relax.nn.conv1d":
+        if name in ("relax.nn.conv1d", "relax.nn.conv1d_transpose"):
             return self._conv1d(call)
         if name == "relax.nn.conv2d":
             return self._conv2d(call)
@@ -157,10 +157,13 @@ class _Rows:
     def _conv1d(self, call: Any) -> Any | None:
         data, weight = call.args
         attrs, array = call.attrs, constant_of(weight)
-        if array is None or not is_float32(data, weight) or (attrs.data_layout, attrs.kernel_layout) != ("NCW", "OIW"):
+        transposed = call.op.name == "relax.nn.conv1d_transpose"
+        layouts = ("NCW", "IOW" if transposed else "OIW")
+        if array is None or not is_float32(data, weight) or (attrs.data_layout, attrs.kernel_layout) != layouts:
             return None
-        left, right = _sides(attrs.padding)
-        return self._convolution(data, array, int(attrs.strides[0]), (left, right), int(attrs.dilation[0]), attrs)
+        more = {"output_padding": (0, int(attrs.output_padding[0]))} if transposed else {}
+        sides = _sides(attrs.padding)
+        return self._convolution(data, array, int(attrs.strides[0]), sides, int(attrs.dilation[0]), attrs, **more)
 
     def _conv2d(self, call: Any) -> Any | None:
         data, weight = call.args
@@ -183,17 +186,27 @@ class _Rows:
         )
 
     def _convolution(
-        self, data: Any, weight: NDArray[np.float32], stride: int, padding: tuple[int, int], dilation: int, attrs: Any
+        self,
+        data: Any,
+        weight: NDArray[np.float32],
+        stride: int,
+        padding: tuple[int, int],
+        dilation: int,
+        attrs: Any,
+        **more: Any,
     ) -> Any:
+        """A convolution of a row, a transposed one where there is `more` to say of it."""
         from tvm import relax
 
-        return relax.op.nn.conv2d(
+        convolution = relax.op.nn.conv2d_transpose if more else relax.op.nn.conv2d
+        return convolution(
             self._as_row(data),
             relax.const(np.ascontiguousarray(weight[:, :, None, :]), "float32"),
             strides=(1, stride),
             padding=(0, padding[0], 0, padding[1]),
             dilation=(1, dilation),
             groups=int(attrs.groups),
+            **more,
         )
 
     def _binary(self, call: Any) -> Any | None:

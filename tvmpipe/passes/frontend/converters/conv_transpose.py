@@ -13,9 +13,10 @@ _LAYOUTS = {1: ("conv1d", "NCW", "OIW"), 2: ("conv2d", "NCHW", "OIHW"), 3: ("con
 def conv_transpose(node: OnnxNode) -> Any:
     """[N, C, ...] and [C, M / group, ...] -> [N, M, ...].
 
-    Where `output_shape` says more than the input reaches, the rest is zeros and the bias. Groups of more than one axis'
-    convolutions and dilated kernels are a convolution of the input with zeros between its elements.
+    Where `output_shape` says more than the input reaches, the rest is zeros and the bias. Dilated kernels, and
+    groups that no kernel takes, are a convolution of the input with zeros between its elements.
     """
+    import tvm
     from tvm import relax
 
     x, weight, bias = (node.input(place) for place in range(3))
@@ -27,7 +28,9 @@ def conv_transpose(node: OnnxNode) -> Any:
     extra = list(node.attributes.get("output_padding", [0] * rank))
     groups = int(node.attributes.get("group", 1))
     begins, ends, behind = _pads(node, strides, dilations, extra)
-    if all(dilation == 1 for dilation in dilations) and groups == 1:
+    # Kernels of this package take groups; TVM's rule, for what is left to it, does not.
+    grouped = groups == 1 or (rank <= 2 and node.element(0) == "float32" and isinstance(weight, tvm.ir.GenericConst))
+    if all(dilation == 1 for dilation in dilations) and grouped:
         name, data, _ = _LAYOUTS[rank]
         function = getattr(relax.op.nn, f"{name}_transpose")
         made = function(x, weight, strides, [*begins, *ends], extra, dilations, groups, data, f"IO{data[2:]}")
