@@ -19,6 +19,7 @@ def main() -> None:
     """Seeds are on stdin; stdout is for rows alone, whatever libraries print."""
     nodes, seconds = (int(text) for text in sys.argv[1:])
     logging.disable(logging.WARNING)
+    faulthandler.enable()
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

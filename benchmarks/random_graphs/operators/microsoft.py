@@ -124,7 +124,7 @@ def attention(pool: Pool, operator: str) -> Proposal:
     heads, depth, batch, length = pool.integer(1, 3), pool.one_of(2, 4, 8), pool.integer(1, 2), pool.integer(1, 5)
     width = heads * depth
     x = pool.fresh([batch, length, 6], np.float32, tame=True)
-    weight, bias = pool.operand([6, 3 * width], scale=0.3), pool.one_of(None, pool.operand([3 * width]))
+    weight, bias = pool.operand([6, 3 * width], scale=0.3), pool.operand([3 * width])
     past = pool.one_of(None, None, pool.fresh([2, batch, heads, 2, depth], np.float32, tame=True))
     words = np.ones((batch, length + (0 if past is None else 2)), np.int32)
     words[:, -1] = pool.integer(0, 1)

@@ -303,7 +303,7 @@ def made(pool: Pool, operator: str) -> Proposal:
     return node(operator, numbers3, moves=True)
 
 
-@makes("NonZero", "Compress", "Unique", "com.microsoft.Unique")
+@makes("NonZero", "Compress", "Unique")
 def found(pool: Pool, operator: str) -> Proposal:
     """Results have as many elements as the data say; they are left to ONNX Runtime."""
     if operator == "Compress":
@@ -314,7 +314,5 @@ def found(pool: Pool, operator: str) -> Proposal:
     if operator == "NonZero":
         return node(operator, [pool.pick("fib", exact=True)], moves=True, last=True, steps=True)
     x = pool.pick(types=("float32", "int64", "int8"), rank=(1,), exact=True)
-    domain = "com.microsoft" if operator.startswith("com") else ""
-    count = pool.one_of(3, 1) if domain else pool.integer(1, 4)
-    attributes = {} if domain else {"sorted": pool.integer(0, 1)}
-    return node("Unique", [x], attributes, outputs=count, domain=domain, moves=True, last=True, steps=True)
+    attributes = {"sorted": pool.integer(0, 1)}
+    return node(operator, [x], attributes, outputs=pool.integer(1, 4), moves=True, last=True, steps=True)

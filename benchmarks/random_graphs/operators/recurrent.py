@@ -61,7 +61,7 @@ def quantised(pool: Pool, operator: str) -> Proposal:
     direction = pool.one_of("forward", "reverse", "bidirectional")
     ways = 2 if direction == "bidirectional" else 1
     kind = pool.one_of(np.uint8, np.int8)
-    weights = [pool.random.integers(0, 100, (ways, k, 4 * size)).astype(kind) for k in (width, size)]
+    weights = [pool.random.integers(0, 60, (ways, k, 4 * size)).astype(kind) for k in (width, size)]
     bias = pool.one_of(None, 0.3 * pool.constant([ways, 8 * size], tame=True))
     scales = [np.full(ways, 0.01, np.float32) for _ in range(2)]
     zeros = [np.full(ways, pool.integer(0, 60), kind) for _ in range(2)]

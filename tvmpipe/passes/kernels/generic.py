@@ -94,8 +94,9 @@ class _Scheduler:
         for variable in self.schedule.get(block).iter_vars:
             analyzer.bind(variable.var, variable.dom)
         for region in self.schedule.get(block).reads:
-            if math.prod(int(extent) for extent in region.source.shape) * 2 <= math.prod(size):
-                continue  # something small that is broadcast
+            extents = [int(extent) for extent in region.source.shape]
+            if not extents or math.prod(extents) * 2 <= math.prod(size):
+                continue  # something small that is broadcast, or one number without axes
             coefficients = tvm.sym.detect_linear_equation(analyzer.simplify(region.region[-1].min), variables)
             if len(coefficients) != rank + 1:
                 return None

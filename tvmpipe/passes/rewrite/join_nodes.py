@@ -23,8 +23,11 @@ class Flow:
 
 def flow_of(module: Any) -> Flow:
     """The flow of a module as it is now."""
-    variables = tuple(binding.var for block in module["main"].body.blocks for binding in block.bindings)
-    return Flow(variables, readers_of(module))
+    return Flow(_variables_of(module), readers_of(module))
+
+
+def _variables_of(module: Any) -> tuple[Any, ...]:
+    return tuple(binding.var for block in module["main"].body.blocks for binding in block.bindings)
 
 
 def join_nodes(before: Flow, after: Any) -> Any:
@@ -33,7 +36,7 @@ def join_nodes(before: Flow, after: Any) -> Any:
     A rewrite that makes one call of several keeps the variable of the last, from which the others' nodes are found
     here: from each lost one along its readers to the first that are still there. What nobody read is gone.
     """
-    now = flow_of(after).variables
+    now = _variables_of(after)
     kept = {node for variable in now for node in nodes_of(variable)}
     if all(node in kept for variable in before.variables for node in nodes_of(variable)):
         return after

@@ -59,6 +59,8 @@ def test_integers_and_booleans() -> None:
             Case("PRelu", [extremes // 4, np.array(3, np.int32)]),
             Case("PRelu", [np.array([0, 2**32 - 1], np.uint32), np.array([3], np.uint32)]),
             Case("Shrink", [np.array([5, -5, 1, 0, 2, -2], np.int32)], {"bias": 0.3, "lambd": 1.5}),
+            Case("ReduceMean", [extremes // 8, axes(0)], {}, [1]),
+            Case("ReduceMean", [np.array([[-3, 1, -5], [7, 8, 10]])], {"keepdims": 0}),
             Case("Equal", [truths, np.array([[True], [False]])]),
             Case("ArgMin", [np.array([[3, -128, -128], [127] * 3], np.int8)], {"axis": 1}),
             Case("GatherND", [normal(1, 2, 8), np.array([[-1, -2], [1, 0]], np.int32)], domain="com.microsoft"),
@@ -84,6 +86,8 @@ def test_rare_precisions_sizes_and_short_axes() -> None:
             ),
             Case("Pad", [normal(1, 3, 1, 4), axes(0, 2, 1, 0, 3, 2)], {"mode": "reflect"}, [1]),
             Case("Pad", [normal(1, 3, 2, 4), axes(3, 2), None, axes(-2)], {"mode": "reflect"}, [1, 3]),
+            Case("Slice", [normal(1, 2, 3), axes(-3), axes(-(2**31)), axes(-2), axes(-2)], {}, [1, 2, 3, 4]),
+            Case("Slice", [normal(1, 2, 3), axes(9, -9), axes(-9, -9), axes(0, 1), axes(-1, -1)], {}, [1, 2, 3, 4]),
             Case("ConvTranspose", [normal(1, 1, 2, 2), normal(2, 2, 1, 2)], {"auto_pad": "SAME_UPPER", "strides": [3]}),
         ]
     )
