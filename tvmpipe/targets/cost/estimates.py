@@ -80,6 +80,7 @@ class LearnedCost:
         self._own = tuple(own)
         self._ignored = frozenset(ignored)
         self._known: dict[tuple[TargetDescription, int], _Known] = {}
+        self._counting: dict[tuple[TargetDescription, int], dict[str, Measurement]] = {}
         self._models: dict[str, TargetModel] = {}
         self._roofline = Roofline()
 
@@ -132,6 +133,8 @@ class LearnedCost:
 
     def _rows(self, target: TargetDescription, threads: int) -> dict[str, Measurement]:
         """What counts of all folders' measurements of a target, as the last folder's device would have made them."""
+        if (target, threads) in self._counting:
+            return self._counting[target, threads]
         found: dict[str, Measurement] = {}
         kernels = {"", *kernel_names()}  # another version may have measured others
         for store in self._stores:
@@ -141,6 +144,7 @@ class LearnedCost:
                 if row.work.key not in self._ignored and row.work.kernel in kernels
             )
             found = calibrated(found, counting(rows))
+        self._counting[target, threads] = found
         return found
 
     def _nearest(

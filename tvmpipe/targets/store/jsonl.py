@@ -49,19 +49,28 @@ def _append(descriptor: int, text: bytes) -> None:
 
 
 def read(path: Path, parse: Callable[[dict[str, Any]], Row | None]) -> Iterator[Row]:
-    """What `parse` makes of each line, oldest first; nothing where there is no file.
+    """What `parse` makes of each line of a file, as `parsed` gives it. Raises InputError when it cannot be read."""
+    return parsed(load(path), parse, path)
 
-    Lines for which it gives None are passed over, those for which it raises ValueError, TypeError or KeyError as well,
-    with a warning. Raises InputError when the file cannot be read.
-    """
+
+def load(path: Path) -> bytes:
+    """A file's lines, none where there is no file. Raises InputError when it cannot be read."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        return path.read_bytes()
     except FileNotFoundError:
-        return
+        return b""
     except OSError as error:
         raise InputError(f"profile {path} cannot be read: {error.strerror}") from None
+
+
+def parsed(text: bytes, parse: Callable[[dict[str, Any]], Row | None], path: Path) -> Iterator[Row]:
+    """What `parse` makes of each line, oldest first.
+
+    Lines for which it gives None are passed over, those for which it raises ValueError, TypeError or KeyError as well,
+    with a warning that names `path`.
+    """
     damaged = 0
-    for line in lines:
+    for line in text.split(b"\n"):
         if not line.strip():
             continue
         try:

@@ -6,8 +6,9 @@ primitives the file has what the device reaches at best, and what whole stages t
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -154,8 +155,15 @@ class ProfileStore:
         """What stages took on the target, oldest first."""
         return [row for row in self._rows(target, threads) if isinstance(row, StageTime)]
 
-    def _rows(self, target: Processor, threads: int) -> Iterator[Row]:
-        return jsonl.read(self.path(target, threads), _from_json)
+    def _rows(self, target: Processor, threads: int) -> Sequence[Row]:
+        path = self.path(target, threads)
+        return _parsed(jsonl.load(path), path)
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(text: bytes, path: Path) -> tuple[Row, ...]:
+    """The rows of a file; kept, for files that come with tvmpipe have hundreds and are read for every plan."""
+    return tuple(jsonl.parsed(text, _from_json, path))
 
 
 def counting(rows: Iterable[Measurement]) -> dict[str, Measurement]:
