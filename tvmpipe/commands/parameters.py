@@ -50,15 +50,17 @@ class Dim(click.ParamType):  # type: ignore[type-arg]
 
 
 class Value(click.ParamType):  # type: ignore[type-arg]
-    """An input's name and what it always is: a number, numbers, or an array in a file."""
+    """An input's name and what it always is: a number, numbers, an array in a file, or "none" of an optional."""
 
-    name = "NAME=V,V,...|NAME=@FILE.npy"
+    name = "NAME=V,V,...|NAME=@FILE.npy|NAME=none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name, separator, file = str(value).partition("=@")
         if separator and name:
             return name, self._read(file, param, ctx)
         name, separator, text = str(value).rpartition("=")
+        if separator and name and text.lower() == "none":
+            return name, None
         numbers = [_number(part.strip()) for part in text.split(",")]
         if len(numbers) > 1 and not text.rpartition(",")[2].strip():
             numbers.pop()  # `x=5,` is a list of one

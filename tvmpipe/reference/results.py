@@ -104,7 +104,11 @@ class Reference:
         return {name: array for name, array in sample.items() if name in wanted}
 
     def _exact(self, sample: Arrays) -> Arrays | None:
-        """Outputs in float64, where they can be computed."""
+        """Outputs in float64, where they can be computed: not of models that take or return sequences."""
+        if not all(
+            value.type.startswith("tensor") for value in (*self._session.get_inputs(), *self._session.get_outputs())
+        ):
+            return None
         try:
             model = self._model()
         except Exception as error:  # noqa: BLE001  # ONNX Runtime reads files that onnx refuses, such as linked weights
@@ -163,10 +167,29 @@ def computes_in_half(model: onnx.ModelProto) -> bool:
 
 
 def _run(session: Any, sample: Arrays) -> dict[str, NDArray[Any]]:
-    names = [output.name for output in session.get_outputs()]
-    wanted = {value.name for value in session.get_inputs()}
-    feed = {name: array for name, array in sample.items() if name in wanted}
-    return dict(zip(names, session.run(names, feed), strict=True))
+    """Outputs by name; elements of sequences, and what optionals hold, are ends called `NAME/0`, `NAME/1`, ..."""
+    feed: dict[str, Any] = {}
+    for value in session.get_inputs():
+        if value.type.startswith("tensor"):
+            feed.update({value.name: sample[value.name]} if value.name in sample else {})
+            continue
+        elements = list(_elements(sample, value.name))
+        feed[value.name] = elements if "seq" in value.type else elements[0] if elements else None
+    found: dict[str, NDArray[Any]] = {}
+    for output, result in zip(session.get_outputs(), session.run(None, feed), strict=True):
+        if output.type.startswith("tensor"):
+            found[output.name] = result
+            continue
+        parts = result if isinstance(result, list) else [] if result is None else [result]
+        found.update((f"{output.name}/{number}", part) for number, part in enumerate(parts))
+    return found
+
+
+def _elements(sample: Arrays, name: str) -> Iterator[NDArray[Any]]:
+    number = 0
+    while (element := f"{name}/{number}") in sample:
+        yield sample[element]
+        number += 1
 
 
 def _floor(array: NDArray[Any], optimised: NDArray[Any] | None) -> float:

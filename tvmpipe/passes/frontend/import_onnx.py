@@ -17,6 +17,7 @@ from tvmpipe.passes.frontend.importer import Relax, to_relax
 from tvmpipe.passes.frontend.inputs.fix_dimensions import fix_inputs
 from tvmpipe.passes.frontend.inputs.fix_values import Array, fix_values
 from tvmpipe.passes.frontend.inputs.open_dimensions import check_pads, open_dimensions
+from tvmpipe.passes.frontend.inputs.sequences import fix_sequences, spread_outputs
 from tvmpipe.passes.frontend.inputs.try_padding import Padding, exact_dimensions
 from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.frontend.read_model import read_model
@@ -63,8 +64,9 @@ def import_buckets(source: Any, options: ImportOptions, left: Mapping[str, str] 
     those that TVM cannot import. Raises ModelError, UnsupportedModelError and InputError.
     """
     model, name, digest = read_model(source)
-    constants = fix_values(model, options.values)
-    dimensions = open_dimensions(model, options.shapes, options.dims, options.buckets)
+    shapes, values = fix_sequences(model, options.shapes, options.values)
+    constants = fix_values(model, values)
+    dimensions = open_dimensions(model, shapes, options.dims, options.buckets)
     check_pads(options.pads, dimensions)
     imported_as = functools.partial(_imported, fallback=options.fallback, left=left or {})
     if not dimensions.axes:
@@ -124,6 +126,7 @@ def _imported(
 ) -> Imported:
     """Import a model whose inputs are fixed; `model` is changed."""
     forget_declared(model)
+    spread_outputs(model)
     simplified = simplify(model, inputs)
     made = to_relax(simplified, inputs, fallback=fallback, left=left)
     module = made.module

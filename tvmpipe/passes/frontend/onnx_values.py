@@ -107,6 +107,15 @@ def all_names(graph: onnx.GraphProto) -> Iterator[str]:
             yield from all_names(inner)
 
 
+def held_type(kind: onnx.TypeProto) -> onnx.TypeProto | None:
+    """The type of the tensors that a sequence or an optional of such a type holds; None for other types."""
+    if kind.HasField("optional_type"):
+        inner = kind.optional_type.elem_type
+        return inner if inner.HasField("tensor_type") else held_type(inner)
+    inner = kind.sequence_type.elem_type
+    return inner if kind.HasField("sequence_type") and inner.HasField("tensor_type") else None
+
+
 def static_shape(kind: onnx.TypeProto | None) -> tuple[int, ...] | None:
     """The shape of a tensor type, None where a part of it is not known."""
     if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):

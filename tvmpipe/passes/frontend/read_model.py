@@ -18,6 +18,7 @@ from onnx import helper
 
 from tvmpipe.errors import ModelError, reason_of
 from tvmpipe.passes.frontend.converters import converters
+from tvmpipe.passes.frontend.lower_versions import lower_versions
 from tvmpipe.passes.frontend.onnx_values import STANDARD_DOMAINS, graphs_of, opset_of, reads
 from tvmpipe.passes.frontend.unsupported import label
 from tvmpipe.passes.frontend.weightless import on_structure
@@ -36,7 +37,7 @@ def read_model(source: Any) -> tuple[onnx.ModelProto, str, str]:
     """A model with its weights, its name, and the sha256 of all its bytes.
 
     `source` is a path or an `onnx.ModelProto`. Nodes come in an order in which they can run, model-local functions
-    inlined. Raises ModelError for what is no complete, valid model.
+    inlined, and states no newer versions than it needs. Raises ModelError for what is no complete, valid model.
     """
     if isinstance(source, onnx.ModelProto):
         model = onnx.ModelProto()
@@ -60,6 +61,7 @@ def read_model(source: Any) -> tuple[onnx.ModelProto, str, str]:
     if model.functions:
         model = _inlined(model)
         sort_nodes(model.graph, where)
+    lower_versions(model)
     return model, clean(name) or "model", digest
 
 

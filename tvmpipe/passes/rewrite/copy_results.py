@@ -27,6 +27,7 @@ def copy_results(module: Any) -> Any:
     from tvm import relax, te
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
+    module = _with_bound_result(module)
     main = module["main"]
     before = {gvar.name_hint for gvar in module.get_global_vars()}
     result, sources = main.body.body, _Sources(main)
@@ -63,6 +64,22 @@ def copy_results(module: Any) -> Any:
     made = mutated(Copier(module), module)
     added = {gvar.name_hint: ("copy",) for gvar in made.get_global_vars() if gvar.name_hint not in before}
     made["main"] = made["main"].with_attr(OPERATORS, {**dict(main.attrs[OPERATORS]), **added})
+    return made
+
+
+def _with_bound_result(module: Any) -> Any:
+    """The module with a variable for what `main` returns, which may be a parameter or a constant itself."""
+    from tvm import relax
+
+    main = module["main"]
+    result = main.body.body
+    if any(binding.var.same_as(result) for block in main.body.blocks for binding in block.bindings):
+        return module
+    variable = relax.Var("gv", result.ty)
+    block = relax.DataflowBlock([relax.VarBinding(variable, result)])
+    body = relax.SeqExpr([*main.body.blocks, block], variable)
+    made = module.clone()
+    made["main"] = relax.Function(main.params, body, main.ret_ty, attrs=main.attrs)
     return made
 
 

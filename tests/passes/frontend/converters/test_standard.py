@@ -207,3 +207,32 @@ def test_functions_of_one_number_in_every_precision() -> None:
 
 def test_the_rest() -> None:
     check_cases([Case("EyeLike", [np.zeros((3, 4), np.int32)], {"dtype": TensorProto.FLOAT, "k": -1})])
+
+
+def test_shifts_by_any_amount() -> None:
+    """To either side, by less than 0 and by more than all bits, signed and not."""
+    amounts = np.array([[0, 1, 7, 8, -1, -128, 127]], np.int8)
+    signed = np.array([[-128], [-3], [5], [127]], np.int8)
+    wide = np.array([[0], [1 << 63], [(1 << 64) - 1], [12345]], np.uint64)
+    far = np.array([[0, 3, 63, 64, 1 << 63]], np.uint64)
+    check_cases(
+        [
+            Case("BitShift", [x, y], {"direction": direction}, reference=True)
+            for x, y in ((signed, amounts), (wide, far))
+            for direction in ("LEFT", "RIGHT")
+        ],
+        opset=28,
+    )
+
+
+def test_top_k_of_any_integer() -> None:
+    """Those that ONNX Runtime does not sort, too: far apart, equal ones, either end."""
+    kinds = (np.int16, np.uint16, np.uint32, np.uint64)
+    rows = [np.array([[0, np.iinfo(kind).max, 7, np.iinfo(kind).min, 7]], kind) for kind in kinds]
+    check_cases(
+        [
+            Case("TopK", [x, int64(4)], {"largest": largest}, [1], (True, True), reference=True)
+            for x in rows
+            for largest in (0, 1)
+        ]
+    )

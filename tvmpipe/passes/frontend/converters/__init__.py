@@ -15,6 +15,7 @@ from tvmpipe.passes.frontend.converters.registry import Converter, Operator, reg
 FILES = (
     "batch_normalization",
     "bit_cast",
+    "bit_shift",
     "cast",
     "clip",
     "col2_im",
@@ -77,6 +78,7 @@ FILES = (
     "split",
     "tensor_scatter",
     "thresholded_relu",
+    "top_k",
     "training",
     "trigonometric",
     "unsqueeze",

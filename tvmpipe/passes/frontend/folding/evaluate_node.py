@@ -33,13 +33,13 @@ def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], model: onnx.Mode
     computed = _in_onnxruntime(alone, wanted, inputs)
     if computed is None:
         computed = _in_reference(alone, wanted, inputs)
-    if computed is None:
-        return None
+    if computed is None or any(isinstance(one, list) or one is None for one in computed):
+        return None  # sequences and empty optionals, which the expansions of such nodes hold by their elements
     found = dict(zip(wanted, computed, strict=True))
     return [found.get(name, np.zeros(0)) for name in node.output]
 
 
-def _in_onnxruntime(model: onnx.ModelProto, wanted: list[str], inputs: Mapping[str, Array]) -> list[Array] | None:
+def _in_onnxruntime(model: onnx.ModelProto, wanted: list[str], inputs: Mapping[str, Array]) -> list[Any] | None:
     from tvmpipe.passes.frontend.onnxruntime_session import session_of
 
     try:
@@ -49,7 +49,7 @@ def _in_onnxruntime(model: onnx.ModelProto, wanted: list[str], inputs: Mapping[s
         return None
 
 
-def _in_reference(model: onnx.ModelProto, wanted: list[str], inputs: Mapping[str, Array]) -> list[Array] | None:
+def _in_reference(model: onnx.ModelProto, wanted: list[str], inputs: Mapping[str, Array]) -> list[Any] | None:
     from onnx.reference import ReferenceEvaluator
 
     try:
@@ -58,4 +58,4 @@ def _in_reference(model: onnx.ModelProto, wanted: list[str], inputs: Mapping[str
         logger.debug("the reference does not run %s: %s", model.graph.node[0].op_type, error)
         return None
     assert isinstance(computed, list)
-    return [np.asarray(array) for array in computed]
+    return [one if isinstance(one, list) or one is None else np.asarray(one) for one in computed]

@@ -113,6 +113,13 @@ def choose(folder: Folder, condition: str, yes: str, no: str) -> str:
         chosen = folder.fresh("sequence")
         folder.sequences[chosen] = tuple(choose(folder, condition, *pair) for pair in pairs)
         return chosen
+    if yes in folder.optionals and no in folder.optionals:
+        held, other = folder.optionals[yes], folder.optionals[no]
+        if held is None or other is None:
+            raise CannotExpandError("whether an optional holds anything depends on the data")
+        chosen = folder.fresh("optional")
+        folder.optionals[chosen] = choose(folder, condition, held, other)
+        return chosen
     if fixed_type(folder, yes) != fixed_type(folder, no):
         raise CannotExpandError("the type or shape of a result depends on the data")
     return _where(folder, condition, yes, no)

@@ -91,7 +91,7 @@ class Folder(KnownValues):
 
     def take(self, node: onnx.NodeProto) -> None:
         """Fold a node, or expand it, or leave it in the model."""
-        node = self._renamed(node)
+        node = self.as_cast(self._renamed(node))
         if self._speculative:
             node = self._total(self, node)
         nested = has_graphs(node)

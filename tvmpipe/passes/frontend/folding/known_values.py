@@ -60,6 +60,20 @@ class KnownValues:
         if array.nbytes <= LARGE_BYTES:
             self.tensors[name] = tensor if tensor is not None else numpy_helper.from_array(array, name)
 
+    def as_cast(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """A CastLike as the Cast that it is, where the type that it casts to is known; other nodes as they are.
+
+        What a constant becomes does not depend on the elements of the tensor whose type it takes.
+        """
+        if node.op_type != "CastLike" or node.domain not in STANDARD_DOMAINS:
+            return node
+        kind = self.types.get(node.input[1])
+        if kind is None or not kind.tensor_type.elem_type:
+            return node
+        cast = helper.make_node("Cast", node.input[:1], node.output, name=node.name, to=kind.tensor_type.elem_type)
+        cast.attribute.extend(node.attribute)
+        return cast
+
     def is_random(self, node: onnx.NodeProto) -> bool:
         """Whether a node gives something else each time it runs."""
         if node.op_type != "Dropout":

@@ -12,6 +12,7 @@ from onnx import helper
 from tvmpipe.errors import InputError, UnsupportedModelError
 from tvmpipe.passes.frontend.arithmetic.element_types import carrier, element_of
 from tvmpipe.passes.frontend.inputs.index_bounds import index_bounds
+from tvmpipe.passes.frontend.onnx_values import held_type
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.tensors import CARRIERS, TensorSpec
 
@@ -42,6 +43,8 @@ def fix_inputs(
 def _check_tensors(what: str, values: Iterable[onnx.ValueInfoProto]) -> None:
     for value in values:
         kind = value.type.WhichOneof("value")
+        if what == "output" and held_type(value.type) is not None:
+            continue
         if kind not in (None, "tensor_type") or (kind is None and what == "input"):
             called = {"sequence_type": "a sequence", "optional_type": "an optional", None: "of no type"}.get(kind, kind)
             raise UnsupportedModelError(

@@ -23,6 +23,8 @@ DECIDING: Mapping[str, Sequence[int]] = {
     "DFT": (1, 2),
     "Dropout": (1, 2),
     "Expand": (1,),
+    "If": (0,),
+    "Loop": (0, 1),
     "MaxUnpool": (2,),
     "MelWeightMatrix": (0, 1, 2, 3, 4),
     "OneHot": (1,),
@@ -31,8 +33,12 @@ DECIDING: Mapping[str, Sequence[int]] = {
     "Reshape": (1,),
     "Resize": (1, 2, 3),
     "STFT": (1, 3),
+    "SequenceAt": (1,),
+    "SequenceErase": (1,),
+    "SequenceInsert": (2,),
     "Slice": (1, 2, 3, 4),
     "Split": (1,),
+    "SplitToSequence": (1,),
     "Squeeze": (1,),
     "Tile": (1,),
     "TopK": (1,),
@@ -40,6 +46,8 @@ DECIDING: Mapping[str, Sequence[int]] = {
     "Upsample": (1,),
 }
 """Operator -> places of the inputs that decide its results' shapes, or which axes and elements it reads."""
+
+_OF_FORM = ("Shape", "Size", "SequenceLength", "OptionalHasElement")  # what they make depends on no element
 
 
 def deciding_inputs(model: onnx.ModelProto) -> set[str]:
@@ -57,6 +65,6 @@ def deciding_inputs(model: onnx.ModelProto) -> set[str]:
         if name in seen:
             continue
         seen.add(name)
-        if name in maker and maker[name].op_type not in ("Shape", "Size"):
+        if name in maker and maker[name].op_type not in _OF_FORM:
             wanted.extend(reads(maker[name]))
-    return seen & {value.name for value in model.graph.input}
+    return seen & {value.name for value in model.graph.input if value.type.HasField("tensor_type")}
