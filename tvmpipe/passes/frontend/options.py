@@ -15,8 +15,9 @@ class ImportOptions:
     """How the inputs of a model are fixed, and who runs what TVM cannot.
 
     Attributes: `shapes` (input name -> dimensions), `dims` (name of an open dimension -> extent) and `buckets` (name ->
-    extents) fix what the file leaves open, a shape of one number how many elements a sequence has; `pads` says what inputs of smaller samples may be padded with; inputs in
-    `values` (input name -> number, list or array, None of a sequence or an optional for nothing) become constants; with `fallback`, nodes that cannot be compiled are
+    extents) fix what the file leaves open, a shape of one number how many elements a sequence has; `pads` says what
+    inputs of smaller samples may be padded with; inputs in `values` (input name -> number, list or array, None for a
+    sequence or an optional that holds nothing) become constants; with `fallback`, nodes that cannot be compiled are
     left to ONNX Runtime, and without it they are an error.
     """
 
