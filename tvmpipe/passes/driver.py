@@ -336,7 +336,7 @@ def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
     stages = [stage for cut in cuts for stage in cut.all_stages]
     monitor.dump({stage.name: stage.module for stage in stages})
     monitor.begin("tune")
-    tune(cuts[0].stages, cluster, planned.options)
+    tune(cuts[0].all_stages, cluster, planned.options)
     plans = f" of {len(cuts)} plans" if len(cuts) > 1 else ""
     monitor.begin("lower", f"{len(stages)} stages{plans}")
     libraries = lower(stages, planned.cluster, planned.options.records)

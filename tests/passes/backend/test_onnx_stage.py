@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tvmpipe
 from tests.fallback_models import detector, images, only_fallback
+from tests.passes.compiled import model_of, normal
 from tvmpipe.bundle import Bundle
 from tvmpipe.equality import compare
 from tvmpipe.passes import driver
 from tvmpipe.passes.backend.onnx_stage import onnx_stage
 from tvmpipe.passes.graph.stages import derive_stages
 from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.device.runners.onnxruntime import OnnxRuntimeRunner
 from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import parse_cluster
 
 ONE = parse_cluster('[[device]]\nname = "one"\nthreads = 1\n')
@@ -59,6 +64,36 @@ def test_all_of_a_model_can_be_left_with_its_weights_in_the_bundles_files() -> N
             found = compare(result, reference.expect(sample))
             assert found.equal, found.sentence
     assert len(steps) == 3
+
+
+def test_weights_of_which_an_optimisation_makes_others_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime multiplies the weights of a convolution by what comes after it; all others lie where they are."""
+    copied = []
+    plain = OnnxRuntimeRunner._copying
+
+    def copying(runner: OnnxRuntimeRunner, *arguments: Any) -> Any:
+        copied.append(runner._stage.name)
+        return plain(runner, *arguments)
+
+    monkeypatch.setattr(OnnxRuntimeRunner, "_copying", copying)
+    generator = np.random.default_rng(3)
+    weights = {"w": generator.normal(0, 0.1, (128, 16, 3, 3)), "by": generator.normal(0, 1, (1, 128, 1, 1))}
+    nodes = [
+        helper.make_node("Greater", ["which", "half"], ["wanted"]),
+        helper.make_node("Compress", ["x", "wanted"], ["some"], axis=0),
+        helper.make_node("Conv", ["some", "w"], ["c"]),
+        helper.make_node("Mul", ["c", "by"], ["y"]),
+    ]
+    model = model_of(nodes, {"x": [3, 16, 6, 6], "which": [3]}, {**weights, "half": np.array(0.5)})
+    sample = {"x": normal(0, 3, 16, 6, 6), "which": np.array([1, 0, 1], np.float32)}
+    with run_in_process(tvmpipe.build(model, ONE, cost_model=Roofline())) as pipe:
+        result = pipe.run(sample)
+    assert result["y"].shape == (2, 128, 4, 4)
+    assert Reference(model.SerializeToString()).compare(result, sample).equal
+    assert copied == ["s1"]
+    with run_in_process(tvmpipe.build(only_fallback(), ONE, cost_model=Roofline())) as pipe:
+        pipe.run({"x": np.ones((64, 48), np.float32)})
+    assert copied == ["s1"]
 
 
 def test_the_same_model_makes_the_same_bytes(bundle: Bundle) -> None:

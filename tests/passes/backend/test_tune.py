@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 import tvmpipe
+from tests.passes.compiled import model_of
 from tvmpipe.errors import DeviceUnavailableError, InputError
 from tvmpipe.passes import driver
+from tvmpipe.passes.backend import tune
 from tvmpipe.passes.backend.partition import partition
 from tvmpipe.passes.backend.records import open_records
 from tvmpipe.passes.backend.tune import _Candidate, _tune_function
+from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.kernels.schedule import apply_rules, narrow, schedule_function
+from tvmpipe.passes.options import BuildOptions
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
+from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.cluster import Device, parse_cluster
 from tvmpipe.targets.description.cpu_model import Choices, describe_cpu
 
@@ -89,6 +97,33 @@ def test_only_what_is_clearly_faster_is_kept(
     assert timer.loaded == len(times)
     found = open_records(tmp_path, device.target, 1).find(narrow(function))
     assert (found is not None) == kept
+
+
+def test_every_bucket_is_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in none of the largest bucket's stages too; what several have once."""
+    tuned: list[list[tuple[int, ...]]] = []
+
+    def tune_function(_name: str, baseline: _Candidate, *_: object) -> None:
+        tuned.append([tuple(int(extent) for extent in one.shape) for one in baseline.function.params])
+
+    @contextlib.contextmanager
+    def remote_timer(*_: object) -> Iterator[FakeTimer]:
+        yield FakeTimer([1.0] * 99)
+
+    monkeypatch.setattr(tune, "_tune_function", tune_function)
+    monkeypatch.setattr(tune, "remote_timer", remote_timer)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("MatMul", ["z", "w"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["y"], axis=0),
+    ]
+    model = model_of(nodes, {"x": [5, 16], "z": [3, 16]}, {"w": np.ones((16, 16), np.float32)})
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    options = BuildOptions(tune=1, records=tmp_path, tracker="none:1", cost_model=Roofline())
+    fused = driver.front(model, ImportOptions(buckets={"N": [2, 5]}))
+    driver.compile(driver.plan(fused, parse_cluster(ONE), options))
+    products = [shapes[0] for shapes in tuned if np.prod(shapes[1]) == 16 * 16]
+    assert products == [(5, 16), (3, 16), (2, 16)]
 
 
 def test_tuning_on_a_device(chain_path: Path, tmp_path: Path, agents: LocalCluster) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from onnx import TensorProto, helper
 
 from tests.fallback_models import detector
 from tvmpipe.errors import InfeasibleError, PlanError
@@ -63,6 +64,25 @@ def test_it_may_be_pinned_where_there_is_one(fused: Fused, tmp_path: Path) -> No
     file.write_text('placement:\n  "*": b\n')
     with pytest.raises(PlanError, match=r"the plan file puts 006.* on 'b', which has no ONNX Runtime"):
         planned(fused, tmp_path, has, plan=file)
+
+
+def test_it_keeps_to_the_memory_of_a_device(tmp_path: Path) -> None:
+    """Where a million numbers find places in, 16 MB at once, is no device of 12 MB, though it is the faster one."""
+    node = helper.make_node("NonZero", ["x"], ["y"], name="places")
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1 << 20])
+    graph = helper.make_graph([node], "g", [given], [helper.make_tensor_value_info("y", TensorProto.INT64, None)])
+    found = driver.front(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    made = {}
+    for memory in ("12MiB", "64MiB"):
+        text = f'[[device]]\nname = "a"\ntarget = "x86-64-v3"\nthreads = 1\nmemory = "{memory}"\n'
+        text += '[[device]]\nname = "b"\ntarget = "x86-64-v3"\nthreads = 1\nslowdown = 5\n'
+        options = BuildOptions(profiles=tmp_path, time_limit_s=1, cost_model=Roofline())
+        made[memory] = driver.plan(found, parse_cluster(text), options).plan
+    assert {memory: list(plan.loads) for memory, plan in made.items()} == {"12MiB": ["b"], "64MiB": ["a"]}
+    assert made["12MiB"].single_device_s["a"] is None
+    (load,) = made["64MiB"].loads.values()
+    # Its input twice, and eight bytes for each place.
+    assert load.activation_bytes == (2 * 4 + 8) << 20
 
 
 def test_without_any_there_is_no_plan(fused: Fused, tmp_path: Path) -> None:

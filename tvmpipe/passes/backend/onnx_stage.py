@@ -13,7 +13,7 @@ from tvmpipe.passes.frontend.onnx_values import renamed_node
 from tvmpipe.passes.frontend.weightless import LARGE_BYTES
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph, map_tensors
 from tvmpipe.passes.graph.weights import Weight
-from tvmpipe.runtime.device.runners.onnxruntime import input_name, weight_name
+from tvmpipe.runtime.device.runners.onnxruntime import WEIGHTS_FILE, input_name, weight_name
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Builder:
         self.initializers: list[onnx.TensorProto] = []
         self.sparse: list[onnx.SparseTensorProto] = []
         self.weights: dict[str, Weight] = {}
-        self.working_bytes = 0
+        self._kept_bytes = self._most_bytes = 0
 
     def add(self, primitive: Primitive, group: FallbackGroup, prefix: str) -> None:
         """Add a primitive's nodes; names of its inner values begin with `prefix`."""
@@ -93,7 +93,14 @@ class _Builder:
         self.names.update(
             (value, names[spec.name]) for value, spec in zip(primitive.outputs, group.outputs, strict=True)
         )
-        self.working_bytes += group.working_bytes
+        results = sum(spec.size_bytes for spec in group.outputs)
+        self._kept_bytes += results
+        self._most_bytes = max(self._most_bytes, group.working_bytes - results)
+
+    @property
+    def working_bytes(self) -> int:
+        """Results of all groups, and what the largest makes beside."""
+        return self._kept_bytes + self._most_bytes
 
     def _argument(self, argument: object) -> str:
         """The name of what a call reads."""
@@ -129,7 +136,7 @@ def _without_data(weight: Weight) -> onnx.TensorProto:
         name=weight_name(weight.name), data_type=_kind(weight.array.dtype.name), dims=weight.array.shape
     )
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=weight.name)
+    tensor.external_data.add(key="location", value=WEIGHTS_FILE)
     return tensor
 
 

@@ -32,7 +32,9 @@ _CONFIRMATIONS = 5
 
 
 def tune(stages: Sequence[Stage], cluster: Cluster, options: BuildOptions) -> None:
-    """Measure up to `options.tune` schedules of each hot primitive; add the best to `options.records`.
+    """Measure up to `options.tune` schedules of each hot primitive of each stage; add the best to `options.records`.
+
+    A primitive that several stages have is measured once.
 
     Raises InputError where the options do not say on what devices and where to keep what is found, DeviceError when a
     device fails.

@@ -88,8 +88,9 @@ def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
             change[position[index]] += graph.values[value].spec.size_bytes
             change[end + 1] -= graph.values[value].spec.size_bytes
         if (group := graph.primitives[index].fallback) is not None:
-            change[position[index]] += group.working_bytes
-            change[position[index] + 1] -= group.working_bytes
+            beside = group.working_bytes - sum(spec.size_bytes for spec in group.outputs)
+            change[position[index]] += beside
+            change[position[index] + 1] -= beside
     inputs = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
     return 2 * inputs + max(itertools.accumulate(change))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import tvmpipe
 from tests.passes.compiled import normal
 from tests.passes.frontend.converters.contrib import Case, check_cases, constant, model_of_cases
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.frontend.import_onnx import import_onnx
+from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.inprocess import run_in_process
+from tvmpipe.targets.cost.roofline import Roofline
+from tvmpipe.targets.description.cluster import parse_cluster
 
 Array = NDArray[Any]
 
@@ -364,3 +370,22 @@ def test_linear_attention_and_causal_convolutions() -> None:
 def test_what_is_not_covered_is_said(case: Case, reason: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"'n0'.*{reason}"):
         import_onnx(model_of_cases([case])[0], {}, {}, fallback=False)
+
+
+def test_what_is_not_covered_is_left_to_onnx_runtime() -> None:
+    """Of two operators whose converters refuse them, with the sentences of these."""
+    cases = [grouped(5, 0, [5, 5], np.array(5, np.int32)), Case("Trilu", [normal(1, 4, 5), np.array(1)])]
+    model, sample = model_of_cases(cases)
+    bundle = tvmpipe.build(model, parse_cluster('[[device]]\nname = "one"\nthreads = 1\n'), cost_model=Roofline())
+    report = next(file for file in bundle.manifest.files if file.path == "report.json")
+    reasons = [one["reasons"] for one in json.loads(bundle.path_of(report).read_text())["fallback"]]
+    assert reasons == [
+        {
+            "n0": "TVM cannot import node 'n0' (GroupQueryAttention): "
+            "total_sequence_length is not constant, and the past has no room for the new keys"
+        },
+        {"n1": "TVM cannot import node 'n1' (Trilu): the diagonal is not constant"},
+    ]
+    with run_in_process(bundle) as pipe:
+        found = Reference(model.SerializeToString()).compare(pipe.run(sample), sample)
+    assert found.equal, found.sentence

@@ -23,8 +23,8 @@ class FallbackGroup:
     Attributes: `number` its place among the groups; `reasons` label of each node -> why TVM does not run it;
     `operators` of its nodes, the first that of a node that TVM refused; `model` computes the group: its inputs are
     `inputs` and then `weights`, the names of values of the whole model and of its large initializers (small ones are
-    inside), its outputs are `outputs`; `working_bytes` what its nodes make for a seeded sample, all of it, and `flops`
-    what that takes; `sample` what its inputs were there.
+    inside), its outputs are `outputs`; `working_bytes` the most of what its nodes make that is there at once for a
+    seeded sample, and `flops` what that takes; `sample` what its inputs were there.
     """
 
     number: int

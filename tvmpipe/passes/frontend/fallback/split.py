@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,8 +159,7 @@ class _Splitter:
         operators = [self.nodes[place].op_type for place in group]
         lead = self.nodes[first].op_type
         operators.remove(lead)
-        own = {name for place in group for name in self.nodes[place].output if name}
-        working = max((sum(a.nbytes for name, a in one.items() if name in own) for one in samples), default=0)
+        working = max((self._most_bytes(group, made, one) for one in samples), default=0)
         sample = (
             {name: samples[0][name] for name in given}
             if samples
@@ -178,6 +177,19 @@ class _Splitter:
             working_bytes=max(working, sum(spec.size_bytes for spec in outputs)),
             sample=sample,
         )
+
+    def _most_bytes(
+        self, group: Sequence[int], kept: Collection[str], sample: Mapping[str, NDArray[np.generic]]
+    ) -> int:
+        """The most that is there at once of what a group's nodes make; what is `kept` stays."""
+        last = {name: place for place in group for name in self.reads[place]}
+        alive: dict[str, int] = {}
+        most = 0
+        for place in group:
+            alive.update((name, sample[name].nbytes) for name in self.nodes[place].output if name in sample)
+            most = max(most, sum(alive.values()))
+            alive = {name: size for name, size in alive.items() if name in kept or last.get(name, -1) > place}
+        return most
 
     def _shapes(self, samples: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[str, Sequence[int]]:
         """Of values, as in the first sample; where there is none, those that are fixed."""

@@ -5,6 +5,8 @@ Its inputs have the names that `input_name` gives, in the stage's order; its out
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 
 from tvmpipe.manifest import StageEntry
 from tvmpipe.units import format_size
+
+logger = logging.getLogger(__name__)
 
 _QUIET = 4  # fatal errors; what is raised is told to the caller
 
@@ -28,6 +32,10 @@ def weight_name(name: str) -> str:
     return f"tvmpipe/weight/{name}"
 
 
+WEIGHTS_FILE = "weights"
+"""Where the model of a stage says that its weights lie: the runner has them, and there is no such file."""
+
+
 def load(
     stage: StageEntry, library: Path, weights: Mapping[str, NDArray[Any]], threads: int | None = None
 ) -> OnnxRuntimeRunner:
@@ -36,11 +44,52 @@ def load(
 
 
 class OnnxRuntimeRunner:
-    """A session, with its optimisations on, that reads the stage's weights where they lie."""
+    """A session, with its optimisations on, that reads the stage's weights where they lie.
+
+    Unless an optimisation makes other weights of them: then ONNX Runtime has copies.
+    """
 
     def __init__(
         self, stage: StageEntry, model: bytes, weights: Mapping[str, NDArray[Any]], threads: int | None
     ) -> None:
+        import onnxruntime
+
+        self._stage = stage
+        # ONNX Runtime keeps neither the arrays nor what it is given of them.
+        self._arrays = {weight_name(name): weights[name] for name in stage.weight_names}
+        self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(one) for name, one in self._arrays.items()}
+        self._session = self._lean(model, threads) or self._copying(model, threads)
+        self._names = [input_name(place) for place in range(len(stage.inputs))]
+        self._forms = [(tensor.spec, tensor.spec.form) for tensor in stage.outputs]
+
+    def _lean(self, model: bytes, threads: int | None) -> Any:
+        """A session that uses the weights themselves; None where ONNX Runtime asks for them in a file."""
+        import onnxruntime
+
+        options = self._options(threads)
+        for name, value in self._values.items():
+            options.add_initializer(name, value)
+        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+            # It wants to see the file that it does not read.
+            Path(folder, WEIGHTS_FILE).touch()
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+            try:
+                return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # its exceptions have no common base
+                if not self._values:
+                    raise
+                logger.debug("ONNX Runtime copies the weights of a stage: %s", error)
+        return None
+
+    def _copying(self, model: bytes, threads: int | None) -> Any:
+        import onnxruntime
+
+        options = self._options(threads)
+        options.add_external_initializers(list(self._values), list(self._values.values()))
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    @staticmethod
+    def _options(threads: int | None) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -52,14 +101,7 @@ class OnnxRuntimeRunner:
         options.add_session_config_entry("session.disable_prepacking", "1")  # it would hold weights twice
         # Without VNNI, sums of 8-bit products saturate otherwise.
         options.add_session_config_entry("session.x64quantprecision", "1")
-        self._held = [weights[name] for name in stage.weight_names]
-        if stage.weight_names:
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._held]
-            options.add_external_initializers([weight_name(name) for name in stage.weight_names], values)
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._stage = stage
-        self._names = [input_name(place) for place in range(len(stage.inputs))]
-        self._forms = [(tensor.spec, tensor.spec.form) for tensor in stage.outputs]
+        return options
 
     def release(self) -> None:
         """Nothing: without an arena, what a run needs is freed at its end."""
