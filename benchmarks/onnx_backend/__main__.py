@@ -1,6 +1,6 @@
 """The onnx package's own node tests, run against tvmpipe as a backend.
 
-    python -m benchmarks.onnx_backend [--filter conv] [--jobs 2] [--rows FILE] [--record FILE]
+    python -m benchmarks.onnx_backend [--filter conv] [--jobs 2] [--rows FILE] [--record FILE] [--note TEXT]
 
 Every case goes through the backend (see backend.py) in a worker process, so that a crash is a row of the table and not
 its end. Its results are right to the tolerance of the case, as the onnx package's runner judges them, or as
@@ -57,8 +57,8 @@ def run_cases(cases: Sequence[TestCase], jobs: int) -> Iterator[Row]:
             yield row_of(case, *found)
 
 
-def report(rows: Sequence[Row]) -> str:
-    """A row per operator, the shares, and a line for each case that is not right."""
+def report(rows: Sequence[Row], note: str = "") -> str:
+    """A row per operator, the shares, a line for each case that is not right, and the note."""
     counts = collections.Counter(row.verdict for row in rows)
     table = Table("operator", *VERDICTS, title=f"ONNX node tests, onnx {onnx.__version__}")
     for column in table.columns[1:]:
@@ -78,6 +78,7 @@ def report(rows: Sequence[Row]) -> str:
         else "",
         *(f"  {row.case}: {row.own}" for row in own),
         *(f"{row.verdict}: {row.case}: {row.detail}" for row in rows if row.verdict not in WAYS),
+        note,
     ]
     return text_of(table, *filter(None, lines))
 
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rows", type=Path, help="file for a line a case, to go on from")
     parser.add_argument("--record", type=Path, help="file for the table")
+    parser.add_argument("--note", default="", help="last line of the table's file: how its rows came about")
     arguments = parser.parse_args()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package makes its cases by overflowing on purpose
@@ -102,7 +104,7 @@ def main() -> None:
             if number % 50 == 0:
                 print(f"{len(known) + number}/{len(cases)} {time.monotonic() - started:.0f} s", file=sys.stderr)
         found = {row.case: row for row in read_rows(path)}
-    text = report([found[case.name] for case in cases])
+    text = report([found[case.name] for case in cases], arguments.note)
     if arguments.record is not None:
         arguments.record.write_text(text)
     print(text, end="")

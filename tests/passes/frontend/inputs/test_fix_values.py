@@ -15,6 +15,7 @@ from tvmpipe.passes.frontend.import_onnx import import_onnx
 from tvmpipe.passes.frontend.inputs.fix_values import fix_values
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import parse_cluster
+from tvmpipe.tensors import element_dtype
 
 KINDS = {"rate": TensorProto.INT64, "on": TensorProto.BOOL, "scale": TensorProto.FLOAT, "small": TensorProto.INT8}
 
@@ -116,3 +117,15 @@ def test_one_input_must_be_left() -> None:
     values = dict(zip(names, (np.ones((1, 2)), 1, 1, [1, 1], 1, np.ones((1, 2))), strict=True))
     with pytest.raises(InputError, match="--value makes constants of all inputs of the model; one must be left"):
         fix_values(model, values)
+
+
+@pytest.mark.parametrize("given", [1.5, [1.5], np.array([1.5], np.float32), np.array([1.5], element_dtype("bfloat16"))])
+def test_numbers_of_types_that_numpy_lacks(given: Any) -> None:
+    """Numbers that numpy has, and arrays of the type itself."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.BFLOAT16, [1]) for name in ("x", "scale", "y")]
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "scale"], ["y"])], "g", ends[:2], ends[2:])
+    model = helper.make_model(graph)
+    fixed = fix_values(model, {"scale": given})
+    (held,) = model.graph.initializer
+    for array in (fixed["scale"], numpy_helper.to_array(held)):
+        assert (array.dtype, array.tolist()) == (element_dtype("bfloat16"), [1.5])

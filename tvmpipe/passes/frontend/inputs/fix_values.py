@@ -56,10 +56,11 @@ def _array(value: onnx.ValueInfoProto, given: Any, extents: dict[str, int]) -> A
         array = np.asarray(given)
     except ValueError:
         array = np.array(None)
-    if array.dtype.kind not in _NUMBERS:
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    if array.dtype.kind not in _NUMBERS and array.dtype != dtype:
         raise InputError(f"--value {value.name} is no number, list of numbers of equal lengths, or array of numbers")
     array = _fitted(value.name, array, tensor)
-    converted = _converted(array, np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+    converted = array if array.dtype == dtype else _converted(array, dtype)
     if converted is None:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         raise InputError(f"--value {value.name}={_shown(array)} does not fit the input, whose elements are {kind}")
