@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import re
 import sys
 import tempfile
 import time
@@ -58,7 +59,7 @@ def run_cases(cases: Sequence[TestCase], jobs: int) -> Iterator[Row]:
 
 
 def report(rows: Sequence[Row], note: str = "") -> str:
-    """A row per operator, the shares, a line for each case that is not right, and the note."""
+    """A row per operator, the shares, the cases that are not right by reason, and the note."""
     counts = collections.Counter(row.verdict for row in rows)
     table = Table("operator", *VERDICTS, title=f"ONNX node tests, onnx {onnx.__version__}")
     for column in table.columns[1:]:
@@ -77,10 +78,21 @@ def report(rows: Sequence[Row], note: str = "") -> str:
         if own
         else "",
         *(f"  {row.case}: {row.own}" for row in own),
-        *(f"{row.verdict}: {row.case}: {row.detail}" for row in rows if row.verdict not in WAYS),
+        *_by_reason([row for row in rows if row.verdict not in WAYS]),
         note,
     ]
     return text_of(table, *filter(None, lines))
+
+
+def _by_reason(rows: Sequence[Row]) -> Iterator[str]:
+    """Why cases are not right: the first part of the sentence, whatever is called how in it, and the cases."""
+    cases = collections.defaultdict(list)
+    for row in rows:
+        reason = re.sub(r"'[^']*'", "'...'", row.detail.partition(";")[0])
+        cases[f"{row.verdict}: {reason}"].append(row.case)
+    for reason, names in sorted(cases.items(), key=lambda one: (one[0].partition(":")[0], -len(one[1]))):
+        yield f"{reason} ({len(names)}):"
+        yield f"  {', '.join(names)}"
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def run_case(model: bytes, data_sets: Sequence[Any], rtol: float, atol: float) -
             except AssertionError:
                 if not _is_random(given) or not _alike(_arrays(wanted), results):
                     raise
-                return "random", "what is drawn is another generator's; types and shapes are right", ""
+                return "random", "it draws, and ONNX leaves open which generator does; types and shapes are right", ""
     except BackendIsNotSupposedToImplementIt as error:
         return "unsupported", str(error), ""
     except AssertionError as error:

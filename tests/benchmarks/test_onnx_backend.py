@@ -27,13 +27,15 @@ from benchmarks.onnx_backend.cases import Row, add_row, model_of, read_rows, row
 
 CASES = {
     "test_and_bcast3v1d": "pass",
+    "test_identity": "pass",
     "test_identity_sequence": "pass",
+    "test_size_example": "pass",
     "test_slice": "constants",
     "test_nonzero_example": "fallback",
     "test_equal_string": "unsupported",
     "test_bernoulli": "random",
 }
-MODULES = ("and_", "bernoulli", "equal", "identity", "nonzero", "slice")
+MODULES = ("and_", "bernoulli", "equal", "identity", "nonzero", "size", "slice")
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +109,10 @@ def test_rows_are_kept_and_reported(tmp_path: Path, given: dict[str, TestCase]) 
         ("test_slice", "Slice", "constants"),
         ("test_a", "A", "pass"),
     ]
-    text = report([*rows, Row("test_b", "B", "unsupported", "no kernel")])
-    assert "3 cases: 2 right by TVM (66.7%), 2 right with the nodes that ONNX Runtime runs (66.7%)." in text
-    assert "  test_a: 0.1\nunsupported: test_b: no kernel\n" in text
+    refused = [Row(f"test_{name}", "B", "unsupported", f"no kernel of '{name}'; see {name}") for name in "bc"]
+    text = report([*rows, *refused], "in parts")
+    assert "4 cases: 2 right by TVM (50.0%), 2 right with the nodes that ONNX Runtime runs (50.0%)." in text
+    assert "  test_a: 0.1\nunsupported: no kernel of '...' (2):\n  test_b, test_c\nin parts\n" in text
     assert onnx.__version__ in text
 
 

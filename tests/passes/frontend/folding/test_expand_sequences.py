@@ -162,3 +162,35 @@ def test_a_result_that_is_a_sequence_is_made() -> None:
     folded = fold_static(given)
     assert operators(folded) == ["SequenceConstruct"]
     assert folded.graph.output[0].type.HasField("sequence_type")
+
+
+def test_optionals_chosen_on_data() -> None:
+    """Both branches hold a sequence of one element, or something only one of them; then nothing is folded."""
+
+    def branch(factor: str, holds: bool = True) -> onnx.GraphProto:
+        held = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [5, 4]))
+        inside = [node(factor, ["x"], ["e"]), node("SequenceConstruct", ["e"], ["s"])]
+        made = node("Optional", ["s"], ["o"]) if holds else node("Optional", [], ["o"], type=held)
+        return graph([*inside, made], [], ["o"])
+
+    for other in (True, False):
+        nodes = [
+            node("If", ["c"], ["o"], then_branch=branch("Neg"), else_branch=branch("Relu", other)),
+            node("OptionalGetElement", ["o"], ["s"]),
+            node("SequenceAt", ["s", "zero"], ["y"]),
+        ]
+        given = model(nodes, {"x": X, "c": np.array(True)}, ["y"], {"zero": np.array(0)}, opset=18)
+        folded = folded_alike(given, {"x": X, "c": np.array(True)})
+        assert ("If" in operators(folded)) == (not other)
+
+
+def test_a_sequence_that_a_known_branch_makes_is_no_array() -> None:
+    inside = graph([node("SequenceConstruct", ["w", "w"], ["s"])], [], ["s"], {"w": X[0]})
+    nodes = [
+        node("If", ["yes"], ["s"], then_branch=inside, else_branch=inside),
+        node("SequenceLength", ["s"], ["l"]),
+        node("SequenceAt", ["s", "last"], ["e"]),
+        node("Add", ["x", "e"], ["y"]),
+    ]
+    given = model(nodes, FEED, ["l", "y"], {**ONE, "yes": np.array(True)}, opset=18)
+    assert operators(folded_alike(given, FEED)) == ["Add"]

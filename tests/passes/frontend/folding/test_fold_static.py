@@ -236,3 +236,18 @@ def test_what_nothing_reads_is_dropped() -> None:
     folded = fold_static(model)
     assert operators(folded) == ["Neg"]
     assert not folded.graph.initializer
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_a_constant_cast_to_the_type_of_a_tensor_is_a_constant(kind: int) -> None:
+    """Also where ONNX Runtime cannot hand out what it casts to."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], to=kind),
+        helper.make_node("CastLike", ["w", "h"], ["k"]),
+        helper.make_node("Add", ["h", "k"], ["s"]),
+        helper.make_node("CastLike", ["s", "x"], ["y"]),
+    ]
+    folded = fold_static(made(nodes, ["y"], {"w": np.array([0.5], np.float32)}))
+    assert operators(folded) == ["Cast", "Add", "Cast"]
+    (held,) = folded.graph.initializer
+    assert (held.data_type, float(numpy_helper.to_array(held)[0])) == (kind, 0.5)
