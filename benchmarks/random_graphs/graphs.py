@@ -18,6 +18,7 @@ from tvmpipe.passes.frontend.onnx_values import reads, renamed_node
 
 OPSETS = (13, 17, 18, 20, 21, 22, 23, 23, 24, 26, 28)
 _MOST_ELEMENTS = 4096
+_TRIES = 5
 _LARGEST = 1e4  # beyond, float32 sums of a few terms cancel to nothing
 
 
@@ -95,6 +96,17 @@ class _Growing:
         self.steps: list[Step] = []
         self.answers: dict[str, Answer] = {}
 
+    def propose(self, operator: str) -> bool:
+        """Whether one more node of this operator was taken."""
+        try:
+            return self.grow(MAKERS[operator](self.pool, operator))
+        except LookupError:
+            return False
+
+    def model(self) -> RandomModel:
+        """What has grown so far."""
+        return assembled(self.steps, self.inputs, self.answers, self.opset)
+
     def grow(self, proposal: Proposal) -> bool:
         """Take a proposal if somebody runs it and something can be learned from it."""
         number = len(self.steps)
@@ -130,7 +142,7 @@ class _Growing:
         types = {name: array.dtype for name, array in (*given.items(), *weights.items())}
         if not valid(nodes, self.opset) or not all(typed(node, types, self.opset) for node in nodes):
             return False
-        made, other = answers(nodes, given, weights, results, self.opset)
+        made, other = answers(nodes, given, weights, results, self.opset, older=not proposal.last)
         arrays = made if proposal.last else made or other
         if arrays is None or not all(self._useful(array) for array in arrays):
             return False
@@ -177,13 +189,17 @@ def random_model(seed: int, nodes: int, *, only: Sequence[str] = ()) -> RandomMo
     for _ in range(20 * nodes):
         if len(growing.steps) == nodes:
             break
-        operator = names[int(growing.random.integers(len(names)))]
-        try:
-            proposal = MAKERS[operator](growing.pool, operator)
-        except LookupError:
-            continue
-        growing.grow(proposal)
-    return assembled(growing.steps, growing.inputs, growing.answers, growing.opset)
+        growing.propose(names[int(growing.random.integers(len(names)))])
+    return growing.model()
+
+
+def model_with(operators: Sequence[str], seed: int) -> RandomModel | None:
+    """A model with a node of each of these makers, in their order, where one of a few tries succeeds; None where none
+    does."""
+    growing = _Growing(seed)
+    for operator in operators:
+        any(growing.propose(operator) for _ in range(_TRIES))
+    return growing.model() if growing.steps else None
 
 
 def assembled(

@@ -131,7 +131,9 @@ class Pool:
         return array
 
     def integer(self, low: int, high: int) -> int:
-        """In low..high, both included."""
+        """In low..high, both included. Raises LookupError where there is none."""
+        if low > high:
+            raise LookupError("there is no such number")
         return int(self.random.integers(low, high + 1))
 
     def axis(self, value: Value) -> int:

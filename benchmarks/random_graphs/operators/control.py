@@ -130,7 +130,7 @@ def sequences(pool: Pool, operator: str) -> Proposal:
             )
             nodes.append(helper.make_node(end, [last], ["mapped"], body=body))
             last = "mapped"
-        new = pool.integer(0, 1)
+        new = pool.integer(0, 1) if other.array.ndim else 1
         axis = pool.integer(0, 0 if new else other.array.ndim - 1)
         nodes.append(helper.make_node("ConcatFromSequence", [last], ["o0"], axis=axis, new_axis=new))
     at = np.array(pool.one_of(0, 0, -1))

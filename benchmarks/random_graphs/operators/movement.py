@@ -170,22 +170,19 @@ def gather_nd(pool: Pool, operator: str) -> Proposal:
     return node("GatherND", [x, given], attributes, domain=domain, moves=True)
 
 
-@makes("ScatterElements", "Scatter")
+@makes("ScatterElements")
 def scatter(pool: Pool, operator: str) -> Proposal:
     x = pool.pick("fi", rank=(1, 2, 3))
     axis = pool.axis(x)
     extent, shape = x.array.shape[axis], [pool.integer(1, extent) for extent in x.array.shape]
     shape[axis] = min(shape[axis], extent)
-    order = np.argsort(pool.random.random([*x.array.shape]), axis=axis)
     order = np.argsort(pool.random.random([*shape[: axis % len(shape)], extent, *shape[axis % len(shape) + 1 :]]), axis)
     order = np.take(order, range(shape[axis]), axis)
     updates = pool.operand(order.shape, x.array.dtype)
-    attributes: dict[str, Any] = {"axis": axis}
-    if operator == "ScatterElements":
-        attributes["reduction"] = pool.one_of("none", "add", "mul", "max", "min")
-        order = order - pool.one_of(0, extent)
-        if attributes["reduction"] != "none":
-            order = pool.random.integers(-extent, extent, order.shape)
+    attributes: dict[str, Any] = {"axis": axis, "reduction": pool.one_of("none", "add", "mul", "max", "min")}
+    order = order - pool.one_of(0, extent)
+    if attributes["reduction"] != "none":
+        order = pool.random.integers(-extent, extent, order.shape)
     return node(operator, [x, _indices(pool, order), updates], attributes)
 
 

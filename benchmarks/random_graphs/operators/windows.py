@@ -94,6 +94,8 @@ def pooling(pool: Pool, operator: str) -> Proposal:
             return node(operator, [x], attributes, outputs=2, moves=True, steps=True)
         return node(operator, [x], attributes, moves=True)
     if operator == "LpPool":
+        if "auto_pad" in attributes:
+            attributes.pop("dilations", None)  # ONNX Runtime counts its results as if there were none
         return node(operator, [x], {**attributes, "p": pool.integer(1, 3)})
     return node(operator, [x], {**attributes, "count_include_pad": pool.integer(0, 1)})
 
@@ -116,15 +118,13 @@ def global_pool(pool: Pool, operator: str) -> Proposal:
     return node(operator, [x], attributes, moves=operator == "GlobalMaxPool")
 
 
-@makes("Resize", "Upsample")
+@makes("Resize")
 def resize(pool: Pool, operator: str) -> Proposal:
     x = pool.pick(types=("float32", "float32", "uint8", "int8", "float16"), rank=(3, 4), exact=True)
     rank = x.array.ndim - 2
     mode = pool.one_of("nearest", "linear", "cubic" if rank == 2 else "linear")
     by = [pool.one_of(0.5, 2.0, 1.5, 3.0, 1.0, 0.7) for _ in range(rank)]
     scales = np.array([1, 1, *by], np.float32)
-    if operator == "Upsample":
-        return node(operator, [x, np.maximum(scales, 1)], {"mode": pool.one_of("nearest", "linear")}, steps=True)
     attributes: dict[str, Any] = {
         "mode": mode,
         "coordinate_transformation_mode": pool.one_of(
