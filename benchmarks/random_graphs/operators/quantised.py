@@ -192,6 +192,7 @@ def quantised_elementwise(pool: Pool, operator: str) -> Proposal:
         parts = [one for _ in range(pool.integer(1, 3)) for one in tensor(shape)]
         return node(name, [*result, *parts], {"axis": pool.integer(0, len(shape) - 1)}, **how)
     if name == "QLinearSoftmax":
+        shape[-1] += 1  # of one number ONNX Runtime makes 0
         # With 1 / 256, as quantisers write it, one is 256 steps, and ONNX Runtime makes 0 of that.
         ends = [np.array(1 / 250, np.float32), np.array(0 if kind == "uint8" else -128, kind)]
         return node(name, [*tensor(shape), *ends], {"axis": -1, "opset": 13}, **how)

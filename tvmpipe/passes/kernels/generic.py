@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.passes.kernels.inspect import PARTITION, REDUCTION, SPATIAL, reduces
-from tvmpipe.passes.kernels.operations import operations_of
+from tvmpipe.passes.kernels.operations import operations_of, reads_of
 
 _PARALLEL_FROM = 1 << 14  # elements below which starting threads costs more than it saves
 _MAX_CHUNKS = 64  # parallel chunks of an elementwise loop
 _SQUARE = 8  # side of the squares that a transpose copies at a time
 _ROWS = 6  # accumulator rows: 6 x 2 vectors leave registers for operands on 16-register machines
 _REPEATED = 8  # operations that a reduction may do again for each result that it adds to
+_MOST_REPEATED = 1024  # operations that an elementwise block may do again for each result; a few such chains would be
+# expressions that no compiler gets to the end of
 
 
 def schedule_generic(schedule: Any, lanes: int) -> None:
@@ -59,6 +61,10 @@ class _Scheduler:
         if any(reduces(self.schedule, consumer) for consumer in consumers) and (
             operations.costly_calls or operations.arithmetic > _REPEATED
         ):
+            return
+        written = [region.source for region in self.schedule.get(block).writes]
+        reads = max(reads_of(self.schedule.get(one).body, buffer) for one in consumers for buffer in written)
+        if operations.arithmetic * (reads - 1) > _MOST_REPEATED:
             return
         try:
             self.schedule.compute_inline(block)

@@ -44,5 +44,14 @@ def operations_of(body: Any) -> Operations:
     return Operations(arithmetic, calls)
 
 
+def reads_of(body: Any, buffer: Any) -> int:
+    """How often the body of a TIR block reads a buffer for one element."""
+    from tvm_ffi import structural_walk
+
+    found: list[Any] = []
+    structural_walk(body, found.append)
+    return sum(type(node).__name__ == "TensorLoad" and node.source.same_as(buffer) for node in found)
+
+
 def _is_float(node: Any) -> bool:
     return str(node.ty).startswith("float")
