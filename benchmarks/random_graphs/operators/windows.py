@@ -121,6 +121,8 @@ def global_pool(pool: Pool, operator: str) -> Proposal:
 @makes("Resize")
 def resize(pool: Pool, operator: str) -> Proposal:
     x = pool.pick(types=("float32", "float32", "uint8", "int8", "float16"), rank=(3, 4), exact=True)
+    if not np.isfinite(x.array).all():
+        raise LookupError("infinity by a weight of zero is NaN or not, as the kernel likes")
     rank = x.array.ndim - 2
     mode = pool.one_of("nearest", "linear", "cubic" if rank == 2 else "linear")
     by = [pool.one_of(0.5, 2.0, 1.5, 3.0, 1.0, 0.7) for _ in range(rank)]
