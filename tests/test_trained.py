@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 import tvmpipe
 from tvmpipe.reference.results import Reference
+from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
+from tvmpipe.targets.description.cluster import parse_cluster
 
 
 def packaged(package: str, name: str) -> Path:
@@ -90,3 +93,42 @@ def test_ocr_reads_what_was_drawn(
     best = scores[0].argmax(axis=-1)
     read = [alphabet[c] for c, before in zip(best, [0, *best[:-1]], strict=True) if c not in (0, before)]
     assert "".join(read) == text
+
+
+ONE = parse_cluster('[[device]]\nname = "one"\nthreads = 1\n')
+
+
+def test_a_quantised_lstm_restores_vowel_marks() -> None:
+    """Letters of an Arabic sentence without their marks; for each the model says which it has."""
+    model = packaged("text2tashkeel", "models/rawi_v2.int8.onnx")
+    vocabulary = json.loads(packaged("text2tashkeel", "models/rawi_v2.vocab.json").read_text())
+    marked = "بِسْمِ اللَّهِ الرَّحْمَنِ الرَّحِيمِ"
+    letters = [c for c in unicodedata.normalize("NFD", marked) if unicodedata.category(c) != "Mn"]
+    sample = {"input": np.array([[vocabulary["char_to_idx"][c] for c in letters]], np.int64)}
+    with run_in_process(tvmpipe.build(model, ONE, shapes={"input": [1, len(letters)]})) as pipe:
+        result = pipe.run(sample)
+    found = Reference(model, threads=1).compare(result, sample)
+    assert found.equal, found.sentence
+    marks = {number: mark for mark, number in vocabulary["diac_to_idx"].items()}
+    restored = [
+        c + (marks[int(k)] if c != " " else "") for c, k in zip(letters, result["output"][0].argmax(-1), strict=True)
+    ]
+    assert unicodedata.normalize("NFC", "".join(restored)) == unicodedata.normalize("NFC", marked)
+
+
+def test_a_pitch_is_heard() -> None:
+    """Half a second of a note of 440 Hz with overtones and some noise; the model computes its spectrum itself."""
+    model = packaged("swift-f0", "swift_f0/model.onnx")
+    at = np.arange(8000) / 16000
+    note = sum(0.3 * np.sin(2 * np.pi * 440 * k * at) / k**2 for k in range(1, 5))
+    note += 1e-3 * np.random.default_rng(0).standard_normal(8000)
+    sample = {
+        "audio": np.asarray(note, np.float32)[None],
+        "fmin": np.asarray(46.875, np.float32),
+        "fmax": np.asarray(2093.75, np.float32),
+    }
+    with run_in_process(tvmpipe.build(model, ONE, shapes={"audio": [1, 8000]})) as pipe:
+        result = pipe.run(sample)
+    found = Reference(model, threads=1).compare(result, sample)
+    assert found.equal, found.sentence
+    assert abs(np.median(result["pitch"]) / 440 - 1) < 0.01

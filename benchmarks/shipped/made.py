@@ -32,10 +32,10 @@ def speech(text: str, voice: str = "en-us", rate: int = RATE) -> Samples:
 
 
 def tone(frequency: float, seconds: float, rate: int = RATE) -> Samples:
-    """A note with four harmonics."""
+    """A note with three overtones, and the noise that every recording has: logarithms amplify what is next to 0."""
     at = np.arange(int(seconds * rate)) / rate
-    wave_form = sum(np.sin(2 * np.pi * frequency * k * at) / k**2 for k in range(1, 5))
-    return np.asarray(0.3 * wave_form, np.float32)
+    wave_form = sum(0.3 * np.sin(2 * np.pi * frequency * k * at) / k**2 for k in range(1, 5))
+    return np.asarray(wave_form + 1e-3 * np.random.default_rng(0).standard_normal(len(at)), np.float32)
 
 
 def line(text: str, size: int = 36, width: int | None = None, height: int = 48) -> Image.Image:
