@@ -140,7 +140,7 @@ def main() -> None:
     """Parse arguments, run the cases, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("patterns", nargs="*", default=["*"], help="names of cases, PACKAGE:FILE")
+    parser.add_argument("patterns", nargs="*", default=["*"], help="parts of PACKAGE:FILE")
     parser.add_argument("--record", type=Path, help="file for the table")
     parser.add_argument(
         "--keep", type=Path, help="folder for what became of each case; the table is of all that is there"

@@ -63,7 +63,7 @@ class Case:
     @property
     def name(self) -> str:
         """Of the case: its package and its first file."""
-        return f"{self.package}:{Path(next(iter(self.files))).name}"
+        return f"{self.package}:{next(iter(self.files))}"
 
 
 def first(session: Session, feed: Mapping[str, Array]) -> Array:
