@@ -106,3 +106,14 @@ def test_fewer_updates_than_there_are_places_beside_the_axis() -> None:
             ),
         ]
     )
+
+
+def test_slices_whose_bounds_are_attributes() -> None:
+    """Before opset 10; without axes they are the first ones."""
+    check_cases(
+        [
+            Case("Slice", [normal(3, 4, 2)], {"starts": [1, 0], "ends": [9, -1]}),
+            Case("Slice", [normal(3, 4, 2)], {"starts": [-3], "ends": [-1], "axes": [1]}),
+        ],
+        opset=9,
+    )
