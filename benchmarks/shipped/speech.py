@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -77,7 +78,7 @@ def _silero_old(file: str) -> Callable[[Folder], str]:
 _WORDS = {
     "alexa_v0.1.onnx": ("alexa", 16),
     "hey_jarvis_v0.1.onnx": ("hey jarvis", 16),
-    "hey_mycroft_v0.1.onnx": ("hey mycroft", 16),
+    "hey_mycroft_v0.1.onnx": ("hey mycroft", 16),  # said by a Scot: the American is not understood
     "hey_rhasspy_v0.1.onnx": ("hey rhasspy", 16),
     "timer_v0.1.onnx": ("set a timer for ten minutes", 34),
     "weather_v0.1.onnx": ("what's the weather like today", 22),
@@ -91,7 +92,8 @@ def _wake_words(folder: Folder) -> str:
     length = 3 * RATE
     heard = []
     for file, (phrase, window) in _WORDS.items():
-        clip = np.resize(np.concatenate([speech(phrase), np.zeros(length, np.float32)]), length)
+        said = speech(phrase, "en-gb-scotland" if "mycroft" in phrase else "en-us")
+        clip = np.resize(np.concatenate([said, np.zeros(length, np.float32)]), length)
         bands = first(mel, {"input": clip[None] * 32767}).reshape(-1, 32) / 10 + 2
         starts = range(0, len(bands) - 76 + 1, 8)
         vectors = [first(embed, {"input_1": bands[None, at : at + 76, :, None]}).reshape(96) for at in starts]
@@ -99,8 +101,11 @@ def _wake_words(folder: Folder) -> str:
         word = folder.session(f"{_WAKE}/{file}")
         name = word.get_inputs()[0].name  # type: ignore[attr-defined]
         windows = [rows[None, at - window : at] for at in range(window + 1, len(rows) + 1)]
-        chances = [float(np.ravel(first(word, {name: one}))[-1]) for one in windows]
-        heard.append(f"{phrase!r} {max(chances):.3f}")
+        chances = np.stack([np.ravel(first(word, {name: one})) for one in windows]).max(axis=0)
+        labels = word.get_outputs()[0].name  # type: ignore[attr-defined]
+        best = int(chances[1:].argmax()) + 1 if len(chances) > 1 else 0
+        what = f" as {json.loads(labels)[str(best)]}" if labels.startswith("{") else ""
+        heard.append(f"{phrase!r}{what} {chances[best]:.3f}")
     return ", ".join(heard)
 
 
