@@ -41,8 +41,8 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
         if row["verdict"] != "equal":
             print(f"seed {row['seed']}: {row['verdict']}: {row['sentence']}\n{row['blame']}".rstrip(), flush=True)
-    rows = [known[seed] for seed in sorted(known) if options.seed <= seed < options.seed + options.graphs]
-    text = table(rows, options.seed)
+    rows = [known[seed] for seed in sorted(known)]
+    text = table(rows)
     print(text, end="")
     if options.record is not None:
         options.record.write_text(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx.defs
@@ -38,7 +38,7 @@ def supported() -> list[str]:
     return sorted((names | others) - NOT_TRIED.keys())
 
 
-def table(rows: Sequence[Mapping[str, Any]], first: int) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """What came of the graphs, for people."""
     operators, left, disputes = _sum(rows, "operators"), _sum(rows, "left"), Counter[str]()
     for row in rows:
@@ -46,7 +46,7 @@ def table(rows: Sequence[Mapping[str, Any]], first: int) -> str:
     verdicts = Counter(row["verdict"] for row in rows)
     missing = [name for name in supported() if name not in operators]
     lines = [
-        f"{len(rows)} graphs from seed {first}, {sum(operators.values())} nodes of {len(operators)} operators",
+        f"{len(rows)} graphs of the seeds {_ranges(row['seed'] for row in rows)}; {sum(operators.values())} nodes of {len(operators)} operators",
         ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())),
         "",
         f"ran in ONNX Runtime: {_listed(left)}",
@@ -60,6 +60,17 @@ def table(rows: Sequence[Mapping[str, Any]], first: int) -> str:
         *(f"  {name:45} {count:5}" for name, count in sorted(operators.items())),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Numbers as "0-36, 1000-1024"."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(f"{first}-{last}" for first, last in found)
 
 
 def _sum(rows: Sequence[Mapping[str, Any]], key: str) -> Counter[str]:

@@ -59,8 +59,8 @@ def test_a_wrong_operator_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_says_what_never_appeared() -> None:
-    row = {"verdict": "equal", "operators": {"Add": 2}, "left": {}, "disputes": [["Add", "the reference's"]]}
-    text = table([row], 0)
-    assert "1 graphs from seed 0, 2 nodes of 1 operators" in text
+    row = {"seed": 7, "verdict": "equal", "operators": {"Add": 2}, "left": {}, "disputes": [["Add", "the reference's"]]}
+    text = table([row, {**row, "seed": 8}])
+    assert "2 graphs of the seeds 7-8; 4 nodes of 1 operators" in text
     assert "Abs, Acos" in text
-    assert "Add: ours is the reference's, 1 times" in text
+    assert "Add: ours is the reference's, 2 times" in text
