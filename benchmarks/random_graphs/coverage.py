@@ -45,8 +45,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         disputes.update(f"{operator}: ours is {whose}" for operator, whose in row["disputes"])
     verdicts = Counter(row["verdict"] for row in rows)
     missing = [name for name in supported() if name not in operators]
+    seeds = _ranges(row["seed"] for row in rows)
     lines = [
-        f"{len(rows)} graphs of the seeds {_ranges(row['seed'] for row in rows)}; {sum(operators.values())} nodes of {len(operators)} operators",
+        f"{len(rows)} graphs of the seeds {seeds}; {sum(operators.values())} nodes of {len(operators)} operators",
         ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())),
         "",
         f"ran in ONNX Runtime: {_listed(left)}",
