@@ -25,6 +25,7 @@ from onnx.backend.test.runner import BackendIsNotSupposedToImplementIt
 
 from tvmpipe.build import build
 from tvmpipe.errors import InputError
+from tvmpipe.passes.frontend.inputs.fix_dimensions import inputs_of
 from tvmpipe.passes.frontend.onnx_values import held_type, static_shape
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.targets.description.cluster import parse_cluster
@@ -46,9 +47,9 @@ class TvmpipeRep(BackendRep):
         self.way: Way = "pass"
         self.refused = ""
         self._model = model
-        self._deciding = deciding_inputs(model)
+        self._deciding = deciding_inputs(model) & {value.name for value in inputs_of(model)}
         self._programs: dict[bytes, tuple[Way, _Program]] = {}
-        if all(_is_static(value.type) for value in model.graph.input):
+        if all(_is_static(value.type) for value in inputs_of(model)):
             self._alone({})
 
     def run(self, inputs: Sequence[Value], **kwargs: Any) -> tuple[Value, ...]:
@@ -57,7 +58,7 @@ class TvmpipeRep(BackendRep):
         Sequences are lists, and an optional that holds nothing is None. Raises BackendIsNotSupposedToImplementIt where
         neither TVM nor ONNX Runtime runs the model.
         """
-        sample = dict(zip((value.name for value in self._model.graph.input), inputs, strict=True))
+        sample = dict(zip((value.name for value in inputs_of(self._model)), inputs, strict=True))
         self.way, program = self._program(sample)
         return program.run(sample)
 
@@ -104,7 +105,7 @@ class _Program:
         bundle = build(_with_input(model, told), cluster, fallback=fallback, **told)
         self._pipe = run_in_process(bundle)
         self._read = [spec.name for spec in bundle.manifest.model.inputs]
-        self._inputs, self._outputs = list(model.graph.input), list(model.graph.output)
+        self._inputs, self._outputs = inputs_of(model), list(model.graph.output)
 
     def run(self, sample: Mapping[str, Value]) -> tuple[Value, ...]:
         elements = {_UNREAD: np.zeros(1, np.float32)}
@@ -116,7 +117,7 @@ class _Program:
 
 def _with_input(model: onnx.ModelProto, told: Told) -> onnx.ModelProto:
     """The model, with an input that nothing reads where it has none: a pipeline runs when its inputs come."""
-    if {value.name for value in model.graph.input} - set(told.get("values", {})):
+    if {value.name for value in inputs_of(model)} - set(told.get("values", {})):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -132,7 +133,7 @@ def _told(model: onnx.ModelProto, sample: Mapping[str, Value]) -> Told:
     """What a user would say of open dimensions, sequences and optionals: arguments of `build`."""
     shapes: dict[str, Sequence[int]] = {}
     values: dict[str, None] = {}
-    for one in model.graph.input:
+    for one in inputs_of(model):
         value = sample[one.name]
         if _is_static(one.type):
             continue
