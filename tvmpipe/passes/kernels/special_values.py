@@ -28,7 +28,7 @@ def legalizations() -> dict[str, Legalize]:
         "relax.minimum": _of_two(_smaller, _at_most),
         "relax.clip": _clip,
         "relax.sign": _unary("sign", _sign),
-        "relax.nn.relu": _unary("relu", lambda x: _at_least(x, _like(0, x))),
+        "relax.nn.relu": _unary("relu", _relu),
     }
 
 
@@ -48,16 +48,20 @@ def _is_number(x: Any) -> Any:
 
 
 def _at_least(x: Any, bound: Any) -> Any:
-    """The maximum, NaN where `x` is; `bound` is not. One instruction where the processor has a maximum."""
+    """The maximum, NaN where `x` is; `bound` is not. One instruction where the processor has a maximum.
+
+    LLVM is given `bound > x ? bound : x`, in which NaN fails the comparison. `x` stands in it once: written as a
+    choice, an epilogue of two bounds would count as too costly to be unrolled.
+    """
     from tvm import tirx
 
-    return tirx.Select(x < bound, bound, x)
+    return tirx.max(bound, x)
 
 
 def _at_most(x: Any, bound: Any) -> Any:
     from tvm import tirx
 
-    return tirx.Select(x > bound, bound, x)
+    return tirx.min(bound, x)
 
 
 def _larger(a: Any, b: Any) -> Any:
@@ -71,6 +75,12 @@ def _smaller(a: Any, b: Any) -> Any:
     from tvm import tirx
 
     return tirx.Select(_is_number(a), tirx.Select(a < b, a, b), a) if _is_float(a.ty) else tirx.min(a, b)
+
+
+def _relu(x: Any) -> Any:
+    from tvm import tirx
+
+    return tirx.Select(x < _like(0, x), _like(0, x), x)
 
 
 def _sign(x: Any) -> Any:
