@@ -128,10 +128,18 @@ def _of_two(both: Callable[[Any, Any], Any], bounded: Callable[[Any, Any], Any])
         rule = bounded if any(known) else both
         shape = tuple(int(extent) for extent in call.ty.shape)
 
-        def compute(a: Any, b: Any) -> Any:
-            return te.compute(shape, lambda *at: rule(_broadcast(a, at), _broadcast(b, at)), name="extreme")
+        def compute(a: Any, b: Any, number: float = 0.0) -> Any:
+            def element(*at: Any) -> Any:
+                left = _broadcast(a, at)
+                return rule(left, _like(number, left) if b is None else _broadcast(b, at))
+
+            return te.compute(shape, element, name="extreme")
 
         name = call.op.name.removeprefix("relax.")
+        bound = constant_of(operands[1])
+        if any(known) and bound.size == 1:  # a number in the code, not a tensor to be read
+            number = float(bound.reshape(()))
+            return builder.call_te(lambda a: compute(a, None, number), operands[0], primfunc_name_hint=name)
         return builder.call_te(compute, *operands, primfunc_name_hint=name)
 
     return legalize
