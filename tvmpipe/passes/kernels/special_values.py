@@ -130,8 +130,8 @@ def _of_two(both: Callable[[Any, Any], Any], bounded: Callable[[Any, Any], Any])
 
         def compute(a: Any, b: Any, number: float = 0.0) -> Any:
             def element(*at: Any) -> Any:
-                left = _broadcast(a, at)
-                return rule(left, _like(number, left) if b is None else _broadcast(b, at))
+                left = _broadcast(a, at, shape)
+                return rule(left, _like(number, left) if b is None else _broadcast(b, at, shape))
 
             return te.compute(shape, element, name="extreme")
 
@@ -145,11 +145,14 @@ def _of_two(both: Callable[[Any, Any], Any], bounded: Callable[[Any, Any], Any])
     return legalize
 
 
-def _broadcast(x: Any, at: Sequence[Any]) -> Any:
-    """The element of `x` at a place of a tensor that it is broadcast to."""
+def _broadcast(x: Any, at: Sequence[Any], shape: Sequence[int]) -> Any:
+    """The element of `x` at a place of a tensor of `shape` that it is broadcast to.
+
+    Where nothing is broadcast the place is the same, an axis of one too: TVM fuses no other function as elementwise.
+    """
     rank = len(x.shape)
-    places = at[len(at) - rank :]
-    return x(*(0 if int(extent) == 1 else place for extent, place in zip(x.shape, places, strict=True)))
+    axes = zip(x.shape, at[len(at) - rank :], shape[len(shape) - rank :], strict=True)
+    return x(*(0 if int(extent) == 1 and whole > 1 else place for extent, place, whole in axes))
 
 
 def _clip(builder: Any, call: Any) -> Any:

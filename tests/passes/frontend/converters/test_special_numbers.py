@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import helper
 
-from tests.passes.compiled import normal
+from tests.passes.compiled import model_of, normal
 from tests.passes.frontend.cases import Array, Case, check_cases
+from tvmpipe.passes import driver
 
 NAN, INF = np.nan, np.inf
 NUMBERS = np.array([NAN, INF, -INF, -0.0, 0.0, 1e-40, -1, 2, 0.5, -0.5, 1.5, 2.5, -3.5], np.float32)
@@ -117,3 +119,11 @@ def test_slices_whose_bounds_are_attributes() -> None:
         ],
         opset=9,
     )
+
+
+def test_bounds_that_nan_passes_are_fused_into_the_convolution_before_them() -> None:
+    """Of one sample, too: its axis of one is no axis that is broadcast."""
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["a"]), helper.make_node("Clip", ["a", "low", "high"], ["y"])]
+    weights = {"w": normal(1, 32, 16, 1, 1), "b": normal(2, 32), "low": np.array(0.0), "high": np.array(6.0)}
+    graph = driver.front(model_of(nodes, {"x": [1, 16, 6, 6]}, weights)).graph
+    assert ("conv2d", "add", "maximum", "minimum") in [primitive.operators for primitive in graph.primitives]
