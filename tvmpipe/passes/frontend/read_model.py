@@ -18,6 +18,7 @@ from onnx import helper
 
 from tvmpipe.errors import ModelError, reason_of
 from tvmpipe.passes.frontend.converters import converters
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT
 from tvmpipe.passes.frontend.lower_versions import lower_versions
 from tvmpipe.passes.frontend.onnx_values import STANDARD_DOMAINS, graphs_of, opset_of, reads
 from tvmpipe.passes.frontend.unsupported import label
@@ -27,7 +28,6 @@ from tvmpipe.text import clean
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
-_MICROSOFT = "com.microsoft"
 _ADDED_DOMAIN = "com.microsoft.added"
 _DEPRECATED = "is deprecated in domain_version"
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
@@ -167,8 +167,8 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
 def _import_domains(model: onnx.ModelProto) -> None:
     """Import ONNX Runtime's domain where nodes are of it: ONNX Runtime takes that for granted."""
     imported = {entry.domain for entry in model.opset_import}
-    if _MICROSOFT not in imported and any(node.domain == _MICROSOFT for node in model.graph.node):
-        model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
+    if MICROSOFT not in imported and any(node.domain == MICROSOFT for node in model.graph.node):
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 
 
 def _within_the_standard(model: onnx.ModelProto) -> onnx.ModelProto:

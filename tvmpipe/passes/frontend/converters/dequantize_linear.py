@@ -6,12 +6,12 @@ from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.element_types import element_of
 from tvmpipe.passes.frontend.arithmetic.quantised import along, dequantized
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import shape_of
 
 
 @converts("DequantizeLinear")
-@converts("DequantizeLinear", "com.microsoft")
+@converts("DequantizeLinear", MICROSOFT)
 def dequantize_linear(node: OnnxNode) -> Any:
     """`(x - zero_point) * scale`, in float32; the type is `output_dtype` or the scale's. Constants are computed now."""
     x, scale, zero = (node.input(place) for place in range(3))

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from tvmpipe.passes.frontend.arithmetic.recurrent import Tensors, Weights, convert
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
-@converts("DynamicQuantizeLSTM", "com.microsoft")
+@converts("DynamicQuantizeLSTM", MICROSOFT)
 def dynamic_quantize_lstm(node: OnnxNode) -> Any:
     """As ONNX Runtime: one range for the inputs of all steps, one for the states of the whole batch at each step.
 

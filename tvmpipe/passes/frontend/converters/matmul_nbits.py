@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.quantised import dtype_of
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import shape_of
 
 
-@converts("MatMulNBits", "com.microsoft")
+@converts("MatMulNBits", MICROSOFT)
 def matmul_nbits(node: OnnxNode) -> Any:
     """`A @ dequantised(B).T + bias`, in float32; the sums of halves are rounded at the end.
 

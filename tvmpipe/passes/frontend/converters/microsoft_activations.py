@@ -6,9 +6,7 @@ import math
 from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-
-MICROSOFT = "com.microsoft"
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @converts("Gelu", MICROSOFT)

@@ -13,9 +13,8 @@ from tvmpipe.passes.frontend.arithmetic.attention import (
     split_heads,
 )
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT
 from tvmpipe.passes.frontend.converters.microsoft_multi_head_attention import combined_masks, padding_mask
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @converts("Attention", MICROSOFT)

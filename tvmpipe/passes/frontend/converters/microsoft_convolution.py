@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT, activated
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.microsoft_activations import activated
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @converts("FusedConv", MICROSOFT)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT, sigmoid_gelu
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.microsoft_activations import sigmoid_gelu
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @converts("GroupNorm", MICROSOFT)

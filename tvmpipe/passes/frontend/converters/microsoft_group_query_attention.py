@@ -10,9 +10,8 @@ import numpy as np
 from tvmpipe.passes.frontend.arithmetic.attention import LOWEST, Scores, attend, default_scale, join_heads
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter, constant_of, known_integer
 from tvmpipe.passes.frontend.arithmetic.rotation import rotated
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT
 from tvmpipe.passes.frontend.converters.microsoft_norms import RowNorm, normed
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @dataclass(frozen=True)

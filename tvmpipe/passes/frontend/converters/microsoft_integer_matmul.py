@@ -9,12 +9,10 @@ import numpy as np
 from tvmpipe.passes.frontend.arithmetic.dynamic_quantisation import dynamically_quantized
 from tvmpipe.passes.frontend.arithmetic.integer_products import by_column, by_row, check_integers, integer_matmul
 from tvmpipe.passes.frontend.arithmetic.quantised import along, arithmetic, cast, dtype_of, requantized
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
-
-_MICROSOFT = "com.microsoft"
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
-@converts("QGemm", _MICROSOFT)
+@converts("QGemm", MICROSOFT)
 def qgemm(node: OnnxNode) -> Any:
     """`op(A - a_zero) @ op(B - b_zero) + C` in int32, times `alpha * a_scale * b_scale`: float32, or quantised.
 
@@ -42,14 +40,14 @@ def qgemm(node: OnnxNode) -> Any:
     return requantized(builder, sums, scale, _single(node, y_zero), dtype_of(y_zero))
 
 
-@converts("MatMulIntegerToFloat", _MICROSOFT)
+@converts("MatMulIntegerToFloat", MICROSOFT)
 def matmul_integer_to_float(node: OnnxNode) -> Any:
     """`(A - a_zero) @ (B - b_zero)` in int32, times `a_scale * b_scale`, plus a bias."""
     a, b, a_scale, b_scale, a_zero, b_zero, bias = (node.input(place) for place in range(7))
     return _to_float(node, (a, a_scale, a_zero), (b, b_scale, b_zero), bias)
 
 
-@converts("DynamicQuantizeMatMul", _MICROSOFT)
+@converts("DynamicQuantizeMatMul", MICROSOFT)
 def dynamic_quantize_matmul(node: OnnxNode) -> Any:
     """A, quantised to uint8 by its own range, times `B` as MatMulIntegerToFloat does it."""
     a, b, b_scale, b_zero, bias = (node.input(place) for place in range(5))

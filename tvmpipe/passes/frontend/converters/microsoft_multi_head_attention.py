@@ -17,8 +17,7 @@ from tvmpipe.passes.frontend.arithmetic.attention import (
     split_heads,
 )
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter, constant_of, known_integer
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT, sigmoid_gelu
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.microsoft_activations import sigmoid_gelu
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from tvmpipe.passes.frontend.arithmetic.attention import default_scale
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT, sigmoid_gelu
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.microsoft_activations import sigmoid_gelu
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 _MOST_STEPS = 64  # each is some ten operators in the module
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
 from tvmpipe.passes.frontend.arithmetic.rotation import rotated
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @converts("RotaryEmbedding", MICROSOFT)

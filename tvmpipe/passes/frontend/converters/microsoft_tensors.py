@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter, known_integer
-from tvmpipe.passes.frontend.converters.microsoft_activations import MICROSOFT
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
 @converts("Trilu", MICROSOFT)

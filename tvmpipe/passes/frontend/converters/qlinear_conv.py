@@ -6,12 +6,12 @@ from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.integer_products import check_integers, integer_conv, scaled_sums
 from tvmpipe.passes.frontend.arithmetic.quantised import along, arithmetic, dtype_of
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import shape_of
 
 
 @converts("QLinearConv")
-@converts("QLinearConv", "com.microsoft")
+@converts("QLinearConv", MICROSOFT)
 def qlinear_conv(node: OnnxNode) -> Any:
     """The int32 convolution of what is left of the zero points, plus the int32 bias, times
     `x_scale * w_scale / y_scale`, rounded and saturated. `w_scale` and `w_zero_point` may be of each channel."""

@@ -21,13 +21,11 @@ from tvmpipe.passes.frontend.arithmetic.quantised import (
     quantized,
     saturated,
 )
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import constant_of, shape_of
 
-_MICROSOFT = "com.microsoft"
 
-
-@converts("QLinearAdd", _MICROSOFT)
+@converts("QLinearAdd", MICROSOFT)
 def qlinear_add(node: OnnxNode) -> Any:
     """`round(y_zero + a_scale / y_scale * (a - a_zero) + b_scale / y_scale * (b - b_zero))`, saturated."""
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = _inputs(node, 8)
@@ -37,7 +35,7 @@ def qlinear_add(node: OnnxNode) -> Any:
     return _rounded_once(node, "qlinear_add", (left, right), tuple(ratios), y_zero)
 
 
-@converts("QLinearMul", _MICROSOFT)
+@converts("QLinearMul", MICROSOFT)
 def qlinear_mul(node: OnnxNode) -> Any:
     """`round(y_zero + a_scale * b_scale / y_scale * (a - a_zero) * (b - b_zero))`, saturated; the product is exact."""
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = _inputs(node, 8)
@@ -47,7 +45,7 @@ def qlinear_mul(node: OnnxNode) -> Any:
     return _rounded_once(node, "qlinear_mul", (left, right), (ratio,), y_zero)
 
 
-@converts("QLinearSigmoid", _MICROSOFT)
+@converts("QLinearSigmoid", MICROSOFT)
 def qlinear_sigmoid(node: OnnxNode) -> Any:
     """The sigmoid of the real numbers, quantised."""
     from tvm import relax
@@ -55,7 +53,7 @@ def qlinear_sigmoid(node: OnnxNode) -> Any:
     return _by_table(node, relax.op.sigmoid)
 
 
-@converts("QLinearLeakyRelu", _MICROSOFT)
+@converts("QLinearLeakyRelu", MICROSOFT)
 def qlinear_leaky_relu(node: OnnxNode) -> Any:
     """`x` of the real numbers from 0, `alpha * x` (0.01) below, quantised."""
     from tvm import relax
@@ -64,7 +62,7 @@ def qlinear_leaky_relu(node: OnnxNode) -> Any:
     return _by_table(node, lambda x: relax.op.nn.leakyrelu(x, alpha))
 
 
-@converts("QLinearConcat", _MICROSOFT)
+@converts("QLinearConcat", MICROSOFT)
 def qlinear_concat(node: OnnxNode) -> Any:
     """Parts (each with its scale and zero point) in the result's scale and zero point, one behind the other."""
     from tvm import relax
@@ -75,7 +73,7 @@ def qlinear_concat(node: OnnxNode) -> Any:
     return relax.op.concat(made, axis=int(node.attributes.get("axis", 0)))
 
 
-@converts("QLinearWhere", _MICROSOFT)
+@converts("QLinearWhere", MICROSOFT)
 def qlinear_where(node: OnnxNode) -> Any:
     """The elements of `x` or of `y` by a condition, in the result's scale and zero point."""
     from tvm import relax

@@ -22,13 +22,11 @@ from tvmpipe.passes.frontend.arithmetic.quantised import (
     requantized,
     saturated,
 )
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import shape_of
 
-_MICROSOFT = "com.microsoft"
 
-
-@converts("QLinearGlobalAveragePool", _MICROSOFT)
+@converts("QLinearGlobalAveragePool", MICROSOFT)
 def qlinear_global_average_pool(node: OnnxNode) -> Any:
     """The mean of each channel's image: the int32 sum times `x_scale / (y_scale * pixels)`, rounded and saturated."""
     from tvm import relax
@@ -44,7 +42,7 @@ def qlinear_global_average_pool(node: OnnxNode) -> Any:
     return requantized(builder, sums, arithmetic(builder, "divide", x_scale, whole), y_zero, dtype_of(x))
 
 
-@converts("QLinearAveragePool", _MICROSOFT)
+@converts("QLinearAveragePool", MICROSOFT)
 def qlinear_average_pool(node: OnnxNode) -> Any:
     """The means of windows: int32 sums times `x_scale`, over the window and `y_scale`, plus the zero point, rounded."""
     from tvm import relax, te, tirx
@@ -91,7 +89,7 @@ def qlinear_average_pool(node: OnnxNode) -> Any:
     return builder.emit(relax.op.permute_dims(y, [0, *range(2, rank), 1])) if last else y
 
 
-@converts("QLinearSoftmax", _MICROSOFT)
+@converts("QLinearSoftmax", MICROSOFT)
 def qlinear_softmax(node: OnnxNode) -> Any:
     """`exp(x_scale * (x - max))` of each row over their sum, times `floor(1 / y_scale)`, rounded, plus the zero point.
 

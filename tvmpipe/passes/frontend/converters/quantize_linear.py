@@ -10,12 +10,12 @@ from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.element_types import element_of
 from tvmpipe.passes.frontend.arithmetic.quantised import along, quantized
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.frontend.dataflow import shape_of
 
 
 @converts("QuantizeLinear")
-@converts("QuantizeLinear", "com.microsoft")
+@converts("QuantizeLinear", MICROSOFT)
 def quantize_linear(node: OnnxNode) -> Any:
     """`saturate(round(x / scale) + zero_point)`, half to even.
 

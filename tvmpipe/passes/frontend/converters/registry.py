@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 Operator = tuple[str, str]
 """Domain ("" is ONNX's own) and operator type."""
 
+MICROSOFT = "com.microsoft"
+"""ONNX Runtime's own domain."""
+
 
 @dataclass(frozen=True)
 class OnnxNode:

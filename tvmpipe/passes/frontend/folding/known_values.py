@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
+from tvmpipe.passes.frontend.converters.registry import MICROSOFT
 from tvmpipe.passes.frontend.folding.evaluate_node import evaluate
 from tvmpipe.passes.frontend.infer_types import types_by_conversion
 from tvmpipe.passes.frontend.onnx_values import (
@@ -32,7 +33,7 @@ Array = NDArray[Any]
 RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout")
 )
-_COMPUTED = (*STANDARD_DOMAINS, "com.microsoft")  # domains whose nodes ONNX Runtime computes
+_COMPUTED = (*STANDARD_DOMAINS, MICROSOFT)  # domains whose nodes ONNX Runtime computes
 _INFERENCE_ERRORS = (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_inference.InferenceError)
 # Folding these would turn small integers back into the floats they stand for.
 _QUANTISATION = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"))
