@@ -31,18 +31,6 @@ def readers_of(module: Any) -> dict[Any, list[Any]]:
     return readers
 
 
-def shape_of(expression: Any) -> tuple[int, ...]:
-    """Static shape of a Relax expression."""
-    return tuple(int(extent) for extent in expression.ty.shape)
-
-
-def constant_of(expression: Any) -> Any:
-    """The array of a constant expression, or None."""
-    import tvm
-
-    return expression.value.numpy() if isinstance(expression, tvm.ir.GenericConst) else None
-
-
 def operator_name(value: Any) -> str:
     """The name of the operator that an expression calls ("relax.add"), "" for another expression."""
     return str(getattr(getattr(value, "op", None), "name", ""))

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from tvmpipe.errors import UnsupportedModelError, raised_by_tvm, reason_of
 from tvmpipe.passes.frontend.arithmetic.element_types import carried, carrier, held, makes_numbers
-from tvmpipe.passes.frontend.arithmetic.quantised import OPAQUE, elementwise
+from tvmpipe.passes.frontend.arithmetic.quantised import elementwise
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
@@ -27,6 +27,7 @@ from tvmpipe.passes.frontend.onnx_values import first_output, opset_of, plain_do
 from tvmpipe.passes.frontend.results import as_tensor
 from tvmpipe.passes.frontend.simplify import Simplified, quiet
 from tvmpipe.passes.frontend.unsupported import label, refused_nodes
+from tvmpipe.passes.kernels.base import OPAQUE
 from tvmpipe.tensors import TensorSpec
 
 logger = logging.getLogger(__name__)

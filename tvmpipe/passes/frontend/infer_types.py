@@ -11,11 +11,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tvmpipe.errors import reason_of
-from tvmpipe.passes.frontend.arithmetic.emit import static_extents
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
 from tvmpipe.passes.frontend.dataflow import closed_blocks
-from tvmpipe.passes.frontend.onnx_values import plain_domain
+from tvmpipe.passes.frontend.onnx_values import plain_domain, static_shape
+from tvmpipe.passes.kernels.base import static_shape as relax_shape
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +45,11 @@ def types_by_conversion(
         elif name in parameters:
             inputs.append(parameters[name])
         else:
-            tensor = types[name].tensor_type if name in types else onnx.TypeProto.Tensor()
-            if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+            shape = static_shape(types.get(name))
+            if shape is None:
                 return {}
-            extents = [dim.dim_value for dim in tensor.shape.dim]
-            dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-            parameters[name] = relax.Var(f"p{len(parameters)}", relax.TensorType(extents, dtype))
+            dtype = helper.tensor_dtype_to_np_dtype(types[name].tensor_type.elem_type).name
+            parameters[name] = relax.Var(f"p{len(parameters)}", relax.TensorType(shape, dtype))
             inputs.append(parameters[name])
     attributes = onnx_frontend.ONNXGraphImporter._parse_attr(None, node.attribute)
     attributes["tvm_custom"] = {"name": node.name, "num_outputs": len(node.output)}
@@ -67,7 +66,7 @@ def types_by_conversion(
         return {}
     found = {}
     for name, kind in zip(node.output, kinds, strict=False):
-        shape = static_extents(kind)
+        shape = relax_shape(kind)
         if name and shape is not None:
             element = helper.np_dtype_to_tensor_dtype(np.dtype(str(kind.dtype)))
             found[name] = helper.make_tensor_type_proto(element, shape)

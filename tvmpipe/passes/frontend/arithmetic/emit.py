@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.kernels.base import constant_of, static_shape
+
 
 @dataclass(frozen=True)
 class Emitter:
@@ -32,7 +34,7 @@ class Emitter:
 
     def shape(self, tensor: Any) -> tuple[int, ...]:
         """The static shape of a tensor. Raises NotImplementedError where it is not known."""
-        shape = static_extents(self.builder.normalize(tensor).ty)
+        shape = static_shape(self.builder.normalize(tensor).ty)
         if shape is None:
             raise NotImplementedError("the shape of an input is not known")
         return shape
@@ -71,24 +73,6 @@ class Emitter:
         from tvm import relax
 
         return relax.const(np.ascontiguousarray(array), str(array.dtype))
-
-
-def constant_of(tensor: Any) -> NDArray[Any] | None:
-    """The array of a constant, None for what is none."""
-    import tvm
-
-    return np.asarray(tensor.value.numpy()) if isinstance(tensor, tvm.ir.GenericConst) else None
-
-
-def static_extents(kind: Any) -> tuple[int, ...] | None:
-    """The shape of a Relax tensor type, None for another type or a shape that is not known."""
-    from tvm import relax, tirx
-
-    if not isinstance(kind, relax.TensorType) or kind.shape is None:
-        return None
-    if not all(isinstance(extent, tirx.IntImm) for extent in kind.shape):
-        return None
-    return tuple(int(extent) for extent in kind.shape)
 
 
 def is_zero(tensor: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.quantised import along, arithmetic, centred, dtype_of, requantized
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
-from tvmpipe.passes.frontend.dataflow import shape_of
+from tvmpipe.passes.kernels.base import shape_of
 
 
 def integer_matmul(builder: Any, left: Any, left_zero: Any, right: Any, right_zero: Any) -> Any:

@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 
 from tvmpipe.passes.frontend.arithmetic.element_types import carrier, held, limits
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
-from tvmpipe.passes.frontend.dataflow import constant_of, shape_of
+from tvmpipe.passes.kernels.base import BROADCAST, INJECTIVE, OPAQUE, constant_of, shape_of
 from tvmpipe.tensors import element_dtype
 
 Array = NDArray[Any]
-
-BROADCAST, INJECTIVE, OPAQUE = 1, 2, 8
-"""TVM's patterns of operators, `relax/op_attr_types.h`: what a loop may be fused with."""
 
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "add": np.add,

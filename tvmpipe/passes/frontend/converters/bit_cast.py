@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from tvmpipe.passes.frontend.arithmetic.element_types import element_of, held, limits
-from tvmpipe.passes.frontend.arithmetic.quantised import OPAQUE, elementwise
+from tvmpipe.passes.frontend.arithmetic.quantised import elementwise
 from tvmpipe.passes.frontend.arithmetic.small_floats import bits_of, is_small_float
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.kernels.base import OPAQUE
 from tvmpipe.tensors import CARRIERS, element_dtype
 
 _PACKED = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2, "float6_e2m3fn": 6, "float6_e3m2fn": 6}

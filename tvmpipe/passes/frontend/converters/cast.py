@@ -9,9 +9,10 @@ import numpy as np
 from onnx import helper
 
 from tvmpipe.passes.frontend.arithmetic.element_types import carrier, element_of, limits
-from tvmpipe.passes.frontend.arithmetic.quantised import OPAQUE, elementwise
+from tvmpipe.passes.frontend.arithmetic.quantised import elementwise
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.kernels.base import OPAQUE
 from tvmpipe.tensors import CARRIERS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.kernels.base import shape_of
 
 _LAYOUTS = {1: ("conv1d", "NCW", "OIW"), 2: ("conv2d", "NCHW", "OIHW"), 3: ("conv3d", "NCDHW", "OIDHW")}
 
@@ -107,6 +108,6 @@ def _as_convolution(
     )
     if not any((*cut[0], *cut[1])):
         return made
-    shape = [int(extent) for extent in made.ty.shape]
+    shape = shape_of(made)
     stops = [shape[2 + d] - cut[1][d] for d in range(rank)]
     return relax.op.strided_slice(made, list(range(2, 2 + rank)), cut[0], stops)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts, extents
+from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.kernels.base import shape_of
 
 _LARGEST_BYTES = 256 << 20
 
@@ -53,7 +54,7 @@ def stft(node: OnnxNode) -> Any:
 def _transformed(node: OnnxNode, x: Any, axis: int, length: int | None, inverse: bool, onesided: bool) -> Any:
     from tvm import relax
 
-    shape = extents(x)
+    shape = shape_of(x)
     matrix = _matrix(shape[axis], shape[-1], length, inverse, onesided)
     bins, parts = matrix.shape[2:]
     if 8 * matrix.size > _LARGEST_BYTES:

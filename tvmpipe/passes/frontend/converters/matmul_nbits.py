@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.quantised import dtype_of
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
-from tvmpipe.passes.frontend.dataflow import shape_of
+from tvmpipe.passes.kernels.base import shape_of
 
 
 @converts("MatMulNBits", MICROSOFT)

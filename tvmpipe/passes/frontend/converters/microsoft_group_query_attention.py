@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from tvmpipe.passes.frontend.arithmetic.attention import LOWEST, Scores, attend, default_scale, join_heads
-from tvmpipe.passes.frontend.arithmetic.emit import Emitter, constant_of, known_integer
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter, known_integer
 from tvmpipe.passes.frontend.arithmetic.rotation import rotated
 from tvmpipe.passes.frontend.converters.microsoft_norms import RowNorm, normed
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
+from tvmpipe.passes.kernels.base import constant_of
 
 
 @dataclass(frozen=True)

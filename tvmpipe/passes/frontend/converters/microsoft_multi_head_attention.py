@@ -16,8 +16,9 @@ from tvmpipe.passes.frontend.arithmetic.attention import (
     join_heads,
     split_heads,
 )
-from tvmpipe.passes.frontend.arithmetic.emit import Emitter, constant_of, known_integer
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter, known_integer
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
+from tvmpipe.passes.kernels.base import constant_of
 
 
 @dataclass(frozen=True)

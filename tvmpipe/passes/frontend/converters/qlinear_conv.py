@@ -7,7 +7,7 @@ from typing import Any
 from tvmpipe.passes.frontend.arithmetic.integer_products import check_integers, integer_conv, scaled_sums
 from tvmpipe.passes.frontend.arithmetic.quantised import along, arithmetic, dtype_of
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
-from tvmpipe.passes.frontend.dataflow import shape_of
+from tvmpipe.passes.kernels.base import shape_of
 
 
 @converts("QLinearConv")

@@ -22,7 +22,7 @@ from tvmpipe.passes.frontend.arithmetic.quantised import (
     saturated,
 )
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
-from tvmpipe.passes.frontend.dataflow import constant_of, shape_of
+from tvmpipe.passes.kernels.base import constant_of, shape_of
 
 
 @converts("QLinearAdd", MICROSOFT)

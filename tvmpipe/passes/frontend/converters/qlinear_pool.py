@@ -23,7 +23,7 @@ from tvmpipe.passes.frontend.arithmetic.quantised import (
     saturated,
 )
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
-from tvmpipe.passes.frontend.dataflow import shape_of
+from tvmpipe.passes.kernels.base import shape_of
 
 
 @converts("QLinearGlobalAveragePool", MICROSOFT)

@@ -11,7 +11,7 @@ from typing import Any
 from tvmpipe.passes.frontend.arithmetic.element_types import element_of
 from tvmpipe.passes.frontend.arithmetic.quantised import along, quantized
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
-from tvmpipe.passes.frontend.dataflow import shape_of
+from tvmpipe.passes.kernels.base import shape_of
 
 
 @converts("QuantizeLinear")

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.kernels.base import constant_of, shape_of
+
 Operator = tuple[str, str]
 """Domain ("" is ONNX's own) and operator type."""
 
@@ -53,9 +55,10 @@ class OnnxNode:
 
         if isinstance(value, relax.ShapeExpr):
             return np.array([int(extent) for extent in value.values], np.int64)
-        if not hasattr(value, "value") or not hasattr(value.value, "numpy"):
+        array: NDArray[Any] | None = constant_of(value)
+        if array is None:
             raise NotImplementedError(f"input {name or place} is known only at run time; it must be a constant")
-        return np.asarray(value.value.numpy())
+        return array
 
     def required(self, place: int, name: str) -> NDArray[Any]:
         """As `known`, of an input that no node leaves out."""
@@ -66,7 +69,7 @@ class OnnxNode:
 
     def shape(self, place: int) -> tuple[int, ...]:
         """The extents of an input."""
-        return extents(self.input(place))
+        return shape_of(self.input(place))
 
     @property
     def result_count(self) -> int:
@@ -94,11 +97,6 @@ class OnnxNode:
 
         converter = onnx_frontend._get_convert_map()[self.operator].get_converter(self.opset)
         return converter(self.builder, self.inputs, dict(self.attributes), self.scope)
-
-
-def extents(value: Any) -> tuple[int, ...]:
-    """The extents of a Relax expression of static shape."""
-    return tuple(int(extent) for extent in value.ty.shape)
 
 
 Converter = Callable[[OnnxNode], Any]

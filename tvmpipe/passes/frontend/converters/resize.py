@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts, extents
+from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.kernels.base import shape_of
 
 _FEW_TAPS = 4
 _FAST_COORDINATES = (b"half_pixel", b"pytorch_half_pixel", b"asymmetric", b"align_corners")
@@ -133,7 +134,7 @@ def _by_axis(
     if whole and mode.mode != "nearest":
         x = node.emit(relax.op.astype(x, "float32"))
     for axis, (factor, out) in enumerate(zip(factors, wanted, strict=True)):
-        extent = extents(x)[axis]
+        extent = shape_of(x)[axis]
         region = (0.0, 1.0) if bounds is None else bounds.get(axis, (0.0, 1.0))
         if factor == 1.0 and out == extent and region == (0.0, 1.0):
             continue
@@ -169,7 +170,7 @@ def _coordinates(mode: _Mode, extent: int, out: int, factor: float, region: tupl
 def _resized(node: OnnxNode, x: Any, axis: int, where: NDArray[np.float64], factor: float, mode: _Mode) -> Any:
     from tvm import relax
 
-    shape = extents(x)
+    shape = shape_of(x)
     extent, dtype = shape[axis], str(x.ty.dtype)
     if mode.mode == "nearest":
         rounded = {

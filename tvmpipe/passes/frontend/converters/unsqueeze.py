@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
+from tvmpipe.passes.kernels.base import constant_of
 
 
 @converts("Unsqueeze")
@@ -18,4 +19,5 @@ def unsqueeze(node: OnnxNode) -> Any:
 
 
 def _is_number(axes: Any) -> bool:
-    return hasattr(axes, "value") and hasattr(axes.value, "numpy") and axes.value.numpy().ndim == 0
+    array = constant_of(axes)
+    return array is not None and array.ndim == 0
