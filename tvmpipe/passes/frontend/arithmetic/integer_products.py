@@ -28,12 +28,12 @@ def integer_matmul(builder: Any, left: Any, left_zero: Any, right: Any, right_ze
 
 def by_row(builder: Any, parameter: Any) -> Any:
     """A scale or zero point of a left-hand side, `[M]` as `[M, 1]`."""
-    return None if parameter is None else along(builder, parameter, 0, 2)
+    return along(builder, parameter, 0, 2)
 
 
 def by_column(builder: Any, parameter: Any) -> Any:
     """A scale or zero point of a right-hand side, `[N]` as `[1, N]`."""
-    return None if parameter is None else along(builder, parameter, 1, 2)
+    return along(builder, parameter, 1, 2)
 
 
 def integer_conv(node: OnnxNode, x: Any, x_zero: Any, weight: Any, weight_zero: Any) -> Any:
@@ -48,8 +48,8 @@ def integer_conv(node: OnnxNode, x: Any, x_zero: Any, weight: Any, weight_zero: 
     operators = {3: relax.op.nn.conv1d, 4: relax.op.nn.conv2d, 5: relax.op.nn.conv3d}
     if rank not in operators:
         raise NotImplementedError(f"a convolution of rank {rank}; 3 to 5 can be compiled")
-    data = centred(builder, x, None if x_zero is None else along(builder, x_zero, 1, rank))
-    kernel = centred(builder, weight, None if weight_zero is None else along(builder, weight_zero, 0, rank))
+    data = centred(builder, x, along(builder, x_zero, 1, rank))
+    kernel = centred(builder, weight, along(builder, weight_zero, 0, rank))
     size = shape_of(weight)[2:]
     strides, dilations = (list(node.attributes.get(name, [1] * (rank - 2))) for name in ("strides", "dilations"))
     return builder.emit(

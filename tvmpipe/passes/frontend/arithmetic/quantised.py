@@ -8,7 +8,7 @@ convolution's weights, would round otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.passes.frontend.arithmetic.element_types import carrier, held, limits
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
+from tvmpipe.passes.frontend.converters.registry import OnnxNode
 from tvmpipe.passes.kernels.base import BROADCAST, INJECTIVE, OPAQUE, constant_of, shape_of
 from tvmpipe.tensors import element_dtype
 
@@ -70,13 +71,21 @@ def cast(builder: Any, expression: Any, dtype: str) -> Any:
 
 
 def along(builder: Any, parameter: Any, axis: int, rank: int) -> Any:
-    """A scale or zero point such that it broadcasts: one number, one for each place on `axis`, or as it is."""
+    """A scale or zero point such that it broadcasts: one number, one for each place on `axis`, or as it is; None is."""
+    if parameter is None:
+        return None
     shape = shape_of(parameter)
     if int(np.prod(shape)) == 1 and len(shape) <= 1:
         return reshaped(builder, parameter, ())
     if len(shape) != 1:
         return parameter
     return reshaped(builder, parameter, [shape[0] if place == axis % rank else 1 for place in range(rank)])
+
+
+def with_scalars(node: OnnxNode, count: int, tensors: Collection[int] = (0,)) -> list[Any]:
+    """The first `count` inputs of a node; those that are not `tensors` are scales and zero points of one number."""
+    inputs = (node.input(place) for place in range(count))
+    return [one if place in tensors else along(node.builder, one, 0, 1) for place, one in enumerate(inputs)]
 
 
 def centred(builder: Any, x: Any, zero_point: Any) -> Any:

@@ -21,7 +21,7 @@ def dequantize_linear(node: OnnxNode) -> Any:
         node.builder,
         x,
         along(node.builder, scale, axis, rank),
-        None if zero is None else along(node.builder, zero, axis, rank),
+        along(node.builder, zero, axis, rank),
         element_of(asked) if asked else node.element(1),
         block=(axis % rank, block) if block else None,
     )

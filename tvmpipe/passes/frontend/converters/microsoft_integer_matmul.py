@@ -8,7 +8,7 @@ import numpy as np
 
 from tvmpipe.passes.frontend.arithmetic.dynamic_quantisation import dynamically_quantized
 from tvmpipe.passes.frontend.arithmetic.integer_products import by_column, by_row, check_integers, integer_matmul
-from tvmpipe.passes.frontend.arithmetic.quantised import along, arithmetic, cast, dtype_of, requantized
+from tvmpipe.passes.frontend.arithmetic.quantised import arithmetic, cast, dtype_of, requantized
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
@@ -27,17 +27,17 @@ def qgemm(node: OnnxNode) -> Any:
         builder.emit(relax.op.permute_dims(one, [1, 0])) if node.attributes.get(name, 0) else one
         for one, name in ((a, "transA"), (b, "transB"))
     )
-    sums = integer_matmul(builder, a, _single(node, a_zero), b, b_zero)
+    sums = integer_matmul(builder, a, by_row(builder, a_zero), b, b_zero)
     if c is not None:
         sums = arithmetic(builder, "add", sums, c)
     alpha = relax.const(np.float32(node.attributes.get("alpha", 1.0)), "float32")
-    scale = arithmetic(builder, "multiply", alpha, _single(node, a_scale))
+    scale = arithmetic(builder, "multiply", alpha, by_row(builder, a_scale))
     scale = arithmetic(builder, "multiply", scale, by_column(builder, b_scale))
     if y_scale is not None:
-        scale = arithmetic(builder, "divide", scale, _single(node, y_scale))
+        scale = arithmetic(builder, "divide", scale, by_row(builder, y_scale))
     if y_zero is None:
         return builder.emit(relax.op.multiply(cast(builder, sums, "float32"), scale))
-    return requantized(builder, sums, scale, _single(node, y_zero), dtype_of(y_zero))
+    return requantized(builder, sums, scale, by_row(builder, y_zero), dtype_of(y_zero))
 
 
 @converts("MatMulIntegerToFloat", MICROSOFT)
@@ -65,7 +65,3 @@ def _to_float(node: OnnxNode, left: tuple[Any, Any, Any], right: tuple[Any, Any,
     scale = arithmetic(builder, "multiply", by_row(builder, a_scale), by_column(builder, b_scale))
     product = builder.emit(relax.op.multiply(cast(builder, sums, "float32"), scale))
     return product if bias is None else builder.emit(relax.op.add(product, bias))
-
-
-def _single(node: OnnxNode, parameter: Any) -> Any:
-    return None if parameter is None else along(node.builder, parameter, 0, 2)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from tvmpipe.passes.frontend.arithmetic.quantised import (
-    along,
     arithmetic,
     broadcast_at,
     centred,
@@ -20,6 +19,7 @@ from tvmpipe.passes.frontend.arithmetic.quantised import (
     elementwise,
     quantized,
     saturated,
+    with_scalars,
 )
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.kernels.base import constant_of, shape_of
@@ -28,7 +28,7 @@ from tvmpipe.passes.kernels.base import constant_of, shape_of
 @converts("QLinearAdd", MICROSOFT)
 def qlinear_add(node: OnnxNode) -> Any:
     """`round(y_zero + a_scale / y_scale * (a - a_zero) + b_scale / y_scale * (b - b_zero))`, saturated."""
-    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = _inputs(node, 8)
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = with_scalars(node, 8, (0, 3))
     builder = node.builder
     left, right = centred(builder, a, a_zero), centred(builder, b, b_zero)
     ratios = (arithmetic(builder, "divide", scale, y_scale) for scale in (a_scale, b_scale))
@@ -38,7 +38,7 @@ def qlinear_add(node: OnnxNode) -> Any:
 @converts("QLinearMul", MICROSOFT)
 def qlinear_mul(node: OnnxNode) -> Any:
     """`round(y_zero + a_scale * b_scale / y_scale * (a - a_zero) * (b - b_zero))`, saturated; the product is exact."""
-    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = _inputs(node, 8)
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = with_scalars(node, 8, (0, 3))
     builder = node.builder
     left, right = centred(builder, a, a_zero), centred(builder, b, b_zero)
     ratio = arithmetic(builder, "divide", arithmetic(builder, "multiply", a_scale, b_scale), y_scale)
@@ -67,7 +67,8 @@ def qlinear_concat(node: OnnxNode) -> Any:
     """Parts (each with its scale and zero point) in the result's scale and zero point, one behind the other."""
     from tvm import relax
 
-    y_scale, y_zero, *parts = node.inputs
+    count = len(node.inputs)
+    y_scale, y_zero, *parts = with_scalars(node, count, range(2, count, 3))
     trios = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
     made = [_rescaled(node, x, scale, zero, y_scale, y_zero) for x, scale, zero in trios]
     return relax.op.concat(made, axis=int(node.attributes.get("axis", 0)))
@@ -78,20 +79,9 @@ def qlinear_where(node: OnnxNode) -> Any:
     """The elements of `x` or of `y` by a condition, in the result's scale and zero point."""
     from tvm import relax
 
-    condition, x, x_scale, x_zero, y, y_scale, y_zero, z_scale, z_zero = _inputs(node, 9)
+    condition, x, x_scale, x_zero, y, y_scale, y_zero, z_scale, z_zero = with_scalars(node, 9, (0, 1, 4))
     left = _rescaled(node, x, x_scale, x_zero, z_scale, z_zero)
     return relax.op.where(condition, left, _rescaled(node, y, y_scale, y_zero, z_scale, z_zero))
-
-
-def _inputs(node: OnnxNode, count: int) -> list[Any]:
-    """Inputs, of which scales and zero points of one element are scalars."""
-    inputs = [node.input(place) for place in range(count)]
-    single = {place for place, one in enumerate(inputs) if one is not None and shape_of(one) == (1,)}
-    tensors = {0, 3} if count == 8 else {0, 1, 4} if count == 9 else {0}
-    return [
-        along(node.builder, one, 0, 1) if place in single and place not in tensors else one
-        for place, one in enumerate(inputs)
-    ]
 
 
 def _rounded_once(node: OnnxNode, name: str, sides: tuple[Any, Any], ratios: tuple[Any, ...], zero: Any) -> Any:
@@ -119,21 +109,15 @@ def _rounded_once(node: OnnxNode, name: str, sides: tuple[Any, Any], ratios: tup
 
 
 def _by_table(node: OnnxNode, function: Any) -> Any:
-    x, x_scale, x_zero, y_scale, y_zero = _inputs(node, 5)
+    x, x_scale, x_zero, y_scale, y_zero = with_scalars(node, 5)
     real = node.builder.emit(function(dequantized(node.builder, x, x_scale, x_zero, "float32")))
     return quantized(node.builder, real, y_scale, y_zero, dtype_of(x))
 
 
 def _rescaled(node: OnnxNode, x: Any, x_scale: Any, x_zero: Any, y_scale: Any, y_zero: Any) -> Any:
     """A quantised tensor in another scale and zero point; as it is where both are the same constants."""
-    builder = node.builder
-    given, wanted = ([_scalar(node, one) for one in pair] for pair in ((x_scale, x_zero), (y_scale, y_zero)))
-    numbers = [None if one is None else constant_of(one) for one in (*given, *wanted)]
+    numbers = [constant_of(one) for one in (x_scale, x_zero, y_scale, y_zero)]
     if all(number is not None for number in numbers) and numbers[:2] == numbers[2:]:
         return x
-    real = dequantized(builder, x, given[0], given[1], "float32")
-    return quantized(builder, real, wanted[0], wanted[1], dtype_of(x))
-
-
-def _scalar(node: OnnxNode, parameter: Any) -> Any:
-    return None if parameter is None else along(node.builder, parameter, 0, 1)
+    real = dequantized(node.builder, x, x_scale, x_zero, "float32")
+    return quantized(node.builder, real, y_scale, y_zero, dtype_of(x))

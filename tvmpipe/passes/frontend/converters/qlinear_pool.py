@@ -13,14 +13,15 @@ import numpy as np
 
 from tvmpipe.passes.frontend.arithmetic.integer_products import padding
 from tvmpipe.passes.frontend.arithmetic.quantised import (
-    along,
     arithmetic,
+    broadcast_at,
     cast,
     centred,
     dtype_of,
     elementwise,
     requantized,
     saturated,
+    with_scalars,
 )
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.kernels.base import shape_of
@@ -32,7 +33,7 @@ def qlinear_global_average_pool(node: OnnxNode) -> Any:
     from tvm import relax
 
     builder = node.builder
-    x, x_scale, x_zero, y_scale, y_zero = _inputs(node)
+    x, x_scale, x_zero, y_scale, y_zero = with_scalars(node, 5)
     rank = len(shape_of(x))
     axes = list(range(1, rank - 1) if node.attributes.get("channels_last", 0) else range(2, rank))
     pixels = math.prod(shape_of(x)[axis] for axis in axes)
@@ -48,7 +49,7 @@ def qlinear_average_pool(node: OnnxNode) -> Any:
     from tvm import relax, te, tirx
 
     builder = node.builder
-    x, x_scale, x_zero, y_scale, y_zero = _inputs(node)
+    x, x_scale, x_zero, y_scale, y_zero = with_scalars(node, 5)
     rank, dtype = len(shape_of(x)), dtype_of(x)
     last = bool(node.attributes.get("channels_last", 0))
     if last:
@@ -98,7 +99,7 @@ def qlinear_softmax(node: OnnxNode) -> Any:
     from tvm import relax, te, tirx
 
     builder = node.builder
-    x, x_scale, _, y_scale, y_zero = _inputs(node)
+    x, x_scale, _, y_scale, y_zero = with_scalars(node, 5)
     shape, dtype = shape_of(x), dtype_of(x)
     old = int(node.attributes["opset"]) < 13
     axis = int(node.attributes.get("axis", 1 if old else -1)) % len(shape)
@@ -111,20 +112,13 @@ def qlinear_softmax(node: OnnxNode) -> Any:
 
     def compute(powers: Any, sums: Any, y_scale: Any, zero: Any) -> Any:
         def at(*indices: Any) -> Any:
-            row = [0 if int(extent) == 1 else index for index, extent in zip(indices, sums.shape, strict=True)]
             steps = tirx.floor(tirx.const(1.0, "float32") / y_scale())
-            return saturated(powers(*indices) * steps / sums(*row), zero(), dtype)
+            return saturated(powers(*indices) * steps / broadcast_at(sums, indices), zero(), dtype)
 
         return te.compute(powers.shape, at, name="qlinear_softmax")
 
     zero = relax.const(0, dtype) if y_zero is None else y_zero
     return elementwise(builder, compute, powers, sums, y_scale, zero, name="qlinear_softmax")
-
-
-def _inputs(node: OnnxNode) -> list[Any]:
-    """x, its scale and zero point, and the result's; None for a zero point that is left out."""
-    x, *parameters = (node.input(place) for place in range(5))
-    return [x, *(None if one is None else along(node.builder, one, 0, 1) for one in parameters)]
 
 
 def _windows(extent: int, size: int, stride: int, before: int, behind: int, upwards: bool) -> int:

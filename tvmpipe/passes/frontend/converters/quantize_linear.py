@@ -32,7 +32,7 @@ def quantize_linear(node: OnnxNode) -> Any:
         node.builder,
         x,
         along(node.builder, scale, axis, rank),
-        None if zero is None else along(node.builder, zero, axis, rank),
+        along(node.builder, zero, axis, rank),
         element,
         block=(axis % rank, block) if block else None,
         precision=element_of(precision) if precision else node.element(1),
