@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.quantised import along, arithmetic, centred, dtype_of, requantized
+from tvmpipe.passes.frontend.arithmetic.windows import padding
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
 from tvmpipe.passes.kernels.base import shape_of
 
@@ -63,23 +64,6 @@ def integer_conv(node: OnnxNode, x: Any, x_zero: Any, weight: Any, weight_zero: 
             out_dtype="int32",
         )
     )
-
-
-def padding(
-    node: OnnxNode, extents: Sequence[int], size: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> list[int]:
-    """What is put around an image, before each axis and then behind each, by `pads` and `auto_pad`."""
-    how = node.attributes.get("auto_pad", b"NOTSET")
-    if how == b"VALID":
-        return [0] * (2 * len(size))
-    if how not in (b"SAME_UPPER", b"SAME_LOWER"):
-        return list(node.attributes.get("pads", [0] * (2 * len(size))))
-    missing = [
-        max((-(-extent // stride) - 1) * stride + (taps - 1) * dilation + 1 - extent, 0)
-        for extent, taps, stride, dilation in zip(extents, size, strides, dilations, strict=True)
-    ]
-    less, more = [total // 2 for total in missing], [total - total // 2 for total in missing]
-    return [*less, *more] if how == b"SAME_UPPER" else [*more, *less]
 
 
 def scaled_sums(builder: Any, sums: Any, scales: Sequence[Any], result: Any, zero_point: Any, dtype: str) -> Any:

@@ -4,63 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tvmpipe.passes.frontend.arithmetic.windows import Windows, elements_inside, windows_of
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
 
-@dataclass(frozen=True)
-class _Windows:
-    """Where windows lie, by spatial axis: their extents, steps and dilations, pads, and how many there are.
-
-    `ends` is what has to be padded behind for the last window; `declared` is what the node says of it.
-    """
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    begins: tuple[int, ...]
-    ends: tuple[int, ...]
-    declared: tuple[int, ...]
-    counts: tuple[int, ...]
-
-    @property
-    def pads(self) -> list[int]:
-        return [*self.begins, *self.ends]
-
-
-def _windows(node: OnnxNode) -> _Windows:
-    spatial = node.shape(0)[2:]
-    rank = len(spatial)
-    if rank not in (1, 2, 3):
-        raise NotImplementedError(f"pools of {rank} axes; 1 to 3 can be compiled")
-    kernel = tuple(node.attributes["kernel_shape"])
-    strides = tuple(node.attributes.get("strides", (1,) * rank))
-    dilations = tuple(node.attributes.get("dilations", (1,) * rank))
-    pads = tuple(node.attributes.get("pads", (0,) * 2 * rank))
-    auto = node.attributes.get("auto_pad", b"NOTSET")
-    begins, ends, declared, counts = [], [], [], []
-    for d, extent in enumerate(spatial):
-        reach = (kernel[d] - 1) * dilations[d] + 1
-        if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-            count = -(-extent // strides[d])
-            total = max(0, (count - 1) * strides[d] + reach - extent)
-            begin = total // 2 if auto == b"SAME_UPPER" else total - total // 2
-            end = total - begin
-        else:
-            begin, end = (0, 0) if auto == b"VALID" else (pads[d], pads[d + rank])
-            room = extent + begin + end - reach
-            count = (-(-room // strides[d]) if node.attributes.get("ceil_mode", 0) else room // strides[d]) + 1
-            if (count - 1) * strides[d] >= extent + begin:
-                count -= 1  # a window that begins behind the input
-        begins.append(begin)
-        declared.append(end)
-        ends.append(max(0, (count - 1) * strides[d] + reach - extent - begin))
-        counts.append(count)
-    return _Windows(kernel, strides, dilations, tuple(begins), tuple(ends), tuple(declared), tuple(counts))
+def _windows(node: OnnxNode) -> Windows:
+    extents = node.shape(0)[2:]
+    if len(extents) not in (1, 2, 3):
+        raise NotImplementedError(f"pools of {len(extents)} axes; 1 to 3 can be compiled")
+    return windows_of(node, extents)
 
 
 @converts("MaxPool")
@@ -89,7 +45,7 @@ def average_pool(node: OnnxNode) -> Any:
     if not beyond and not dilated:
         return pool(node.input(0), *options, include)
     mean = node.emit(pool(node.input(0), *options, True))
-    share = math.prod(windows.kernel) / _elements(node, windows, include)
+    share = math.prod(windows.kernel) / elements_inside(windows, node.shape(0)[2:], padded=include)[None, None]
     return relax.op.multiply(mean, node.const(share))
 
 
@@ -107,18 +63,7 @@ def lp_pool(node: OnnxNode) -> Any:
     return relax.op.power(total, node.const(1 / p))
 
 
-def _elements(node: OnnxNode, windows: _Windows, include: bool) -> Any:
-    """How many elements each window counts: [1, 1, windows by axis]."""
-    result = np.ones((1, 1))
-    for d, extent in enumerate(node.shape(0)[2:]):
-        starts = np.arange(windows.counts[d]) * windows.strides[d] - windows.begins[d]
-        places = starts[:, None] + np.arange(windows.kernel[d]) * windows.dilations[d]
-        low, high = (-windows.begins[d], extent + windows.declared[d]) if include else (0, extent)
-        result = result[..., None] * ((places >= low) & (places < high)).sum(axis=1)
-    return result
-
-
-def _with_places(node: OnnxNode, windows: _Windows) -> Any:
+def _with_places(node: OnnxNode, windows: Windows) -> Any:
     from tvm import relax
 
     x, shape = node.input(0), node.shape(0)

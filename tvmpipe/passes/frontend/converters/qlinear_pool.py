@@ -6,12 +6,10 @@ ONNX Runtime's average pool sums real numbers in float32, so that a tie may go t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tvmpipe.passes.frontend.arithmetic.integer_products import padding
 from tvmpipe.passes.frontend.arithmetic.quantised import (
     arithmetic,
     broadcast_at,
@@ -23,6 +21,7 @@ from tvmpipe.passes.frontend.arithmetic.quantised import (
     saturated,
     with_scalars,
 )
+from tvmpipe.passes.frontend.arithmetic.windows import elements_inside, windows_of
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 from tvmpipe.passes.kernels.base import shape_of
 
@@ -54,28 +53,24 @@ def qlinear_average_pool(node: OnnxNode) -> Any:
     last = bool(node.attributes.get("channels_last", 0))
     if last:
         x = builder.emit(relax.op.permute_dims(x, [0, rank - 1, *range(1, rank - 1)]))
-    extents, size = shape_of(x)[2:], [int(taps) for taps in node.attributes["kernel_shape"]]
-    strides = [int(step) for step in node.attributes.get("strides", [1] * (rank - 2))]
-    pads = padding(node, extents, size, strides, [1] * (rank - 2))
-    before, behind = pads[: rank - 2], pads[rank - 2 :]
-    upwards = bool(node.attributes.get("ceil_mode", 0))
-    outputs = [_windows(*one, upwards) for one in zip(extents, size, strides, before, behind, strict=True)]
-    counted = bool(node.attributes.get("count_include_pad", 0))
-    counts = _counts(extents, size, strides, before, outputs, counted)
+    extents = shape_of(x)[2:]
+    windows = windows_of(node, extents)
+    whole = bool(node.attributes.get("count_include_pad", 0))
+    counts = np.full(windows.counts, math.prod(windows.kernel)) if whole else elements_inside(windows, extents)
 
     def compute(x: Any, zero: Any, x_scale: Any, y_scale: Any, counts: Any) -> Any:
-        taps = [te.reduce_axis((0, extent), name=f"k{place}") for place, extent in enumerate(size)]
+        taps = [te.reduce_axis((0, extent), name=f"k{place}") for place, extent in enumerate(windows.kernel)]
 
         def summed(*indices: Any) -> Any:
             places = [
                 index * step + tap - pad
-                for index, step, tap, pad in zip(indices[2:], strides, taps, before, strict=True)
+                for index, step, tap, pad in zip(indices[2:], windows.strides, taps, windows.begins, strict=True)
             ]
             inside = [tirx.all(place >= 0, place < extent) for place, extent in zip(places, extents, strict=True)]
             number = x(*indices[:2], *places).astype("int32")
             return te.sum(tirx.if_then_else(tirx.all(*inside), number, tirx.const(0, "int32")), axis=taps)
 
-        sums = te.compute((*x.shape[:2], *outputs), summed, name="window_sums")
+        sums = te.compute((*x.shape[:2], *windows.counts), summed, name="window_sums")
 
         def mean(*indices: Any) -> Any:
             real = sums(*indices).astype("float32") * x_scale() / counts(*indices[2:])
@@ -119,27 +114,3 @@ def qlinear_softmax(node: OnnxNode) -> Any:
 
     zero = relax.const(0, dtype) if y_zero is None else y_zero
     return elementwise(builder, compute, powers, sums, y_scale, zero, name="qlinear_softmax")
-
-
-def _windows(extent: int, size: int, stride: int, before: int, behind: int, upwards: bool) -> int:
-    """How many windows there are along an axis; with `upwards` one more that is cut off, if it begins inside."""
-    room = extent + before + behind - size
-    count = (-(-room // stride) if upwards else room // stride) + 1
-    return count - 1 if upwards and (count - 1) * stride >= extent + before else count
-
-
-def _counts(
-    extents: Sequence[int],
-    size: Sequence[int],
-    strides: Sequence[int],
-    before: Sequence[int],
-    outputs: Sequence[int],
-    counted: bool,
-) -> Any:
-    """How many elements each window's sum is divided by: all of it, or those that lie inside."""
-    counts = np.ones((), np.float32)
-    for extent, taps, stride, pad, output in zip(extents, size, strides, before, outputs, strict=True):
-        first = np.arange(output) * stride - pad
-        inside = np.minimum(first + taps, extent) - np.maximum(first, 0)
-        counts = counts[..., None] * (np.full(output, taps) if counted else inside).astype(np.float32)
-    return counts
