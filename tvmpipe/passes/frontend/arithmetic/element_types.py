@@ -8,6 +8,7 @@ small_floats.py). They take the carrier's memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,9 +73,14 @@ def held(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(CARRIERS[name]) if name in CARRIERS else array
 
 
+def width(element: str) -> int:
+    """How many bits a number of an element type has in ONNX; a boolean has 8."""
+    return 8 if element == "bool" else int(re.findall(r"\d+", element)[0])
+
+
 def limits(element: str) -> tuple[int, int]:
     """The smallest and the largest number of an integer type."""
-    signed, bits = not element.startswith("u"), int(element.removeprefix("u").removeprefix("int"))
+    signed, bits = not element.startswith("u"), width(element)
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.element_types import width
+
 
 @dataclass(frozen=True)
 class SmallFloat:
@@ -34,11 +36,6 @@ FORMATS = {
     "float6_e3m2fn": SmallFloat(2, -2, 28.0, nan=False),
     "float4_e2m1fn": SmallFloat(1, 0, 6.0, nan=False),
 }
-
-
-_WIDTHS = {"float6_e2m3fn": 6, "float6_e3m2fn": 6, "float4_e2m1fn": 4} | dict.fromkeys(
-    (name for name in FORMATS if name.startswith("float8")), 8
-)
 
 
 def is_small_float(element: str) -> bool:
@@ -67,11 +64,11 @@ def bits_of(x: Any, element: str) -> Any:
         return (tirx.reinterpret("uint32", x) >> 16).astype("uint16")
     if element == "float8_e8m0fnu":
         return ((_bits(x) >> 23) & 0xFF).astype("uint8")
-    form, width = FORMATS[element], _WIDTHS[element]
+    form = FORMATS[element]
     magnitude = tirx.abs(x)
     exponent = _exponent(magnitude, form)
     code = ((exponent - form.lowest) << form.mantissa) + (magnitude / _step(exponent, form)).astype("int32")
-    sign = (tirx.reinterpret("uint32", x) >> 31).astype("int32") << (width - 1)
+    sign = (tirx.reinterpret("uint32", x) >> 31).astype("int32") << (width(element) - 1)
     code = code | sign
     if form.infinite:
         infinite = tirx.const(0x7C, "int32") | sign

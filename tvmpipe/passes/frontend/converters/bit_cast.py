@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tvmpipe.passes.frontend.arithmetic.element_types import element_of, held, limits
+from tvmpipe.passes.frontend.arithmetic.element_types import element_of, held, limits, width
 from tvmpipe.passes.frontend.arithmetic.quantised import elementwise
 from tvmpipe.passes.frontend.arithmetic.small_floats import bits_of, is_small_float
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 from tvmpipe.passes.kernels.base import OPAQUE
 from tvmpipe.tensors import CARRIERS, element_dtype
-
-_PACKED = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2, "float6_e2m3fn": 6, "float6_e3m2fn": 6}
 
 
 @converts("BitCast")
@@ -22,7 +20,7 @@ def bit_cast(node: OnnxNode) -> Any:
     from tvm import relax, te, tirx
 
     given, wanted = node.element(0), element_of(int(node.attributes["to"]))
-    if "string" in (given, wanted) or _width(given) != _width(wanted):
+    if "string" in (given, wanted) or width(given) != width(wanted):
         raise NotImplementedError(f"a BitCast of {given} to {wanted}, which have not the same width")
     table = _numbers(wanted)
 
@@ -30,14 +28,14 @@ def bit_cast(node: OnnxNode) -> Any:
         if is_small_float(given):
             return bits_of(x, given)
         if given in CARRIERS:
-            return x.astype("uint8") & tirx.const((1 << _width(given)) - 1, "uint8")
+            return x.astype("uint8") & tirx.const((1 << width(given)) - 1, "uint8")
         return x.astype("uint8") if given == "bool" else x
 
     def compute(x: Any, numbers: Any = None) -> Any:
         def at(*indices: Any) -> Any:
             pattern = bits(x(*indices))
             if numbers is not None:
-                index = tirx.reinterpret(f"uint{max(_width(wanted), 8)}", pattern).astype("int32")
+                index = tirx.reinterpret(f"uint{max(width(wanted), 8)}", pattern).astype("int32")
                 return numbers(index)
             if wanted == "bfloat16":
                 whole = tirx.reinterpret("uint16", pattern).astype("uint32") << 16
@@ -52,17 +50,11 @@ def bit_cast(node: OnnxNode) -> Any:
     return elementwise(node.builder, compute, *tensors, name="bit_cast", pattern=OPAQUE)
 
 
-def _width(element: str) -> int:
-    if element in _PACKED:
-        return _PACKED[element]
-    return 8 * (element_dtype(element) if element in CARRIERS else np.dtype(element)).itemsize
-
-
 def _numbers(element: str) -> Any:
     """The number of each pattern of bits of a small type, in its carrier; None for a type that needs no table."""
     if element not in CARRIERS or element == "bfloat16":
         return None
-    patterns = np.arange(1 << _width(element), dtype=np.uint8)
+    patterns = np.arange(1 << width(element), dtype=np.uint8)
     if is_small_float(element):
         return held(patterns.view(element_dtype(element)))
     low, high = limits(element)
