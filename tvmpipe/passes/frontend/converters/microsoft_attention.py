@@ -7,13 +7,12 @@ from typing import Any
 from tvmpipe.passes.frontend.arithmetic.attention import (
     Scores,
     attend,
-    causal_mask,
     default_scale,
     join_heads,
     split_heads,
 )
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
-from tvmpipe.passes.frontend.converters.microsoft_multi_head_attention import combined_masks, padding_mask
+from tvmpipe.passes.frontend.converters.microsoft_multi_head_attention import added_masks
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
 
 
@@ -50,11 +49,7 @@ def attention(node: OnnxNode) -> Any:
         value = states[1]
         key = emit.transpose(states[0], (0, 1, 3, 2))
         present = [emit.concatenate([emit.reshape(state, (1, *emit.shape(state))) for state in states], 0)]
-    total = emit.shape(key)[3]
-    causal = causal_mask(emit, length, total) if attributes.get("unidirectional", 0) else None
-    filtered = float(attributes.get("mask_filter_value", -1e4))
-    masks = combined_masks(emit, padding_mask(emit, mask, batch, total, filtered), causal)
-    masks = [*masks, *([added] if added is not None else [])]
+    masks = added_masks(emit, node, (batch, length, emit.shape(key)[3]), mask, added)
     scores = Scores(default_scale(attributes.get("scale"), sizes[0] // heads))
     output = attend(emit, split_heads(emit, query, heads), key, value, scores, masks).output
     return relax.Tuple([join_heads(emit, output), *present]) if present else join_heads(emit, output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,11 +51,7 @@ def _results(node: OnnxNode, heads: Heads, padding: Any, bias: Any, past_key: An
         key, value = emit.concatenate([past_key, key], 2), emit.concatenate([past_value, value], 2)
     batch, _, length, depth = emit.shape(heads.query)
     total = emit.shape(key)[2]
-    causal = causal_mask(emit, length, total) if node.attributes.get("unidirectional", 0) else None
-    masks = combined_masks(
-        emit, padding_mask(emit, padding, batch, total, float(node.attributes.get("mask_filter_value", -1e4))), causal
-    )
-    masks = [*masks, *([bias] if bias is not None else [])]
+    masks = added_masks(emit, node, (batch, length, total), padding, bias)
     scores = Scores(default_scale(node.attributes.get("scale"), depth))
     attended = attend(emit, heads.query, emit.transpose(key, (0, 1, 3, 2)), value, scores, masks)
     return relax.Tuple([join_heads(emit, attended.output), key, value, attended.masked])
@@ -98,7 +94,7 @@ def decoder_masked_multi_head_attention(node: OnnxNode) -> Any:
     """
     from tvm import relax
 
-    emit, count = Emitter(node.builder), int(node.attributes["num_heads"])
+    emit = Emitter(node.builder)
     query, key, value, mask, bias, past_key, past_value, past, beams, indirection, added = (
         node.input(place) for place in range(11)
     )
@@ -107,9 +103,7 @@ def decoder_masked_multi_head_attention(node: OnnxNode) -> Any:
     if key is None:
         width = emit.shape(query)[2] // 3
         query, key, value = (emit.cut(query, 2, at * width, (at + 1) * width) for at in range(3))
-    plain = OnnxNode(node.operator, node.opset, [query, key, value, added], node.attributes, node.builder)
-    heads = _heads(plain)
-    assert count == emit.shape(heads.query)[1]
+    heads = _heads(replace(node, inputs=[query, key, value, added]))
     if past_key is None or not node.attributes.get("past_present_share_buffer", 0):
         return _results(node, heads, mask, bias, past_key, past_value)
     length = known_integer(past)
@@ -158,9 +152,16 @@ def padding_mask(emit: Emitter, mask: Any, batch: int, total: int, filtered: flo
     return emit.reshape(numbers, (made[0], 1, made[1] if len(made) == 3 else 1, columns))
 
 
-def combined_masks(emit: Emitter, padding: Any, causal: Any) -> list[Any]:
-    """Both masks as what is added to the scores: a causal one counts alone where it hides a key."""
-    if padding is None or causal is None:
-        return [mask for mask in (padding, causal) if mask is not None]
-    hidden = np.asarray(constant_of(causal)) < LOWEST / 2
-    return [emit("where", emit.constant(np.asarray(hidden)), emit.constant(np.float32(LOWEST)), padding)]
+def added_masks(emit: Emitter, node: OnnxNode, extents: tuple[int, int, int], padding: Any, bias: Any) -> list[Any]:
+    """What is added to the scores of `extents` (B, S, T): of padding, of `unidirectional`, and the attention bias.
+
+    A causal mask counts alone where it hides a key.
+    """
+    batch, length, total = extents
+    causal = causal_mask(emit, length, total) if node.attributes.get("unidirectional", 0) else None
+    padding = padding_mask(emit, padding, batch, total, float(node.attributes.get("mask_filter_value", -1e4)))
+    if padding is not None and causal is not None:
+        hidden = np.asarray(constant_of(causal)) < LOWEST / 2
+        padding = emit("where", emit.constant(hidden), emit.constant(np.float32(LOWEST)), padding)
+        causal = None
+    return [mask for mask in (padding, causal, bias) if mask is not None]
