@@ -48,6 +48,15 @@ class Emitter:
         """The axes of `tensor` in another order."""
         return self("permute_dims", tensor, axes=list(axes))
 
+    def channels_first(self, tensor: Any) -> Any:
+        """[N, ..., C] as [N, C, ...]."""
+        rank = len(self.shape(tensor))
+        return self.transpose(tensor, (0, rank - 1, *range(1, rank - 1)))
+
+    def channels_last(self, tensor: Any) -> Any:
+        """[N, C, ...] as [N, ..., C]."""
+        return self.transpose(tensor, (0, *range(2, len(self.shape(tensor))), 1))
+
     def cut(self, tensor: Any, axis: int, begin: int, end: int) -> Any:
         """`tensor[begin:end]` along an axis; `tensor` itself where that is all of it."""
         if begin == 0 and end == self.shape(tensor)[axis]:

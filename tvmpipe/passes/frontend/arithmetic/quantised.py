@@ -71,7 +71,7 @@ def cast(builder: Any, expression: Any, dtype: str) -> Any:
 
 
 def along(builder: Any, parameter: Any, axis: int, rank: int) -> Any:
-    """A scale or zero point such that it broadcasts: one number, one for each place on `axis`, or as it is; None is."""
+    """A scale or zero point such that it broadcasts: one number, one for each place on `axis`, or as it is."""
     if parameter is None:
         return None
     shape = shape_of(parameter)

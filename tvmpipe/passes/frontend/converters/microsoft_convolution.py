@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
@@ -23,8 +24,8 @@ def fused_conv(node: OnnxNode) -> Any:
 def nhwc_conv(node: OnnxNode) -> Any:
     """The same of [N, ..., C]; weights are as ONNX has them."""
     emit = Emitter(node.builder)
-    first = _channels_first(emit, node.input(0))
-    result = _channels_last(emit, _standard(node, "Conv", [first, node.input(1), node.input(2)]))
+    first = emit.channels_first(node.input(0))
+    result = emit.channels_last(_standard(node, "Conv", [first, node.input(1), node.input(2)]))
     return _finished(emit, node, result if node.input(3) is None else emit("add", result, node.input(3)))
 
 
@@ -32,7 +33,7 @@ def nhwc_conv(node: OnnxNode) -> Any:
 def nhwc_max_pool(node: OnnxNode) -> Any:
     """MaxPool of [N, ..., C]."""
     emit = Emitter(node.builder)
-    return _channels_last(emit, _standard(node, "MaxPool", [_channels_first(emit, node.input(0))]))
+    return emit.channels_last(_standard(node, "MaxPool", [emit.channels_first(node.input(0))]))
 
 
 def _finished(emit: Emitter, node: OnnxNode, result: Any) -> Any:
@@ -43,15 +44,5 @@ def _finished(emit: Emitter, node: OnnxNode, result: Any) -> Any:
 def _standard(node: OnnxNode, operator: str, inputs: Sequence[Any]) -> Any:
     """ONNX's own operator with the node's attributes."""
     attributes = {name: value for name, value in node.attributes.items() if not name.startswith("activation")}
-    plain = OnnxNode(operator, node.opset, inputs, attributes, node.builder, node.scope)
+    plain = replace(node, operator=operator, inputs=inputs, attributes=attributes)
     return node.builder.emit(plain.converted_by_tvm())
-
-
-def _channels_first(emit: Emitter, x: Any) -> Any:
-    rank = len(emit.shape(x))
-    return emit.transpose(x, (0, rank - 1, *range(1, rank - 1)))
-
-
-def _channels_last(emit: Emitter, x: Any) -> Any:
-    rank = len(emit.shape(x))
-    return emit.transpose(x, (0, *range(2, rank), 1))

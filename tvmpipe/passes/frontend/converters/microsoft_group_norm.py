@@ -36,7 +36,7 @@ def _normed(emit: Emitter, node: OnnxNode, x: Any) -> Any:
     x, gamma, beta = (emit.cast(tensor, "float32") for tensor in (x, node.input(1), node.input(2)))
     result = emit(
         "nn.group_norm",
-        emit.transpose(x, (0, 3, 1, 2)) if last else x,
+        emit.channels_first(x) if last else x,
         gamma,
         beta,
         num_groups=int(node.attributes["groups"]),
@@ -46,4 +46,4 @@ def _normed(emit: Emitter, node: OnnxNode, x: Any) -> Any:
     )
     if node.attributes["activation"]:
         result = sigmoid_gelu(emit, result, 1.0)
-    return emit.cast(emit.transpose(result, (0, 2, 3, 1)) if last else result, dtype)
+    return emit.cast(emit.channels_last(result) if last else result, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter, known_integer
@@ -36,7 +37,7 @@ def expand_dims(node: OnnxNode) -> Any:
 @converts("GridSample", MICROSOFT)
 def grid_sample(node: OnnxNode) -> Any:
     """ONNX's GridSample of opset 16."""
-    return OnnxNode(node.operator, 16, node.inputs, node.attributes, node.builder, node.scope).converted_by_tvm()
+    return replace(node, opset=16).converted_by_tvm()
 
 
 @converts("ComplexMul", MICROSOFT)

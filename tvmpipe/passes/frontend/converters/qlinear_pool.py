@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmpipe.passes.frontend.arithmetic.emit import Emitter
 from tvmpipe.passes.frontend.arithmetic.quantised import (
     arithmetic,
     broadcast_at,
@@ -49,10 +50,10 @@ def qlinear_average_pool(node: OnnxNode) -> Any:
 
     builder = node.builder
     x, x_scale, x_zero, y_scale, y_zero = with_scalars(node, 5)
-    rank, dtype = len(shape_of(x)), dtype_of(x)
+    dtype = dtype_of(x)
     last = bool(node.attributes.get("channels_last", 0))
     if last:
-        x = builder.emit(relax.op.permute_dims(x, [0, rank - 1, *range(1, rank - 1)]))
+        x = Emitter(builder).channels_first(x)
     extents = shape_of(x)[2:]
     windows = windows_of(node, extents)
     whole = bool(node.attributes.get("count_include_pad", 0))
@@ -82,7 +83,7 @@ def qlinear_average_pool(node: OnnxNode) -> Any:
     data = centred(builder, x, x_zero)
     tensors = (data, zero, x_scale, y_scale, relax.const(counts, "float32"))
     y = builder.emit(builder.call_te(compute, *tensors, primfunc_name_hint="qlinear_average_pool"))
-    return builder.emit(relax.op.permute_dims(y, [0, *range(2, rank), 1])) if last else y
+    return Emitter(builder).channels_last(y) if last else y
 
 
 @converts("QLinearSoftmax", MICROSOFT)
