@@ -11,40 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.passes.frontend.folded import answers, folded_alike, operators
+from tests.passes.frontend.folded import model as model_of
 from tvmpipe.passes.frontend.folding.fold_static import fold_static
-from tvmpipe.passes.frontend.onnxruntime_session import session_of
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
 
-def made(
-    nodes: list[onnx.NodeProto], outputs: list[str], weights: dict[str, Any] | None = None, shape: Any = (2, 3, 4)
-) -> onnx.ModelProto:
-    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [onnx.ValueInfoProto(name=name) for name in outputs],
-        tensors,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+def made(nodes: list[onnx.NodeProto], outputs: list[str], weights: dict[str, Any] | None = None) -> onnx.ModelProto:
+    return model_of(nodes, {"x": X}, outputs, weights)
 
 
-def answers(model: onnx.ModelProto, x: Any = X) -> list[Any]:
-    return list(session_of(model.SerializeToString()).run(None, {"x": x} if model.graph.node else {}))
-
-
-def same(model: onnx.ModelProto, x: Any = X) -> onnx.ModelProto:
+def same(model: onnx.ModelProto) -> onnx.ModelProto:
     """The folded model, which must compute the same."""
-    folded = fold_static(model)
-    for want, have in zip(answers(model, x), answers(folded, x), strict=True):
-        np.testing.assert_array_equal(want, have)
-    return folded
-
-
-def operators(model: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in model.graph.node]
+    return folded_alike(model, {"x": X})
 
 
 @st.composite
@@ -198,7 +178,7 @@ def test_a_branch_that_gives_out_what_is_outside() -> None:
 
     node = helper.make_node("If", ["flag"], ["y"], then_branch=branch("x"), else_branch=branch("w"))
     model = made([node], ["y"], {"flag": np.array(True), "w": X + 1})
-    np.testing.assert_array_equal(answers(fold_static(model))[0], X)
+    np.testing.assert_array_equal(answers(fold_static(model), {"x": X})[0], X)
 
 
 def test_a_quantised_weight_stays_integers_and_a_scalar_does_not() -> None:
