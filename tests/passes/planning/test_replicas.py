@@ -62,14 +62,9 @@ def priced(graph: PrimitiveGraph, places: list[Group], cluster: Cluster, **milli
 def plan_of(graph: PrimitiveGraph, one: Price) -> Plan:
     placement = {graph.primitives[i].name: stage.devices for stage in one.stages for i in stage.primitives}
     return Plan(
+        **vars(one),
         objective=THROUGHPUT,
         placement=placement,
-        stages=one.stages,
-        period_s=one.period_s,
-        latency_s=one.latency_s,
-        links_s=one.links_s,
-        loads=one.loads,
-        links=one.links,
         bound_s=None,
         origin="plan file",
         single_device_s={},

@@ -24,8 +24,11 @@ from tvmpipe.targets.description.cluster import Cluster
 
 @dataclass(frozen=True)
 class Price:
-    """Seconds between results in a full pipeline, of one sample alone, and of it on links that are not busy with it;
-    stages, loads of devices and links.
+    """What stages cost.
+
+    Attributes: `period_s` seconds between results when the pipeline is full; `latency_s` seconds of one sample alone,
+    for `links_s` of which it is on links that are not busy with it; `stages` in running order; `loads` per device that
+    got something; `links` per direction of a link that carries something.
     """
 
     period_s: float

@@ -96,24 +96,15 @@ def _plan(
         pessimistic = Pessimistic(priced.period_s, priced.latency_s, bound)
         priced = price_stages(graph, costs, cluster, priced.stages)
     single = price_single_devices(graph, costs, cluster, options.objective)
+    fitting = {name: options.objective.of(alone) for name, alone in single.items() if not alone.missing_bytes}
     return Plan(
+        **vars(priced),
         objective=options.objective,
         placement=chosen.placement,
-        stages=priced.stages,
-        period_s=priced.period_s,
-        latency_s=priced.latency_s,
-        links_s=priced.links_s,
-        loads=priced.loads,
-        links=priced.links,
         bound_s=None if options.robust else bound,
         pessimistic=pessimistic,
         origin=chosen.origin,
-        single_device_s={
-            device.name: None
-            if (alone := single.get(device.name)) is None or alone.missing_bytes
-            else options.objective.of(alone)
-            for device in cluster.devices
-        },
+        single_device_s={device.name: fitting.get(device.name) for device in cluster.devices},
     )
 
 

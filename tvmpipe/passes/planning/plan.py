@@ -13,8 +13,6 @@ from tvmpipe.errors import PlanError
 from tvmpipe.passes.graph.node_names import primitives_called, rank, show_nodes
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.replicas import Group, Placement, conflict, show
-from tvmpipe.passes.graph.routes import LinkLoad
-from tvmpipe.passes.graph.stages import StageShape
 from tvmpipe.passes.objectives.base import Objective
 from tvmpipe.passes.planning.device_load import DeviceLoad
 from tvmpipe.passes.planning.evaluate import Price
@@ -37,28 +35,18 @@ class Pessimistic:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Price):
     """A placement with its price.
 
-    Attributes: `placement` primitive name -> the devices that take its samples in turn; `stages` what this
-    makes, in running order; `period_s` seconds between results when the pipeline is full; `latency_s` seconds of one
-    sample alone, for `links_s` of which it is on links that are not busy with it; `loads` per device that got
-    something; `links` per direction of a link that carries something;
-    `bound_s` no plan of this model is better than this in the objective (None: not known); `origin` "single device",
-    "fill by memory", "plan file", "fewer turns" (another plan without a device that took turns), "known" (the plan for
-    another cluster), "in turn", or the planner that found it; `single_device_s` the objective on each device alone,
-    None where the model does not fit;
+    Attributes: `placement` primitive name -> the devices that take its samples in turn; `bound_s` no plan of this model
+    is better than this in the objective (None: not known); `origin` "single device", "fill by memory", "plan file",
+    "fewer turns" (another plan without a device that took turns), "known" (the plan for another cluster), "in turn", or
+    the planner that found it; `single_device_s` the objective on each device alone, None where the model does not fit;
     `pessimistic` what a robust plan was chosen by, None for others; its bound is in there, and `bound_s` None.
     """
 
     objective: Objective
     placement: Placement
-    stages: tuple[StageShape, ...]
-    period_s: float
-    latency_s: float
-    links_s: float
-    loads: Mapping[str, DeviceLoad]
-    links: tuple[LinkLoad, ...]
     bound_s: float | None
     origin: str
     single_device_s: Mapping[str, float | None]
@@ -66,15 +54,7 @@ class Plan:
 
     def priced(self, price: Price) -> Plan:
         """The plan with the stages and figures of another price."""
-        return replace(
-            self,
-            stages=price.stages,
-            period_s=price.period_s,
-            latency_s=price.latency_s,
-            links_s=price.links_s,
-            loads=price.loads,
-            links=price.links,
-        )
+        return replace(self, **vars(price))
 
     @property
     def value_s(self) -> float:
@@ -85,11 +65,6 @@ class Plan:
     def chosen_by_s(self) -> float:
         """What the search made as small as it could, in seconds."""
         return self.objective.of(self.pessimistic or self)
-
-    @property
-    def missing_bytes(self) -> int:
-        """Bytes by which memories are exceeded in all, 0 when everything fits."""
-        return sum(load.missing_bytes for load in self.loads.values())
 
     @property
     def busiest(self) -> tuple[float, tuple[str, ...]]:

@@ -34,7 +34,7 @@ def report(
     notes: Sequence[str] = (),
     activation_bytes: Sequence[int] | None = None,
     buckets: Buckets = NO_BUCKETS,
-    bucket_prices: Sequence[Price | Plan] = (),
+    bucket_prices: Sequence[Price] = (),
 ) -> dict[str, Any]:
     """What goes where and what it should cost; plain JSON types, times in seconds, sizes in bytes.
 
