@@ -19,6 +19,11 @@ _ROWS_OF_A_SET = 10  # that a tile may have then; measured with 12 ways: 11 lose
 _SECOND_LEVEL_BYTES = 20  # that a level 2 cache gives in a cycle, about a third of a line; measured on Xeons
 
 
+def divisors(number: int) -> list[int]:
+    """What divides a number, smallest first."""
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
 def accumulation(rows: int, vectors: int) -> float:
     """Cycles of one step of a reduction in a register tile.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.kernels.inspect import PARTITION, NotApplicable, extents
-from tvmpipe.passes.kernels.tiles import rows_apart
+from tvmpipe.passes.kernels.tiles import divisors, rows_apart
 from tvmpipe.targets.description.cpu_model import CpuModel
 
 _PIXELS = 8  # results in registers at a time
@@ -22,8 +22,8 @@ def schedule_window(schedule: Any, main: Any, cpu: CpuModel) -> None:
     last = fold_epilogue(schedule, main)
     image, block, row, column, lane = schedule.get_loops(last)
     blocks, height, width = extents(schedule, [block, row, column])
-    divisors = [size for size in range(1, height + 1) if height % size == 0]
-    rows = cpu.choose("rows", max(size for size in divisors if size <= _ROWS), divisors)
+    whole = divisors(height)
+    rows = cpu.choose("rows", max(size for size in whole if size <= _ROWS), whole)
     chunk, row = schedule.split(row, [None, rows])
     pixels = -(-width // -(-width // _PIXELS))
     pixels = cpu.choose("pixels", pixels, [size for size in range(2, 15) if size <= width])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvmpipe.passes.kernels.tiles import BLOCK, product_tile, rows_cycles, spreads
+from tvmpipe.passes.kernels.tiles import BLOCK, divisors, product_tile, rows_cycles, spreads
 from tvmpipe.targets.cost.kernel_costs import KernelCost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.phases import FLOAT_BYTES, Phases, RereadBytes, copied_bytes
@@ -42,8 +42,7 @@ def step_tiles_together(tiles: int, tile_bytes: int, threads: int) -> int:
 
 
 def _together(tiles: int, tile_bytes: int, threads: int, most_bytes: int) -> int:
-    divisors = [size for size in range(1, tiles + 1) if tiles % size == 0]
-    fitting = [size for size in divisors if size * tile_bytes <= most_bytes] or [1]
+    fitting = [size for size in divisors(tiles) if size * tile_bytes <= most_bytes] or [1]
     return max([size for size in fitting if spreads(tiles // size, threads)] or [1])
 
 

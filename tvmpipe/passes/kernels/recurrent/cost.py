@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvmpipe.passes.kernels.tiles import BLOCK, accumulation
+from tvmpipe.passes.kernels.tiles import BLOCK, accumulation, divisors
 from tvmpipe.targets.cost.kernel_costs import KernelCost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.phases import FLOAT_BYTES, Phases, RereadBytes
@@ -26,8 +26,8 @@ def recurrent_tile(rows: int, blocks: int, gates: int, cpu: CpuModel) -> tuple[i
 
     fitting = [
         (height, width)
-        for height in _divisors(rows)
-        for width in _divisors(blocks)
+        for height in divisors(rows)
+        for width in divisors(blocks)
         # A single row takes its weights from memory, and no register for them.
         if (height <= cpu.tile_rows(width * vectors) or (height == 1 and width * vectors <= cpu.registers - 4))
         and height * width * gates * BLOCK * FLOAT_BYTES < _STACK_BYTES
@@ -58,10 +58,6 @@ def recurrent_phases(work: Work, target: TargetDescription, threads: int) -> Pha
         tiles=others * ways * tiles,
         chunk=weight_bytes,
     )
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 # A step's product has few rows: its weights come from a level 2 cache at best, and steps wait for each other.

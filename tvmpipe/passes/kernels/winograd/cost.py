@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvmpipe.passes.kernels.tiles import BLOCK, image_tile, rows_cycles, spreads
+from tvmpipe.passes.kernels.tiles import BLOCK, divisors, image_tile, rows_cycles, spreads
 from tvmpipe.targets.cost.kernel_costs import KernelCost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.phases import FLOAT_BYTES, Phases, RereadBytes
@@ -21,9 +21,9 @@ def rows_together(rows: int, columns: int, tile_bytes: int, images: int, threads
 
     Half of what feeds them best will do where every thread then has chunks of its own.
     """
-    divisors = [size for size in range(1, rows + 1) if rows % size == 0]
-    fitting = [size for size in divisors if size * columns * tile_bytes <= _CHUNK_BYTES]
-    fed = [size for size in divisors if size * columns >= _CHUNK_TILES] or divisors[-1:]
+    whole = divisors(rows)
+    fitting = [size for size in whole if size * columns * tile_bytes <= _CHUNK_BYTES]
+    fed = [size for size in whole if size * columns >= _CHUNK_TILES] or whole[-1:]
     usual = max((size for size in fed if size in fitting), default=fed[0])
     if spreads(rows // usual * images, threads):
         return usual

@@ -7,7 +7,7 @@ from typing import Any
 from tvmpipe.passes.kernels.base import KERNEL_ATTR
 from tvmpipe.passes.kernels.epilogue import fold_epilogue
 from tvmpipe.passes.kernels.inspect import PARTITION, annotation, blocks_of, extents
-from tvmpipe.passes.kernels.tiles import image_tile, spreads, tile_candidates
+from tvmpipe.passes.kernels.tiles import divisors, image_tile, spreads, tile_candidates
 from tvmpipe.passes.kernels.winograd.compute import INPUT_ROWS, INPUT_TILES, RESULT, RESULT_ROWS, TILE
 from tvmpipe.passes.kernels.winograd.cost import chunk_shares, rows_together
 from tvmpipe.targets.description.cpu_model import CpuModel
@@ -23,9 +23,8 @@ def schedule_winograd(schedule: Any, products: Any, cpu: CpuModel) -> None:
     stages = {annotation(schedule, block, KERNEL_ATTR): block for block in blocks_of(schedule)}
     domain = [int(variable.dom.extent) for variable in schedule.get(products).iter_vars]
     points, _, images, k, rows, columns, _, c, _ = domain
-    divisors = [size for size in range(1, rows + 1) if rows % size == 0]
     together = rows_together(rows, columns, points * points * (c + k) * 64, images, cpu.threads)
-    chunk_rows = cpu.choose("chunk", together, divisors)
+    chunk_rows = cpu.choose("chunk", together, divisors(rows))
     chunks = rows // chunk_rows * images
     shares = chunk_shares(chunks, k, cpu.threads)
 
