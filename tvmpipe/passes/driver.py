@@ -23,7 +23,7 @@ from tvmpipe.errors import InfeasibleError, ModelError, PlanError, UnsupportedMo
 from tvmpipe.passes.backend.alone import refused_nodes as refused_primitives
 from tvmpipe.passes.backend.lower import NotCompiledError, StageLibrary, allocated_bytes, lower
 from tvmpipe.passes.backend.memory import held_bytes, with_compiled_loads
-from tvmpipe.passes.backend.partition import CutPlan, cut_bucket, partition
+from tvmpipe.passes.backend.partition import CutPlan, partition
 from tvmpipe.passes.backend.tune import tune
 from tvmpipe.passes.backend.write_bundle import write_bundle
 from tvmpipe.passes.frontend.import_onnx import import_buckets
@@ -367,14 +367,8 @@ def _compiled(planned: Planned, monitor: Monitor) -> _Made:
 
 
 def _cut(planned: Planned, plan: Plan, lost: str | None = None) -> CutPlan:
-    cut = partition(planned.graph, planned.module, plan, lost)
-    buckets = (
-        cut_bucket(number, bucket, price, lost)
-        for number, (bucket, price) in enumerate(
-            zip(planned.buckets.others, planned.bucket_prices(plan), strict=True), start=1
-        )
-    )
-    return replace(cut, buckets=tuple(buckets))
+    buckets = zip(planned.buckets.others, planned.bucket_prices(plan), strict=True)
+    return partition(planned.graph, planned.module, plan, lost, tuple(buckets))
 
 
 def _with_cuts(planned: Planned, cuts: Sequence[CutPlan], libraries: Sequence[StageLibrary]) -> _Made:

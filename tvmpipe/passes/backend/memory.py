@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -88,19 +89,18 @@ def with_compiled_loads(
     `graphs` are of each bucket, `allocated_bytes` by hosted stage. Weights of all buckets lie on a device, and the
     activations of one bucket at a time.
     """
-    held: dict[tuple[str, int], int] = {}  # by device and bucket
+    held: dict[str, Counter[int]] = {device: Counter() for device in cut.plan.loads}  # activations of each bucket
     weights: dict[str, dict[str, int]] = {device: {} for device in cut.plan.loads}  # a device's stages share them
     for stage in cut.all_stages:
         for device, name in stage.hosted.items():
             weights[device].update((weight.name, weight.array.nbytes) for weight in stage.weights)
-            bytes_here = held_bytes(graphs[stage.bucket], stage.shape, allocated_bytes[name])
-            held[device, stage.bucket] = held.get((device, stage.bucket), 0) + bytes_here
+            held[device][stage.bucket] += held_bytes(graphs[stage.bucket], stage.shape, allocated_bytes[name])
     memory_bytes = {device.name: device.memory_bytes for device in cluster.devices}
     loads = {
         device: replace(
             load,
             weight_bytes=sum(weights[device].values()),
-            activation_bytes=max((size for (where, _), size in held.items() if where == device), default=0),
+            activation_bytes=max(held[device].values(), default=0),
             memory_bytes=memory_bytes[device],
         )
         for device, load in cut.plan.loads.items()

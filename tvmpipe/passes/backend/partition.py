@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.passes.backend.onnx_stage import onnx_stage
@@ -32,8 +33,8 @@ class Stage:
     shape: StageShape
     module: Any
     weights: tuple[Weight, ...]
-    onnx_nodes: tuple[str, ...] = ()
-    bucket: int = 0
+    onnx_nodes: tuple[str, ...]
+    bucket: int
 
     @property
     def weight_bytes(self) -> int:
@@ -62,7 +63,7 @@ class CutPlan:
     lost: str | None
     plan: Plan
     stages: tuple[Stage, ...]
-    buckets: tuple[CutBucket, ...] = ()
+    buckets: tuple[CutBucket, ...]
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
@@ -70,29 +71,40 @@ class CutPlan:
         return (*self.stages, *(stage for bucket in self.buckets for stage in bucket.stages))
 
 
-def partition(graph: PrimitiveGraph, module: Any, plan: Plan, lost: str | None = None) -> CutPlan:
-    """Emit a module for each stage of a plan; `module` is the fused model that `graph` was read off."""
-    prefix = "" if lost is None else f"{lost}-"
-    stages = tuple(emit(graph, module, f"{prefix}s{number}", shape) for number, shape in enumerate(plan.stages))
-    return CutPlan(lost, plan, stages)
+def partition(
+    graph: PrimitiveGraph,
+    module: Any,
+    plan: Plan,
+    lost: str | None = None,
+    buckets: Sequence[tuple[Bucket, Price]] = (),
+) -> CutPlan:
+    """Emit a module for each stage of a plan; `module` is the fused model that `graph` was read off.
+
+    `buckets` are the others than the largest, each priced as the plan places it.
+    """
+    others = (
+        CutBucket(price, _emit_all(bucket.graph, bucket.module, price, lost, number))
+        for number, (bucket, price) in enumerate(buckets, start=1)
+    )
+    return CutPlan(lost, plan, _emit_all(graph, module, plan, lost, 0), tuple(others))
 
 
-def cut_bucket(number: int, bucket: Bucket, price: Price, lost: str | None = None) -> CutBucket:
-    """Emit a module for each stage of the bucket with this number, priced as it is placed."""
-    prefix = f"b{number}-" if lost is None else f"{lost}-b{number}-"
-    stages = (emit(bucket.graph, bucket.module, f"{prefix}s{place}", shape) for place, shape in enumerate(price.stages))
-    return CutBucket(price, tuple(replace(stage, bucket=number) for stage in stages))
+def _emit_all(graph: PrimitiveGraph, module: Any, priced: Price, lost: str | None, bucket: int) -> tuple[Stage, ...]:
+    prefix = ("" if lost is None else f"{lost}-") + (f"b{bucket}-" if bucket else "")
+    return tuple(
+        emit(graph, module, f"{prefix}s{number}", shape, bucket) for number, shape in enumerate(priced.stages)
+    )
 
 
-def emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape) -> Stage:
+def emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape, bucket: int = 0) -> Stage:
     """The module of a stage."""
     nodes = nodes_of_primitives([graph.primitives[index] for index in shape.primitives])
     inside = sorted((*shape.primitives, *shape.repeated))
     if shape.codegen == ONNXRUNTIME:
-        return Stage(name, shape, *onnx_stage(graph, inside, shape.inputs, shape.outputs), nodes)
+        return Stage(name, shape, *onnx_stage(graph, inside, shape.inputs, shape.outputs), nodes, bucket)
     emitter = _Emitter(graph, module)
     stage_module = emitter.run(inside, shape.inputs, shape.outputs)
-    return Stage(name, shape, stage_module, tuple(emitter.weights), nodes)
+    return Stage(name, shape, stage_module, tuple(emitter.weights), nodes, bucket)
 
 
 class _Emitter:
