@@ -54,12 +54,12 @@ class Work:
         return 0 if self.view else self.input_bytes + self.weight_bytes + self.output_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeWork(Work):
     """What ONNX Runtime runs: `host_s` seconds of one call on one thread of the compiling host, which is a `host`."""
 
-    host_s: float = 0.0
-    host: TargetDescription | None = None
+    host_s: float
+    host: TargetDescription
 
     def estimate(self, device: Device) -> Estimate:
         """Seconds on a device, infinitely many where it has no ONNX Runtime.
@@ -69,13 +69,10 @@ class OnnxRuntimeWork(Work):
         """
         if not device.onnxruntime:
             return Estimate(math.inf, "onnxruntime", math.inf, math.inf, "this host, scaled")
-        ratio = 1.0
-        if self.host is not None:
-            ratio = max(
-                self.host.peak_flops(1) / device.target.peak_flops(1),
-                self.host.memory_bandwidth_bps / device.target.memory_bandwidth_bps,
-            )
-        seconds = self.host_s * ratio
+        seconds = self.host_s * max(
+            self.host.peak_flops(1) / device.target.peak_flops(1),
+            self.host.memory_bandwidth_bps / device.target.memory_bandwidth_bps,
+        )
         return Estimate(seconds, "onnxruntime", seconds / 2, seconds * 2, "this host, scaled")
 
 
