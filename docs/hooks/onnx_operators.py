@@ -46,7 +46,7 @@ def counts(path: Path) -> dict[str, tuple[str, str]]:
         if cells[:1] == ["operator"]:
             head = cells
         elif cells and cells[0].isidentifier():
-            of = dict(zip(head, (int(cell or 0) if cell.isdecimal() or not cell else 0 for cell in cells), strict=True))
+            of = dict(zip(head, (int(cell) if cell.isdecimal() else 0 for cell in cells), strict=True))
             right, refused = sum(of.get(way, 0) for way in ("pass", "constants", "fallback")), of["unsupported"]
             found[cells[0]] = str(right or ""), str(refused or "")
     return found

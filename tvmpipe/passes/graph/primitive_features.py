@@ -100,11 +100,9 @@ def _loops(function: Any) -> dict[str, Any]:
         special += size * calls
         inner_bytes += math.prod(spatial) * 4
         mark = str(annotation(schedule, (*around, block)[0], KERNEL_ATTR))
-        inside = bool(around) and mark == kernel and size > largest
-        if inside or (
-            kernel == "" and (mark in KERNELS or size > largest)
-        ):  # other marks are of blocks around a kernel
-            kernel = mark if mark in KERNELS else ""
+        known = mark in KERNELS  # other marks are of blocks around a kernel
+        if (around and mark == kernel and size > largest) if kernel else (known or size > largest):
+            kernel = mark if known else ""
             domain, largest = (spatial, reduction), size
     return {
         "kernel": kernel,
