@@ -12,7 +12,7 @@ from onnx import helper
 from tests.passes.compiled import model_of, normal
 
 
-class _Writer:
+class Writer:
     """Collects nodes and seeded weights; every method returns the name of its result."""
 
     def __init__(self) -> None:
@@ -42,14 +42,28 @@ class _Writer:
         statistics = [self.positive(outputs) for _ in range(4)]
         return self.node("BatchNormalization", x, *statistics)
 
-    def dense(self, x: str, inputs: int, outputs: int) -> str:
+    def dense(self, x: str, inputs: int, outputs: int, result: str | None = None) -> str:
         product = self.node("MatMul", x, self.random(inputs, outputs, scale=inputs**-0.5))
-        return self.node("Add", product, self.random(outputs))
+        return self.node("Add", product, self.random(outputs), result=result)
+
+    def norm(self, x: str, width: int, result: str | None = None) -> str:
+        return self.node("LayerNormalization", x, self.positive(width), self.random(width), axis=-1, result=result)
+
+    def attention(self, x: str, width: int, *, split: str, joined: str, scale: str, mask: str) -> str:
+        """`x` attends to itself, as exporters write it; `split` and `joined` are shapes with heads and without."""
+        query, key, value = (
+            self.node("Transpose", self.node("Reshape", self.dense(x, width, width), split), perm=order)
+            for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+        )
+        scores = self.node("Add", self.node("Div", self.node("MatMul", query, key), scale), mask)
+        values = self.node("MatMul", self.node("Softmax", scores, axis=-1), value)
+        values = self.node("Reshape", self.node("Transpose", values, perm=[0, 2, 1, 3]), joined)
+        return self.dense(values, width, width)
 
 
 def resnet_like(blocks: int = 2, size: int = 50) -> onnx.ModelProto:
     """7x7 stem with pooling, `blocks` residual blocks, one that halves, a depthwise block, classifier."""
-    net = _Writer()
+    net = Writer()
     x = net.node("Relu", net.convolution("x", 3, 32, 7, stride=2))
     x = net.node("MaxPool", x, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
     for _ in range(blocks):
@@ -66,25 +80,18 @@ def resnet_like(blocks: int = 2, size: int = 50) -> onnx.ModelProto:
 
 def transformer_like(layers: int = 2, length: int = 29, width: int = 32, heads: int = 2) -> onnx.ModelProto:
     """`layers` encoder layers with a mask, attention as exporters write it, and GELU by the error function."""
-    net = _Writer()
+    net = Writer()
     x, depth = "x", width // heads
     split = net.weight(np.array([1, length, heads, depth], np.int64))
     joined = net.weight(np.array([1, length, width], np.int64))
     root, half, one = (net.weight(np.array(number)) for number in (2**0.5, 0.5, 1.0))
     scale = net.weight(np.array(depth**0.5))
     for _ in range(layers):
-        normed = net.node("LayerNormalization", x, net.positive(width), net.random(width), axis=-1)
-        query, key, value = (
-            net.node("Transpose", net.node("Reshape", net.dense(normed, width, width), split), perm=order)
-            for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
-        )
-        scores = net.node("Add", net.node("Div", net.node("MatMul", query, key), scale), "mask")
-        values = net.node("MatMul", net.node("Softmax", scores, axis=-1), value)
-        values = net.node("Reshape", net.node("Transpose", values, perm=[0, 2, 1, 3]), joined)
-        x = net.node("Add", x, net.dense(values, width, width))
-        normed = net.node("LayerNormalization", x, net.positive(width), net.random(width), axis=-1)
-        wide = net.dense(normed, width, 3 * width)
+        normed = net.norm(x, width)
+        attended = net.attention(normed, width, split=split, joined=joined, scale=scale, mask="mask")
+        x = net.node("Add", x, attended)
+        wide = net.dense(net.norm(x, width), width, 3 * width)
         bent = net.node("Mul", wide, net.node("Add", net.node("Erf", net.node("Div", wide, root)), one))
         x = net.node("Add", x, net.dense(net.node("Mul", bent, half), 3 * width, width))
-    net.node("LayerNormalization", x, net.positive(width), net.random(width), axis=-1, result="y")
+    net.norm(x, width, result="y")
     return model_of(net.nodes, {"x": [1, length, width], "mask": [1, 1, 1, length]}, net.weights)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.passes.compiled import normal
-from tests.passes.networks import resnet_like
+from tests.passes.networks import Writer, resnet_like
 
 VOCABULARY = 40
 WIDTH = 16
@@ -22,54 +22,31 @@ def bert_like(layers: int = 1, heads: int = 2) -> onnx.ModelProto:
 
     Positions are a slice of a table, as long as the sequence; what the mask leaves out gets -10000 in every softmax.
     """
-    nodes: list[onnx.NodeProto] = []
-    weights: dict[str, NDArray[Any]] = {}
-
-    def weight(array: NDArray[Any]) -> str:
-        weights[f"w{len(weights)}"] = array
-        return f"w{len(weights) - 1}"
-
-    def node(operator: str, *inputs: str, result: str = "", **attributes: Any) -> str:
-        nodes.append(helper.make_node(operator, list(inputs), [result or f"t{len(nodes)}"], **attributes))
-        return str(nodes[-1].output[0])
-
-    def dense(x: str, inputs: int, outputs: int, result: str = "") -> str:
-        product = node("MatMul", x, weight(normal(len(weights), inputs, outputs, scale=inputs**-0.5)))
-        return node("Add", product, weight(normal(len(weights), outputs)), result=result)
-
-    def norm(x: str, result: str = "") -> str:
-        scale = weight(np.abs(normal(len(weights), WIDTH)) + np.float32(0.5))
-        return node("LayerNormalization", x, scale, weight(normal(len(weights), WIDTH)), axis=-1, result=result)
+    net = Writer()
 
     def numbers(*values: int) -> str:
-        return weight(np.array(values, np.int64))
+        return net.weight(np.array(values, np.int64))
 
-    length = node("Slice", node("Shape", "ids"), numbers(1), numbers(2))
-    table = weight(normal(99, LONGEST, WIDTH))
-    positions = node("Slice", table, numbers(0), length, numbers(0))
-    x = node("Add", node("Gather", weight(normal(98, VOCABULARY, WIDTH)), "ids"), positions)
-    left_out = node("Sub", weight(np.full(1, 1.0)), node("Cast", "mask", to=TensorProto.FLOAT))
-    bias = node("Unsqueeze", node("Mul", left_out, weight(np.full(1, -1e4))), numbers(1, 2))
+    length = net.node("Slice", net.node("Shape", "ids"), numbers(1), numbers(2))
+    positions = net.node("Slice", net.weight(normal(99, LONGEST, WIDTH)), numbers(0), length, numbers(0))
+    x = net.node("Add", net.node("Gather", net.weight(normal(98, VOCABULARY, WIDTH)), "ids"), positions)
+    left_out = net.node("Sub", net.weight(np.full(1, 1.0)), net.node("Cast", "mask", to=TensorProto.FLOAT))
+    bias = net.node("Unsqueeze", net.node("Mul", left_out, net.weight(np.full(1, -1e4))), numbers(1, 2))
     depth = WIDTH // heads
-    split, joined = numbers(0, 0, heads, depth), numbers(0, 0, WIDTH)
+    split, joined, scale = numbers(0, 0, heads, depth), numbers(0, 0, WIDTH), net.weight(np.full(1, depth**0.5))
     for _ in range(layers):
-        query, key, value = (
-            node("Transpose", node("Reshape", dense(x, WIDTH, WIDTH), split), perm=order)
-            for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
-        )
-        scores = node("Div", node("MatMul", query, key), weight(np.full(1, depth**0.5)))
-        values = node("MatMul", node("Softmax", node("Add", scores, bias), axis=-1), value)
-        values = node("Reshape", node("Transpose", values, perm=[0, 2, 1, 3]), joined)
-        x = norm(node("Add", x, dense(values, WIDTH, WIDTH)))
-        x = norm(node("Add", x, dense(node("Relu", dense(x, WIDTH, 2 * WIDTH)), 2 * WIDTH, WIDTH)))
-    node("Identity", x, result="hidden")
-    first = node("Gather", x, weight(np.array(0, np.int64)), axis=1)
-    dense(node("Tanh", dense(first, WIDTH, WIDTH)), WIDTH, 3, result="label")
+        attended = net.attention(x, WIDTH, split=split, joined=joined, scale=scale, mask=bias)
+        x = net.norm(net.node("Add", x, attended), WIDTH)
+        wide = net.node("Relu", net.dense(x, WIDTH, 2 * WIDTH))
+        x = net.norm(net.node("Add", x, net.dense(wide, 2 * WIDTH, WIDTH)), WIDTH)
+    net.node("Identity", x, result="hidden")
+    first = net.node("Gather", x, net.weight(np.array(0, np.int64)), axis=1)
+    net.dense(net.node("Tanh", net.dense(first, WIDTH, WIDTH)), WIDTH, 3, result="label")
     return _model(
-        nodes,
+        net.nodes,
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in ("ids", "mask")],
         ["hidden", "label"],
-        weights,
+        net.weights,
     )
 
 
