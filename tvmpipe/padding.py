@@ -30,6 +30,11 @@ def cut_back(array: Array, axes: Sequence[str], extents: Extents) -> Array:
     return array if cut.shape == array.shape else np.ascontiguousarray(cut)
 
 
+def show_extents(extents: Extents) -> str:
+    """In words, "batch=1 sequence=64"."""
+    return " ".join(f"{name}={extent}" for name, extent in extents.items())
+
+
 def open_axes(shapes: Sequence[Sequence[int]], buckets: Sequence[Extents]) -> tuple[str, ...]:
     """Names of the axes of a tensor that has these shapes in these buckets: of a dimension where it is that everywhere.
 

@@ -15,6 +15,7 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError
+from tvmpipe.padding import show_extents
 from tvmpipe.units import format_size
 
 if TYPE_CHECKING:
@@ -176,9 +177,8 @@ def show_model(model: Path, importing: ImportOptions) -> Outcome:
 def _bucket_lines(buckets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What is open, in words; nothing where nothing is."""
     for number, bucket in enumerate(buckets):
-        extents = " ".join(f"{name}={extent}" for name, extent in bucket["extents"].items())
         shown = ", shown above" if not number else ""
-        yield f"bucket {extents}: {bucket['flops'] / 1e9:.2f} GFLOP{shown}"
+        yield f"bucket {show_extents(bucket['extents'])}: {bucket['flops'] / 1e9:.2f} GFLOP{shown}"
         yield from (f"  a sample must have all of {name!r}: {reason}" for name, reason in bucket["exact"].items())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tvmpipe.passes.frontend.inputs.open_dimensions import show_bucket
+from tvmpipe.padding import show_extents
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 
@@ -56,7 +56,7 @@ class Buckets:
         if not self.pads:
             return ()
         return tuple(
-            f"in bucket {show_bucket(extents)} a sample must have all of {name!r}: {reason}"
+            f"in bucket {show_extents(extents)} a sample must have all of {name!r}: {reason}"
             for extents, exact in zip(self.all_extents, self.all_exact, strict=True)
             for name, reason in exact.items()
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.errors import SampleError
 from tvmpipe.manifest import BucketEntry, Manifest
-from tvmpipe.padding import cut_back, pad
+from tvmpipe.padding import cut_back, pad, show_extents
 from tvmpipe.tensors import TensorSpec, element_dtype
 
 Sample = Mapping[str, NDArray[Any]]
@@ -130,11 +130,11 @@ class Fitting:
         for number in self._order:
             if holds(self._buckets[number], extents):
                 return number, extents
-        raise SampleError(f"no bucket takes a sample of {_shown(extents)}; {'; '.join(self._allowed())}")
+        raise SampleError(f"no bucket takes a sample of {show_extents(extents)}; {'; '.join(self._allowed())}")
 
     def _allowed(self) -> Iterator[str]:
         """What there is, in words."""
-        yield f"the buckets are {', '.join(_shown(self._buckets[number].extents) for number in self._order)}"
+        yield f"the buckets are {', '.join(show_extents(self._buckets[number].extents) for number in self._order)}"
         shrinking = {name for bucket in self._buckets for name in bucket.extents if name not in bucket.exact}
         if not shrinking:
             yield "samples have to be as large as one of them"
@@ -150,10 +150,6 @@ def holds(bucket: BucketEntry, extents: Mapping[str, int]) -> bool:
         0 < have <= bucket.extents[name] if name not in bucket.exact else have == bucket.extents[name]
         for name, have in extents.items()
     )
-
-
-def _shown(extents: Mapping[str, int]) -> str:
-    return " ".join(f"{name}={extent}" for name, extent in extents.items())
 
 
 def _check_carried(array: NDArray[Any], spec: TensorSpec) -> None:

@@ -190,8 +190,3 @@ def check_pads(pads: Mapping[str, float], dimensions: OpenDimensions) -> None:
             known = ", ".join(dimensions.axes)
             hint = f"allowed: {known}" if known else "no input of the model has one"
             raise InputError(f"--pad names {name!r}, which is no input with an open dimension; {hint}")
-
-
-def show_bucket(extents: Mapping[str, int]) -> str:
-    """A bucket in words, "batch=1 sequence=64"."""
-    return " ".join(f"{name}={extent}" for name, extent in extents.items())

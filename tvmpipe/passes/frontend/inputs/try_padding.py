@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from tvmpipe.equality import Expected
 from tvmpipe.errors import InputError, reason_of
-from tvmpipe.padding import Extents, cut_back, pad
+from tvmpipe.padding import Extents, cut_back, pad, show_extents
 from tvmpipe.passes.frontend.agreement import Model, compare_runs, runnable, seeded_generator
-from tvmpipe.passes.frontend.inputs.open_dimensions import show_bucket
 from tvmpipe.tensors import TensorSpec
 
 Array = NDArray[Any]
@@ -107,8 +106,8 @@ class _Trial:
         shown = False
         refused = ""
         for smaller in _smaller(extents, along):
-            what = f"a sample of {show_bucket({name: smaller[name] for name in along})} padded to "
-            what += show_bucket({name: extents[name] for name in along})
+            what = f"a sample of {show_extents({name: smaller[name] for name in along})} padded to "
+            what += show_extents({name: extents[name] for name in along})
             for seed in range(_SEEDS):
                 sample = {spec.name: self._draw(spec, smaller, seed) for spec in inputs}
                 try:
