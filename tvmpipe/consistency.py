@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from tvmpipe.manifest import HEAD, BucketEntry, FileEntry, Manifest, PlanEntry, StageEntry, Turn
@@ -25,10 +25,8 @@ def _faults(manifest: Manifest) -> Iterator[str]:
     yield from (f"names the device {_show(name)} twice" for name in _repeated(devices))
     if HEAD in devices:
         yield f"has a device called {HEAD!r}, which is the process that submits samples"
-    faults = list(_buckets(manifest))
-    yield from faults
-    if faults:
-        return
+    buckets = manifest.buckets
+    yield from _buckets(manifest, buckets)
     if not manifest.plans:
         yield "has no plan"
         return
@@ -41,7 +39,7 @@ def _faults(manifest: Manifest) -> Iterator[str]:
     known = set(devices)
     specs = {
         values[spec.name]: spec
-        for bucket in manifest.buckets
+        for bucket in buckets
         for values, given in ((bucket.model_inputs, bucket.inputs), (bucket.model_outputs, bucket.outputs))
         for spec in given
     }
@@ -51,7 +49,7 @@ def _faults(manifest: Manifest) -> Iterator[str]:
             yield f"{where} does without {_show(plan.lost)}, which is no device"
         if plan.lost is not None and plan.lost in plan.devices:
             yield f"{where} uses the lost device {_show(plan.lost)}"
-        yield from (f"{where} {fault}" for fault in _plan(manifest, plan, known, specs))
+        yield from (f"{where} {fault}" for fault in _plan(plan, buckets, known, specs))
     if manifest.code is not None:
         stages = {stage.name for plan in manifest.plans for stage in plan.stages}
         for name in manifest.code.calls:
@@ -82,9 +80,8 @@ def _listed(paths: dict[str, FileEntry], entry: FileEntry) -> Iterator[str]:
         yield f"says two different things of {_show(entry.path)}"
 
 
-def _buckets(manifest: Manifest) -> Iterator[str]:
+def _buckets(manifest: Manifest, buckets: Sequence[BucketEntry]) -> Iterator[str]:
     """Every bucket is one of the model, with tensors of its own, and its inputs have the extents that it says."""
-    buckets = manifest.buckets
     signature = [[(spec.name, spec.dtype) for spec in (*one.inputs, *one.outputs)] for one in buckets]
     for number, bucket in enumerate(buckets):
         where = f"in bucket {number} " if number else ""
@@ -99,12 +96,11 @@ def _buckets(manifest: Manifest) -> Iterator[str]:
     opened = manifest.open
     if opened is None:
         return
-    for spec in manifest.model.inputs:
+    for place, spec in enumerate(manifest.model.inputs):
         axes = opened.axes.get(spec.name, ("",) * len(spec.shape))
         for number, bucket in enumerate(buckets):
-            shape = next((one.shape for one in bucket.inputs if one.name == spec.name), ())
             wanted = [bucket.extents.get(n, -1) if n else e for n, e in zip(axes, spec.shape, strict=False)]
-            if len(axes) != len(spec.shape) or list(shape) != wanted:
+            if len(axes) != len(spec.shape) or list(bucket.inputs[place].shape) != wanted:
                 yield f"in bucket {number} has an input {_show(spec.name)} that does not have the bucket's extents"
     for name in opened.pads:
         if name not in opened.axes:
@@ -130,27 +126,29 @@ def _model(bucket: BucketEntry) -> Iterator[str]:
                 else (f"has a tensor for the {what} {_show(name)}, which the model has not")
             )
     yield from (f"has two inputs for tensor {value}" for value in _repeated(bucket.model_inputs.values()))
-    given = {bucket.model_inputs[spec.name]: spec for spec in bucket.inputs if spec.name in bucket.model_inputs}
+    given = {bucket.model_inputs[spec.name]: spec for spec in bucket.inputs}
     for spec in bucket.outputs:
-        same = given.get(bucket.model_outputs.get(spec.name, -1), spec)
+        same = given.get(bucket.model_outputs[spec.name], spec)
         if (same.shape, same.dtype) != (spec.shape, spec.dtype):
             yield f"says that the output {_show(spec.name)} is the input {_show(same.name)}, of another shape or type"
 
 
-def _plan(manifest: Manifest, plan: PlanEntry, devices: set[str], specs: dict[int, TensorSpec]) -> Iterator[str]:
+def _plan(
+    plan: PlanEntry, buckets: Sequence[BucketEntry], devices: set[str], specs: dict[int, TensorSpec]
+) -> Iterator[str]:
     if not plan.stages:
         yield "there is no stage"
-    for number in sorted({*range(len(manifest.buckets))} - {stage.bucket for stage in plan.stages}):
+    for number in sorted({*range(len(buckets))} - {stage.bucket for stage in plan.stages}):
         yield f"there is no stage of bucket {number}"
     yield from (f"there are two stages {_show(name)}" for name in _repeated(stage.name for stage in plan.stages))
     known = dict(specs)
-    given = {value: n for n, bucket in enumerate(manifest.buckets) for value in bucket.model_inputs.values()}
+    given = {value: n for n, bucket in enumerate(buckets) for value in bucket.model_inputs.values()}
     makers: dict[int, list[StageEntry]] = {value: [] for value in given}
     owner = dict(given)
-    several = len(manifest.buckets) > 1
+    several = len(buckets) > 1
     for stage in plan.stages:
         yield from (f"stage {_show(stage.name)} {fault}" for fault in _stage(stage, devices, makers, known))
-        if stage.bucket >= len(manifest.buckets):
+        if stage.bucket >= len(buckets):
             yield f"stage {_show(stage.name)} is of bucket {stage.bucket}, which there is not"
         if several and not stage.inputs:
             yield f"stage {_show(stage.name)} reads nothing, so that nothing says of which bucket a batch is"
@@ -159,7 +157,7 @@ def _plan(manifest: Manifest, plan: PlanEntry, devices: set[str], specs: dict[in
                 yield f"stage {_show(stage.name)} has tensor {tensor.value} of another bucket"
         for tensor in stage.outputs:
             makers.setdefault(tensor.value, []).append(stage)
-    for bucket in manifest.buckets:
+    for bucket in buckets:
         for name, value in bucket.model_outputs.items():
             if value not in makers:
                 yield f"nothing makes the output {_show(name)}"
@@ -177,13 +175,13 @@ def _plan(manifest: Manifest, plan: PlanEntry, devices: set[str], specs: dict[in
         for end in (link.sender, link.receiver):
             if end != HEAD and end not in devices:
                 yield f"a link ends at {_show(end)}, which is no device"
-    yield from _routes(manifest, plan)
+    yield from _routes(plan, buckets)
 
 
-def _routes(manifest: Manifest, plan: PlanEntry) -> Iterator[str]:
+def _routes(plan: PlanEntry, buckets: Sequence[BucketEntry]) -> Iterator[str]:
     """Links carry what one end makes and the other needs, and all of it."""
-    makes = {HEAD: {value for bucket in manifest.buckets for value in bucket.model_inputs.values()}}
-    reads = {HEAD: {value for bucket in manifest.buckets for value in bucket.model_outputs.values()}}
+    makes = {HEAD: {value for bucket in buckets for value in bucket.model_inputs.values()}}
+    reads = {HEAD: {value for bucket in buckets for value in bucket.model_outputs.values()}}
     for stage in plan.stages:
         makes.setdefault(stage.device, set()).update(tensor.value for tensor in stage.outputs)
         reads.setdefault(stage.device, set()).update(tensor.value for tensor in stage.inputs)

@@ -234,11 +234,6 @@ class PlanEntry(_Frozen):
         """Each device's turn, in the order of `devices`."""
         return {stage.device: stage.turn for stage in self.stages}
 
-    @property
-    def buckets(self) -> int:
-        """How many buckets have stages."""
-        return 1 + max((stage.bucket for stage in self.stages), default=0)
-
     def stages_of(self, bucket: int) -> tuple[StageEntry, ...]:
         """The stages of one bucket, in an order in which they can run."""
         return tuple(stage for stage in self.stages if stage.bucket == bucket)
