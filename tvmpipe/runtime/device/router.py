@@ -85,15 +85,15 @@ class Router:
         """Values of a batch came in. Returns what can run now; None refuses what this device does not expect."""
         if not self._turn.takes(batch):
             return None
-        state = self._batches.get(batch)
+        state, given = self._batches.get(batch), set(values)
         if state is None:
-            part = next((one for one in self._parts if one.awaited >= set(values)), None)
+            part = next((one for one in self._parts if one.awaited >= given), None)
             if part is None or len(self._batches) >= self._max_batches:
                 return None
             state = self._batches[batch] = _Batch(part.awaited, set(), list(part.stages), dict(part.readers))
-        elif state.there & set(values) or not state.awaited >= set(values):
+        elif state.there & given or not state.awaited >= given:
             return None
-        state.there.update(values)
+        state.there |= given
         return self._ready(batch, state)
 
     def done(self, task: Task) -> Outcome:

@@ -25,7 +25,6 @@ class InputSender:
         self._session = b""
         self._outboxes: dict[str, tuple[zmq.Socket[bytes], LinkWatch]] = {}
         self._values: dict[str, frozenset[int]] = {}  # those that each device is sent, of all buckets
-        self._unread: set[tuple[str, int]] = set()  # a device and a bucket of which it has a stage that reads nothing
         self._encodings: dict[str, Encoding] = {}
         self._turns: dict[str, Turn] = {}
 
@@ -35,8 +34,7 @@ class InputSender:
         self._session = bytes.fromhex(opened.session)
         self._encodings = {name: link.encoding for name, link in links.items()}
         self._turns = opened.plan.turns
-        self._unread = {(stage.device, stage.bucket) for stage in opened.plan.stages if not stage.inputs}
-        self._values = {device: frozenset() for device, _ in self._unread}
+        self._values = {stage.device: frozenset() for stage in opened.plan.stages if not stage.inputs}
         self._values |= {name: frozenset(link.values) for name, link in links.items()}
         for device in sorted(self._values):
             rate, latency_s = (links[device].bandwidth_bps, links[device].latency_s) if device in links else (None, 0.0)
@@ -58,7 +56,7 @@ class InputSender:
             if not self._turns[device].takes(number):
                 continue
             wanted = {name: value for name, value in given.items() if value in self._values[device]}
-            if not wanted and (device, bucket) not in self._unread:
+            if not wanted and self._values[device]:
                 continue  # it reads inputs of other buckets only
             parts = tuple({value: inputs[name] for name, value in wanted.items()} for inputs in samples)
             batch = wire.Batch(self._session, number, parts, plain, time.time())
