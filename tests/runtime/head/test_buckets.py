@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
@@ -23,26 +22,17 @@ from tvmpipe.consistency import inconsistency
 from tvmpipe.equality import Expected, compare
 from tvmpipe.errors import SampleError
 from tvmpipe.manifest import memory_bytes_of
+from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.inprocess import run_in_process
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class Reference:
-    """What ONNX Runtime answers, its optimisations off."""
-
-    def __init__(self, model: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self.session = onnxruntime.InferenceSession(model, options)
-        self.names = [output.name for output in self.session.get_outputs()]
-
-    def agrees(self, sample: Arrays, results: Arrays) -> None:
-        """Assert that results are right, and of the sample's own extents."""
-        expected = dict(zip(self.names, self.session.run(None, sample), strict=True))
-        comparison = compare(results, Expected(expected))
-        assert comparison.equal, comparison.sentence
+def agrees(reference: Reference, sample: Arrays, results: Arrays) -> None:
+    """Assert that results are right without any noise allowed for, and of the sample's own extents."""
+    comparison = compare(results, Expected(reference.run(sample)))
+    assert comparison.equal, comparison.sentence
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +68,7 @@ def test_texts_of_forty_lengths_through_three_buckets_and_three_devices_are_righ
     with tvmpipe.connect(bert, agents.tracker) as pipe:
         results = list(pipe.stream(samples))
         for sample, result in zip(samples, results, strict=True):
-            reference.agrees(sample, result)
+            agrees(reference, sample, result)
         counts = pipe.counts()
         with pytest.raises(SampleError, match="no bucket takes a sample of sequence=13; the buckets are sequence=3, "):
             pipe.run({name: np.ones((1, 13), np.int64) for name in ("ids", "mask")})
@@ -126,7 +116,7 @@ def test_images_in_batches_of_one_to_eight_through_one_bundle(tmp_path: Path) ->
             sample = {"x": images.normal(size=(count, 3, 16, 16)).astype(np.float32)}
             result = pipe.run(sample)
             assert result["y"].shape == (count, 10)
-            reference.agrees(sample, result)
+            agrees(reference, sample, result)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +141,7 @@ def test_a_model_that_padding_changes_takes_exact_shapes_only_and_says_why(mean:
     with run_in_process(mean) as model:
         for steps in (5, 2):
             sample = {"x": np.random.default_rng(steps).normal(size=(1, steps, 16)).astype(np.float32)}
-            reference.agrees(sample, model.run(sample))
+            agrees(reference, sample, model.run(sample))
         with pytest.raises(SampleError, match=r"no bucket takes a sample of steps=4; .*as large as one of them"):
             model.run({"x": np.zeros((1, 4, 16), np.float32)})
 
@@ -173,7 +163,7 @@ def test_the_loss_of_a_device_in_mid_stream_loses_no_sample_of_any_bucket(mean: 
 
         results = list(pipe.stream(live()))
         for sample, result in zip(samples, results, strict=True):
-            reference.agrees(sample, result)
+            agrees(reference, sample, result)
 
 
 @pytest.mark.parametrize(
