@@ -50,11 +50,12 @@ def check_output(output: Path | None, manifest: Manifest, count: int) -> None:
 
 def _output_specs(manifest: Manifest) -> list[TensorSpec]:
     """The model's outputs; all axes are open of those whose shape is another one in other buckets."""
+    first, *others = (bucket.outputs for bucket in manifest.buckets)
     return [
         spec
-        if all(other.shape == spec.shape for bucket in manifest.buckets for other in bucket.outputs[place : place + 1])
+        if all(outputs[place].shape == spec.shape for outputs in others)
         else spec.model_copy(update={"open": tuple(range(len(spec.shape)))})
-        for place, spec in enumerate(manifest.model.outputs)
+        for place, spec in enumerate(first)
     ]
 
 
@@ -83,7 +84,7 @@ class ResultWriter:
                 self._streams = [path.open("wb", buffering=0) for path in self._files]
                 for spec, stream in zip(self._specs, self._streams, strict=True):
                     if not spec.open:
-                        self._write_header(stream, spec)
+                        _write_header(stream, spec, self._stacked(spec))
         except InputError:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -153,13 +154,12 @@ class ResultWriter:
 
     def _complete(self) -> None:
         """Make each output's file an array of what was taken. That takes no room on the disk."""
-        for spec, path, header in zip(self._specs, self._files, self._headers, strict=True):
+        for spec, path, header, shapes in zip(self._specs, self._files, self._headers, self._shapes, strict=True):
             with path.open("r+b") as stream:
                 if spec.open:
-                    shapes = self._shapes[self._files.index(path)][: self._taken]
-                    stream.truncate(sum(map(math.prod, shapes)) * np.dtype(spec.dtype).itemsize)
+                    stream.truncate(sum(map(math.prod, shapes[: self._taken])) * np.dtype(spec.dtype).itemsize)
                 else:
-                    self._write_header(stream, spec)
+                    _write_header(stream, spec, self._stacked(spec))
                     stream.truncate(header + self._taken * spec.size_bytes)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -169,7 +169,7 @@ class ResultWriter:
             if self._specs[0].open:
                 whole = self._folder / "whole.npy"
                 with self._files[0].open("rb") as stream, whole.open("wb") as single:
-                    self._copy(stream, single, self._specs[0], self._shapes[0][0])
+                    _copy(stream, single, self._specs[0], self._shapes[0][0])
                 os.replace(whole, target)
             else:
                 os.replace(self._files[0], target)
@@ -196,22 +196,23 @@ class ResultWriter:
             for number, shape in enumerate(shapes):
                 name = f"{spec.name}/{number}" if self._count > 1 else spec.name
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    self._copy(stream, member, spec, shape)
+                    _copy(stream, member, spec, shape)
 
-    @staticmethod
-    def _copy(stream: BinaryIO, target: IO[bytes], spec: TensorSpec, shape: tuple[int, ...]) -> None:
-        """The next array of a stream of elements, with its header."""
-        dtype = np.dtype(spec.dtype)
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(target, header)
-        target.write(stream.read(math.prod(shape) * dtype.itemsize))
+    def _stacked(self, spec: TensorSpec) -> tuple[int, ...]:
+        """The shape of what was taken."""
+        return (self._taken, *spec.shape) if self._count > 1 else spec.shape
 
-    def _write_header(self, stream: RawIOBase | BinaryIO, spec: TensorSpec) -> None:
-        """As `np.save` writes it: with room for any number along the first axis."""
-        shape = (self._taken, *spec.shape) if self._count > 1 else spec.shape
-        descr = np.lib.format.dtype_to_descr(np.dtype(spec.dtype))
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
+
+def _copy(stream: BinaryIO, target: IO[bytes], spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """The next array of a stream of elements, with its header."""
+    _write_header(target, spec, shape)
+    target.write(stream.read(math.prod(shape) * np.dtype(spec.dtype).itemsize))
+
+
+def _write_header(stream: RawIOBase | IO[bytes], spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """As `np.save` writes it: with room for any number along the first axis."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(spec.dtype))
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
 
 
 def _write_all(stream: RawIOBase, array: NDArray[Any]) -> None:
