@@ -72,6 +72,15 @@ def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
     sys.exit(code)
 
 
+def _named(option: str, parameter: str, kind: click.ParamType[Any], told: str) -> Callable[[Any], Any]:
+    """An option that may be given several times, each time for another name; a dict in the end."""
+
+    def by_name(_: click.Context, __: click.Parameter, values: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        return dict(values)
+
+    return click.option(option, parameter, type=kind, multiple=True, callback=by_name, help=told)
+
+
 def _import_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of reading a model; the command gets them as `importing`."""
 
@@ -82,24 +91,16 @@ def _import_options(function: Callable[..., Any]) -> Callable[..., Any]:
         given = {one.name: kwargs.pop(one.name) for one in dataclasses.fields(ImportOptions)}
         return function(*args, importing=ImportOptions(**given), **kwargs)
 
-    def several(name: str, parameter: str, kind: click.ParamType[Any], told: str) -> Callable[[Any], Any]:
-        return click.option(name, parameter, type=kind, multiple=True, callback=_by_name, help=told)
-
+    padding = "Pad an input of smaller samples with a number, if that leaves results as they are."
     options: list[Callable[[Any], Any]] = [
-        several("--shape", "shapes", Shape(), "Fix an input with open dimensions."),
-        several("--dim", "dims", Dim(), "Fix an open dimension in all inputs."),
-        several("--value", "values", Value(), "Make an input a constant."),
-        several("--bucket", "buckets", Bucket(), "Extents that an open dimension may have."),
-        several(
-            "--pad", "pads", Pad(), "Pad an input of smaller samples with a number, if that leaves results as they are."
-        ),
+        _named("--shape", "shapes", Shape(), "Fix an input with open dimensions."),
+        _named("--dim", "dims", Dim(), "Fix an open dimension in all inputs."),
+        _named("--value", "values", Value(), "Make an input a constant."),
+        _named("--bucket", "buckets", Bucket(), "Extents that an open dimension may have."),
+        _named("--pad", "pads", Pad(), padding),
         _fallback_option,
     ]
     return functools.reduce(lambda inner, option: option(inner), reversed(options), collected)
-
-
-def _by_name(_: click.Context, __: click.Parameter, values: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    return dict(values)
 
 
 def _fallback_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,7 +114,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _import_options,
         click.option("--objective", type=ObjectiveName(), default="throughput", help="What the plan is for."),
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
-        click.option("--pin", "pins", type=Pin(), multiple=True, help="Put ONNX nodes (shell pattern) on a device."),
+        _named("--pin", "pins", Pin(), "Put ONNX nodes (shell pattern) on a device."),
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
         click.option("--replicate", is_flag=True, help="Let devices take samples in turn where that is faster."),
         click.option("--failover", is_flag=True, help="Also plan for the loss of each device."),
@@ -150,18 +151,12 @@ def cli(verbose: int) -> None:
 @click.option("--tracker", metavar="HOST:PORT", help="TVM RPC tracker with the devices to tune on.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
-def compile_(model: Path, output: Path | None, pins: Any, tune: int | None, **options: Any) -> Outcome:
+def compile_(model: Path, output: Path | None, tune: int | None, **options: Any) -> Outcome:
     """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""
     from tvmpipe.commands.compile import compile_model
 
     target = output or Path(f"{model.stem}.tvmpipe")
-    return compile_model(
-        model,
-        output=target,
-        pins=dict(pins),
-        tune=tune or 0,
-        **options,
-    )
+    return compile_model(model, output=target, tune=tune or 0, **options)
 
 
 @cli.command()
@@ -171,22 +166,22 @@ def compile_(model: Path, output: Path | None, pins: Any, tune: int | None, **op
 @click.option("--simulate", type=click.IntRange(min=1), metavar="N", help="Send N samples through the plan, on paper.")
 @click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Relative spread of every step of these.")
 @_command
-def plan(model: Path, pins: Any, **options: Any) -> Outcome:
+def plan(model: Path, **options: Any) -> Outcome:
     """Say what would go where and what it should cost, without compiling."""
     from tvmpipe.commands.compile import plan_model
 
-    return plan_model(model, pins=dict(pins), **options)
+    return plan_model(model, **options)
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @_planning_options
 @_command
-def explain(model: Path, pins: Any, **options: Any) -> Outcome:
+def explain(model: Path, **options: Any) -> Outcome:
     """Say why the plan is as it is: what bounds it, what is left over, and what would change it."""
     from tvmpipe.commands.explain import explain_model
 
-    return explain_model(model, pins=dict(pins), **options)
+    return explain_model(model, **options)
 
 
 @cli.command()

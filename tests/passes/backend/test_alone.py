@@ -17,9 +17,10 @@ from tests.passes.compiled import model_of, normal
 from tvmpipe.errors import UnsupportedModelError, raised_by_tvm
 from tvmpipe.passes import driver
 from tvmpipe.passes.frontend import importer
-from tvmpipe.passes.frontend.arithmetic.quantised import OPAQUE, elementwise
+from tvmpipe.passes.frontend.arithmetic.quantised import elementwise
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.options import ImportOptions
+from tvmpipe.passes.kernels.base import OPAQUE
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.plan import to_yaml
 from tvmpipe.passes.rewrite import order

@@ -91,9 +91,7 @@ def partition(
 
 def _emit_all(graph: PrimitiveGraph, module: Any, priced: Price, lost: str | None, bucket: int) -> tuple[Stage, ...]:
     prefix = ("" if lost is None else f"{lost}-") + (f"b{bucket}-" if bucket else "")
-    return tuple(
-        emit(graph, module, f"{prefix}s{number}", shape, bucket) for number, shape in enumerate(priced.stages)
-    )
+    return tuple(emit(graph, module, f"{prefix}s{number}", shape, bucket) for number, shape in enumerate(priced.stages))
 
 
 def emit(graph: PrimitiveGraph, module: Any, name: str, shape: StageShape, bucket: int = 0) -> Stage:

@@ -54,6 +54,7 @@ class OnnxRuntimeRunner:
     ) -> None:
         import onnxruntime
 
+        self._stage = stage
         # ONNX Runtime keeps neither the arrays nor what it is given of them.
         self._arrays = {weight_name(name): weights[name] for name in stage.weight_names}
         self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(one) for name, one in self._arrays.items()}
