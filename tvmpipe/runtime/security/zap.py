@@ -33,12 +33,14 @@ _WRONG_KEY = "it does not hold this cluster's key"
 _NOT_A_PEER = "it is not a tvmpipe peer, or has no or another cluster key"
 _NOBODY = "an unknown address"
 _LOOKS = 3
-_WATCHED = (
+WATCHED = (
     zmq.Event.ACCEPTED
     | zmq.Event.DISCONNECTED
     | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 )
+"""The events that `ZapHandler.watch` wants to read."""
+
 _FAILED = (zmq.Event.HANDSHAKE_FAILED_NO_DETAIL, zmq.Event.HANDSHAKE_FAILED_PROTOCOL)
 
 
@@ -64,12 +66,10 @@ class ZapHandler:
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], key: ClusterKey | None) -> None:
-        self._context = context
         self._public = None if key is None else z85.decode(key.curve_public)
         self._refusals = Refusals(logger, "stage link")
         self._new: queue.SimpleQueue[_Watch | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._numbers = 0
         self._wake = context.socket(zmq.PAIR)
         self._wake.linger = 0
         self._wake.bind("inproc://tvmpipe-zap")
@@ -81,17 +81,9 @@ class ZapHandler:
         self._thread = threading.Thread(target=self._serve, args=(woken, requests), name="tvmpipe-zap", daemon=True)
         self._thread.start()
 
-    def watch(self, socket: zmq.Socket[bytes]) -> None:
-        """Report peers that fail to connect to `socket`, which is about to listen."""
-        with self._lock:
-            self._numbers += 1
-            address = f"inproc://tvmpipe-zap-{self._numbers}"
-        socket.monitor(address, _WATCHED)
-        reader = self._context.socket(zmq.PAIR)
-        reader.linger = 0
-        reader.rcvhwm = 0  # a full queue of events would stop ZeroMQ's own thread
-        reader.connect(address)
-        self._tell(_Watch(reader, self._refusals))
+    def watch(self, events: zmq.Socket[bytes]) -> None:
+        """Report peers that fail to connect to a socket: `events` reads those in WATCHED of one about to listen."""
+        self._tell(_Watch(events, self._refusals))
 
     def stop(self) -> None:
         """End the thread; from then on nobody is let in."""

@@ -20,7 +20,7 @@ import zmq
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.peer_owner import require_owners
-from tvmpipe.runtime.security.zap import ZAP_DOMAIN, ZapHandler, connecting_domain, listening_domain
+from tvmpipe.runtime.security.zap import WATCHED, ZAP_DOMAIN, ZapHandler, connecting_domain, listening_domain
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, is_loopback, listen, listening_host, resolve
 from tvmpipe.runtime.transport.buffers import send_buffer_bytes
@@ -112,7 +112,7 @@ class Sockets:
             socket.curve_server = True
             socket.curve_secretkey = self._key.curve_secret
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler: nobody, rather than everybody
-        self._zap_handler.watch(socket)
+        self._zap_handler.watch(self._monitor(socket, WATCHED))
         self._note_watched(socket, None)
         try:
             listeners = _listen_on(hosts, port)
