@@ -71,6 +71,13 @@ class Reference:
         return compare(results, self.expect(sample), steps=int(self.quantised))
 
     @functools.cached_property
+    def _given(self) -> str | bytes:
+        """What ONNX Runtime is given: the model as it is, unless products of its integers would saturate."""
+        if has_signed_weights(self._model(weights=False)):
+            return with_unsigned_weights(self._model()).SerializeToString()
+        return str(self._source) if isinstance(self._source, Path) else self._source
+
+    @functools.cached_property
     def _optimised(self) -> Any:
         return self._open(optimised=True)
 
@@ -94,10 +101,7 @@ class Reference:
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
         options.log_severity_level = 3
         options.add_session_config_entry("session.x64quantprecision", "1")  # where optimisations make such products
-        source = str(self._source) if isinstance(self._source, Path) else self._source
-        if has_signed_weights(self._model(weights=False)):
-            source = with_unsigned_weights(self._model()).SerializeToString()
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(self._given, options, providers=["CPUExecutionProvider"])
 
     def _fed(self, sample: Arrays) -> dict[str, NDArray[Any]]:
         wanted = {value.name for value in self._session.get_inputs()}
