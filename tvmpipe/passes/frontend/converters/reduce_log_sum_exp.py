@@ -11,13 +11,9 @@ from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
 @converts("ReduceLogSumExp")
 def reduce_log_sum_exp(node: OnnxNode) -> Any:
-    """`log(sum(exp(x - m))) + m` with the largest element as `m`, 0 where that is infinite.
-
-    Axes are an attribute before opset 18 and an input from then on.
-    """
+    """`log(sum(exp(x - m))) + m` with the largest element as `m`, 0 where that is infinite."""
     emit, x = Emitter(node.builder), node.input(0)
-    axes = node.attributes.get("axes") if node.opset < 18 else node.known(1, "axes")
-    over = None if axes is None or not len(axes) else [int(axis) for axis in axes]
+    over = node.reduced_axes()
     high = emit("max", x, axis=over, keepdims=True)
     finite = emit("less", emit("abs", high), math.inf)
     high = emit("where", finite, high, emit("zeros_like", high))

@@ -11,21 +11,17 @@ from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
 @converts("ReduceMean")
 def reduce_mean(node: OnnxNode) -> Any:
-    """The sum over the number of elements, cut off to an integer; of floats as TVM has it.
-
-    Axes are an attribute before opset 18 and an input from then on.
-    """
+    """The sum over the number of elements, cut off to an integer; of floats as TVM has it."""
     emit, x = Emitter(node.builder), node.input(0)
     dtype = str(x.ty.dtype)
     if dtype.startswith(("float", "bfloat")):
         return node.converted_by_tvm()
     shape = node.shape(0)
-    axes = node.attributes.get("axes") if node.opset < 18 else node.known(1, "axes")
-    if axes is None or not len(axes):
+    over = node.reduced_axes()
+    if over is None:
         if node.attributes.get("noop_with_empty_axes", 0):
             return x
-        axes = range(len(shape))
-    over = [int(axis) for axis in axes]
+        over = list(range(len(shape)))
     count = math.prod(shape[axis] for axis in over)
     total = emit("sum", x, axis=over, keepdims=bool(node.attributes.get("keepdims", 1)))
     return emit.cast(emit("divide", total, count), dtype)

@@ -67,6 +67,14 @@ class OnnxNode:
             raise NotImplementedError(f"input {name} is left out")
         return value
 
+    def reduced_axes(self) -> list[int] | None:
+        """The axes of a reduction, an attribute before opset 18 and input 1 from then on; None where it names none.
+
+        Raises NotImplementedError for axes that are known only at run time.
+        """
+        axes = self.attributes.get("axes") if self.opset < 18 else self.known(1, "axes")
+        return [int(axis) for axis in axes] if axes is not None and len(axes) else None
+
     def shape(self, place: int) -> tuple[int, ...]:
         """The extents of an input."""
         return shape_of(self.input(place))
