@@ -22,7 +22,7 @@ def trilu(node: OnnxNode) -> Any:
 def gather_nd(node: OnnxNode) -> Any:
     """ONNX's GatherND without batch axes, with indices of 32 bits too."""
     indices = Emitter(node.builder).cast(node.input(1), "int64")
-    return OnnxNode(node.operator, 13, [node.input(0), indices], {}, node.builder, node.scope).converted_by_tvm()
+    return replace(node, opset=13, inputs=[node.input(0), indices], attributes={}).converted_by_tvm()
 
 
 @converts("ExpandDims", MICROSOFT)

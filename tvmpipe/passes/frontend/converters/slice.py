@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ _INPUTS = 10  # the opset from which on bounds are inputs
 def slices(node: OnnxNode) -> Any:
     """Elements from a start on to before an end; a start is moved to the nearest element that there is."""
     if node.opset < _INPUTS:
-        return _with_inputs(node, _from_attributes(node)).converted_by_tvm()
+        return replace(node, inputs=_from_attributes(node)).converted_by_tvm()
     starts, axes, steps = (_constant(node, place) for place in (1, 3, 4))
     if starts is None or steps is None or not (steps < 0).any():
         return node.converted_by_tvm()
@@ -28,11 +28,7 @@ def slices(node: OnnxNode) -> Any:
         return node.converted_by_tvm()
     inputs = list(node.inputs)
     inputs[1] = Emitter(node.builder).constant(moved.astype(starts.dtype))
-    return _with_inputs(node, inputs).converted_by_tvm()
-
-
-def _with_inputs(node: OnnxNode, inputs: Sequence[Any]) -> OnnxNode:
-    return OnnxNode(node.operator, node.opset, inputs, node.attributes, node.builder, node.scope)
+    return replace(node, inputs=inputs).converted_by_tvm()
 
 
 def _from_attributes(node: OnnxNode) -> list[Any]:
