@@ -78,6 +78,11 @@ def width(element: str) -> int:
     return 8 if element == "bool" else int(re.findall(r"\d+", element)[0])
 
 
+def is_float(element: str) -> bool:
+    """Whether an element type is one of floating-point numbers, bfloat16 and those of fewer bits among them."""
+    return element.startswith(("float", "bfloat"))
+
+
 def limits(element: str) -> tuple[int, int]:
     """The smallest and the largest number of an integer type."""
     signed, bits = not element.startswith("u"), width(element)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmpipe.passes.frontend.arithmetic.element_types import is_float
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
 
@@ -34,7 +35,7 @@ def _bound(node: OnnxNode, place: int, name: str) -> Any:
         number = node.attributes.get(name)
         return None if number is None or np.isnan(number) else relax.const(number, node.input(0).ty.dtype)
     bound = node.input(place)
-    if bound is None or not str(bound.ty.dtype).startswith(("float", "bfloat")):
+    if bound is None or not is_float(str(bound.ty.dtype)):
         return bound
     if isinstance(bound, tvm.ir.GenericConst):
         return None if np.isnan(bound.value.numpy()).any() else bound

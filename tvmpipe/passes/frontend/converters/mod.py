@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.element_types import is_float
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
 
@@ -14,7 +15,7 @@ def mod(node: OnnxNode) -> Any:
 
     x, y = node.input(0), node.input(1)
     dtype, of_dividend = str(x.ty.dtype), bool(node.attributes.get("fmod", 0))
-    if not dtype.startswith(("float", "bfloat")):
+    if not is_float(dtype):
         return (relax.op.mod if of_dividend else relax.op.floor_mod)(x, y)
 
     def remainders(a: Any, b: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmpipe.passes.frontend.arithmetic.element_types import is_float
 from tvmpipe.passes.frontend.arithmetic.windows import Windows, elements_inside, windows_of
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
@@ -69,7 +70,7 @@ def _with_places(node: OnnxNode, windows: Windows) -> Any:
     x, shape = node.input(0), node.shape(0)
     spatial = shape[2:]
     dtype = str(x.ty.dtype)
-    lowest = -np.inf if dtype.startswith("float") else float(np.iinfo(dtype).min)
+    lowest = -np.inf if is_float(dtype) else float(np.iinfo(dtype).min)
     widths = [0] * 4 + [width for pair in zip(windows.begins, windows.ends, strict=True) for width in pair]
     padded = node.emit(relax.op.nn.pad(x, widths, pad_value=lowest)) if any(widths) else x
     axes = list(range(2, len(shape)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.element_types import is_float
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
 
@@ -14,7 +15,7 @@ def pow_(node: OnnxNode) -> Any:
 
     base, exponent = node.input(0), node.input(1)
     dtype, other = str(base.ty.dtype), str(exponent.ty.dtype)
-    if dtype.startswith(("float", "bfloat")):
+    if is_float(dtype):
         if other != dtype:
             exponent = node.emit(relax.op.astype(exponent, dtype))
         return relax.op.power(base, exponent)

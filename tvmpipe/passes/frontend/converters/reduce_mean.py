@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tvmpipe.passes.frontend.arithmetic.element_types import is_float
 from tvmpipe.passes.frontend.arithmetic.emit import Emitter
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 
@@ -14,7 +15,7 @@ def reduce_mean(node: OnnxNode) -> Any:
     """The sum over the number of elements, cut off to an integer; of floats as TVM has it."""
     emit, x = Emitter(node.builder), node.input(0)
     dtype = str(x.ty.dtype)
-    if dtype.startswith(("float", "bfloat")):
+    if is_float(dtype):
         return node.converted_by_tvm()
     shape = node.shape(0)
     over = node.reduced_axes()

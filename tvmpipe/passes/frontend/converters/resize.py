@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.frontend.arithmetic.element_types import is_float
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
 from tvmpipe.passes.kernels.base import shape_of
 
@@ -130,7 +131,7 @@ def _by_axis(
 
     x = node.input(0)
     dtype = str(x.ty.dtype)
-    whole = not dtype.startswith(("float", "bfloat"))
+    whole = not is_float(dtype)
     if whole and mode.mode != "nearest":
         x = node.emit(relax.op.astype(x, "float32"))
     for axis, (factor, out) in enumerate(zip(factors, wanted, strict=True)):
