@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from tvmpipe.errors import raised_by_tvm, reason_of
-from tvmpipe.passes.backend.codegen import code_generator
+from tvmpipe.passes.backend.lower import compile_json
 from tvmpipe.passes.backend.partition import Stage, emit
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
 from tvmpipe.passes.graph.stages import shape_of
@@ -36,7 +37,7 @@ def refused_nodes(graph: PrimitiveGraph, module: Any, stage: Stage, device: Devi
         alone = emit(graph, module, "alone", shape_of(graph, (device.name,), "", (index,))).module
         distinct.setdefault(StructuralKey(alone), (alone, []))[1].append(index)
     pool = PopenPoolExecutor(max_workers=min(len(distinct), os.cpu_count() or 1), timeout=_TIMEOUT_S)
-    work = [(tvm.ir.save_json(alone), target, device.threads) for alone, _ in distinct.values()]
+    work = [(tvm.ir.save_json(alone), target, device.threads, None) for alone, _ in distinct.values()]
     found: dict[str, str] = {}
     for (_, places), result in zip(distinct.values(), pool.map_with_error_catching(_refusal, work), strict=True):
         refused = result.value if result.status == StatusKind.COMPLETE else reason_of(result.value)
@@ -50,13 +51,10 @@ def refused_nodes(graph: PrimitiveGraph, module: Any, stage: Stage, device: Devi
     return found
 
 
-def _refusal(job: tuple[str, TargetDescription, int]) -> str | None:
+def _refusal(job: tuple[str, TargetDescription, int, Path | None]) -> str | None:
     """Why a stage is refused; None for one that is compiled, or that fails for another reason."""
-    import tvm
-
-    module, target, threads = job
     try:
-        code_generator(target.codegen).compile_stage(tvm.ir.load_json(module), target, threads)
+        compile_json(job)
     except Exception as error:  # noqa: BLE001  # which kind it is decides
         return reason_of(error) if raised_by_tvm(error) or isinstance(error, NotImplementedError) else None
     return None

@@ -95,7 +95,7 @@ def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[StageC
 
     pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=3600)
     work = [(tvm.ir.save_json(job.stage.module), job.device.target, job.device.threads, records) for job in jobs]
-    results = list(pool.map_with_error_catching(_compile_json, work))
+    results = list(pool.map_with_error_catching(compile_json, work))
     failed = [(job, one.value) for job, one in zip(jobs, results, strict=True) if one.status != StatusKind.COMPLETE]
     if failed:
         raise _cannot(*failed)
@@ -119,7 +119,8 @@ def _cannot(*failed: tuple[_Job, object]) -> NotCompiledError:
     return NotCompiledError(f"TVM cannot compile {where}: {reason_of(error)}", stages)
 
 
-def _compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> StageCode:
+def compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> StageCode:
+    """In a process of a pool: the code of a module, as TVM's JSON, for a target, threads and a folder of schedules."""
     import tvm
 
     module, target, threads, records = job
