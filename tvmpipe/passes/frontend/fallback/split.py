@@ -81,8 +81,9 @@ class _Splitter:
         boundary = {name for _, read, made in interfaces for name in (*read, *made)}
         inside = {name for group in groups for place in group for name in self.nodes[place].output if name}
         samples = sampled(self.model, self.inputs, boundary | inside)
+        shapes = self._shapes(samples)
         made = tuple(
-            self._group(number, group, *interface, samples)
+            self._group(number, group, *interface, samples, shapes)
             for number, (group, interface) in enumerate(zip(groups, interfaces, strict=True))
         )
         return Split(self._rewritten(groups, made), made, tuple(map(tuple, groups)))
@@ -149,6 +150,7 @@ class _Splitter:
         given: Sequence[str],
         made: Sequence[str],
         samples: Sequence[Mapping[str, NDArray[np.generic]]],
+        shapes: Mapping[str, Sequence[int]],
     ) -> FallbackGroup:
         read = {name for place in inside for name in self.reads[place]}
         weights = [name for name in self.weights if name in read]
@@ -173,7 +175,7 @@ class _Splitter:
             inputs=tuple(given),
             weights=tuple(weights),
             outputs=outputs,
-            flops=flops_of_nodes(self._with_inner_types(model, group), self._shapes(samples)),
+            flops=flops_of_nodes(self._with_inner_types(model, group), shapes),
             working_bytes=max(working, sum(spec.size_bytes for spec in outputs)),
             sample=sample,
         )
