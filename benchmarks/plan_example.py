@@ -39,6 +39,7 @@ def main() -> None:
         write_model(MODEL, Path(folder))
         (Path(folder) / "cluster.toml").write_text(CLUSTER.lstrip())
         command = ["tvmpipe", "explain", f"{MODEL}.onnx", "--cluster", "cluster.toml"]
+        (Path(folder) / "none").mkdir()
         options = ["--profiles", str(Path(folder) / "none")]  # nothing that the user of this machine measured
         done = subprocess.run(
             [sys.executable, "-m", *command, *options], cwd=folder, capture_output=True, text=True, check=True

@@ -195,6 +195,7 @@ def test_mistakes_of_the_compiler(tmp_path: Path, branchy_path: Path, cluster_pa
         assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
     fails(tmp_path / "none.onnx", cluster_path, 1, "none.onnx does not exist")
+    fails(tmp_path, cluster_path, 1, f"{tmp_path} is not a file")
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(branchy_path.read_bytes()[:1000])
     fails(cut, cluster_path, 1, "cut.onnx is not a complete ONNX file")
@@ -252,6 +253,10 @@ def test_mistakes_are_json_too(tmp_path: Path) -> None:
         ["show", "m.onnx", "--value", "rate=1,,2"],
         ["show", "m.onnx", "--value", "rate=@none.npy"],
         ["compile", "m.onnx", "--cluster", "c.toml", "--compress", "zip"],
+        ["compile", "m.onnx", "--cluster", "c.toml", "--time-limit", "nan"],
+        ["compile", "m.onnx", "--cluster", "c.toml", "--profiles", "none"],
+        ["plan", "m.onnx", "--cluster", "c.toml", "--simulate", "3", "--jitter", "inf"],
+        ["run", "b", "--tracker", "x", "--seed", "-1"],
         ["frobnicate"],
         ["run", "b", "--trucker", "x"],
         ["agent", "--tracker", "127.0.0.1:1", "--key", "a", "--memory", "lots"],

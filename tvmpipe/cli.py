@@ -24,6 +24,7 @@ from tvmpipe.commands.parameters import (
     SIZE,
     Bucket,
     Dim,
+    Finite,
     Key,
     ObjectiveName,
     Pad,
@@ -113,7 +114,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
         _import_options,
         click.option("--objective", type=ObjectiveName(), default="throughput", help="What the plan is for."),
-        click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.1), default=60.0, help="Seconds."),
+        click.option("--time-limit", "time_limit_s", type=Finite(min=0.1), default=60.0, help="Seconds."),
         _named("--pin", "pins", Pin(), "Put ONNX nodes (shell pattern) on a device."),
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
         click.option("--replicate", is_flag=True, help="Let devices take samples in turn where that is faster."),
@@ -125,7 +126,9 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="What links that are slower than every device may send float32 tensors as.",
         ),
         click.option("--robust", is_flag=True, help="Plan for costs at the upper ends of their intervals."),
-        click.option("--profiles", type=click.Path(path_type=Path), help="Folder that `profile` wrote to."),
+        click.option(
+            "--profiles", type=click.Path(exists=True, path_type=Path), help="Folder that `profile` wrote to."
+        ),
         click.option("--dump", type=click.Path(path_type=Path), help="Write the module after each pass here."),
     ]
     return functools.reduce(lambda inner, option: option(inner), reversed(options), function)
@@ -164,7 +167,7 @@ def compile_(model: Path, output: Path | None, tune: int | None, **options: Any)
 @_planning_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write plan.yaml here.")
 @click.option("--simulate", type=click.IntRange(min=1), metavar="N", help="Send N samples through the plan, on paper.")
-@click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Relative spread of every step of these.")
+@click.option("--jitter", type=Finite(min=0), default=0.0, help="Relative spread of every step of these.")
 @_command
 def plan(model: Path, **options: Any) -> Outcome:
     """Say what would go where and what it should cost, without compiling."""
@@ -204,7 +207,7 @@ def show(model: Path, importing: ImportOptions) -> Outcome:
 @_import_options
 @click.option("-i", "--input", "sample", type=click.Path(path_type=Path), help="Inputs (.npz, .npy); default: random.")
 @click.option("--runs", type=click.IntRange(min=1), default=20, help="Timed runs of each, at least.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=5.0, help="Go on for so long, at least.")
+@click.option("--seconds", type=Finite(min=0), default=5.0, help="Go on for so long, at least.")
 @_command
 def bench(model: Path, **options: Any) -> Outcome:
     """Time MODEL on this host against ONNX Runtime, run by run in turns, and each primitive on its own."""
@@ -219,7 +222,7 @@ def bench(model: Path, **options: Any) -> Outcome:
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
 @_import_options
 @click.option("--store", type=click.Path(path_type=Path), help="Folder to keep measurements in; default: your cache.")
-@click.option("--budget", "budget_s", type=click.FloatRange(min=1), help="Seconds to measure; default: 600, or all.")
+@click.option("--budget", "budget_s", type=Finite(min=1), help="Seconds to measure; default: 600, or all.")
 @click.option("--passes", type=click.IntRange(min=1), default=3, help="Measure until two agree, at most so often.")
 @click.option("--again", is_flag=True, help="Also measure what was measured before; the fastest counts.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of what is measured when no MODEL is given.")
@@ -238,33 +241,31 @@ def profile(models: tuple[Path, ...], **options: Any) -> Outcome:
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
 @click.option("-i", "--input", "inputs", type=click.Path(path_type=Path), multiple=True, help="A sample (.npz, .npy).")
 @click.option("--random", type=click.IntRange(min=1), help="Run this many random samples.")
-@click.option("--seed", type=int, default=0, help="Seed of the random samples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the random samples.")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run all samples this many times.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write results here (.npz, .npy).")
 @click.option("--inflight", type=click.IntRange(min=1), help="Samples in the pipeline at once.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.01), default=60.0, help="Seconds a stage may take.")
+@click.option("--timeout", "timeout_s", type=Finite(min=0.01), default=60.0, help="Seconds a stage may take.")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples that travel together; default: as periods ask.")
 @click.option("--failover", is_flag=True, help="Go on without a device that is lost.")
 @click.option(
     "--recover",
     "recover_s",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     help="Seconds to wait for a lost device that is needed; default: 60 with --failover, 10 without.",
 )
-@click.option(
-    "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, help="Seconds to wait for devices in use."
-)
+@click.option("--wait", "wait_s", type=Finite(min=0), default=10.0, help="Seconds to wait for devices in use.")
 @click.option(
     "--connect-timeout",
     "connect_timeout_s",
-    type=click.FloatRange(min=0.1),
+    type=Finite(min=0.1),
     default=10.0,
     help="Seconds to find a device and be reached by it.",
 )
 @click.option(
     "--start-timeout",
     "start_timeout_s",
-    type=click.FloatRange(min=0.1),
+    type=Finite(min=0.1),
     default=120.0,
     help="Seconds a device may take to start Python and TVM, and again to load.",
 )
@@ -359,7 +360,7 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 @click.option("--link-port", type=click.IntRange(1, 65535), default=9200, help="First port to try for tensors.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where others reach the link port, if it is elsewhere.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
-@click.option("--slowdown", type=click.FloatRange(min=1), default=1.0, help="Emulate a device so much slower.")
+@click.option("--slowdown", type=Finite(min=1), default=1.0, help="Emulate a device so much slower.")
 @click.option("--like", metavar="TARGET", help="Slower than the machine that TARGET's measurements are of, not this.")
 @click.option("--cluster", type=click.Path(path_type=Path), help="Cluster file that describes TARGET, for --like.")
 @click.option("--profiles", type=click.Path(path_type=Path), help="Folder that `profile` wrote to, for --like.")

@@ -11,9 +11,15 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from tvmpipe.errors import InputError
+from tvmpipe.errors import InputError, TvmpipeError
 
 _LOCK = "lock"
+
+
+def require_file(path: Path, what: str, error: type[TvmpipeError]) -> None:
+    """Raise `error` where a path is no file; `what` is what it was to be: "model file"."""
+    if not path.is_file():
+        raise error(f"{what} {path} {'is not a file' if path.exists() else 'does not exist'}")
 
 
 def hash_file(path: Path) -> str:

@@ -155,6 +155,16 @@ class ObjectiveName(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
+class Finite(click.FloatRange):
+    """A number in a range, neither NaN, which no comparison keeps out, nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 class _Quantity(click.ParamType):  # type: ignore[type-arg]
     def __init__(self, name: str, parse: Callable[[object], float]) -> None:
         self.name = name

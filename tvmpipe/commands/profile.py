@@ -15,6 +15,7 @@ from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.progress import pass_progress, work_progress
 from tvmpipe.console import PlainTable, plain
 from tvmpipe.errors import InputError, ModelError
+from tvmpipe.files import require_file
 from tvmpipe.passes.backend.codegen.llvm import compile_function
 from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
@@ -59,8 +60,7 @@ def run_profile(
         raise InputError(f"store {folder} is no folder")
     # What can be known at once is said before anything takes time.
     for model in models:
-        if not model.is_file():
-            raise ModelError(f"model {model} does not exist")
+        require_file(model, "model", ModelError)
     with Tracker(tracker):
         pass
     workloads = distinct(list(_workloads(models, importing, seed)))

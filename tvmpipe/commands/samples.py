@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.errors import SampleError
+from tvmpipe.files import require_file
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.head.sample import Fitting
 from tvmpipe.tensors import random_tensor
@@ -22,8 +23,7 @@ _OBJECT_BYTES = 512  # of a sample in memory, besides its numbers
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | NDArray[Any]:
     """What an `.npz` (arrays by name) or `.npy` (one array) file holds. Raises SampleError."""
-    if not path.is_file():
-        raise SampleError(f"input file {path} does not exist")
+    require_file(path, "input file", SampleError)
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):

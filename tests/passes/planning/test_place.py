@@ -272,6 +272,8 @@ def test_written_plan_reads_back(tmp_path: Path, branchy_path: Path, cluster_pat
         ("placement: [", "cannot be read"),
         ("nothing: 1", "has no 'placement'"),
         ("placement: {zzz: alpha}", "places 'zzz', which is no primitive"),
+        ("placement: {'*': }", "puts \\* on nothing; allowed: alpha, beta, gamma"),
+        ("placement: {'*': [alpha, zeta]}", "puts \\* on 'zeta'; allowed: alpha, beta, gamma"),
         ("placement: {}", "does not place '000"),
         ("format: 7\nplacement: {}", "has format 7"),
         ("model_sha256: abc\nplacement: {}", "was made for another model"),

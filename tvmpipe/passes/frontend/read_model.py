@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from tvmpipe.errors import ModelError, reason_of
+from tvmpipe.files import require_file
 from tvmpipe.passes.frontend.converters import converters
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT
 from tvmpipe.passes.frontend.lower_versions import lower_versions
@@ -66,8 +67,7 @@ def read_model(source: Any) -> tuple[onnx.ModelProto, str, str]:
 
 
 def _load(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        raise ModelError(f"model file {path} does not exist")
+    require_file(path, "model file", ModelError)
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:

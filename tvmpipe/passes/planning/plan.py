@@ -180,9 +180,10 @@ def read_placement(path: Path, graph: PrimitiveGraph, cluster: Cluster, model_sh
     for name, several in placed.items():
         if not several:
             raise PlanError(f"plan file {path} puts {name} on an empty list; allowed: {', '.join(devices)}")
-        unknown = next((device for device in several if device not in devices), None)
-        if unknown is not None:
-            raise PlanError(f"plan file {path} puts {name} on {unknown!r}; allowed: {', '.join(devices)}")
+        unknown = [device for device in several if device not in devices]
+        if unknown:
+            what = "nothing" if unknown[0] is None else repr(unknown[0])
+            raise PlanError(f"plan file {path} puts {name} on {what}; allowed: {', '.join(devices)}")
     placement = _placed(path, graph, {name: tuple(several) for name, several in placed.items()})
     missing = [name for name in expected if name not in placement]
     if missing:
