@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from hypothesis import settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tvmpipe.passes import driver
@@ -50,6 +50,24 @@ def model_of(
         initializers,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 11)
+
+
+def model_of_arrays(
+    nodes: Sequence[onnx.NodeProto], inputs: Arrays, output: int, weights: Mapping[str, ArrayLike] | None = None
+) -> onnx.ModelProto:
+    """`inputs` and `weights` of the arrays' own shapes and types -> "y" of the element type `output`; opset 17."""
+    graph = helper.make_graph(
+        list(nodes),
+        "case",
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in inputs.items()
+        ],
+        [helper.make_tensor_value_info("y", output, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> NDArray[np.float32]:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from tests.passes.compiled import model_of_arrays
 from tvmpipe.reference.results import Reference
 from tvmpipe.reference.unsigned_weights import has_signed_weights, with_unsigned_weights
 
@@ -17,22 +18,8 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(180, 256, (2, 512)).astype(np.uint8)
 W = RANDOM.integers(-128, 128, (512, 16)).astype(np.int8)
 ZERO = np.int8(-3)
+WEIGHTS: dict[str, Any] = {"w": W, "z": ZERO}
 SUMS = X.astype(np.int32) @ (W.astype(np.int32) - ZERO)
-
-
-def model(nodes: list[onnx.NodeProto], kind: int, given: dict[str, NDArray[Any]], **weights: Any) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            for name, array in given.items()
-        ],
-        [helper.make_tensor_value_info("y", kind, None)],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
-    )
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 
 def answer(made: onnx.ModelProto, given: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -44,7 +31,7 @@ def answer(made: onnx.ModelProto, given: dict[str, NDArray[Any]]) -> NDArray[Any
 @pytest.mark.parametrize("zero", [True, False])
 def test_matmul_integer(zero: bool) -> None:
     inputs = ["x", "w", "", "z"] if zero else ["x", "w"]
-    made = model([helper.make_node("MatMulInteger", inputs, ["y"])], TensorProto.INT32, {"x": X}, w=W, z=ZERO)
+    made = model_of_arrays([helper.make_node("MatMulInteger", inputs, ["y"])], {"x": X}, TensorProto.INT32, WEIGHTS)
     want = SUMS if zero else X.astype(np.int32) @ W.astype(np.int32)
     np.testing.assert_array_equal(answer(made, {"x": X}), want)
 
@@ -61,7 +48,7 @@ def test_inside_a_branch_and_twice() -> None:
         for name, zero in (("then", ["", "z"]), ("else", []))
     }
     given = {"x": X, "c": np.array(True)}
-    made = model([helper.make_node("If", ["c"], ["y"], **branches)], TensorProto.INT32, given, w=W, z=ZERO)
+    made = model_of_arrays([helper.make_node("If", ["c"], ["y"], **branches)], given, TensorProto.INT32, WEIGHTS)
     np.testing.assert_array_equal(answer(made, given), SUMS)
     given["c"] = np.array(False)
     np.testing.assert_array_equal(answer(made, given), X.astype(np.int32) @ W.astype(np.int32))
@@ -70,7 +57,7 @@ def test_inside_a_branch_and_twice() -> None:
 def test_sums_that_are_scaled() -> None:
     scales = {"s": np.float32(0.5), "t": np.float32(0.25), "u": np.float32(40), "zx": np.uint8(0), "zy": np.uint8(128)}
     nodes = [helper.make_node("QLinearMatMul", ["x", "s", "zx", "w", "t", "z", "u", "zy"], ["y"])]
-    made = model(nodes, TensorProto.UINT8, {"x": X}, w=W, z=ZERO, **scales)
+    made = model_of_arrays(nodes, {"x": X}, TensorProto.UINT8, WEIGHTS | scales)
     want = np.clip(np.round(SUMS * 0.125 / 40) + 128, 0, 255)
     assert np.ptp(want) > 20
     np.testing.assert_array_equal(answer(made, {"x": X}), want)
@@ -81,6 +68,6 @@ def test_sums_of_floats_that_are_rounded() -> None:
     given = {"x": X.astype(np.float32)}
     given["x"][:, 0], given["x"][:, 1] = 255, 0
     nodes = [helper.make_node("DynamicQuantizeMatMul", ["x", "w", "s", "z"], ["y"], domain="com.microsoft")]
-    made = model(nodes, TensorProto.FLOAT, given, w=W, z=ZERO, s=np.float32(0.5))
+    made = model_of_arrays(nodes, given, TensorProto.FLOAT, {**WEIGHTS, "s": np.float32(0.5)})
     want = given["x"] @ (W.astype(np.float32) - ZERO) * 0.5
     np.testing.assert_allclose(answer(made, given), want, rtol=1e-6)

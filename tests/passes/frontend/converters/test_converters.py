@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 import tvmpipe
-from tests.passes.compiled import check, model_of, normal
+from tests.passes.compiled import check, model_of, model_of_arrays, normal
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.passes.frontend import converters as package
 from tvmpipe.passes.frontend.converters import FILES, converters
@@ -38,17 +38,7 @@ def test_an_operator_has_one_converter() -> None:
 
 def run(nodes: list[Any], inputs: dict[str, Any], output: int, weights: dict[str, Any] | None = None) -> Any:
     """The result "y" of a compiled model that reads `inputs`."""
-    graph = helper.make_graph(
-        nodes,
-        "case",
-        [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            for name, array in inputs.items()
-        ],
-        [helper.make_tensor_value_info("y", output, None)],
-        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = model_of_arrays(nodes, inputs, output, weights)
     with run_in_process(tvmpipe.build(model, parse_cluster(DEVICE))) as pipe:
         return pipe.run(inputs)["y"]
 
