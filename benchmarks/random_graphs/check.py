@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +13,7 @@ from onnx import numpy_helper
 from benchmarks.random_graphs.graphs import Answer, RandomModel, assembled
 from benchmarks.random_graphs.judges import answers
 from benchmarks.random_graphs.pool import Array
+from benchmarks.two_devices import cut_in_two
 from tvmpipe.errors import TvmpipeError, reason_of
 from tvmpipe.passes import driver
 from tvmpipe.passes.backend.codegen.llvm import build_stage
@@ -22,18 +21,13 @@ from tvmpipe.passes.backend.onnx_stage import OnnxStage
 from tvmpipe.passes.backend.partition import emit
 from tvmpipe.passes.frontend.onnxruntime_session import session_of
 from tvmpipe.passes.graph.stages import derive_stages
-from tvmpipe.passes.options import BuildOptions
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.device.runners.onnxruntime import input_name, weight_name
 from tvmpipe.runtime.emulation.inprocess import run_in_process
-from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.boards import find_target
-from tvmpipe.targets.description.cluster import parse_cluster
 from tvmpipe.tensors import element_dtype
 
 Verdict = Literal["equal", "different", "refused"]
-
-_CLUSTER = parse_cluster("".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in ("a", "b")))
 
 
 @dataclass(frozen=True)
@@ -201,13 +195,6 @@ def _onnx_stage(stage: OnnxStage, inputs: list[Array], weights: Mapping[str, Arr
 
 def _in_stages(front: driver.Fused, made: RandomModel, seed: int) -> dict[str, Array]:
     """As users have it: primitives before a random one on one device, the others on another."""
-    names = list(front.graph.by_name())
-    cut = int(np.random.default_rng(seed).integers(len(names) + 1))
-    with tempfile.TemporaryDirectory() as folder:
-        plan = Path(folder) / "plan.yaml"
-        lines = [f"  {name}: {'a' if place < cut else 'b'}" for place, name in enumerate(names)]
-        plan.write_text("placement:\n" + "\n".join(lines) + "\n")
-        options = BuildOptions(plan=plan, cost_model=Roofline())
-        bundle = driver.compile(driver.plan(front, _CLUSTER, options)).bundle
-    with run_in_process(bundle) as pipe:
+    cut = int(np.random.default_rng(seed).integers(len(front.graph.by_name()) + 1))
+    with run_in_process(cut_in_two(front, cut)) as pipe:
         return pipe.run(made.sample)

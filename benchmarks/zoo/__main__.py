@@ -16,7 +16,6 @@ import json
 import logging
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -46,25 +45,19 @@ class Checked:
 
 def check(path: Path) -> Checked:
     """Compile, run and compare a model with static shapes."""
+    from benchmarks.two_devices import cut_in_two
     from tvmpipe.commands.samples import random_samples
     from tvmpipe.passes import driver
-    from tvmpipe.passes.options import BuildOptions
     from tvmpipe.reference.results import Reference
     from tvmpipe.runtime.emulation.inprocess import run_in_process
-    from tvmpipe.targets.description.cluster import parse_cluster
 
-    cluster = parse_cluster("".join(f'[[device]]\nname = "{name}"\nthreads = 1\n' for name in ("a", "b")))
     try:
         front = driver.front(path)
         names = list(front.graph.by_name())
         left = Counter(name for one in front.graph.primitives if one.fallback for name in one.operators)
         flops = [(one.flops, one.fallback is not None) for one in front.graph.by_name().values()]
         share = sum(count for count, there in flops if there) / (sum(count for count, _ in flops) or 1.0)
-        with tempfile.TemporaryDirectory() as folder:
-            plan = Path(folder) / "plan.yaml"
-            lines = [f"  {name}: {'ab'[2 * place // len(names)]}" for place, name in enumerate(names)]
-            plan.write_text("placement:\n" + "\n".join(lines) + "\n")
-            bundle = driver.compile(driver.plan(front, cluster, BuildOptions(plan=plan))).bundle
+        bundle = cut_in_two(front, (len(names) + 1) // 2)
         (sample,) = random_samples(bundle.manifest, 1, seed=1)
         with run_in_process(bundle) as pipe:
             found = Reference(path).compare(pipe.run(sample), sample)
