@@ -12,6 +12,7 @@ import onnx
 from tvmpipe.errors import UnsupportedModelError
 from tvmpipe.padding import open_axes
 from tvmpipe.passes.frontend.arithmetic.element_types import element_of
+from tvmpipe.passes.frontend.arithmetic.halves import stored_halves
 from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.importer import Relax, to_relax
 from tvmpipe.passes.frontend.inputs.fix_dimensions import fix_inputs
@@ -24,6 +25,7 @@ from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature
 from tvmpipe.passes.frontend.simplify import simplify
 from tvmpipe.passes.frontend.unsupported import DTYPES
+from tvmpipe.passes.kernels.half_weights import HALVES_ATTR
 from tvmpipe.tensors import CARRIERS, TensorSpec
 
 
@@ -125,6 +127,7 @@ def _imported(
     left: Mapping[str, str],
 ) -> Imported:
     """Import a model whose inputs are fixed; `model` is changed."""
+    halves = stored_halves(model)
     forget_declared(model)
     spread_outputs(model)
     simplified = simplify(model, inputs)
@@ -134,6 +137,8 @@ def _imported(
     signature = Signature(name, digest, inputs, outputs)
     kept = [value.name for value in simplified.model.graph.input]
     module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
+    if halves:
+        module["main"] = module["main"].with_attr(HALVES_ATTR, list(halves))
     return Imported(module, signature, simplified.notes, fixed, made.groups)
 
 

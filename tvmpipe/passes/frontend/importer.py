@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from tvmpipe.errors import UnsupportedModelError, raised_by_tvm, reason_of
-from tvmpipe.passes.frontend.arithmetic.element_types import carried, carrier, held, makes_numbers
+from tvmpipe.passes.frontend.arithmetic.element_types import carried, carrier, element_of, held, makes_numbers
+from tvmpipe.passes.frontend.arithmetic.halves import HALVES, jumps, left_as, makes_halves, rounded, widened
 from tvmpipe.passes.frontend.arithmetic.quantised import elementwise
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.converters import converters
@@ -154,7 +156,11 @@ def _import(
 
     own = converters()
     failed: dict[str, str] = {}
-    rare = carried(model)
+    rare = carried(model) | {
+        spec.name: spec.dtype for group in groups for spec in group.outputs if spec.dtype in HALVES
+    }
+    halves = {name: element for name, element in rare.items() if element in HALVES}
+    exact = {*halves} & {one.name for one in (*model.graph.input, *model.graph.initializer)}
     read = {value.name for value in model.graph.output} | {name for node in model.graph.node for name in reads(node)}
 
     class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
@@ -173,7 +179,7 @@ def _import(
         def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             domain = self.current.domain if self.current is not None else ""
             if domain == DOMAIN:
-                return self.bb.normalize(call_group(groups[attrs["group"]], inputs, self.bb))
+                return widened(self.bb, call_group(groups[attrs["group"]], inputs, self.bb))
             if self.current is None or types is None:
                 return self._converted(domain, op_name, inputs, attrs, opset)
             try:
@@ -190,17 +196,33 @@ def _import(
                 return made
 
         def _converted(self, domain: str, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+            if halves and self.current is not None:
+                inputs = self._in_halves(self.current, inputs)
             result = self._by_converter(domain, op_name, inputs, attrs, opset)
+            result = widened(self.bb, result) if halves else result
             results = self.current.output if self.current is not None else ()
             made = [rare.get(name) for name in results] if makes_numbers(op_name) else []
             return _rounded(self.bb, result, made) if any(made) else result
+
+        def _in_halves(self, node: onnx.NodeProto, inputs: Any) -> Any:
+            """The inputs of a node, rounded where it must read numbers of the half types that they have."""
+            if makes_halves(node, exact, [name for name in node.input if name in halves]):
+                exact.update(node.output)
+            if not jumps(node):
+                return inputs
+            for place, name in enumerate(node.input):
+                if name in halves and name not in exact and _is_float32(inputs[place]):
+                    self._nodes[name] = inputs[place] = rounded(self.bb, inputs[place], halves[name])
+                    exact.add(name)
+            return inputs
 
         def _by_converter(self, domain: str, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             converter = own.get((plain_domain(domain), op_name))
             if converter is None:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
             names = self.current.input if self.current is not None else ()
-            elements = {place: rare[name] for place, name in enumerate(names) if name in rare}
+            known = ((place, rare[name]) for place, name in enumerate(names) if name in rare)
+            elements = {place: one for place, one in known if one not in HALVES or _is_float32(inputs[place])}
             made = self.current.output if self.current is not None else ()
             outputs = [name if name in read else "" for name in made]
             scope = [self._nodes, self._params]
@@ -208,13 +230,19 @@ def _import(
             return self.bb.normalize(converter(node))
 
         def _construct_nodes(self, graph: onnx.GraphProto) -> None:
+            for value in graph.input:
+                self._nodes[value.name] = widened(self.bb, self._nodes[value.name])
             super()._construct_nodes(graph)
             for value in graph.output:
                 self._nodes[value.name] = as_tensor(self._nodes[value.name])
+                element = element_of(value.type.tensor_type.elem_type)
+                if element in HALVES:
+                    made = self._nodes[value.name]
+                    self._nodes[value.name] = left_as(self.bb, made, element, exact=value.name in exact)
 
         def _parse_array(self, tensor_proto: onnx.TensorProto) -> Any:
             array = held(numpy_helper.to_array(tensor_proto).reshape(tuple(tensor_proto.dims)))
-            return tvm.runtime.tensor(array)
+            return tvm.runtime.tensor(array.astype(np.float32) if array.dtype == np.float16 else array)
 
         def _new_var(self, var_name: str, shape: Any, dtype: str = "float32") -> Any:
             return super()._new_var(var_name, shape, carrier(str(dtype)))
@@ -246,6 +274,10 @@ def _sentence(node: onnx.NodeProto, error: Exception) -> str:
     return f"TVM cannot import node {label(node)} ({node.op_type}): {reason_of(error)}"
 
 
+def _is_float32(value: Any) -> bool:
+    return str(getattr(getattr(value, "ty", None), "dtype", "")) == "float32"
+
+
 def _empty_inputs(graph: onnx.GraphProto) -> dict[str, list[int]]:
     """The shapes of inputs that have no elements: TVM's importer takes an extent of 0 for an open one."""
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.input}
@@ -257,7 +289,7 @@ def _rounded(builder: Any, result: Any, elements: Sequence[str | None]) -> Any:
     from tvm import relax, te
 
     def one(value: Any, element: str | None) -> Any:
-        if element is None or not is_small_float(element) or str(value.ty.dtype) != "float32":
+        if element is None or element in HALVES or not is_small_float(element) or str(value.ty.dtype) != "float32":
             return value
         return elementwise(
             builder,

@@ -29,6 +29,7 @@ from tvmpipe.passes.kernels.channel_blocks import pack, pack_constant, unpack
 from tvmpipe.passes.kernels.conv2d.compute import conv2d, merge_groups, pack_weight
 from tvmpipe.passes.kernels.conv2d.transposed import interleave, phases_of
 from tvmpipe.passes.kernels.depthwise.compute import depthwise_conv2d, pack_depthwise_weight
+from tvmpipe.passes.kernels.half_weights import half_types, narrowed
 from tvmpipe.passes.kernels.pool.compute import avg_pool2d, global_avg_pool2d, max_pool2d
 from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import choose_tile, transform_weight, winograd_conv2d
@@ -67,6 +68,7 @@ def block_channels(module: Any) -> Any:
             super().__init__(module)
             self.blocked: dict[Any, _Blocked] = {}
             self.plain: dict[Any, Any] = {}
+            self.halves = half_types(module)
 
         def visit_var_binding_(self, binding: Any) -> None:
             if binding.value in self.blocked:  # another name of a variable
@@ -199,7 +201,9 @@ class _Layouts:
         # A few channels, as those of a photograph, would leave most of a block empty.
         plain = channels < BLOCK and not self._is_blocked(data)
         source = self.rewriter.visit_expr(data) if plain else self._packed(data)
-        m = None if plain else choose_tile(weight.shape, window, *window.output(image[0], image[1]))
+        # Transformed, a weight is several times as large, and no half any more.
+        direct = plain or narrowed(weight, self.rewriter.halves) is not None
+        m = None if direct else choose_tile(weight.shape, window, *window.output(image[0], image[1]))
         if m is not None:
             packed = relax.const(transform_weight(weight, m), "float32")
             return self._emit(outputs, winograd_conv2d, source, packed, m=m, **settings)

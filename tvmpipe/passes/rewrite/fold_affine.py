@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
 from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import constant_of, is_float32, shape_of
+from tvmpipe.passes.kernels.half_weights import half_types, narrowed
 
 _OPERATORS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
@@ -41,13 +42,15 @@ def fold_affine(module: Any) -> Any:
         y = R.add(d, shift)
 
     with `scale` and `shift` of all three, one number for each channel; where there is no convolution before them, or
-    something else reads its result as well, `R.add(R.multiply(x, scale), shift)`.
+    something else reads its result as well, or its weight is stored in half precision,
+    `R.add(R.multiply(x, scale), shift)`.
     """
     import tvm
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
     _, users = definitions_of(module)
+    halves = half_types(module)
 
     @mutator
     class Folder(PyExprMutator):  # type: ignore[misc]
@@ -97,7 +100,8 @@ def fold_affine(module: Any) -> Any:
                     return emit_from(self.builder_, self.visit_expr(lazy[variable]), variable)
             affine = self.pending[variable]
             convolution = self.convolutions.get(affine.base)
-            if convolution is not None and affine.base not in self.done:
+            # Scaled, the numbers of a half weight would be none of that type any more.
+            if convolution is not None and affine.base not in self.done and not self._is_half(convolution):
                 data, weight = convolution.args
                 scaled = weight.value.numpy() * affine.scale.reshape(-1, 1, 1, 1)
                 arguments = [self.visit_expr(data), relax.const(scaled.astype(np.float32), "float32")]
@@ -109,6 +113,9 @@ def fold_affine(module: Any) -> Any:
             if np.any(affine.shift != 0):
                 result = relax.op.add(self._bound(result, variable), _per_channel(affine.shift))
             return self._bound(result, variable)
+
+        def _is_half(self, convolution: Any) -> bool:
+            return narrowed(constant_of(convolution.args[1]), halves) is not None
 
         def _bound(self, value: Any, variable: Any) -> Any:
             """A variable for `value`; none that is only another name, which later rewrites would not look through."""

@@ -18,6 +18,7 @@ from tvmpipe.passes.rewrite.fold_constants import fold_constants
 from tvmpipe.passes.rewrite.fuse_operators import fuse_operators
 from tvmpipe.passes.rewrite.join_nodes import flow_of, inherit_nodes, join_nodes
 from tvmpipe.passes.rewrite.legalize_operators import legalize_operators
+from tvmpipe.passes.rewrite.narrow_weights import narrow_weights
 
 After = Callable[[str, Any], None]
 """Called with the name of a rewrite and the module that it made."""
@@ -114,6 +115,11 @@ REWRITES: tuple[Rewrite, ...] = (
         "evaluate_packing",
         _tvm("FoldConstant"),
         "the packing of weights that legalizing left to run, so that it is not fused into a kernel",
+    ),
+    Rewrite(
+        "narrow_weights",
+        narrow_weights,
+        "once weights are packed, which TVM would evaluate; before fusion, after which functions are shared by more calls",
     ),
     Rewrite("fuse_operators", fuse_operators, "calls of TIR functions become calls of fused functions"),
     Rewrite("fuse_loops", _tvm("FuseTIR"), "fused functions become one TIR function each: the primitives"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmpipe.passes.backend.codegen import StageCode
+from tvmpipe.passes.backend.codegen.half_conversions import convert_by_bits
 from tvmpipe.passes.backend.memory import MemoryPlan
 from tvmpipe.passes.backend.records import open_records
 from tvmpipe.targets.description.target import TargetDescription
@@ -35,7 +36,7 @@ def build_stage(
     tvm_target = target.tvm_target(threads)
     memory = MemoryPlan()
     with tvm_target, _pass_context():
-        scheduled = schedule_module(module, target, threads, known)
+        scheduled = _lowered(schedule_module(module, target, threads, known), target)
     with tvm_target, _pass_context(memory.instrument):
         return relax.build(scheduled, tvm_target), memory
 
@@ -44,9 +45,19 @@ def compile_function(function: Any, target: TargetDescription, threads: int) -> 
     """A shared library with a scheduled TIR function as its `main`."""
     import tvm
 
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    module = tvm.IRModule({"main": convert_by_bits(function, target).with_attr("global_symbol", "main")})
     with _pass_context():
         return _shared_library(tvm.compile(module, target.tvm_target(threads)))
+
+
+def _lowered(module: Any, target: TargetDescription) -> Any:
+    """The module with what LLVM has no good code for on `target` as something else."""
+    from tvm import tirx
+
+    for gvar, function in module.functions.items():
+        if isinstance(function, tirx.PrimFunc):
+            module[gvar] = convert_by_bits(function, target)
+    return module
 
 
 def _pass_context(*instruments: Any) -> Any:

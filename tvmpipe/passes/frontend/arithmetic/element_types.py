@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, shape_inference
 
-from tvmpipe.passes.frontend.onnx_values import has_graphs
+from tvmpipe.passes.frontend.onnx_values import has_graphs, plain_domain
 from tvmpipe.tensors import CARRIERS
 
 _MOVING = frozenset(
@@ -53,6 +53,7 @@ _MOVING = frozenset(
 )
 """Operators whose results are numbers of the result's type already."""
 
+_HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 _ERRORS = (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_inference.InferenceError, KeyError, RuntimeError)
 _NAMES = ("to", "output_dtype", "dtype", "precision")
 
@@ -95,7 +96,10 @@ def makes_numbers(operator: str) -> bool:
 
 
 def carried(model: onnx.ModelProto) -> Mapping[str, str]:
-    """The element types of those values of a model that need a carrier, by name; empty for nearly all models."""
+    """The element types of those values of a model that are computed in wider ones, by name.
+
+    Those that need a carrier, and float16 (see halves.py).
+    """
     graph = model.graph
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     values = (*graph.input, *graph.value_info, *graph.output)
@@ -103,14 +107,15 @@ def carried(model: onnx.ModelProto) -> Mapping[str, str]:
     asked = {one.i for node in graph.node for one in node.attribute if one.name in _NAMES}
     named = {*kinds.values(), *asked} & set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
     known = {element_of(kind) for kind in named}
-    if known.isdisjoint(CARRIERS):
+    rare = {*CARRIERS, "float16"}
+    if known.isdisjoint(rare):
         return {}
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     for node in graph.node:
         if not all(name in kinds for name in node.output if name):
             kinds.update(_inferred(node, kinds, opsets, model))
     elements = {name: element_of(kind) for name, kind in kinds.items() if kind}
-    return {name: element for name, element in elements.items() if element in CARRIERS}
+    return {name: element for name, element in elements.items() if element in rare}
 
 
 def _inferred(
@@ -119,6 +124,9 @@ def _inferred(
     """The element types of what a node makes, as far as its schema says."""
     if has_graphs(node):
         return {}
+    if plain_domain(node.domain):  # onnx has no schemas of these; nearly all make what they read
+        read = [kinds[name] for name in node.input if kinds.get(name) in _HALVES]
+        return {name: read[0] for name in node.output if name} if read else {}
     try:
         schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
         types = {name: helper.make_tensor_type_proto(kinds[name], None) for name in node.input if name}

@@ -27,6 +27,8 @@ def bit_cast(node: OnnxNode) -> Any:
     def bits(x: Any) -> Any:
         if is_small_float(given):
             return bits_of(x, given)
+        if given == "float16":
+            return x.astype(given)
         if given in CARRIERS:
             return x.astype("uint8") & tirx.const((1 << width(given)) - 1, "uint8")
         return x.astype("uint8") if given == "bool" else x

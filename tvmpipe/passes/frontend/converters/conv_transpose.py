@@ -30,7 +30,7 @@ def conv_transpose(node: OnnxNode) -> Any:
     groups = int(node.attributes.get("group", 1))
     begins, ends, behind = _pads(node, strides, dilations, extra)
     # Kernels of this package take groups; TVM's rule, for what is left to it, does not.
-    grouped = groups == 1 or (rank <= 2 and node.element(0) == "float32" and isinstance(weight, tvm.ir.GenericConst))
+    grouped = groups == 1 or (rank <= 2 and str(x.ty.dtype) == "float32" and isinstance(weight, tvm.ir.GenericConst))
     if all(dilation == 1 for dilation in dilations) and grouped:
         name, data, _ = _LAYOUTS[rank]
         function = getattr(relax.op.nn, f"{name}_transpose")

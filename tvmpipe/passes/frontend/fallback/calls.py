@@ -51,6 +51,8 @@ def _tensor(value: Any, kind: int, builder: Any) -> Any:
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name
     if isinstance(value, relax.ShapeExpr):
         return relax.const(np.array([int(extent) for extent in value.values]), dtype)
+    if isinstance(value, tvm.ir.GenericConst) and str(value.ty.dtype) != dtype:
+        return relax.const(value.value.numpy().astype(dtype), dtype)
     if str(value.ty.dtype) != dtype:
         return builder.emit(relax.op.astype(value, dtype))
     return value if isinstance(value, tvm.ir.GenericConst | relax.Var) else builder.emit(value)
@@ -90,5 +92,6 @@ def stand_in(node: onnx.NodeProto, types: Mapping[str, ValueType]) -> Any:
         one = types.get(name) if name else _LEFT_OUT
         if one is None or one.static is None or one.dtype is None:
             return None
-        made.append(relax.Var("unknown", relax.TensorType(list(one.static), one.dtype)))
+        dtype = "float32" if one.dtype == "float16" else one.dtype  # as halves.py says
+        made.append(relax.Var("unknown", relax.TensorType(list(one.static), dtype)))
     return made[0] if len(made) == 1 else relax.Tuple(made)
