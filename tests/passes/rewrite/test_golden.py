@@ -39,6 +39,7 @@ def test_the_rewrites_of_our_own_are_these() -> None:
         "block_channels",
         "legalize_operators",
         "annotate_spreading",
+        "narrow_weights",
         "fuse_operators",
         "copy_results",
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph
 from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.base import KERNEL_ATTR
+from tvmpipe.passes.kernels.half_weights import weight_itemsize
 from tvmpipe.passes.kernels.inspect import SPATIAL, annotation, blocks_of
 from tvmpipe.targets.cost.model import Work
 
@@ -86,7 +87,7 @@ def _loops(function: Any) -> dict[str, Any]:
     from tvm import s_tir
 
     schedule = s_tir.Schedule(function)
-    kernel, largest = "", 0
+    kernel, largest, itemsize = "", 0, 4
     domain: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
     inner_bytes, special, arithmetic = 0, 0, 0.0
     for block, around in _blocks(schedule, function):
@@ -104,6 +105,7 @@ def _loops(function: Any) -> dict[str, Any]:
         if (around and mark == kernel and size > largest) if kernel else (known or size > largest):
             kernel = mark if known else ""
             domain, largest = (spatial, reduction), size
+            itemsize = weight_itemsize(schedule, block) if known else 4
     return {
         "kernel": kernel,
         "spatial": domain[0],
@@ -111,6 +113,7 @@ def _loops(function: Any) -> dict[str, Any]:
         "arithmetic": float(arithmetic),
         "inner_bytes": inner_bytes,
         "special": special,
+        "weight_itemsize": itemsize,
     }
 
 

@@ -41,6 +41,12 @@ def narrowed(array: NDArray[Any], halves: Collection[str]) -> NDArray[Any] | Non
     return None
 
 
+def weight_itemsize(schedule: Any, block: Any) -> int:
+    """Bytes of a number of the weights that a block reads: 2 of halves, else 4."""
+    kinds = {str(region.source.dtype) for region in schedule.get(block).reads}
+    return 4 if kinds.isdisjoint(("float16", "uint16")) else 2
+
+
 def widened(number: Any) -> Any:
     """The float32 of a TIR expression that loads a number of a narrowed array."""
     from tvm import tirx

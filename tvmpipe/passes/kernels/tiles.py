@@ -16,6 +16,7 @@ _MOST_PANELS = 8
 _FIRST_LEVEL_BYTES = 24 << 10  # of a panel, beside rows and results, in a level 1 cache of 32 KiB
 _PAGE_BYTES = 4096  # addresses so far apart share a set of every level 1 cache, which has 8 to 12 ways
 _ROWS_OF_A_SET = 10  # that a tile may have then; measured with 12 ways: 11 lose 5 %, 14 lose 50 %
+_CONVERSION = 0.5  # cycles for each vector of halves, on the ports that multiply
 _SECOND_LEVEL_BYTES = 20  # that a level 2 cache gives in a cycle, about a third of a line; measured on Xeons
 
 
@@ -51,22 +52,24 @@ def choose_tile(
     streamed: bool = False,
     row_vectors: bool = False,
     most_rows: int | None = None,
+    itemsize: int = 4,
 ) -> tuple[int, int]:
     """Rows, at most `most_rows`, and panels of the register tile with the fewest cycles for `rows` by `panels` in all.
 
     A step of the reduction costs its `accumulation`, and `row_cost` and `panel_cost` cycles for each row and vector of
     a panel, for what comes from beyond the first level cache. With `ragged_panels` the last tile may have fewer
     panels. Where panels are `streamed`, all of their vectors come from the second level cache at what it gives in a
-    cycle. `row_vectors` as in `CpuModel.tile_rows`.
+    cycle. `row_vectors` as in `CpuModel.tile_rows`. Numbers of panels are of `itemsize` bytes; halves are converted.
     """
     vectors = BLOCK // cpu.lanes
+    panel_cost += _CONVERSION if itemsize < 4 else 0.0
 
     def step(tile_rows: int, tile_vectors: int) -> float:
         work = accumulation(tile_rows, tile_vectors)
         if not work:
             return 0.0
         if streamed:
-            work = max(work, tile_vectors * cpu.lanes * 4 / _SECOND_LEVEL_BYTES)
+            work = max(work, tile_vectors * cpu.lanes * itemsize / _SECOND_LEVEL_BYTES)
         return work + row_cost * tile_rows + panel_cost * tile_vectors
 
     best = math.inf, 1, 1
@@ -95,9 +98,12 @@ def tile_candidates(rows: int, panels: int, cpu: CpuModel) -> list[tuple[int, in
     return sorted(tile for tile in found if tile[0] * tile[1] * vectors >= room // 2 or tile[0] == rows)
 
 
-def image_tile(pixels: int, blocks: int, cpu: CpuModel) -> tuple[int, int]:
-    """The register tile for a row of `pixels`, which lie next to each other, and `blocks` of channels."""
-    return choose_tile(pixels, blocks, cpu, row_cost=0.0, panel_cost=0.1)
+def image_tile(pixels: int, blocks: int, cpu: CpuModel, itemsize: int = 4) -> tuple[int, int]:
+    """The register tile for a row of `pixels`, which lie next to each other, and `blocks` of channels.
+
+    Numbers of the weight are of `itemsize` bytes.
+    """
+    return choose_tile(pixels, blocks, cpu, row_cost=0.0, panel_cost=0.1, itemsize=itemsize)
 
 
 def product_tile(
@@ -109,8 +115,11 @@ def product_tile(
     apart: int | None = None,
     ragged_panels: bool = False,
     row_vectors: bool = False,
+    itemsize: int = 4,
 ) -> tuple[int, int]:
     """The register tile of an `m` by `panels` product of length `k`, whose rows lie `apart` floats apart, `k` if None.
+
+    Numbers of panels are of `itemsize` bytes.
 
     Rows a multiple of 4096 bytes apart are few enough to stay in one set of the level 1 cache.
     """
@@ -122,9 +131,10 @@ def product_tile(
         row_cost=0.1 if aligned else 0.05,
         panel_cost=0.05,
         ragged_panels=ragged_panels,
-        streamed=k * BLOCK * 4 > _FIRST_LEVEL_BYTES,
+        streamed=k * BLOCK * itemsize > _FIRST_LEVEL_BYTES,
         row_vectors=row_vectors,
         most_rows=_ROWS_OF_A_SET if aligned else None,
+        itemsize=itemsize,
     )
 
 

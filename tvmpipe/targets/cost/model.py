@@ -30,6 +30,7 @@ class Work:
         inner_bytes: bytes that all blocks write, results included.
         special: calls of exp, erf and the like, in all blocks.
         dtype: of the first result.
+        weight_itemsize: bytes of a number of the weights that the kernel's block reads, 4 where it reads none.
         view: whether it only gives a tensor another shape, which the virtual machine does without touching it.
     """
 
@@ -46,6 +47,7 @@ class Work:
     inner_bytes: int = 0
     special: int = 0
     dtype: str = "float32"
+    weight_itemsize: int = 4
     view: bool = False
 
     @property

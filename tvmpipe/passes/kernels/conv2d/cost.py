@@ -22,11 +22,11 @@ def conv2d_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     size = float(min(work.input_bytes, images * work.reduction[0] * height * width * BLOCK * FLOAT_BYTES * 4))
     if window == (1, 1) and work.input_bytes >= work.reduction[0] * height * width * BLOCK * FLOAT_BYTES:
         height, width = 1, height * width
-    rows, columns = image_tile(width, blocks, cpu)
+    rows, columns = image_tile(width, blocks, cpu, work.weight_itemsize)
     groups = blocks / columns
     passes = images * height * groups
     reread = RereadBytes()
-    panel = depth * columns * BLOCK * FLOAT_BYTES
+    panel = depth * columns * BLOCK * work.weight_itemsize
     across = -(-width // rows)
     reread.add(work.weight_bytes, images * height * across - 1, panel + rows * depth * FLOAT_BYTES)
     reread.add(size, window[0] - 1 if len(window) > 1 else 0, window[0] * size / height + panel)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
+from tvmpipe.passes.kernels.half_weights import weight_itemsize
 from tvmpipe.passes.kernels.inspect import PARTITION, REDUCTION, NotApplicable, extents
 from tvmpipe.passes.kernels.tiles import image_tile, rows_apart, spreads, tile_candidates
 from tvmpipe.targets.description.cpu_model import CpuModel
@@ -24,7 +25,8 @@ def schedule_conv2d(schedule: Any, main: Any, cpu: CpuModel) -> None:
         column = schedule.fuse(row, column)
         height, width = 1, height * width
     (blocks,) = extents(schedule, [k])
-    pixels, tile_blocks = cpu.choose("tile", image_tile(width, blocks, cpu), tile_candidates(width, blocks, cpu))
+    tile = image_tile(width, blocks, cpu, weight_itemsize(schedule, main))
+    pixels, tile_blocks = cpu.choose("tile", tile, tile_candidates(width, blocks, cpu))
     column_tile, pixel = schedule.split(column, [None, pixels])
     k_tile, block = schedule.split(k, [None, tile_blocks])
     outer = [image, k_tile] + ([] if pointwise else [row])

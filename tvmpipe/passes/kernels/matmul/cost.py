@@ -60,8 +60,17 @@ def matmul_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     ragged = heads > 1 and heads >= threads
     step = depth if heads > 1 else product_step(m, depth, cpu)
     row_vectors = uses_row_vectors(depth, cpu) and (heads > 1 or not several)
-    rows, columns = product_tile(m, blocks, step, cpu, apart=depth, ragged_panels=ragged, row_vectors=row_vectors)
-    panel = columns * BLOCK * step * FLOAT_BYTES
+    rows, columns = product_tile(
+        m,
+        blocks,
+        step,
+        cpu,
+        apart=depth,
+        ragged_panels=ragged,
+        row_vectors=row_vectors,
+        itemsize=work.weight_itemsize,
+    )
+    panel = columns * BLOCK * step * work.weight_itemsize
     across, down = math.ceil(blocks / columns), math.ceil(m / rows)
     grouped = tiles_together if step == depth else step_tiles_together
     together = across if ragged else grouped(max(across, 1), panel, threads)
@@ -70,7 +79,7 @@ def matmul_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     for width, times in ((columns, blocks // columns), (last, 1 if last else 0)):
         per_depth += times * rows_cycles(m, rows, width * vectors)
     reread = RereadBytes()
-    left_bytes, right_bytes = m * depth * FLOAT_BYTES, blocks * BLOCK * depth * FLOAT_BYTES
+    left_bytes, right_bytes = m * depth * FLOAT_BYTES, blocks * BLOCK * depth * work.weight_itemsize
     steps = depth / step
     results_bytes = m * columns * BLOCK * together * FLOAT_BYTES  # of a group
     reread.add(heads * right_bytes, down - 1, panel * together + rows * step * FLOAT_BYTES)

@@ -7,6 +7,7 @@ from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL_ATTR
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
+from tvmpipe.passes.kernels.half_weights import weight_itemsize
 from tvmpipe.passes.kernels.inspect import PARTITION, NotApplicable, annotation, extents
 from tvmpipe.passes.kernels.matmul.compute import PACK
 from tvmpipe.passes.kernels.matmul.cost import product_step, step_tiles_together, tiles_together, uses_row_vectors
@@ -23,7 +24,7 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
     packed_batch = bool(packs) and len(schedule.get(packs[0]).iter_vars) > 3
     for block in packs:
         schedule_pack(schedule, block)
-    k = _length(schedule, main)
+    k, itemsize = _length(schedule, main), weight_itemsize(schedule, main)
     last = fold_epilogue(schedule, main)
     matrices = math.prod(extents(schedule, schedule.get_loops(last)[:-2]))
     if not packed_batch:
@@ -37,7 +38,7 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
         _in_steps(schedule, main, last, step, cpu)
         return
     ragged = heads >= cpu.threads and bool(batch)
-    tile = product_tile(m, n // BLOCK, k, cpu, ragged_panels=ragged, row_vectors=row_vectors)
+    tile = product_tile(m, n // BLOCK, k, cpu, ragged_panels=ragged, row_vectors=row_vectors, itemsize=itemsize)
     tile_rows, panels = cpu.choose("tile", tile, tile_candidates(m, n // BLOCK, cpu))
     row_tile, row = schedule.split(rows, [None, tile_rows])
     parallel = list(batch)
@@ -49,7 +50,7 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
             schedule.annotate(column_tile, PARTITION, 1)
     else:
         tile_count = n // (panels * BLOCK)
-        group = tiles_together(tile_count, panels * BLOCK * k * 4, cpu.threads)
+        group = tiles_together(tile_count, panels * BLOCK * k * itemsize, cpu.threads)
         group = cpu.choose("group", group, [size for size in (1, 2, 3, 4, 6, 8) if tile_count % size == 0])
         if tile_count % group:
             raise NotApplicable("no whole number of groups")
@@ -80,11 +81,12 @@ def _in_steps(schedule: Any, main: Any, last: Any, step: int, cpu: CpuModel) -> 
     """
     rows, columns = schedule.get_loops(last)
     m, n = extents(schedule, [rows, columns])
-    tile = product_tile(m, n // BLOCK, step, cpu, apart=_length(schedule, main))
+    itemsize = weight_itemsize(schedule, main)
+    tile = product_tile(m, n // BLOCK, step, cpu, apart=_length(schedule, main), itemsize=itemsize)
     tile_rows, panels = cpu.choose("tile", tile, tile_candidates(m, n // BLOCK, cpu))
     width = panels * BLOCK
     tile_count = n // width
-    group = step_tiles_together(tile_count, width * step * 4, cpu.threads)
+    group = step_tiles_together(tile_count, width * step * itemsize, cpu.threads)
     group = cpu.choose("group", group, [size for size in (1, 2, 4, 8, 16) if tile_count % size == 0])
     if tile_count % group:
         raise NotApplicable("no whole number of groups")
