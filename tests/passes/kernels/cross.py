@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from tvmpipe.passes.backend.codegen.half_conversions import convert_by_bits
 from tvmpipe.passes.kernels.base import BLOCK
 from tvmpipe.passes.kernels.channel_blocks import blocks
 from tvmpipe.passes.kernels.conv2d.compute import conv2d
@@ -60,7 +61,8 @@ def machine_code(primitive: Primitive, target_name: str, threads: int = 1) -> An
     import tvm
 
     target = find_target(target_name)
-    scheduled = schedule_function(primitive(), describe_cpu(target, threads)).with_attr("global_symbol", SYMBOL)
+    scheduled = schedule_function(primitive(), describe_cpu(target, threads))
+    scheduled = convert_by_bits(scheduled, target).with_attr("global_symbol", SYMBOL)
     config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
     tvm_target = target.tvm_target(threads)
     with tvm_target, tvm.transform.PassContext(opt_level=3, config=config):

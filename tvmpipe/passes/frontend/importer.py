@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from tvmpipe.errors import UnsupportedModelError, raised_by_tvm, reason_of
 from tvmpipe.passes.frontend.arithmetic.element_types import carried, carrier, element_of, held, makes_numbers
-from tvmpipe.passes.frontend.arithmetic.halves import HALVES, jumps, left_as, makes_halves, rounded, widened
+from tvmpipe.passes.frontend.arithmetic.halves import HALVES, Precision, left_as, rounded, widened
 from tvmpipe.passes.frontend.arithmetic.quantised import elementwise
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.converters import converters
@@ -156,11 +156,10 @@ def _import(
 
     own = converters()
     failed: dict[str, str] = {}
-    rare = carried(model) | {
+    rare = dict(carried(model)) | {
         spec.name: spec.dtype for group in groups for spec in group.outputs if spec.dtype in HALVES
     }
-    halves = {name: element for name, element in rare.items() if element in HALVES}
-    exact = {*halves} & {one.name for one in (*model.graph.input, *model.graph.initializer)}
+    precision = Precision(model, rare)
     read = {value.name for value in model.graph.output} | {name for node in model.graph.node for name in reads(node)}
 
     class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
@@ -196,25 +195,26 @@ def _import(
                 return made
 
         def _converted(self, domain: str, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
-            if halves and self.current is not None:
-                inputs = self._in_halves(self.current, inputs)
+            node = self.current if precision.elements else None
+            if node is not None:
+                if precision.is_nothing(node) and _is_float32(inputs[0]):
+                    precision.note(node, nothing=True)
+                    return inputs[0]
+                self._round(node, inputs)
+                precision.note(node)
             result = self._by_converter(domain, op_name, inputs, attrs, opset)
-            result = widened(self.bb, result) if halves else result
+            result = result if node is None else widened(self.bb, result)
             results = self.current.output if self.current is not None else ()
             made = [rare.get(name) for name in results] if makes_numbers(op_name) else []
             return _rounded(self.bb, result, made) if any(made) else result
 
-        def _in_halves(self, node: onnx.NodeProto, inputs: Any) -> Any:
-            """The inputs of a node, rounded where it must read numbers of the half types that they have."""
-            if makes_halves(node, exact, [name for name in node.input if name in halves]):
-                exact.update(node.output)
-            if not jumps(node):
-                return inputs
-            for place, name in enumerate(node.input):
-                if name in halves and name not in exact and _is_float32(inputs[place]):
-                    self._nodes[name] = inputs[place] = rounded(self.bb, inputs[place], halves[name])
-                    exact.add(name)
-            return inputs
+        def _round(self, node: onnx.NodeProto, inputs: Any) -> None:
+            """Round those inputs of a node that it must read as numbers of the half types that they have."""
+            for place in precision.to_round(node):
+                name = node.input[place]
+                if _is_float32(inputs[place]):
+                    self._nodes[name] = inputs[place] = rounded(self.bb, inputs[place], precision.elements[name])
+                    precision.exact.add(name)
 
         def _by_converter(self, domain: str, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             converter = own.get((plain_domain(domain), op_name))
@@ -238,7 +238,7 @@ def _import(
                 element = element_of(value.type.tensor_type.elem_type)
                 if element in HALVES:
                     made = self._nodes[value.name]
-                    self._nodes[value.name] = left_as(self.bb, made, element, exact=value.name in exact)
+                    self._nodes[value.name] = left_as(self.bb, made, element, exact=value.name in precision.exact)
 
         def _parse_array(self, tensor_proto: onnx.TensorProto) -> Any:
             array = held(numpy_helper.to_array(tensor_proto).reshape(tuple(tensor_proto.dims)))

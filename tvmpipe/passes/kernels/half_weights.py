@@ -1,4 +1,4 @@
-"""Weights that stay halves: two bytes a number in the bundle and in memory, widened to float32 where a kernel loads them.
+"""Weights that stay halves: two bytes a number in bundles and in memory, widened to float32 where a kernel loads them.
 
 float16 is converted by the load (`vcvtph2ps`, `fcvtl`), bfloat16, the upper half of a float32, by a shift: it is held
 as the uint16 of its bits, which numpy and every device know.

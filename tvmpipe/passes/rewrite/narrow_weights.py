@@ -1,4 +1,4 @@
-"""Keep the weights of a half model as halves: TIR functions read them so, and convert each number where they load it."""
+"""Keep the weights of a half model as halves: functions read them so, and convert each number where they load it."""
 
 from __future__ import annotations
 
@@ -102,10 +102,9 @@ def _others_than_loads(function: Any, buffers: list[Any]) -> bool:
 
     found: list[Any] = []
     structural_walk(function.body, found.append)
-    for node in found:
-        kind = type(node).__name__
-        if kind == "MatchBufferRegion" or (kind == "Call" and any(one.same_as(b) for one in node.args for b in buffers)):
-            return True
-        if kind == "Call" and str(getattr(node.op, "name", "")).endswith("address_of"):
-            return True
-    return False
+    calls = [node for node in found if type(node).__name__ == "Call"]
+    return (
+        any(type(node).__name__ == "MatchBufferRegion" for node in found)
+        or any(str(getattr(call.op, "name", "")).endswith("address_of") for call in calls)
+        or any(argument.same_as(buffer) for call in calls for argument in call.args for buffer in buffers)
+    )

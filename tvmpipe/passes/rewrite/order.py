@@ -119,7 +119,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite(
         "narrow_weights",
         narrow_weights,
-        "once weights are packed, which TVM would evaluate; before fusion, after which functions are shared by more calls",
+        "once weights are packed, by code for float32; before fusion, which passes a primitive its weights as they are",
     ),
     Rewrite("fuse_operators", fuse_operators, "calls of TIR functions become calls of fused functions"),
     Rewrite("fuse_loops", _tvm("FuseTIR"), "fused functions become one TIR function each: the primitives"),

@@ -112,15 +112,6 @@ def test_quantisation_to_small_types() -> None:
     assert_numbers(answers(model, made.feed), in_reference(model, made.feed))
 
 
-def test_arithmetic_of_bfloat16_is_rounded_node_by_node() -> None:
-    made = Nodes(22)
-    a, b = (made.given(made.random.normal(0, 2, (4, 8)).astype(ml_dtypes.bfloat16)) for _ in range(2))
-    made.take("Mul", made.take("Add", a, b), made.known(np.full(8, 3.0).astype(ml_dtypes.bfloat16)))
-    made.take("Relu", made.take("Sub", a, b, show=False))
-    model = made.model()
-    assert_numbers(answers(model, made.feed), in_reference(model, made.feed))
-
-
 def test_carriers_are_taken_where_their_numbers_are_of_the_type() -> None:
     made = Nodes(22)
     x = made.given(np.array([1, 2.5, -3], ml_dtypes.bfloat16))

@@ -9,7 +9,7 @@ it; and a Cast to halves that the model has rounds, so that what has no place in
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tvmpipe.passes.frontend.arithmetic.element_types import element_of
 from tvmpipe.passes.frontend.arithmetic.small_floats import round_to
 from tvmpipe.passes.frontend.dataflow import operator_name
 from tvmpipe.passes.frontend.onnx_values import plain_domain
-from tvmpipe.passes.kernels.base import ELEMENTWISE, constant_of
+from tvmpipe.passes.kernels.base import ELEMENTWISE, constant_of, static_shape
 from tvmpipe.tensors import element_dtype
 
 HALVES = ("float16", "bfloat16")
@@ -35,19 +35,29 @@ _JUMPING = frozenset(
 )
 """Operators whose results a rounding of what they read may change by more than a rounding."""
 
-_CHOOSING = frozenset(
+_MOVING = frozenset(
     [
-        *("Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather"),
-        *("GatherElements", "GatherND", "Concat", "Expand", "Tile", "Pad", "Where", "DepthToSpace", "SpaceToDepth"),
-        *("ReverseSequence", "ScatterElements", "ScatterND", "Constant", "If"),
-        *("Max", "Min", "Relu", "Clip", "Neg", "Abs", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "TopK"),
-        *("Floor", "Ceil", "Round", "Sign", "Hardmax", "OneHot", "Trilu", "Compress"),
+        *("Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Tile"),
+        *("GatherElements", "GatherND", "Expand", "DepthToSpace", "SpaceToDepth", "ReverseSequence", "Compress"),
+        *("Relu", "Neg", "Abs", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "TopK", "Trilu", "Clip", "Pad"),
     ]
 )
-"""Operators that make no numbers but those that they read, and small integers."""
+"""Operators whose results are numbers of their first input, their negatives, or small ones that the model gives."""
 
-_BOUNDED = {"relax.nn.softmax", "relax.sigmoid", "relax.tanh", "relax.erf", "relax.sin", "relax.cos"}
+_CHOOSING = {"Concat": 0, "Max": 0, "Min": 0, "Where": 1}
+"""Operators whose results are numbers of their inputs from this place on."""
+
+_AVERAGING = frozenset(["Resize", "Upsample", "AveragePool", "GlobalAveragePool", "ReduceMean", "Dropout"])
+"""Operators whose results are hardly larger than the numbers of their first input."""
+
+_SMALL = frozenset(["Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Sin", "Cos", "Atan", "Softsign"])
+"""Operators whose results are small."""
+
+_ROUNDING = frozenset(["Cast", "CastLike", "BitCast", "DequantizeLinear", "Floor", "Ceil", "Round", "Sign", "Hardmax"])
+"""Operators whose converters make numbers of their result's half type."""
+
 _EXACT = ("bool", "int8", "uint8")  # types whose numbers are numbers of both
+_FLOATS = ("float32", "float64", *HALVES)
 
 
 def stored_halves(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -62,21 +72,57 @@ def stored_halves(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(sorted(sizes, key=lambda element: -sizes[element]))
 
 
-def jumps(node: onnx.NodeProto) -> bool:
-    """Whether a node must read rounded numbers."""
-    return not plain_domain(node.domain) and node.op_type in _JUMPING
+class Precision:
+    """What is known of a model's values while its nodes are imported in order, by name.
 
-
-def makes_halves(node: onnx.NodeProto, exact: Collection[str], read: Collection[str]) -> bool:
-    """Whether what a node makes are numbers of its half types without rounding.
-
-    `read` are its inputs of a half type, `exact` values that are known to be such numbers.
+    `elements` are the types of those that are halves, or were before a Cast that computed nothing, `exact` those that
+    hold numbers of their type; `bounded` are for each type values, float32 ones among them, that come of halves by
+    what makes no number larger: a Cast to the type makes infinite of them what was infinite among halves before.
     """
-    if plain_domain(node.domain):
-        return False
-    return node.op_type in ("Cast", "CastLike", "BitCast", "DequantizeLinear") or (
-        node.op_type in _CHOOSING and all(name in exact for name in read)
-    )
+
+    def __init__(self, model: onnx.ModelProto, elements: Mapping[str, str]) -> None:
+        self.elements = {name: element for name, element in elements.items() if element in HALVES}
+        given = [value.name for value in model.graph.input] + [tensor.name for tensor in model.graph.initializer]
+        self.exact = set(given).intersection(self.elements)
+        of_float16 = {name for name, element in self.elements.items() if element == "float16"}
+        self.bounded = {"float16": of_float16, "bfloat16": set(self.elements)}
+
+    def to_round(self, node: onnx.NodeProto) -> list[int]:
+        """The places of the inputs of a node that must be rounded to their types before it reads them."""
+        if plain_domain(node.domain) or node.op_type not in _JUMPING or _cast_to(node) in _FLOATS:
+            return []
+        return [place for place, name in enumerate(node.input) if name in self.elements and name not in self.exact]
+
+    def is_nothing(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a Cast that does not change what it reads, where that is held as float32."""
+        to = _cast_to(node)
+        if to == "float32":
+            return node.input[0] in self.elements
+        return to in HALVES and node.input[0] in self.bounded[to]
+
+    def note(self, node: onnx.NodeProto, *, nothing: bool = False) -> None:
+        """Remember what a node makes; `nothing` says that it is its input."""
+        if plain_domain(node.domain):
+            return
+        if nothing and node.input[0] in self.elements:
+            self.elements.setdefault(node.output[0], self.elements[node.input[0]])
+        operator, read = node.op_type, [name for name in node.input if name in self.elements]
+        moves = nothing or operator in _MOVING or operator in _CHOOSING
+        if (operator in _ROUNDING and not nothing) or (moves and read and all(name in self.exact for name in read)):
+            same = not nothing or self.elements.get(node.output[0]) == self.elements.get(node.input[0])
+            self.exact.update(name for name in node.output if name in self.elements and same)
+        first = 1 if nothing or operator in _MOVING or operator in _AVERAGING else None
+        considered = node.input[:first] if first else node.input[_CHOOSING.get(operator, len(node.input)) :]
+        for bounded in self.bounded.values():
+            if operator in _SMALL or (considered and all(name in bounded for name in considered)):
+                bounded.update(node.output)
+
+
+def _cast_to(node: onnx.NodeProto) -> str:
+    """The type that a node casts to, "" of another node."""
+    if node.op_type != "Cast" or plain_domain(node.domain):
+        return ""
+    return next((element_of(one.i) for one in node.attribute if one.name == "to"), "")
 
 
 def rounded(builder: Any, x: Any, element: str) -> Any:
@@ -106,23 +152,17 @@ def rounded(builder: Any, x: Any, element: str) -> Any:
     )
 
 
-def cast_to_half(builder: Any, x: Any, element: str) -> Any:
-    """What a Cast of a model to a half type makes; no rounding of what cannot become infinite by it."""
-    x = builder.normalize(x)
-    made = builder.lookup_binding(x) if _is_variable(x) else x
-    if str(x.ty.dtype) == "float32" and operator_name(made) in _BOUNDED:
-        return x
-    return rounded(builder, x, element)
-
-
 def widened(builder: Any, value: Any) -> Any:
-    """Halves that a converter of TVM's has made, or a tuple of such, as float32; anything else as it is."""
+    """Halves that a converter of TVM's has made, or a tuple of such, as float32; anything else as it is.
+
+    So are halves whose extents data decide: only ONNX Runtime reads those.
+    """
     from tvm import relax
 
     value = builder.normalize(value)
     if isinstance(value, relax.Tuple):
         return relax.Tuple([widened(builder, field) for field in value.fields])
-    if not isinstance(value.ty, relax.TensorType) or str(value.ty.dtype) != "float16":
+    if static_shape(value.ty) is None or str(value.ty.dtype) != "float16":
         return value
     array = constant_of(value)
     if array is not None:
@@ -132,15 +172,23 @@ def widened(builder: Any, value: Any) -> Any:
 
 def left_as(builder: Any, value: Any, element: str, *, exact: bool) -> Any:
     """A result of the model as its users have it: float16, or numbers of bfloat16 in float32."""
-    from tvm import relax
-
-    value = builder.normalize(value)
     if element == "float16":
-        return builder.emit(relax.op.astype(value, "float16"))
+        return as_float16(builder, value)
     return value if exact else rounded(builder, value, element)
 
 
-def _is_variable(expression: Any) -> bool:
+def as_float16(builder: Any, value: Any) -> Any:
+    """A tensor as float16, what was widened itself."""
     from tvm import relax
 
-    return isinstance(expression, relax.Var)
+    value = builder.normalize(value)
+    if str(value.ty.dtype) == "float16":
+        return value
+    array = constant_of(value)
+    if array is not None:
+        with np.errstate(over="ignore"):
+            return relax.const(array.astype(np.float16), "float16")
+    made = builder.lookup_binding(value) if isinstance(value, relax.Var) else value
+    if operator_name(made) == "relax.astype" and str(made.args[0].ty.dtype) == "float16":
+        return made.args[0]
+    return builder.emit(relax.op.astype(value, "float16"))

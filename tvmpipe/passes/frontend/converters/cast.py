@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from tvmpipe.passes.frontend.arithmetic.element_types import carrier, element_of, limits
-from tvmpipe.passes.frontend.arithmetic.halves import HALVES, cast_to_half
+from tvmpipe.passes.frontend.arithmetic.halves import HALVES, rounded
 from tvmpipe.passes.frontend.arithmetic.quantised import elementwise
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.converters.registry import OnnxNode, converts
@@ -34,9 +34,7 @@ def _cast(node: OnnxNode, element: str) -> Any:
     if element == "string":
         raise NotImplementedError("a cast to strings, which cannot be compiled")
     if element in HALVES:
-        if node.element(0) == element:
-            return node.input(0)
-        return cast_to_half(node.builder, as_tensor(node.input(0)), element)
+        return rounded(node.builder, as_tensor(node.input(0)), element)
     if element in CARRIERS:
         return _to_carrier(node, element)
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(element))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from tvmpipe.passes.frontend.arithmetic.halves import as_float16
 from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.fallback.value_types import ValueType
 from tvmpipe.passes.frontend.unsupported import DTYPES
@@ -51,8 +52,8 @@ def _tensor(value: Any, kind: int, builder: Any) -> Any:
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name
     if isinstance(value, relax.ShapeExpr):
         return relax.const(np.array([int(extent) for extent in value.values]), dtype)
-    if isinstance(value, tvm.ir.GenericConst) and str(value.ty.dtype) != dtype:
-        return relax.const(value.value.numpy().astype(dtype), dtype)
+    if dtype == "float16":
+        return as_float16(builder, value)
     if str(value.ty.dtype) != dtype:
         return builder.emit(relax.op.astype(value, dtype))
     return value if isinstance(value, tvm.ir.GenericConst | relax.Var) else builder.emit(value)
