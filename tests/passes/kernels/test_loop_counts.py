@@ -56,6 +56,16 @@ def attention(queries: int, keys: int, heads: int = 4, depth: int = 32) -> onnx.
     return model_of(nodes, inputs, {"scale": np.array(depth**-0.5, np.float32)})
 
 
+def on_halves(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its weight stored as float16."""
+    weight = model.graph.initializer[0]
+    half = onnx.numpy_helper.to_array(weight).astype(np.float16)
+    weight.CopyFrom(onnx.numpy_helper.from_array(half, "half"))
+    cast = onnx.helper.make_node("Cast", ["half"], ["w"], to=onnx.TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    return model
+
+
 def only(model: onnx.ModelProto, kernel: str) -> PrimitiveWorkload:
     """The one primitive of a model with a kernel."""
     (found,) = (one for one in workloads_of(model, "model") if one.work.kernel == kernel)
@@ -77,6 +87,12 @@ def workloads() -> list[PrimitiveWorkload]:
             ([5, 40, 64], [64, 200]),
         )
     ]
+    halves = [
+        only(on_halves(product(left, right, constant=True)), "matmul")
+        for left, right in (([100, 96], [96, 144]), ([197, 4096], [4096, 1024]), ([32, 256], [256, 256]))
+    ]
+    assert all(one.work.weight_itemsize == 2 for one in halves)
+    found += halves
     found += [only(attention(length, length), "attention") for length in (29, 64)]
     return [one for one in distinct(found) if one.work.kernel and not is_pointwise(one)]
 
@@ -119,7 +135,7 @@ def differences(workload: PrimitiveWorkload, target: str, threads: int) -> list[
     elif kernel == "attention":
         made = attention_figures(nests, cpu)
     else:
-        made = tile_figures(nests[kernel], COLUMNS[kernel], cpu)
+        made = tile_figures(nests[kernel], COLUMNS[kernel], cpu, workload.work.weight_itemsize)
     named = {**{name: getattr(counted, name) for name in made if name != "most_cycles"}}
     wrong = [(name, named[name], made[name]) for name in named if not math.isclose(named[name], made[name])]
     most = made.get("most_cycles")
@@ -128,7 +144,7 @@ def differences(workload: PrimitiveWorkload, target: str, threads: int) -> list[
     return wrong
 
 
-def tile_figures(nest: LoopNest, columns: tuple[int, ...], cpu: CpuModel) -> dict[str, float]:
+def tile_figures(nest: LoopNest, columns: tuple[int, ...], cpu: CpuModel, itemsize: int) -> dict[str, float]:
     """What a product's or convolution's loops make. Ragged tiles take fewer cycles than `most_cycles` has."""
     columns = tuple(axis % (len(nest.domain) - len(nest.reduced)) for axis in columns)
     rows, row = nest.tile_size(columns)
@@ -141,9 +157,9 @@ def tile_figures(nest: LoopNest, columns: tuple[int, ...], cpu: CpuModel) -> dic
         "most_cycles": nest.tiles * nest.depth * accumulation(rows, row // cpu.lanes),
     }
     if nest.mark == "conv2d":
-        figures["chunk"] = 4.0 * row * nest.depth
+        figures["chunk"] = float(itemsize) * row * nest.depth
     if nest.mark == "matmul" and nest.domain[-3] > rows:  # one tile of rows meets every column once
-        figures["chunk"] = 4.0 * nest.between_rows(columns) * nest.depth / nest.steps
+        figures["chunk"] = float(itemsize) * nest.between_rows(columns) * nest.depth / nest.steps
     return figures
 
 
