@@ -45,9 +45,9 @@ def test_tiles_fit_registers_and_hide_the_latency(target: str, gates: int) -> No
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_time_is_one_loop_and_products_are_vectors(cell: CellKind) -> None:
-    """As long for 500 steps as for one; half precision and quantised weights are cut alike."""
+    """As long for 500 steps as for one; float64 and quantised weights are cut alike."""
     cpu = describe_cpu(find_target("x86-64-v3"), 1)
-    for more in ({}, {"dtype": "float16", "weight_dtype": "float16"}, {"weight_dtype": "int8"}):
+    for more in ({}, {"dtype": "float64", "weight_dtype": "float64"}, {"weight_dtype": "int8"}):
         text = schedule_function(layer(cell, 64, **more), cpu).script()
         assert text.count("T.grid(1, 500)") == 1
         assert "product_update" in text  # the sum is started outside of its loop

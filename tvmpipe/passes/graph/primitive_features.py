@@ -9,7 +9,7 @@ from typing import Any
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph
 from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.base import KERNEL_ATTR
-from tvmpipe.passes.kernels.half_weights import weight_itemsize
+from tvmpipe.passes.kernels.half_weights import is_widening, weight_itemsize
 from tvmpipe.passes.kernels.inspect import SPATIAL, annotation, blocks_of
 from tvmpipe.targets.cost.model import Work
 
@@ -137,6 +137,7 @@ def _operations(body: Any) -> tuple[int, int]:
     found: list[Any] = []
     structural_walk(body, found.append)
     floats = [node for node in found if type(node).__name__ in _ARITHMETIC and str(node.ty).startswith("float")]
+    floats = [node for node in floats if not (_is_call(node) and is_widening(node))]
     return len(floats), sum(str(getattr(node.op, "name", "")) in _SPECIAL for node in found if _is_call(node))
 
 

@@ -47,6 +47,15 @@ def weight_itemsize(schedule: Any, block: Any) -> int:
     return 4 if kinds.isdisjoint(("float16", "uint16")) else 2
 
 
+def is_widening(call: Any) -> bool:
+    """Whether a TIR call is part of what `widened` makes of bfloat16, where no arithmetic is done."""
+    if str(getattr(call.op, "name", "")) != "tirx.reinterpret":
+        return False
+    shifted = call.args[0]
+    cast = shifted.args[0] if type(shifted).__name__ == "Call" else None
+    return type(cast).__name__ == "Cast" and str(cast.value.ty) == "uint16"
+
+
 def widened(number: Any) -> Any:
     """The float32 of a TIR expression that loads a number of a narrowed array."""
     from tvm import tirx

@@ -138,9 +138,8 @@ def rounded(builder: Any, x: Any, element: str) -> Any:
         return builder.emit(relax.op.astype(x, "float32"))
 
     def number(value: Any) -> Any:
-        if element == "float16":
-            return value.astype("float16").astype("float32")
-        return round_to(value.astype("float32"), element)
+        wide = value.astype("float32")  # ONNX Runtime rounds float64 to it first, too
+        return wide.astype("float16").astype("float32") if element == "float16" else round_to(wide, element)
 
     return builder.emit(
         builder.call_te(

@@ -200,8 +200,8 @@ def _layer(node: OnnxNode, cell: CellKind, weights: Weights) -> Layer:
     if not steps or not batch:
         raise NotImplementedError("there are no steps, or the batch is empty")
     dtype = str(node.input(0).ty.dtype)
-    if dtype not in ("float16", "float32", "float64"):
-        raise NotImplementedError(f"elements of type {dtype}; allowed: float16, float32, float64")
+    if dtype not in ("float32", "float64"):
+        raise NotImplementedError(f"elements of type {dtype}; allowed: halves, float32, float64")
     clip = node.attributes.get("clip")
     wanted = tuple(name for name, output in zip(_RESULTS[cell], node.outputs, strict=False) if output)
     lengths = tensors.of(node.input(4))
@@ -264,8 +264,7 @@ def _input_product(layer: Layer) -> Any:
         weight = tensors.cast(weight, "float32")
         by_column = tensors.reshaped(tensors.padded(layer.weights.input_scale, 2, padded), columns)
         scale = builder.emit(relax.op.multiply(tensors.expression(by_column), x_scale))
-    wide = recurrence.computed if recurrence.dtype != recurrence.computed else None
-    product = builder.emit(relax.op.matmul(x, tensors.expression(weight), wide))
+    product = builder.emit(relax.op.matmul(x, tensors.expression(weight)))
     if scale is not None:
         product = builder.emit(relax.op.multiply(product, scale))
     bias = _biases(layer)
@@ -275,7 +274,7 @@ def _input_product(layer: Layer) -> Any:
     if recurrence.reset_after:
         total = tensors.joined([tensors.part(total, 2, 0, 2), tensors.part(tensors.part(bias, 1, 0, 1), 2, 2, 3)], 2)
     total = tensors.reshaped(tensors.padded(total, 3, padded), columns)
-    return tensors.add(product, tensors.cast(total, recurrence.computed))
+    return tensors.add(product, tensors.cast(total, recurrence.dtype))
 
 
 def _biases(layer: Layer) -> Any:

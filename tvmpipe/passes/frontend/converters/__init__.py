@@ -80,7 +80,6 @@ FILES = (
     "thresholded_relu",
     "top_k",
     "training",
-    "trigonometric",
     "unsqueeze",
     "variadic",
 )

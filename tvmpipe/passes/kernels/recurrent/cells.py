@@ -29,7 +29,7 @@ def _lstm(step: Step) -> None:
 
     let_in = step.activated("input_gate", 0, looking(0, cell))
     if layer.input_forget:
-        one = tirx.const(1, layer.computed)
+        one = tirx.const(1, layer.dtype)
         forget: Element = lambda row, unit: one - let_in(row, unit)  # noqa: E731
     else:
         forget = step.activated("forget_gate", 0, looking(2, cell))
@@ -65,7 +65,7 @@ def _gru(step: Step) -> None:
         left = step.elements("reset_hidden", lambda row, unit: reset(row, unit) * hidden(row, unit))
         recurrent = step.product("candidate_weight", left)(0)
     candidate = step.activated("candidate", 1, step.gate(2, recurrent))
-    one = tirx.const(1, layer.computed)
+    one = tirx.const(1, layer.dtype)
 
     def mixed(row: object, unit: object) -> object:
         kept = update(row, unit)

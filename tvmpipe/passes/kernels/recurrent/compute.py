@@ -29,8 +29,8 @@ def recurrent(layer: Recurrence) -> Any:
             made = {name: T.arg(name, T.buffer(shape, layer.dtype)) for name, shape in results(layer).items()}
             with T.sblock("root"):
                 shape = (layer.directions, layer.batch, layer.padded)
-                state = {name: T.sblock_alloc_buffer(shape, layer.computed) for name in _states(layer)}
-                following = {name: T.sblock_alloc_buffer(shape, layer.computed) for name in _states(layer)}
+                state = {name: T.sblock_alloc_buffer(shape, layer.dtype) for name in _states(layer)}
+                following = {name: T.sblock_alloc_buffer(shape, layer.dtype) for name in _states(layer)}
                 _start(layer, given, state)
                 ways = T.parallel if layer.directions > 1 else T.serial
                 with ways(layer.directions) as way, T.serial(layer.steps) as time:
@@ -56,7 +56,7 @@ def _start(layer: Recurrence, given: dict[str, Any], state: dict[Result, Any]) -
     from tvm import tirx
     from tvm.tirx.script import builder as T
 
-    zero = tirx.const(0, layer.computed)
+    zero = tirx.const(0, layer.dtype)
     for name, buffer in state.items():
         initial = given.get(f"initial_{name}")
         with T.grid(layer.directions, layer.batch, layer.padded) as (way, row, unit), T.sblock(f"start_{name}"):
@@ -64,7 +64,7 @@ def _start(layer: Recurrence, given: dict[str, Any], state: dict[Result, Any]) -
             value = zero
             if initial is not None:
                 where = (row_at, way_at) if layer.batch_major else (way_at, row_at)
-                value = tirx.Cast(layer.computed, initial[(*where, tirx.min(unit_at, layer.hidden - 1))])
+                value = tirx.Cast(layer.dtype, initial[(*where, tirx.min(unit_at, layer.hidden - 1))])
                 value = tirx.Select(unit_at < layer.hidden, value, zero)
             T.buffer_store(buffer, value, list(at))
 
@@ -85,7 +85,7 @@ def _carry(step: Any, sequence: Any) -> None:
         row_at, unit_at = T.axis.remap("SS", [row, unit])
         value = step.following["hidden"][step.way, row_at, unit_at]
         if layer.lengths:
-            value = tirx.Select(step.goes_on(row_at), value, tirx.const(0, layer.computed))
+            value = tirx.Select(step.goes_on(row_at), value, tirx.const(0, layer.dtype))
         place = step.place(row_at)
         at = (row_at, place, step.way) if layer.batch_major else (place, step.way, row_at)
         T.buffer_store(sequence, tirx.Cast(layer.dtype, value), [*at, unit_at])
@@ -103,6 +103,6 @@ def _finish(layer: Recurrence, given: dict[str, Any], state: dict[Result, Any], 
             way_at, row_at, unit_at = T.axis.remap("SSS", [way, row, unit])
             value = buffer[way_at, row_at, unit_at]
             if layer.lengths:
-                value = tirx.Select(given["lengths"][row_at] > 0, value, tirx.const(0, layer.computed))
+                value = tirx.Select(given["lengths"][row_at] > 0, value, tirx.const(0, layer.dtype))
             where = (row_at, way_at) if layer.batch_major else (way_at, row_at)
             T.buffer_store(made[name], tirx.Cast(layer.dtype, value), [*where, unit_at])

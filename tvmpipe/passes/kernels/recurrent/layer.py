@@ -24,7 +24,7 @@ class Recurrence:
         cell, steps, batch, hidden: what is computed, how often, and how large its state is.
         backward: for each direction, whether it runs from the last step to the first.
         activations: for each direction, those of the cell in ONNX's order.
-        dtype: of states, peepholes and results; half precision is computed in float32.
+        dtype: of states, gates, peepholes and results: float32 or float64.
         weight_dtype: of the recurrent weights; integers make it dynamically quantised.
         clip: bound of what goes into the gates' activations, if there is one.
         batch_major: whether the batch is the first axis of inputs and results (ONNX's layout 1).
@@ -72,11 +72,6 @@ class Recurrence:
         return GATES[self.cell]
 
     @property
-    def computed(self) -> str:
-        """The type that states and gates are computed in."""
-        return "float64" if self.dtype == "float64" else "float32"
-
-    @property
     def quantised(self) -> bool:
         return "int" in self.weight_dtype
 
@@ -97,14 +92,14 @@ def parameters(layer: Recurrence) -> dict[str, tuple[tuple[int, ...], str]]:
     time = (batch, layer.steps) if layer.batch_major else (layer.steps, batch)
     state = (batch, ways, layer.hidden) if layer.batch_major else (ways, batch, layer.hidden)
     found: dict[str, tuple[tuple[int, ...], str]] = {
-        "input": ((*time, ways * layer.gates * padded), layer.computed),
+        "input": ((*time, ways * layer.gates * padded), layer.dtype),
         **{
             name: ((ways, layer.blocks, layer.hidden, gates, BLOCK), layer.weight_dtype)
             for name, gates in layer.products.items()
         },
     }
     if layer.quantised:
-        found["weight_scale"] = (ways, layer.gates, padded), layer.computed
+        found["weight_scale"] = (ways, layer.gates, padded), layer.dtype
     if layer.recurrent_bias:
         found["recurrent_bias"] = (ways, padded), layer.dtype
     if layer.peepholes:

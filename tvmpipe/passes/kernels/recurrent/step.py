@@ -36,7 +36,7 @@ class Step:
 
         layer = self.layer
         shape = (layer.batch, layer.padded)
-        target = _buffer(shape, layer.computed) if into is None else into
+        target = _buffer(shape, layer.dtype) if into is None else into
         prefix = [] if into is None else [self.way]
         with T.grid(*shape) as (row, unit), T.sblock(name):
             row_at, unit_at = T.axis.remap("SS", [row, unit])
@@ -50,7 +50,7 @@ class Step:
 
         layer = self.layer
         gates, weights = layer.products[weight], self.given[weight]
-        result = _buffer((layer.batch, layer.blocks, gates, BLOCK), layer.computed)
+        result = _buffer((layer.batch, layer.blocks, gates, BLOCK), layer.dtype)
         scale: Element | None = None
         if layer.quantised:
             left, scale = self._quantised(weight, left)
@@ -59,8 +59,8 @@ class Step:
             row, block, gate, lane, k = at = T.axis.remap("SSSSR", list(loops))
             T.sblock_attr({KERNEL_ATTR: PRODUCT})
             with T.init():
-                T.buffer_store(result, tirx.const(0, layer.computed), list(at[:-1]))
-            number = tirx.Cast(layer.computed, weights[self.way, block, k, gate, lane])
+                T.buffer_store(result, tirx.const(0, layer.dtype), list(at[:-1]))
+            number = tirx.Cast(layer.dtype, weights[self.way, block, k, gate, lane])
             T.buffer_store(result, result[row, block, gate, lane] + left(row, k) * number, list(at[:-1]))
 
         def of_gate(gate: int) -> Element:
@@ -95,7 +95,7 @@ class Step:
         """A vector of weights, one for each hidden unit."""
         from tvm import tirx
 
-        return lambda _, unit: tirx.Cast(self.layer.computed, self.given[name][(self.way, *at, unit)])
+        return lambda _, unit: tirx.Cast(self.layer.dtype, self.given[name][(self.way, *at, unit)])
 
     def activated(self, name: str, which: int, value: Element, *, clipped: bool = True) -> Element:
         """The cell's activation `which` of each value; what goes into a gate is clipped before, if the layer clips."""
@@ -106,7 +106,7 @@ class Step:
         def limited(row: Any, unit: Any) -> Any:
             if bound is None:
                 return value(row, unit)
-            low, high = (tirx.const(sign * bound, self.layer.computed) for sign in (-1, 1))
+            low, high = (tirx.const(sign * bound, self.layer.dtype) for sign in (-1, 1))
             return tirx.max(tirx.min(value(row, unit), high), low)
 
         # An activation writes its argument several times, so it has a place of its own first.
@@ -162,7 +162,7 @@ class Step:
 
         layer = self.layer
         number = tirx.const
-        kind = layer.computed
+        kind = layer.dtype
 
         def live(row: Any, unit: Any) -> Any:
             """Sequences that ended before the last step do not widen the range, nor do units that only fill a block."""
