@@ -52,7 +52,7 @@ def is_widening(call: Any) -> bool:
     if str(getattr(call.op, "name", "")) != "tirx.reinterpret":
         return False
     shifted = call.args[0]
-    cast = shifted.args[0] if type(shifted).__name__ == "Call" else None
+    cast: Any = shifted.args[0] if type(shifted).__name__ == "Call" else shifted
     return type(cast).__name__ == "Cast" and str(cast.value.ty) == "uint16"
 
 
