@@ -16,7 +16,7 @@ from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.attention.compute import SCORES, VALUES
 from tvmpipe.passes.kernels.attention.cost import panels_beside
 from tvmpipe.passes.kernels.schedule import schedule_function
-from tvmpipe.passes.kernels.tiles import BLOCK, accumulation
+from tvmpipe.passes.kernels.tiles import BLOCK, accumulation, widening
 from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
 from tvmpipe.profiling.experiments import KINDS, experiments
 from tvmpipe.targets.cost.kernel_costs import phases
@@ -149,12 +149,13 @@ def tile_figures(nest: LoopNest, columns: tuple[int, ...], cpu: CpuModel, itemsi
     columns = tuple(axis % (len(nest.domain) - len(nest.reduced)) for axis in columns)
     rows, row = nest.tile_size(columns)
     assert nest.lanes == cpu.lanes
+    vectors = row // cpu.lanes
     figures = {
         "rows": rows,
         "columns": row / BLOCK,
         "fill": nest.fill,
         "tiles": nest.tiles,
-        "most_cycles": nest.tiles * nest.depth * accumulation(rows, row // cpu.lanes),
+        "most_cycles": nest.tiles * nest.depth * (accumulation(rows, vectors) + vectors * widening(itemsize, cpu)),
     }
     if nest.mark == "conv2d":
         figures["chunk"] = float(itemsize) * row * nest.depth

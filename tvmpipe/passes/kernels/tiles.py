@@ -16,7 +16,6 @@ _MOST_PANELS = 8
 _FIRST_LEVEL_BYTES = 24 << 10  # of a panel, beside rows and results, in a level 1 cache of 32 KiB
 _PAGE_BYTES = 4096  # addresses so far apart share a set of every level 1 cache, which has 8 to 12 ways
 _ROWS_OF_A_SET = 10  # that a tile may have then; measured with 12 ways: 11 lose 5 %, 14 lose 50 %
-_CONVERSION = 0.5  # cycles for each vector of halves, on the ports that multiply
 _SECOND_LEVEL_BYTES = 20  # that a level 2 cache gives in a cycle, about a third of a line; measured on Xeons
 
 
@@ -35,10 +34,23 @@ def accumulation(rows: int, vectors: int) -> float:
     return max(rows * vectors / 2, (rows + vectors) / 2, 4.0)
 
 
-def rows_cycles(count: int, rows: int, vectors: int) -> float:
-    """Cycles of one step of a reduction for `count` rows in register tiles, the last of which may be ragged."""
+def widening(itemsize: int, cpu: CpuModel) -> float:
+    """Cycles that a tile needs for each vector of a panel whose numbers have so many bytes: halves are widened.
+
+    By one instruction on the ports that multiply, of which there are two; SSE has none, and takes fifteen of others.
+    """
+    if itemsize == 4:
+        return 0.0
+    return 5.0 if cpu.lanes == 4 and not cpu.by_element else 0.5
+
+
+def rows_cycles(count: int, rows: int, vectors: int, each: float = 0.0) -> float:
+    """Cycles of one step of a reduction for `count` rows in register tiles, the last of which may be ragged.
+
+    Each tile takes `each` more for a vector (see `widening`).
+    """
     full, left = divmod(count, rows)
-    return full * accumulation(rows, vectors) + accumulation(left, vectors)
+    return full * accumulation(rows, vectors) + accumulation(left, vectors) + -(-count // rows) * vectors * each
 
 
 def choose_tile(
@@ -62,7 +74,7 @@ def choose_tile(
     cycle. `row_vectors` as in `CpuModel.tile_rows`. Numbers of panels are of `itemsize` bytes; halves are converted.
     """
     vectors = BLOCK // cpu.lanes
-    panel_cost += _CONVERSION if itemsize < 4 else 0.0
+    panel_cost += widening(itemsize, cpu)
 
     def step(tile_rows: int, tile_vectors: int) -> float:
         work = accumulation(tile_rows, tile_vectors)

@@ -162,3 +162,48 @@ def test_what_onnxruntime_runs_reads_and_writes_halves() -> None:
     for name, array in want.items():
         assert have[name].dtype == np.float16
         np.testing.assert_array_equal(have[name], array, err_msg=name)
+
+
+def test_branches_loops_and_open_dimensions_of_halves() -> None:
+    """Control flow becomes nodes; every bucket reads the same weights."""
+    info, make = helper.make_tensor_value_info, helper.make_node
+    half = TensorProto.FLOAT16
+    random = np.random.default_rng(3)
+    weight = (random.standard_normal((32, 32)) / 6).astype(np.float16)
+    branches: dict[str, Any] = {
+        f"{name}_branch": helper.make_graph([make(operator, ["t", "x"], [name])], name, [], [info(name, half, None)])
+        for name, operator in (("then", "Add"), ("else", "Mul"))
+    }
+    body = helper.make_graph(
+        [make("MatMul", ["at", "w"], ["p"]), make("Tanh", ["p"], ["next"]), make("Identity", ["goes"], ["on"])],
+        "body",
+        [info("trip", TensorProto.INT64, []), info("goes", TensorProto.BOOL, []), info("at", half, None)],
+        [info("on", TensorProto.BOOL, []), info("next", half, None)],
+    )
+    nodes = [
+        make("Loop", ["trips", "", "x"], ["t"], body=body),
+        make("ReduceSum", ["t"], ["sum"], keepdims=0),
+        make("Greater", ["sum", "zero"], ["above"]),
+        make("If", ["above"], ["y"], **branches),
+    ]
+    known = {"w": weight, "trips": np.array(3), "zero": np.float16(0)}
+    graph = helper.make_graph(
+        nodes,
+        "flow",
+        [info("x", half, ["n", 32])],
+        [info("y", half, ["n", 32])],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in known.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    fused = driver.front(model, ImportOptions(buckets={"n": (2, 5)}, fallback=False))
+    made = driver.compile(driver.plan(fused, parse_cluster(CLUSTER)))
+    first, other = (stage.weight_bytes for stage in made.bundle.manifest.plans[0].stages)
+    assert first == other == made.graph.all_weight_bytes == weight.nbytes
+    stored = [file.size_bytes for file in made.bundle.manifest.files if file.path.startswith("weights/")]
+    assert sum(stored) < weight.nbytes + 1000
+    with run_in_process(made.bundle) as pipe:
+        for length in (2, 5):
+            x = random.standard_normal((length, 32)).astype(np.float16)
+            found = dict(pipe.run({"x": x}))["y"].astype(np.float32)
+            (want,) = in_onnxruntime(model, {"x": x}).values()
+            assert np.abs(found - want.astype(np.float32)).max() <= 2e-3 * np.abs(want.astype(np.float32)).max()

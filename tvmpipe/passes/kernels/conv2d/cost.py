@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvmpipe.passes.kernels.tiles import BLOCK, image_tile, rows_cycles
+from tvmpipe.passes.kernels.tiles import BLOCK, image_tile, rows_cycles, widening
 from tvmpipe.targets.cost.kernel_costs import KernelCost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.phases import FLOAT_BYTES, Phases, RereadBytes, copied_bytes
@@ -23,7 +23,7 @@ def conv2d_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     if window == (1, 1) and work.input_bytes >= work.reduction[0] * height * width * BLOCK * FLOAT_BYTES:
         height, width = 1, height * width
     rows, columns = image_tile(width, blocks, cpu, work.weight_itemsize)
-    groups = blocks / columns
+    groups, each = blocks / columns, widening(work.weight_itemsize, cpu)
     passes = images * height * groups
     reread = RereadBytes()
     panel = depth * columns * BLOCK * work.weight_itemsize
@@ -34,7 +34,7 @@ def conv2d_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     copies = copied_bytes(work)
     reread.add(copies, 1, 2 * copies)
     return Phases(
-        cycles=passes * depth * rows_cycles(width, rows, columns * vectors) / threads,
+        cycles=passes * depth * rows_cycles(width, rows, columns * vectors, each) / threads,
         second=reread.second,
         third=reread.third,
         padded=copies,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvmpipe.passes.kernels.tiles import BLOCK, divisors, product_tile, rows_cycles, spreads
+from tvmpipe.passes.kernels.tiles import BLOCK, divisors, product_tile, rows_cycles, spreads, widening
 from tvmpipe.targets.cost.kernel_costs import KernelCost
 from tvmpipe.targets.cost.model import Work
 from tvmpipe.targets.cost.phases import FLOAT_BYTES, Phases, RereadBytes, copied_bytes
@@ -77,7 +77,7 @@ def matmul_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     last = blocks % columns
     per_depth = 0.0
     for width, times in ((columns, blocks // columns), (last, 1 if last else 0)):
-        per_depth += times * rows_cycles(m, rows, width * vectors)
+        per_depth += times * rows_cycles(m, rows, width * vectors, widening(work.weight_itemsize, cpu))
     reread = RereadBytes()
     left_bytes, right_bytes = m * depth * FLOAT_BYTES, blocks * BLOCK * depth * work.weight_itemsize
     steps = depth / step
