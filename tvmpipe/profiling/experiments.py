@@ -2,9 +2,9 @@
 
 A primitive is what fusion and layout make of a part of a network, so experiments are such parts: residual,
 bottleneck, inverted residual, dense, inception and fire blocks, pairs and wider stacks of convolutions, transformer
-encoders, stems and heads. Widths follow what image networks have in common, channels that double where the image
-halves (about 64 at 56 by 56 pixels), times a factor drawn from 1/3 to 3. The list is the same for a seed; kinds take
-turns, so that any beginning of it covers all of them.
+encoders, stems and heads; some of them once more with products of 8-bit integers. Widths follow what image networks
+have in common, channels that double where the image halves (about 64 at 56 by 56 pixels), times a factor drawn from 1/3
+to 3. The list is the same for a seed; kinds take turns, so that any beginning of it covers all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 _OPSET = 17
@@ -119,6 +120,34 @@ class _Part:
         outputs = [helper.make_tensor_value_info(one, TensorProto.FLOAT, self.shapes[one]) for one in results]
         graph = helper.make_graph(self.nodes, name, self.inputs, outputs, initializer=self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+
+
+class _Quantised(_Part):
+    """The same with 8-bit products: what they read is quantised, and their weights are, one scale for each result."""
+
+    def conv(self, x: str, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> str:
+        return super().conv(self._in_steps(x), outside, kernel, stride, groups)
+
+    def linear(self, x: str, outside: int) -> str:
+        return super().linear(self._in_steps(x), outside)
+
+    def weight(self, *shape: int) -> str:
+        if len(shape) not in (2, 4):
+            return super().weight(*shape)
+        integers = self._constant(self.random.integers(-127, 128, shape, np.int8))
+        channels, axis = (shape[0], 0) if len(shape) == 4 else (shape[1], 1)
+        scales = self.random.uniform(0.5, 1.5, channels) / (127 * math.prod(shape) / channels)
+        parameters = self._constant(scales.astype(np.float32)), self._constant(np.zeros(channels, np.int8))
+        return self.op("DequantizeLinear", shape, integers, *parameters, axis=axis)
+
+    def _in_steps(self, x: str) -> str:
+        scale, zero = self._constant(np.array(0.02, np.float32)), self._constant(np.array(12, np.uint8))
+        return self.same("DequantizeLinear", self.same("QuantizeLinear", x, scale, zero), scale, zero)
+
+    def _constant(self, array: NDArray[Any]) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(array, name))
+        return name
 
 
 class _Draw:
@@ -268,7 +297,7 @@ def _encoder(part: _Part, draw: _Draw) -> str:
     return part.layer_norm(x)
 
 
-KINDS: dict[str, Callable[[_Part, _Draw], str]] = {
+_WRITERS: dict[str, Callable[[_Part, _Draw], str]] = {
     "encoder": _encoder,
     "bottleneck": _bottleneck,
     "inverted_residual": _inverted_residual,
@@ -282,6 +311,14 @@ KINDS: dict[str, Callable[[_Part, _Draw], str]] = {
     "plain": _plain,
 }
 
+_QUANTISED = ("encoder", "bottleneck", "inverted_residual", "residual", "stem", "head")
+
+KINDS: dict[str, tuple[type[_Part], Callable[[_Part, _Draw], str]]] = {
+    **{kind: (_Part, write) for kind, write in _WRITERS.items()},
+    **{f"int8_{kind}": (_Quantised, _WRITERS[kind]) for kind in _QUANTISED},
+}
+"""A new one goes to the end: what is drawn for a kind depends on its place."""
+
 EXPERIMENTS = 7 * len(KINDS)
 """How many of them characterise a device."""
 
@@ -289,8 +326,8 @@ EXPERIMENTS = 7 * len(KINDS)
 def experiments(seed: int = 0) -> Iterator[Experiment]:
     """An endless list of experiments; kinds take turns."""
     for number in itertools.count():
-        for place, (kind, write) in enumerate(KINDS.items()):
+        for place, (kind, (network, write)) in enumerate(KINDS.items()):
             random = np.random.default_rng([seed, number, place])
-            part = _Part(random)
+            part = network(random)
             result = write(part, _Draw(random))
             yield Experiment(f"{kind}{number}", part.model(f"{kind}{number}", result))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvmpipe.passes.backend.codegen.half_conversions import convert_by_bits
 from tvmpipe.passes.kernels.base import BLOCK
 from tvmpipe.passes.kernels.channel_blocks import blocks
 from tvmpipe.passes.kernels.conv2d.compute import conv2d
+from tvmpipe.passes.kernels.integer_conv2d.compute import integer_conv2d
+from tvmpipe.passes.kernels.integer_matmul.compute import integer_matmul
 from tvmpipe.passes.kernels.matmul.compute import matmul, matmul_packed
 from tvmpipe.passes.kernels.rows.compute import softmax
 from tvmpipe.passes.kernels.schedule import schedule_function
@@ -17,6 +19,7 @@ from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import winograd_conv2d
 from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cpu_model import describe_cpu
+from tvmpipe.targets.description.target import TargetDescription
 
 Primitive = Callable[[], Any]
 """Makes the unscheduled TIR function; its last parameter is the result."""
@@ -51,16 +54,45 @@ def winograd_primitive(channels: int, outputs: int, size: int, m: int) -> Primit
     return lambda: _primitive(lambda x, w: winograd_conv2d(x, w, window, m, flops=1), x, weight)
 
 
+def integer_matmul_primitive(
+    m: int, k: int, n: int, *, signed: bool = False, narrow: bool = False, zero: int = 0
+) -> Primitive:
+    """`[m, k]` of bytes times packed columns."""
+    panels, quads = blocks(n), -(-k // 4)
+
+    def product(x: Any, w: Any, sums: Any) -> Any:
+        return integer_matmul(x, w, sums, n=n, narrow=narrow, zero=zero)
+
+    arrays = ((m, k), (panels, quads, BLOCK), (panels * BLOCK,))
+    return lambda: _primitive(product, *arrays, dtypes=("int8" if signed else "uint8", "int32", "int32"))
+
+
+def integer_conv2d_primitive(
+    channels: int, outputs: int, size: int, kernel: int = 3, stride: int = 1, *, zero: int = 0
+) -> Primitive:
+    """One image of bytes, `size` x `size`, in blocks unless its channels are few, padded to keep its size."""
+    window = Window((kernel, kernel), (stride, stride), (kernel // 2,) * 4)
+    lanes = 4 if channels <= 4 else BLOCK
+    x = (1, -(-channels // lanes), size, size, lanes)
+    weight = (blocks(outputs), x[1], kernel, kernel, lanes // 4, BLOCK)
+
+    def convolution(x: Any, w: Any, sums: Any) -> Any:
+        return integer_conv2d(x, w, sums, window, zero=zero, narrow=False, flops=1)
+
+    dtypes = ("uint8", "int32", "int32")
+    return lambda: _primitive(convolution, x, weight, (blocks(outputs), BLOCK), dtypes=dtypes)
+
+
 def softmax_primitive(rows: int, n: int) -> Primitive:
     """Along the last axis of `[rows, n]`."""
     return lambda: _primitive(softmax, (rows, n))
 
 
-def machine_code(primitive: Primitive, target_name: str, threads: int = 1) -> Any:
+def machine_code(primitive: Primitive, target: str | TargetDescription, threads: int = 1) -> Any:
     """The runtime module of a primitive for a target, with one function `SYMBOL`."""
     import tvm
 
-    target = find_target(target_name)
+    target = find_target(target) if isinstance(target, str) else target
     scheduled = schedule_function(primitive(), describe_cpu(target, threads))
     scheduled = convert_by_bits(scheduled, target).with_attr("global_symbol", SYMBOL)
     config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
@@ -79,11 +111,16 @@ def innermost_loops(assembly: str, branch: re.Pattern[str]) -> list[list[str]]:
         if back and place.get(back[1], number) < number:
             spans.append((place[back[1]], number))
     inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
-    return [[line for line in lines[start : stop + 1] if re.match(r"\s+[a-z]", line)] for start, stop in inner]
+    return [[line for line in lines[start : stop + 1] if re.match(r"\s+[a-z{]", line)] for start, stop in inner]
 
 
-def _primitive(compute: Callable[..., Any], *shapes: tuple[int, ...]) -> Any:
+def _primitive(compute: Callable[..., Any], *shapes: tuple[int, ...], dtypes: Sequence[str] = ()) -> Any:
+    """The function of `compute`; operands are float32 unless `dtypes` says what they are."""
     from tvm import te
 
-    operands = [te.placeholder(shape, "float32", name=f"operand{place}") for place, shape in enumerate(shapes)]
+    kinds = dtypes or ["float32"] * len(shapes)
+    operands = [
+        te.placeholder(shape, kind, name=f"operand{place}")
+        for place, (shape, kind) in enumerate(zip(shapes, kinds, strict=True))
+    ]
     return te.create_prim_func([*operands, compute(*operands)]).with_attr("tirx.noalias", True)

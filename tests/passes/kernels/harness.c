@@ -1,6 +1,7 @@
 /* Runs one primitive that TVM compiled, without TVM's runtime: harness FILE:D0xD1... FILE:D0xD1...
 
-   Each argument is a float32 tensor in a file; the last is the result and is written. What runs in parallel on a
+   Each argument is a tensor in a file, of float32, or with a letter behind its shape of uint8 (u), int8 (s) or int32
+   (i); the last is the result and is written. What runs in parallel on a
    device runs here as one task. There is no C library in it: to build one for another machine takes minutes. */
 
 #include <dlpack/dlpack.h>
@@ -96,7 +97,8 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
   tell("\n");
 }
 
-static size_t parse_shape(const char *text, DLTensor *tensor) {
+/* The bytes of a tensor whose shape and type a text says. */
+static size_t parse_type(const char *text, DLTensor *tensor) {
   size_t count = 1;
   tensor->shape = allocate(0, 0, MOST_AXES * sizeof(int64_t), 0, 0);
   for (tensor->ndim = 0; tensor->ndim < MOST_AXES; ++text) {
@@ -106,7 +108,9 @@ static size_t parse_shape(const char *text, DLTensor *tensor) {
     count *= (size_t)extent;
     if (*text != 'x') break;
   }
-  return count;
+  int bits = *text == 'u' || *text == 's' ? 8 : 32;
+  tensor->dtype = (DLDataType){*text == 'u' ? kDLUInt : *text ? kDLInt : kDLFloat, (uint8_t)bits, 1};
+  return count * (size_t)bits / 8;
 }
 
 static int run(int argc, char **argv) {
@@ -125,10 +129,9 @@ static int run(int argc, char **argv) {
     while (colon > path && *colon != ':') --colon;
     if (colon == path) return 2;
     *colon = 0;
-    size = parse_shape(colon + 1, &tensors[i]) * sizeof(float);
+    size = parse_type(colon + 1, &tensors[i]);
     tensors[i].data = allocate(0, 0, size, 0, 0);
     tensors[i].device = (DLDevice){kDLCPU, 0};
-    tensors[i].dtype = (DLDataType){kDLFloat, 32, 1};
     args[i].type_index = kTVMFFIDLTensorPtr;
     args[i].v_ptr = &tensors[i];
     if (i == count - 1) break;

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from tests.passes.compiled import normal
+from tests.passes.kernels.bytes_and_sums import convolved, extremes, packed_columns, packed_convolution, unpacked
 from tests.passes.kernels.cross import (
     Primitive,
     batched_matmul_primitive,
     conv2d_primitive,
+    integer_conv2d_primitive,
+    integer_matmul_primitive,
     machine_code,
     matmul_primitive,
     softmax_primitive,
@@ -25,6 +31,8 @@ from tvmpipe.passes.kernels.channel_blocks import pack_constant
 from tvmpipe.passes.kernels.conv2d.compute import pack_weight
 from tvmpipe.passes.kernels.matmul.compute import pack_columns
 from tvmpipe.passes.kernels.winograd.compute import transform_weight
+from tvmpipe.targets.description.boards import find_target
+from tvmpipe.targets.description.target import TargetDescription
 
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 HARNESS = Path(__file__).with_name("harness.c")
@@ -33,6 +41,7 @@ TRIPLE = "aarch64-linux-musl"
 pytestmark = pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed (Debian: qemu-user)")
 
 Array = NDArray[np.float32]
+LETTERS = {"float32": "", "uint8": "u", "int8": "s", "int32": "i"}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +62,15 @@ def _zig(*arguments: str) -> None:
 
 
 def emulate(
-    primitive: Primitive, target: str, harness: Path, folder: Path, inputs: list[Array], shape: tuple[int, ...]
-) -> Array:
-    """The result, of the given shape, of a primitive compiled for `target`."""
+    primitive: Primitive,
+    target: str | TargetDescription,
+    harness: Path,
+    folder: Path,
+    inputs: Sequence[NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: str = "float32",
+) -> NDArray[Any]:
+    """The result, of the given shape and type, of a primitive compiled for `target`."""
     assert EMULATOR is not None
     machine_code(primitive, target, threads=2).write_to_file(str(folder / "primitive.o"), "o")
     _zig("-static", "-nostdlib", "-o", str(folder / "program"), str(harness), str(folder / "primitive.o"))
@@ -63,13 +78,17 @@ def emulate(
     for place, array in enumerate(inputs):
         path = folder / f"input{place}"
         path.write_bytes(np.ascontiguousarray(array).tobytes())
-        arguments.append(f"{path}:{'x'.join(map(str, array.shape))}")
-    arguments.append(f"{folder / 'result'}:{'x'.join(map(str, shape))}")
+        arguments.append(f"{path}:{_type(array.shape, array.dtype.name)}")
+    arguments.append(f"{folder / 'result'}:{_type(shape, dtype)}")
     result = subprocess.run(
         [EMULATOR, str(folder / "program"), *arguments], capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 0, f"exit {result.returncode}: {result.stderr}"
-    return np.fromfile(folder / "result", np.float32).reshape(shape)
+    return np.fromfile(folder / "result", dtype).reshape(shape)
+
+
+def _type(shape: tuple[int, ...], dtype: str) -> str:
+    return "x".join(map(str, shape)) + LETTERS[dtype]
 
 
 def assert_close(have: Array, want: NDArray[np.float64]) -> None:
@@ -83,7 +102,7 @@ def convolve(x: Array, weight: Array) -> NDArray[np.float64]:
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (reach, reach), (reach, reach)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, weight.shape[2:], axis=(2, 3))
     result = np.einsum("nchwrs,kcrs->nkhw", windows, weight.astype(np.float64), optimize=True)
-    return pack_constant(result, weight.shape[0])  # type: ignore[return-value]
+    return pack_constant(result, weight.shape[0])
 
 
 @pytest.mark.parametrize("target", ["pi4", "pi5"])
@@ -134,3 +153,27 @@ def test_softmax(harness: Path, tmp_path: Path, n: int) -> None:
     power = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
     have = emulate(softmax_primitive(13, n), "pi4", harness, tmp_path, [x], (13, n))
     assert_close(have, power / power.sum(axis=1, keepdims=True))
+
+
+INTEGERS = {
+    "smull": find_target("pi4"),
+    "sdot": find_target("pi5"),
+    "usdot": dataclasses.replace(find_target("pi5"), name="i8mm", features=("+dotprod", "+i8mm")),
+}
+
+
+@pytest.mark.parametrize("target", INTEGERS.values(), ids=INTEGERS)
+def test_integers(harness: Path, tmp_path: Path, target: TargetDescription) -> None:
+    """Sums of extreme bytes are exact: of rows and columns that fill no tile, signed or not, and under a window."""
+    weight = extremes(1, "int8", 70, 37)
+    for signed in (False, True):
+        x = extremes(2, "int8" if signed else "uint8", 13, 70)
+        primitive = integer_matmul_primitive(13, 70, 37, signed=signed, zero=-3 if signed else 7)
+        have = emulate(primitive, target, harness, tmp_path, [x, *packed_columns(weight)], (13, 48), "int32")
+        assert (have[:, :37] == (x.astype(np.int64) - (-3 if signed else 7)) @ weight.astype(np.int64)).all()
+    for channels in (3, 20):
+        x, kernel = extremes(3, "uint8", 1, channels, 9, 9), extremes(4, "int8", 24, channels, 3, 3)
+        primitive = integer_conv2d_primitive(channels, 24, 9, zero=130)
+        arrays = packed_convolution(x, kernel)
+        have = emulate(primitive, target, harness, tmp_path, arrays, (1, 2, 9, 9, 16), "int32")
+        assert (unpacked(have, 24) == convolved(x, kernel, 130)).all()

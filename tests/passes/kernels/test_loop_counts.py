@@ -25,7 +25,10 @@ from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cpu_model import CpuModel, describe_cpu
 
 # Of the block that each kernel starts from: the axes along which a row of the register tile lies.
-COLUMNS: dict[str, tuple[int, ...]] = {"conv2d": (1, 4), "winograd": (3, 6), "matmul": (-1,)}
+COLUMNS: dict[str, tuple[int, ...]] = {
+    **{"conv2d": (1, 4), "integer_conv2d": (1, 4), "winograd": (3, 6)},
+    **{"matmul": (-1,), "integer_matmul": (-1,)},
+}
 PLACES = [("x86-64-v2", 1), ("x86-64-v3", 1), ("x86-64-v4", 1), ("pi5", 1), ("x86-64-v3", 4), ("pi5", 4)]
 
 
@@ -99,7 +102,7 @@ def workloads() -> list[PrimitiveWorkload]:
 
 def is_pointwise(workload: PrimitiveWorkload) -> bool:
     """Whether it is a 1x1 convolution: see `UNKNOWN`."""
-    return workload.work.kernel == "conv2d" and workload.work.reduction[1:3] == (1, 1)
+    return workload.work.kernel in ("conv2d", "integer_conv2d") and workload.work.reduction[1:3] == (1, 1)
 
 
 def test_every_kernel_is_among_them(workloads: list[PrimitiveWorkload]) -> None:
@@ -157,9 +160,9 @@ def tile_figures(nest: LoopNest, columns: tuple[int, ...], cpu: CpuModel, itemsi
         "tiles": nest.tiles,
         "most_cycles": nest.tiles * nest.depth * (accumulation(rows, vectors) + vectors * widening(itemsize, cpu)),
     }
-    if nest.mark == "conv2d":
+    if nest.mark in ("conv2d", "integer_conv2d"):
         figures["chunk"] = float(itemsize) * row * nest.depth
-    if nest.mark == "matmul" and nest.domain[-3] > rows:  # one tile of rows meets every column once
+    if nest.mark in ("matmul", "integer_matmul") and nest.domain[-3] > rows:  # one tile of rows meets every column once
         figures["chunk"] = float(itemsize) * nest.between_rows(columns) * nest.depth / nest.steps
     return figures
 

@@ -13,6 +13,7 @@ from tvmpipe.passes.backend.codegen import StageCode, code_generator
 from tvmpipe.passes.backend.onnx_stage import OnnxStage
 from tvmpipe.passes.backend.partition import Stage
 from tvmpipe.passes.graph.node_names import show_nodes
+from tvmpipe.passes.kernels.dot_product import register_operators
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
 
@@ -124,4 +125,5 @@ def compile_json(job: tuple[str, TargetDescription, int, Path | None]) -> StageC
     import tvm
 
     module, target, threads, records = job
+    register_operators()
     return code_generator(target.codegen).compile_stage(tvm.ir.load_json(module), target, threads, records)

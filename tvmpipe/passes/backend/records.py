@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tvmpipe.passes.kernels.dot_product import register_operators
 from tvmpipe.targets.description.target import TargetDescription
 
 
@@ -19,6 +20,7 @@ class Records:
     def __init__(self, folder: Path, target: Any) -> None:
         from tvm.s_tir.meta_schedule.database import JSONDatabase
 
+        register_operators()
         folder.mkdir(parents=True, exist_ok=True)
         self._target = target
         self._database = JSONDatabase(str(folder / "workloads.json"), str(folder / "records.json"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 
@@ -34,6 +34,15 @@ def readers_of(module: Any) -> dict[Any, list[Any]]:
 def operator_name(value: Any) -> str:
     """The name of the operator that an expression calls ("relax.add"), "" for another expression."""
     return str(getattr(getattr(value, "op", None), "name", ""))
+
+
+def calls_any(module: Any, operators: Collection[str]) -> bool:
+    """Whether `main` calls one of these operators ("relax.add")."""
+    return any(
+        operator_name(getattr(binding, "value", None)) in operators
+        for block in module["main"].body.blocks
+        for binding in block.bindings
+    )
 
 
 def mutated(mutator: Any, module: Any) -> Any:

@@ -10,7 +10,18 @@ placement sees one graph.
 
 from __future__ import annotations
 
-from tvmpipe.passes.kernels import attention, conv2d, depthwise, matmul, pool, recurrent, rows, winograd
+from tvmpipe.passes.kernels import (
+    attention,
+    conv2d,
+    depthwise,
+    integer_conv2d,
+    integer_matmul,
+    matmul,
+    pool,
+    recurrent,
+    rows,
+    winograd,
+)
 from tvmpipe.passes.kernels.kernel import Kernel
 from tvmpipe.targets.cost.kernel_costs import register
 
@@ -23,6 +34,8 @@ _LIST = (
     rows.KERNEL,
     winograd.KERNEL,
     recurrent.KERNEL,
+    integer_conv2d.KERNEL,
+    integer_matmul.KERNEL,
 )
 """A new one goes to the end: the features that costs are learned from keep this order."""
 

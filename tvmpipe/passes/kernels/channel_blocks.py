@@ -43,7 +43,7 @@ def unpack(x: Any, channels: int) -> Any:
     )
 
 
-def pack_constant(array: NDArray[np.float32], channels: int, missing: float = 0.0) -> NDArray[np.float32]:
+def pack_constant(array: NDArray[Any], channels: int, missing: float = 0.0) -> NDArray[Any]:
     """A constant that broadcasts against `[N, channels, H, W]`, in the shape that does against its blocks."""
     array = array.reshape((1,) * (4 - array.ndim) + array.shape)
     if array.shape[1] == 1:

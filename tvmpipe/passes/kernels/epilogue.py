@@ -13,8 +13,11 @@ _UNROLLED = 4  # operations for each result
 def fold_epilogue(schedule: Any, main: Any) -> Any:
     """The one block that reads what `main` computes and writes the primitive's result, in `main`'s own indices.
 
-    Elementwise blocks after `main` are inlined into the last of them; where there are none, a copy is made.
+    Elementwise blocks after `main` are inlined into the last of them, and so are those before it that it does not
+    need, such as one that dequantises what is added to its result; where there are none, a copy is made.
     """
+    for block in _beside(schedule, main):
+        schedule.compute_inline(block)
     consumers = schedule.get_consumers(main)
     if not consumers:
         return schedule.cache_write(main, 0, "local")
@@ -45,6 +48,19 @@ def is_cheap(schedule: Any, block: Any) -> bool:
     """
     operations = operations_of(schedule.get(block).body)
     return operations.costly_calls == 0 and operations.arithmetic <= _UNROLLED
+
+
+def _beside(schedule: Any, main: Any) -> list[Any]:
+    """Blocks before `main` that compute nothing for it, in order."""
+    needed, waiting = set(), [main]
+    while waiting:
+        block = waiting.pop()
+        needed.add(schedule.get(block).name_hint)
+        waiting += schedule.get_producers(block)
+    name = schedule.get(main).name_hint
+    names = [schedule.get(block).name_hint for block in blocks_of(schedule)]
+    before = blocks_of(schedule)[: names.index(name)]
+    return [block for block in before if schedule.get(block).name_hint not in needed]
 
 
 def _after(schedule: Any, main: Any) -> list[Any]:

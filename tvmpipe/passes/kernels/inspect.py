@@ -30,6 +30,11 @@ def extents(schedule: Any, loops: list[Any]) -> list[int]:
     return [int(schedule.get(loop).extent) for loop in loops]
 
 
+def of_bytes(schedule: Any, block: Any) -> bool:
+    """Whether the block computes with 8-bit integers."""
+    return any(str(region.source.dtype) in ("int8", "uint8") for region in schedule.get(block).reads)
+
+
 def reduces(schedule: Any, block: Any) -> bool:
     """Whether the block sums up, or the like, over an axis."""
     return any(int(variable.iter_type) == REDUCTION for variable in schedule.get(block).iter_vars)

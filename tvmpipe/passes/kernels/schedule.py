@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from tvmpipe.errors import reason_of
 from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.base import KERNEL_ATTR
+from tvmpipe.passes.kernels.dot_product import use_instructions
 from tvmpipe.passes.kernels.generic import schedule_generic
 from tvmpipe.passes.kernels.inspect import NotApplicable, annotation, blocks_of
 from tvmpipe.targets.description.cpu_model import CpuModel, describe_cpu
@@ -50,7 +51,7 @@ def schedule_function(function: Any, cpu: CpuModel, known: KnownSchedules | None
     """The scheduled PrimFunc, same attributes, same results up to the order of additions."""
     source = narrow(function)
     schedule = (known.find(source) if known is not None else None) or apply_rules(source, cpu)
-    scheduled = schedule.mod["main"].without_attr("global_symbol")
+    scheduled = use_instructions(schedule.mod["main"].without_attr("global_symbol"), cpu)
     for key, value in (function.attrs or {}).items():
         scheduled = scheduled.with_attr(key, value)
     return scheduled

@@ -110,12 +110,16 @@ def tile_candidates(rows: int, panels: int, cpu: CpuModel) -> list[tuple[int, in
     return sorted(tile for tile in found if tile[0] * tile[1] * vectors >= room // 2 or tile[0] == rows)
 
 
-def image_tile(pixels: int, blocks: int, cpu: CpuModel, itemsize: int = 4) -> tuple[int, int]:
+def image_tile(
+    pixels: int, blocks: int, cpu: CpuModel, itemsize: int = 4, *, row_vectors: bool = False
+) -> tuple[int, int]:
     """The register tile for a row of `pixels`, which lie next to each other, and `blocks` of channels.
 
-    Numbers of the weight are of `itemsize` bytes.
+    Numbers of the weight are of `itemsize` bytes. `row_vectors` as in `CpuModel.tile_rows`.
     """
-    return choose_tile(pixels, blocks, cpu, row_cost=0.0, panel_cost=0.1, itemsize=itemsize)
+    return choose_tile(
+        pixels, blocks, cpu, row_cost=0.0, panel_cost=0.1, row_vectors=row_vectors, itemsize=itemsize
+    )
 
 
 def product_tile(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmpipe.passes.frontend.dataflow import mutated, operator_name
+from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
 from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import (
     BLOCK,
@@ -28,11 +28,25 @@ from tvmpipe.passes.kernels.base import (
 from tvmpipe.passes.kernels.channel_blocks import pack, pack_constant, unpack
 from tvmpipe.passes.kernels.conv2d.compute import conv2d, merge_groups, pack_weight
 from tvmpipe.passes.kernels.conv2d.transposed import interleave, phases_of
-from tvmpipe.passes.kernels.depthwise.compute import depthwise_conv2d, pack_depthwise_weight
+from tvmpipe.passes.kernels.depthwise.compute import (
+    depthwise_conv2d,
+    integer_depthwise_conv2d,
+    pack_depthwise_weight,
+)
+from tvmpipe.passes.kernels.dot_product import is_narrow
 from tvmpipe.passes.kernels.half_weights import half_types, narrowed
+from tvmpipe.passes.kernels.integer_conv2d.compute import (
+    QUAD,
+    integer_conv2d,
+    pack_integer_weight,
+    pack_quads,
+    sums_of_weights,
+)
 from tvmpipe.passes.kernels.pool.compute import avg_pool2d, global_avg_pool2d, max_pool2d
+from tvmpipe.passes.kernels.quantisation import emit_quantisation, of_channels, quantisation_arguments
 from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import choose_tile, transform_weight, winograd_conv2d
+from tvmpipe.passes.rewrite.integer_operands import shifted_bytes
 
 _UNARY = {"relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.nn.silu", "relax.tanh", "relax.nn.leakyrelu"}
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.divide"}
@@ -66,6 +80,7 @@ def block_channels(module: Any) -> Any:
     class Rewriter(PyExprMutator):  # type: ignore[misc]
         def __init__(self, module: Any) -> None:
             super().__init__(module)
+            self.definitions, _ = definitions_of(module)
             self.blocked: dict[Any, _Blocked] = {}
             self.plain: dict[Any, Any] = {}
             self.halves = half_types(module)
@@ -116,7 +131,7 @@ class _Layouts:
     def rewrite(self, call: Any) -> _Blocked | None:
         name = operator_name(call)
         if name == "relax.nn.conv2d":
-            return self._conv2d(call)
+            return self._conv2d(call) or self._integer_conv2d(call)
         if name == "relax.nn.conv2d_transpose":
             return self._conv2d_transpose(call)
         if name != "relax.concat" and not any(self._is_blocked(argument) for argument in getattr(call, "args", ())):
@@ -131,6 +146,8 @@ class _Layouts:
             "relax.nn.adaptive_avg_pool2d": self._global_pool,
             "relax.mean": self._global_pool,
             "relax.concat": self._concat,
+            "relax.quantize": self._quantisation,
+            "relax.dequantize": self._quantisation,
         }.get(name)
         return rule(call) if rule else None
 
@@ -210,6 +227,55 @@ class _Layouts:
         packed = relax.const(pack_weight(weight, blocked_input=not plain), "float32")
         return self._emit(outputs, conv2d, source, packed, **settings)
 
+    def _integer_conv2d(self, call: Any) -> _Blocked | None:
+        """The convolution of 8-bit integers, less a zero point, with signed ones; sums are int32."""
+        from tvm import relax
+
+        attrs, weight = call.attrs, constant_of(call.args[1])
+        if weight is None or weight.dtype != np.int8 or str(call.ty.dtype) != "int32":
+            return None
+        left = shifted_bytes(call.args[0], self.rewriter.definitions)
+        if left is None or left.known_zero is None or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW"):
+            return None
+        outputs, groups = weight.shape[0], int(attrs.groups)
+        channels, zero = shape_of(left.numbers)[1], left.known_zero
+        window = _window(attrs, weight.shape[2:])
+        flops = 2 * math.prod(shape_of(call)) * math.prod(weight.shape[1:])
+        settings: dict[str, Any] = {"pattern": OUT_FUSABLE, "window": window, "flops": flops, "zero": zero}
+        if groups == channels == outputs and groups > 1:
+            packed = pack_depthwise_weight(weight.astype(np.float32))
+            constants = (relax.const(array, "float32") for array in (packed, packed.sum(axis=(1, 2))))
+            return self._emit(outputs, integer_depthwise_conv2d, self._packed(left.numbers), *constants, **settings)
+        merged, groups = merge_groups(weight, groups) if groups > 1 else (weight, 1)
+        if channels <= QUAD and not self._is_blocked(left.numbers):
+            numbers = self.rewriter.visit_expr(left.numbers)
+            source = self.builder.emit(self._computed(pack_quads, numbers, pattern=INJECTIVE, fill=zero))
+        else:
+            source = self._packed(left.numbers)
+        arrays = pack_integer_weight(merged, shape_of(source)[-1]), sums_of_weights(merged)
+        constants = (relax.const(array, "int32") for array in arrays)
+        settings["narrow"] = is_narrow(arrays[0])
+        return self._emit(outputs, integer_conv2d, source, *constants, groups=groups, **settings)
+
+    def _quantisation(self, call: Any) -> _Blocked | None:
+        """Numbers that become quantised, or real; scales and zero points are one number or constants of channels."""
+        from tvm import relax
+
+        x, *parameters = quantisation_arguments(call)
+        blocked = self.rewriter.blocked[x]
+        packed: list[Any] = []
+        for place, parameter in enumerate(parameters):
+            if parameter is None or not shape_of(parameter):
+                packed.append(None if parameter is None else self.rewriter.visit_expr(parameter))
+                continue
+            array = constant_of(parameter)
+            if array is None or int(call.attrs.axis) % len(shape_of(call)) != 1:
+                return None
+            filled = pack_constant(array.reshape(-1, 1, 1), blocked.channels, missing=0.0 if place else 1.0)
+            packed.append(relax.const(filled.reshape(-1, BLOCK), str(array.dtype)))
+        arguments = (blocked.variable, packed[0], packed[1])
+        return self._call(blocked.channels, emit_quantisation(self.builder, call, arguments, of_channels))
+
     def _unary(self, call: Any) -> _Blocked:
         import tvm
 
@@ -220,7 +286,8 @@ class _Layouts:
     def _binary(self, call: Any) -> _Blocked | None:
         import tvm
 
-        if not is_float32(*call.args):
+        sums = {str(argument.ty.dtype) for argument in call.args} == {"int32"} and call.op.name == "relax.add"
+        if not is_float32(*call.args) and not sums:
             return None
         channels = shape_of(call)[1]
         divides = call.op.name == "relax.divide"
@@ -244,10 +311,10 @@ class _Layouts:
         array = constant_of(expression)
         if array is not None:
             if array.size == 1:
-                return relax.const(array.reshape(()), "float32")
+                return relax.const(array.reshape(()), str(array.dtype))
             if array.ndim > 4 or (array.ndim >= 3 and array.shape[-3] not in (1, channels)):
                 return None
-            return relax.const(pack_constant(array, channels, missing), "float32")
+            return relax.const(pack_constant(array, channels, missing), str(array.dtype))
         shape = shape_of(expression)
         return self._packed(expression) if len(shape) == 4 and shape[1] == channels else None
 

@@ -22,6 +22,13 @@ def _transpose(arrays: list[NDArray[Any]], attrs: Any, shape: tuple[int, ...]) -
     return arrays[0].transpose(None if attrs.axes is None else [int(axis) for axis in attrs.axes])
 
 
+def _dequantize(arrays: list[NDArray[Any]], attrs: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    numbers, *parameters = arrays
+    along = [-1 if place == int(attrs.axis) % max(len(shape), 1) else 1 for place in range(len(shape))]
+    scale, zero = (one.reshape(along) if one.ndim else one for one in parameters)
+    return (numbers.astype(np.int32) - zero.astype(np.int32)).astype(np.float32) * scale.astype(np.float32)
+
+
 def _elementwise(function: Callable[..., Any]) -> _Fold:
     return lambda arrays, attrs, shape: function(*arrays)
 
@@ -33,6 +40,7 @@ _RULES: dict[str, _Fold] = {
     "relax.squeeze": _reshape,
     "relax.flatten": _reshape,
     "relax.permute_dims": _transpose,
+    "relax.dequantize": _dequantize,
     "relax.broadcast_to": lambda arrays, attrs, shape: np.broadcast_to(arrays[0], shape),
     "relax.isnan": _elementwise(np.isnan),
     "relax.where": _elementwise(np.where),

@@ -11,6 +11,7 @@ from tvmpipe.passes.rewrite.annotate_spreading import annotate_spreading
 from tvmpipe.passes.rewrite.block_channels import block_channels
 from tvmpipe.passes.rewrite.convolve_along_width import convolve_along_width
 from tvmpipe.passes.rewrite.copy_results import copy_results
+from tvmpipe.passes.rewrite.delay_dequantisation import delay_dequantisation
 from tvmpipe.passes.rewrite.find_attention import find_attention
 from tvmpipe.passes.rewrite.find_norms import find_norms
 from tvmpipe.passes.rewrite.fold_affine import fold_affine
@@ -18,7 +19,9 @@ from tvmpipe.passes.rewrite.fold_constants import fold_constants
 from tvmpipe.passes.rewrite.fuse_operators import fuse_operators
 from tvmpipe.passes.rewrite.join_nodes import flow_of, inherit_nodes, join_nodes
 from tvmpipe.passes.rewrite.legalize_operators import legalize_operators
+from tvmpipe.passes.rewrite.multiply_integers import multiply_integers
 from tvmpipe.passes.rewrite.narrow_weights import narrow_weights
+from tvmpipe.passes.rewrite.pack_integers import pack_integers
 
 After = Callable[[str, Any], None]
 """Called with the name of a rewrite and the module that it made."""
@@ -50,6 +53,16 @@ REWRITES: tuple[Rewrite, ...] = (
         "remove_unused",
         _tvm("DeadCodeElimination"),
         "first, so that results nobody reads (the statistics of a batch norm) do not count as readers",
+    ),
+    Rewrite(
+        "delay_dequantisation",
+        delay_dequantisation,
+        "before constants are folded, which would make floats of quantised weights; before what looks for such weights",
+    ),
+    Rewrite(
+        "multiply_integers",
+        multiply_integers,
+        "while dequantised weights are still known as such; what it leaves of them is folded",
     ),
     Rewrite(
         "find_norms",
@@ -91,6 +104,7 @@ REWRITES: tuple[Rewrite, ...] = (
         block_channels,
         "last of those that read operators: it makes calls of TIR functions of them",
     ),
+    Rewrite("pack_integers", pack_integers, "beside block_channels, and for the same reason"),
     Rewrite(
         "dispatch_sort_scan",
         _tvm("DispatchSortScan", "backend"),

@@ -40,12 +40,20 @@ def check_processor(triple: str, cpu: str, features: Iterable[str]) -> None:
             raise UnknownProcessorError("features", f"LLVM knows no {architecture} feature {name!r}; it knows {known}")
 
 
+@functools.cache
+def processor_features(triple: str, cpu: str, features: tuple[str, ...]) -> frozenset[str]:
+    """What a processor can do, with `features` added or taken away ("+dotprod"), as LLVM spells it ("dotprod")."""
+    from tvm.target import codegen
+
+    return frozenset(map(str, codegen.llvm_get_cpu_features(_target(triple, cpu, features))))
+
+
 def vector_bits(triple: str, cpu: str, features: Iterable[str]) -> int:
     """Bits of the widest SIMD register that schedules use on a processor that `check_processor` has passed."""
     architecture = triple.split("-", 1)[0]
     if architecture == "x86_64":
         # `llvm_get_vector_width` says 512 of every x86-64 processor.
-        has = _features_of(triple, cpu, tuple(features))
+        has = processor_features(triple, cpu, tuple(features))
         return 512 if "avx512f" in has else 256 if "avx" in has else 128
     if architecture == "aarch64":
         return 128  # NEON; the length of SVE's registers is not known before code runs
@@ -69,14 +77,7 @@ def _processors(triple: str) -> tuple[str, ...]:
 @functools.cache
 def _features(triple: str) -> frozenset[str]:
     """All that some processor has: LLVM itself only prints that it does not know one, and goes on."""
-    return frozenset(one for cpu in _processors(triple) for one in _features_of(triple, cpu, ()))
-
-
-@functools.cache
-def _features_of(triple: str, cpu: str, features: tuple[str, ...]) -> frozenset[str]:
-    from tvm.target import codegen
-
-    return frozenset(map(str, codegen.llvm_get_cpu_features(_target(triple, cpu, features))))
+    return frozenset(one for cpu in _processors(triple) for one in processor_features(triple, cpu, ()))
 
 
 def _target(triple: str, cpu: str, features: tuple[str, ...]) -> object:

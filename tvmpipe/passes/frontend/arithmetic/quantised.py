@@ -8,6 +8,7 @@ convolution's weights, would round otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -17,10 +18,14 @@ from numpy.typing import NDArray
 from tvmpipe.passes.frontend.arithmetic.element_types import carrier, held, limits
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
+from tvmpipe.passes.kernels import quantisation
 from tvmpipe.passes.kernels.base import BROADCAST, INJECTIVE, OPAQUE, constant_of, shape_of
 from tvmpipe.tensors import element_dtype
 
 Array = NDArray[Any]
+
+_BYTES = ("int8", "uint8")
+_WEIGHT = 64  # numbers from which a constant may be a weight of a product, which takes it as integers
 
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "add": np.add,
@@ -145,7 +150,12 @@ def quantized(
 
     The quotient is rounded to `precision` first, as ONNX's reference does for halves.
     """
-    from tvm import te
+    from tvm import relax, te
+
+    plain = precision == "float32" == dtype_of(x) == dtype_of(scale) and element in _BYTES and block is None
+    along_axis = _along_one_axis(builder, x, scale, zero_point, element) if plain else None
+    if along_axis is not None:
+        return builder.emit(relax.op.quantize(x, *along_axis, out_dtype=element))
 
     def compute(x: Any, scale: Any, zero: Any = None) -> Any:
         def at(*indices: Any) -> Any:
@@ -175,6 +185,11 @@ def dequantized(
     from tvm import relax, te
 
     arrays = [None if one is None else constant_of(one) for one in (x, scale, zero_point)]
+    weight = arrays[0] is not None and arrays[0].size >= _WEIGHT
+    plain = element == "float32" == dtype_of(scale) and dtype_of(x) in _BYTES and block is None
+    along_axis = _along_one_axis(builder, x, scale, zero_point, dtype_of(x)) if plain else None
+    if along_axis is not None and (weight or arrays[0] is None):
+        return builder.emit(relax.op.dequantize(x, *along_axis, out_dtype=element))
     if arrays[0] is not None and arrays[1] is not None and (zero_point is None or arrays[2] is not None):
         return relax.const(_dequantized(arrays, element, block), carrier(element))
 
@@ -195,12 +210,39 @@ def dequantized(
     return elementwise(builder, compute, *tensors, name="dequantize", pattern=pattern)
 
 
+def _along_one_axis(builder: Any, x: Any, scale: Any, zero: Any, dtype: str) -> tuple[Any, Any, int] | None:
+    """(scale, zero point, axis) as Relax's own operators take them; None where they are of more than one axis."""
+    from tvm import relax
+
+    zero = relax.const(np.zeros((), dtype), dtype) if zero is None else zero
+    shapes = [shape_of(one) for one in (scale, zero)]
+    rank = len(shape_of(x))
+    if any(len(shape) not in (0, rank) for shape in shapes) or dtype_of(zero) != dtype:
+        return None
+    axes = {place for shape in shapes for place, extent in enumerate(shape) if extent > 1}
+    if len(axes) > 1:
+        return None
+    (axis,) = axes or (0,)
+    made = []
+    for one, shape in zip((scale, zero), shapes, strict=True):
+        size = math.prod(shape)
+        made.append(reshaped(builder, one, () if size == 1 else (size,)))
+    return made[0], made[1], axis
+
+
 def requantized(builder: Any, x: Any, multiplier: Any, zero_point: Any, dtype: str) -> Any:
     """`saturate(round(x * multiplier) + zero_point)` of int32 sums: ONNX Runtime's way from a sum to 8 bits.
 
     `multiplier` is `scale of the left * scale of the right / scale of the result` in float32.
     """
-    from tvm import te
+    from tvm import relax, te
+
+    one = relax.const(1.0, "float32")
+    scaled = _along_one_axis(builder, x, multiplier, None, "int32")
+    rounded = _along_one_axis(builder, x, one, zero_point, dtype)
+    if scaled is not None and rounded is not None and dtype_of(x) == "int32" and dtype in _BYTES:
+        real = builder.emit(relax.op.dequantize(x, *scaled, out_dtype="float32"))
+        return builder.emit(relax.op.quantize(real, *rounded, out_dtype=dtype))
 
     def compute(x: Any, multiplier: Any, zero: Any = None) -> Any:
         def at(*indices: Any) -> Any:
@@ -218,18 +260,11 @@ def _pattern(block: tuple[int, int] | None) -> int:
 
 
 def saturated(number: Any, zero_point: Any, element: str) -> Any:
-    """The TE expression `number` rounded half to even, plus `zero_point` (None is 0), as the nearest integer there is.
+    """The TE expression `number` rounded half to even, plus `zero_point` (None is 0), as the nearest `element`.
 
     NaN becomes the smallest one.
     """
-    from tvm import tirx
-
-    smallest, largest = (tirx.const(bound, "int32") for bound in limits(element))
-    zero = tirx.const(0, "int32") if zero_point is None else zero_point.astype("int32")
-    lowest, highest = ((bound - zero).astype(str(number.ty)) for bound in (smallest, largest))
-    # `number` stands here once: a chain of such operators that is fused would grow with every time that it does.
-    rounded = tirx.min(tirx.max(tirx.nearbyint(number), lowest), highest)
-    return (rounded.astype("int32") + zero).astype(carrier(element))
+    return quantisation.saturated(number, zero_point, *limits(element), carrier(element))
 
 
 def rounded_to_precision(number: Any, element: str) -> Any:

@@ -8,41 +8,44 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tvmpipe.passes.frontend.arithmetic.quantised import (
     arithmetic,
-    broadcast_at,
-    centred,
+    cast,
     dequantized,
     dtype_of,
-    elementwise,
     quantized,
-    saturated,
     with_scalars,
 )
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
-from tvmpipe.passes.kernels.base import constant_of, shape_of
+from tvmpipe.passes.kernels.base import constant_of
 
 
 @converts("QLinearAdd", MICROSOFT)
 def qlinear_add(node: OnnxNode) -> Any:
     """`round(y_zero + a_scale / y_scale * (a - a_zero) + b_scale / y_scale * (b - b_zero))`, saturated."""
+    from tvm import relax
+
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = with_scalars(node, 8, (0, 3))
     builder = node.builder
-    left, right = centred(builder, a, a_zero), centred(builder, b, b_zero)
-    ratios = (arithmetic(builder, "divide", scale, y_scale) for scale in (a_scale, b_scale))
-    return _rounded_once(node, "qlinear_add", (left, right), tuple(ratios), y_zero)
+    left, right = (
+        dequantized(builder, side, arithmetic(builder, "divide", scale, y_scale), zero, "float32")
+        for side, scale, zero in ((a, a_scale, a_zero), (b, b_scale, b_zero))
+    )
+    return _rounded_once(node, builder.emit(relax.op.add(_start(node, left, y_zero), right)))
 
 
 @converts("QLinearMul", MICROSOFT)
 def qlinear_mul(node: OnnxNode) -> Any:
     """`round(y_zero + a_scale * b_scale / y_scale * (a - a_zero) * (b - b_zero))`, saturated; the product is exact."""
+    from tvm import relax
+
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = with_scalars(node, 8, (0, 3))
     builder = node.builder
-    left, right = centred(builder, a, a_zero), centred(builder, b, b_zero)
+    one = relax.const(1.0, "float32")
+    left, right = (dequantized(builder, side, one, zero, "float32") for side, zero in ((a, a_zero), (b, b_zero)))
     ratio = arithmetic(builder, "divide", arithmetic(builder, "multiply", a_scale, b_scale), y_scale)
-    return _rounded_once(node, "qlinear_mul", (left, right), (ratio,), y_zero)
+    product = builder.emit(relax.op.multiply(builder.emit(relax.op.multiply(left, right)), ratio))
+    return _rounded_once(node, _start(node, product, y_zero))
 
 
 @converts("QLinearSigmoid", MICROSOFT)
@@ -84,28 +87,18 @@ def qlinear_where(node: OnnxNode) -> Any:
     return relax.op.where(condition, left, _rescaled(node, y, y_scale, y_zero, z_scale, z_zero))
 
 
-def _rounded_once(node: OnnxNode, name: str, sides: tuple[Any, Any], ratios: tuple[Any, ...], zero: Any) -> Any:
-    """`zero + left * ratio + right * ratio`, or the product's, in float32; rounded and saturated."""
-    from tvm import relax, te
+def _start(node: OnnxNode, real: Any, zero: Any) -> Any:
+    """A sum of real numbers and a zero point; None is 0."""
+    from tvm import relax
 
-    dtype = dtype_of(node.input(0))
-    if zero is None:
-        zero = relax.const(0, dtype)
-    shape = np.broadcast_shapes(*(shape_of(side) for side in sides))
+    return real if zero is None else node.builder.emit(relax.op.add(cast(node.builder, zero, "float32"), real))
 
-    def compute(left: Any, right: Any, zero: Any, *ratios: Any) -> Any:
-        def at(*indices: Any) -> Any:
-            a, b = (broadcast_at(side, indices) for side in (left, right))
-            start = zero().astype("float32")
-            if len(ratios) == 1:
-                product = (a.astype("int32") * b.astype("int32")).astype("float32")
-                return saturated(start + product * ratios[0](), None, dtype)
-            terms = [side.astype("float32") * ratio() for side, ratio in zip((a, b), ratios, strict=True)]
-            return saturated(start + terms[0] + terms[1], None, dtype)
 
-        return te.compute(shape, at, name=name)
+def _rounded_once(node: OnnxNode, real: Any) -> Any:
+    """Real numbers that have the zero point in them already, rounded and saturated."""
+    from tvm import relax
 
-    return elementwise(node.builder, compute, *sides, zero, *ratios, name=name)
+    return quantized(node.builder, real, relax.const(1.0, "float32"), None, dtype_of(node.input(0)))
 
 
 def _by_table(node: OnnxNode, function: Any) -> Any:

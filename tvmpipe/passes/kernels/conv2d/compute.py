@@ -26,7 +26,7 @@ def pack_weight(weight: NDArray[np.float32], *, blocked_input: bool) -> NDArray[
     return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
 
 
-def merge_groups(weight: NDArray[np.float32], groups: int) -> tuple[NDArray[np.float32], int]:
+def merge_groups(weight: NDArray[Any], groups: int) -> tuple[NDArray[Any], int]:
     """A grouped convolution's `[K, C/groups, R, S]` as one of fewer groups that are whole blocks, and how many.
 
     Groups are joined, with zeros where one would read another's channels: at most 16 times the work, all of it at
@@ -36,7 +36,7 @@ def merge_groups(weight: NDArray[np.float32], groups: int) -> tuple[NDArray[np.f
     inside = k // groups
     whole = (f for f in range(1, groups) if groups % f == 0 and f * c % BLOCK == 0 and f * inside % BLOCK == 0)
     factor = next(whole, groups)
-    merged = np.zeros((k, factor * c, r, s), np.float32)
+    merged = np.zeros((k, factor * c, r, s), weight.dtype)
     for group in range(groups):
         rows, place = slice(group * inside, (group + 1) * inside), group % factor
         merged[rows, place * c : (place + 1) * c] = weight[rows]

@@ -12,8 +12,8 @@ from tvmpipe.targets.description.cpu_model import describe_cpu
 from tvmpipe.targets.description.target import TargetDescription
 
 
-def conv2d_phases(work: Work, target: TargetDescription, threads: int) -> Phases:
-    """The phases of the loops of `schedule_conv2d`."""
+def conv2d_phases(work: Work, target: TargetDescription, threads: int, *, of_bytes: bool = False) -> Phases:
+    """The phases of the loops of `schedule_conv2d`, of floats or of bytes in fours."""
     cpu = describe_cpu(target, threads)
     vectors = BLOCK // cpu.lanes
     images, blocks, height, width, _ = work.spatial
@@ -22,7 +22,7 @@ def conv2d_phases(work: Work, target: TargetDescription, threads: int) -> Phases
     size = float(min(work.input_bytes, images * work.reduction[0] * height * width * BLOCK * FLOAT_BYTES * 4))
     if window == (1, 1) and work.input_bytes >= work.reduction[0] * height * width * BLOCK * FLOAT_BYTES:
         height, width = 1, height * width
-    rows, columns = image_tile(width, blocks, cpu, work.weight_itemsize)
+    rows, columns = image_tile(width, blocks, cpu, work.weight_itemsize, row_vectors=of_bytes)
     groups, each = blocks / columns, widening(work.weight_itemsize, cpu)
     passes = images * height * groups
     reread = RereadBytes()

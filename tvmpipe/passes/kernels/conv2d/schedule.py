@@ -7,7 +7,7 @@ from typing import Any
 
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.kernels.half_weights import weight_itemsize
-from tvmpipe.passes.kernels.inspect import PARTITION, REDUCTION, NotApplicable, extents
+from tvmpipe.passes.kernels.inspect import PARTITION, REDUCTION, NotApplicable, extents, of_bytes
 from tvmpipe.passes.kernels.tiles import image_tile, rows_apart, spreads, tile_candidates
 from tvmpipe.targets.description.cpu_model import CpuModel
 
@@ -25,7 +25,8 @@ def schedule_conv2d(schedule: Any, main: Any, cpu: CpuModel) -> None:
         column = schedule.fuse(row, column)
         height, width = 1, height * width
     (blocks,) = extents(schedule, [k])
-    tile = image_tile(width, blocks, cpu, weight_itemsize(schedule, main))
+    of_four = of_bytes(schedule, main)
+    tile = image_tile(width, blocks, cpu, weight_itemsize(schedule, main), row_vectors=of_four)
     pixels, tile_blocks = cpu.choose("tile", tile, tile_candidates(width, blocks, cpu))
     column_tile, pixel = schedule.split(column, [None, pixels])
     k_tile, block = schedule.split(k, [None, tile_blocks])
@@ -50,13 +51,15 @@ def schedule_conv2d(schedule: Any, main: Any, cpu: CpuModel) -> None:
     own = loops[-(5 + len(reductions)) :]
     i, kb, y, x, kl, *summed = own
     vector, inner = schedule.split(kl, [None, cpu.lanes])
-    if len(summed) == 3 and cpu.by_element:
-        # NEON: LLVM unrolls a short innermost loop. Over columns it would keep the pixels they share, and spill.
-        summed = [summed[0], summed[2], summed[1]]
+    if of_four or (len(summed) == 3 and cpu.by_element):
+        # LLVM unrolls short innermost loops. Over columns it would keep the pixels they share, and spill.
+        summed[1], summed[2] = summed[2], summed[1]
     schedule.reorder(i, *summed, y, x, kb, vector, inner)
     for loop in (y, x, kb, vector):
         schedule.unroll(loop)
     schedule.vectorize(inner)
+    if of_four and cpu.by_element:
+        _load_pixels(schedule, main, summed)
     vector, inner = schedule.split(lane, [None, cpu.lanes])
     schedule.vectorize(inner)
     if is_cheap(schedule, last):
@@ -64,6 +67,20 @@ def schedule_conv2d(schedule: Any, main: Any, cpu: CpuModel) -> None:
             schedule.unroll(loop)
     schedule.parallel(schedule.fuse(*outer))
     schedule.decompose_reduction(main, summed[0])
+
+
+def _load_pixels(schedule: Any, main: Any, summed: list[Any]) -> None:
+    """Load the channels of a pixel, 4 or 16 bytes, at once: elements of a register are factors then.
+
+    One word of four at a time, LLVM loads each into a general register, and copies it to a vector register from there.
+    """
+    schedule.unroll(summed[-1])
+    held = schedule.cache_read(main, 0, "global")  # what is small and global lies on the stack, so LLVM may move it
+    schedule.compute_at(held, summed[-2], preserve_unit_loops=True)
+    *_, row, column, lane = schedule.get_loops(held)
+    schedule.unroll(row)
+    schedule.unroll(column)
+    schedule.vectorize(lane)
 
 
 def _reads_contiguous(schedule: Any, main: Any, reductions: list[Any]) -> bool:

@@ -43,3 +43,36 @@ def depthwise_conv2d(x: Any, weight: Any, window: Window, flops: int) -> Any:
         name="depthwise",
         attrs={KERNEL_ATTR: DEPTHWISE, FLOPS_ATTR: flops},
     )
+
+
+def integer_depthwise_conv2d(x: Any, weight: Any, sums: Any, window: Window, zero: int, flops: int) -> Any:
+    """Each channel of 8-bit blocked `x` less `zero` with its own kernel of integers: int32.
+
+    Products and sums are of floats, which hold them exactly up to 2^24: 255 * 127 * 518. `sums` are those of the
+    weights, `[C/16, 16]`.
+    """
+    from tvm import te
+
+    n, c, height, width, _ = (int(extent) for extent in x.shape)
+    output_height, output_width = window.output(height, width)
+    padded = pad_spatial(x, window.padding, zero)
+    row = te.reduce_axis((0, window.size[0]), name="rh")
+    column = te.reduce_axis((0, window.size[1]), name="rw")
+
+    def element(i: Any, k: Any, h: Any, w: Any, lane: Any) -> Any:
+        y = h * window.strides[0] + row * window.dilation[0]
+        z = w * window.strides[1] + column * window.dilation[1]
+        number = padded(i, k, y, z, lane).astype("int32").astype("float32")
+        return te.sum(number * weight[k, row, column, lane], axis=[row, column])
+
+    summed = te.compute(
+        (n, c, output_height, output_width, BLOCK),
+        element,
+        name="integer_depthwise",
+        attrs={KERNEL_ATTR: DEPTHWISE, FLOPS_ATTR: flops},
+    )
+    return te.compute(
+        summed.shape,
+        lambda i, k, h, w, lane: (summed(i, k, h, w, lane) - sums(k, lane) * float(zero)).astype("int32"),
+        name="centred",
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL_ATTR
 from tvmpipe.passes.kernels.channel_blocks import pad_spatial
 from tvmpipe.passes.kernels.window import Window
@@ -12,10 +14,11 @@ POOL = "pool"
 
 
 def max_pool2d(x: Any, window: Window, output: tuple[int, int]) -> Any:
-    """Largest value under the window; what lies outside the image counts as -infinity."""
+    """Largest value under the window; what lies outside the image counts as -infinity, or the smallest integer."""
     from tvm import te, tirx
 
-    lowest = float("-inf")
+    dtype = str(x.dtype)
+    lowest = float("-inf") if dtype.startswith("float") else int(np.iinfo(dtype).min)
     largest = tirx.comm_reducer(lambda a, b: tirx.max(a, b), lambda dtype: tirx.const(lowest, dtype))
     return _pool(x, window, output, largest, lowest, te, "max_pool")
 

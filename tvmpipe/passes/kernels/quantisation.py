@@ -1,0 +1,113 @@
+"""Quantising and dequantising, `real = scale * (integer - zero_point)`, as one loop each.
+
+As a chain of Relax operators they would be rewritten: a division that became a product, or a scale that moved into a
+convolution's weights, would round otherwise. Parameters are one number, one for each place along an axis, or one for
+each channel of an image in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmpipe.passes.kernels.base import ELEMENTWISE, Legalize, constant_of
+
+At = Callable[[Any, Sequence[Any]], Any]
+"""(parameter, indices of the result) -> the element of the parameter that belongs there."""
+
+
+def legalizations() -> dict[str, Legalize]:
+    return {"relax.quantize": _legalize, "relax.dequantize": _legalize}
+
+
+def quantize(x: Any, scale: Any, zero: Any | None, dtype: str, at: At) -> Any:
+    """`saturate(round(x / scale) + zero)`, half to even, as 8-bit integers; a `zero` of None is 0."""
+    from tvm import te
+
+    bounds = np.iinfo(dtype)
+
+    def element(*indices: Any) -> Any:
+        quotient = x(*indices) if scale is None else x(*indices) / at(scale, indices)
+        return saturated(quotient, None if zero is None else at(zero, indices), bounds.min, bounds.max, dtype)
+
+    return te.compute(x.shape, element, name="quantize")
+
+
+def dequantize(x: Any, scale: Any, zero: Any | None, at: At) -> Any:
+    """`(x - zero) * scale` in float32; the difference is one of integers."""
+    from tvm import te
+
+    def element(*indices: Any) -> Any:
+        number = x(*indices).astype("int32")
+        if zero is not None:
+            number = number - at(zero, indices).astype("int32")
+        return number.astype("float32") * at(scale, indices)
+
+    return te.compute(x.shape, element, name="dequantize")
+
+
+def saturated(number: Any, zero: Any | None, smallest: int, largest: int, dtype: str) -> Any:
+    """The TE expression `number` rounded half to even, plus `zero` (None is 0), as the nearest integer of the range.
+
+    NaN becomes the smallest one.
+    """
+    from tvm import tirx
+
+    low, high = (tirx.const(bound, "int32") for bound in (smallest, largest))
+    added = tirx.const(0, "int32") if zero is None else zero.astype("int32")
+    lowest, highest = ((bound - added).astype(str(number.ty)) for bound in (low, high))
+    # `number` stands here once: a chain of such operators that is fused would grow with every time that it does.
+    rounded = tirx.min(tirx.max(tirx.nearbyint(number), lowest), highest)
+    return (rounded.astype("int32") + added).astype(dtype)
+
+
+def along_axis(axis: int) -> At:
+    """Parameters of one number, or of one for each place along `axis`."""
+    return lambda parameter, indices: parameter(*(() if not parameter.shape else (indices[axis],)))
+
+
+def of_channels(parameter: Any, indices: Sequence[Any]) -> Any:
+    """Parameters of one number, or `[C/16, 16]` of an image in blocks."""
+    return parameter(*(() if not parameter.shape else (indices[1], indices[-1])))
+
+
+def quantisation_arguments(call: Any) -> tuple[Any, Any, Any]:
+    """(x, scale, zero point) of a call of `relax.quantize` or `relax.dequantize`; None for one that changes nothing.
+
+    That is a zero point of 0, and the scale 1 of what is quantised.
+    """
+    x, scale, zero = call.args
+    number = constant_of(zero)
+    one = constant_of(scale) if call.op.name == "relax.quantize" else None
+    return (
+        x,
+        None if one is not None and np.all(one == 1) else scale,
+        None if number is not None and not number.any() else zero,
+    )
+
+
+def _legalize(builder: Any, call: Any) -> Any:
+    return emit_quantisation(builder, call, quantisation_arguments(call), along_axis(_axis(call)))
+
+
+def emit_quantisation(builder: Any, call: Any, arguments: tuple[Any, Any, Any], at: At) -> Any:
+    """A call of the TIR function that computes a call of `relax.quantize` or `relax.dequantize` of these arguments."""
+    name = call.op.name.removeprefix("relax.")
+    given = [one for one in arguments if one is not None]
+    scaled, shifted = arguments[1] is not None, arguments[2] is not None
+    dtype = str(call.attrs.out_dtype)
+
+    def compute(x: Any, *parameters: Any) -> Any:
+        scale = parameters[0] if scaled else None
+        zero = parameters[-1] if shifted else None
+        return quantize(x, scale, zero, dtype, at) if name == "quantize" else dequantize(x, scale, zero, at)
+
+    # Fusion would not put what broadcasts behind a kernel with results of another type.
+    attributes = {"op_pattern": ELEMENTWISE}
+    return builder.call_te(compute, *given, primfunc_name_hint=name, primfunc_attrs=attributes)
+
+
+def _axis(call: Any) -> int:
+    return int(call.attrs.axis) % max(len(call.args[0].ty.shape), 1)
