@@ -117,9 +117,7 @@ def image_tile(
 
     Numbers of the weight are of `itemsize` bytes. `row_vectors` as in `CpuModel.tile_rows`.
     """
-    return choose_tile(
-        pixels, blocks, cpu, row_cost=0.0, panel_cost=0.1, row_vectors=row_vectors, itemsize=itemsize
-    )
+    return choose_tile(pixels, blocks, cpu, row_cost=0.0, panel_cost=0.1, row_vectors=row_vectors, itemsize=itemsize)
 
 
 def product_tile(

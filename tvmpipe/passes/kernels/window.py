@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,13 @@ class Window:
             (height + top + bottom - spans[0]) // self.strides[0] + 1,
             (width + left + right - spans[1]) // self.strides[1] + 1,
         )
+
+
+def window_of(attrs: Any, size: Any) -> Window:
+    """The window of a Relax operator's attributes, of a kernel of `size` (height, width)."""
+    padding = [int(p) for p in attrs.padding]
+    if len(padding) == 2:
+        padding = [*padding, *padding]
+    height, width = (int(extent) for extent in size)
+    strides, dilation = tuple(int(s) for s in attrs.strides), tuple(int(d) for d in attrs.dilation)
+    return Window((height, width), (strides[0], strides[1]), tuple(padding), (dilation[0], dilation[1]))  # type: ignore[arg-type]

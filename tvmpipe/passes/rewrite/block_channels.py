@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
-from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import (
     BLOCK,
     INJECTIVE,
@@ -25,39 +23,22 @@ from tvmpipe.passes.kernels.base import (
     is_float32,
     shape_of,
 )
-from tvmpipe.passes.kernels.channel_blocks import pack, pack_constant, unpack
+from tvmpipe.passes.kernels.channel_blocks import pack_constant, unpack
 from tvmpipe.passes.kernels.conv2d.compute import conv2d, merge_groups, pack_weight
 from tvmpipe.passes.kernels.conv2d.transposed import interleave, phases_of
 from tvmpipe.passes.kernels.depthwise.compute import (
     depthwise_conv2d,
-    integer_depthwise_conv2d,
     pack_depthwise_weight,
 )
-from tvmpipe.passes.kernels.dot_product import is_narrow
 from tvmpipe.passes.kernels.half_weights import half_types, narrowed
-from tvmpipe.passes.kernels.integer_conv2d.compute import (
-    QUAD,
-    integer_conv2d,
-    pack_integer_weight,
-    pack_quads,
-    sums_of_weights,
-)
 from tvmpipe.passes.kernels.pool.compute import avg_pool2d, global_avg_pool2d, max_pool2d
-from tvmpipe.passes.kernels.quantisation import emit_quantisation, of_channels, quantisation_arguments
-from tvmpipe.passes.kernels.window import Window
+from tvmpipe.passes.kernels.window import Window, window_of
 from tvmpipe.passes.kernels.winograd.compute import choose_tile, transform_weight, winograd_conv2d
-from tvmpipe.passes.rewrite.integer_operands import shifted_bytes
+from tvmpipe.passes.rewrite.block_integers import integer_convolution, quantised
+from tvmpipe.passes.rewrite.blocked_values import Blocked, BlockedValues
 
 _UNARY = {"relax.nn.relu", "relax.clip", "relax.sigmoid", "relax.nn.silu", "relax.tanh", "relax.nn.leakyrelu"}
 _BINARY = {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.divide"}
-
-
-@dataclass(frozen=True)
-class _Blocked:
-    """A variable of shape `[N, ceil(channels/16), H, W, 16]`."""
-
-    variable: Any
-    channels: int
 
 
 def block_channels(module: Any) -> Any:
@@ -81,7 +62,7 @@ def block_channels(module: Any) -> Any:
         def __init__(self, module: Any) -> None:
             super().__init__(module)
             self.definitions, _ = definitions_of(module)
-            self.blocked: dict[Any, _Blocked] = {}
+            self.blocked: dict[Any, Blocked] = {}
             self.plain: dict[Any, Any] = {}
             self.halves = half_types(module)
 
@@ -95,7 +76,7 @@ def block_channels(module: Any) -> Any:
                 return
             self._keep(binding.var, result)
 
-        def _keep(self, variable: Any, blocked: _Blocked) -> None:
+        def _keep(self, variable: Any, blocked: Blocked) -> None:
             self.blocked[variable] = blocked
             if not isinstance(variable, relax.DataflowVar):
                 self.set_var_remap(variable, self.builder_.emit_output(self._unpacked(variable)))
@@ -120,73 +101,45 @@ def block_channels(module: Any) -> Any:
     return mutated(Rewriter(module), module)
 
 
-class _Layouts:
-    """The rule for each operator: a `_Blocked` result, or None to leave the operator as it is."""
+class _Layouts(BlockedValues):
+    """The rule for each operator: a `Blocked` result, or None to leave the operator as it is."""
 
-    def __init__(self, rewriter: Any, variable: Any) -> None:
-        self.rewriter = rewriter
-        self.builder = rewriter.builder_
-        self.variable = variable
-
-    def rewrite(self, call: Any) -> _Blocked | None:
+    def rewrite(self, call: Any) -> Blocked | None:
         name = operator_name(call)
         if name == "relax.nn.conv2d":
-            return self._conv2d(call) or self._integer_conv2d(call)
+            return self._conv2d(call) or integer_convolution(self, call)
         if name == "relax.nn.conv2d_transpose":
             return self._conv2d_transpose(call)
-        if name != "relax.concat" and not any(self._is_blocked(argument) for argument in getattr(call, "args", ())):
+        if name != "relax.concat" and not any(self.is_blocked(argument) for argument in getattr(call, "args", ())):
             return None
         if name in _UNARY:
             return self._unary(call)
         if name in _BINARY:
             return self._binary(call)
-        rule: Callable[[Any], _Blocked | None] | None = {
+        rule: Callable[[Any], Blocked | None] | None = {
             "relax.nn.max_pool2d": self._pool,
             "relax.nn.avg_pool2d": self._pool,
             "relax.nn.adaptive_avg_pool2d": self._global_pool,
             "relax.mean": self._global_pool,
             "relax.concat": self._concat,
-            "relax.quantize": self._quantisation,
-            "relax.dequantize": self._quantisation,
+            "relax.quantize": lambda call: quantised(self, call),
+            "relax.dequantize": lambda call: quantised(self, call),
         }.get(name)
         return rule(call) if rule else None
 
-    def _is_blocked(self, expression: Any) -> bool:
-        from tvm import relax
-
-        return isinstance(expression, relax.DataflowVar) and expression in self.rewriter.blocked
-
-    def _emit(self, channels: int, compute: Any, *tensors: Any, pattern: int, **settings: Any) -> _Blocked:
-        return self._call(channels, self._computed(compute, *tensors, pattern=pattern, **settings))
-
-    def _computed(self, compute: Any, *tensors: Any, pattern: int, **settings: Any) -> Any:
-        return self.builder.call_te(
-            lambda *placeholders: compute(*placeholders, **settings),
-            *tensors,
-            primfunc_name_hint=compute.__name__,
-            primfunc_attrs={"op_pattern": pattern},
-        )
-
-    def _packed(self, expression: Any) -> Any:
-        """The blocks of a 4-D float expression, packed now if they are not yet."""
-        if self._is_blocked(expression):
-            return self.rewriter.blocked[expression].variable
-        plain = self.rewriter.visit_expr(expression)
-        return self.builder.emit(self._computed(pack, plain, pattern=INJECTIVE))
-
-    def _conv2d(self, call: Any) -> _Blocked | None:
+    def _conv2d(self, call: Any) -> Blocked | None:
         attrs = call.attrs
         array = _weight(call, "OIHW")
         if array is None:
             return None
-        window = _window(attrs, array.shape[2:])
+        window = window_of(attrs, array.shape[2:])
         flops = 2 * math.prod(shape_of(call)) * math.prod(array.shape[1:])
         return self._convolution(call.args[0], array, window, int(attrs.groups), flops)
 
-    def _conv2d_transpose(self, call: Any) -> _Blocked | None:
+    def _conv2d_transpose(self, call: Any) -> Blocked | None:
         attrs = call.attrs
         array = _weight(call, "IOHW")
-        window = _window(attrs, (1, 1))
+        window = window_of(attrs, (1, 1))
         if array is None or window.dilation != (1, 1):
             return None
         data, groups = call.args[0], int(attrs.groups)
@@ -198,10 +151,10 @@ class _Layouts:
         made = self._convolution(data, weight, phases.window, groups, flops)
         if phases.is_whole(image[2], image[3]):
             return made
-        whole = self.builder.emit(self._computed(interleave, made.variable, pattern=INJECTIVE, phases=phases))
-        return _Blocked(whole, channels)
+        whole = self.builder.emit(self.computed(interleave, made.variable, pattern=INJECTIVE, phases=phases))
+        return Blocked(whole, channels)
 
-    def _convolution(self, data: Any, weight: NDArray[np.float32], window: Window, groups: int, flops: int) -> _Blocked:
+    def _convolution(self, data: Any, weight: NDArray[np.float32], window: Window, groups: int, flops: int) -> Blocked:
         """The convolution of a 4-D expression with `[K, C/groups, R, S]`; `flops` are its useful operations."""
         from tvm import relax
 
@@ -210,80 +163,31 @@ class _Layouts:
         settings: dict[str, Any] = {"pattern": OUT_FUSABLE, "window": window, "flops": flops}
         if groups == channels == outputs and groups > 1:
             packed = relax.const(pack_depthwise_weight(weight), "float32")
-            return self._emit(outputs, depthwise_conv2d, self._packed(data), packed, **settings)
+            return self.emit(outputs, depthwise_conv2d, self.packed(data), packed, **settings)
         if groups > 1:
             merged, groups = merge_groups(weight, groups)
             packed = relax.const(pack_weight(merged, blocked_input=True), "float32")
-            return self._emit(outputs, conv2d, self._packed(data), packed, groups=groups, **settings)
+            return self.emit(outputs, conv2d, self.packed(data), packed, groups=groups, **settings)
         # A few channels, as those of a photograph, would leave most of a block empty.
-        plain = channels < BLOCK and not self._is_blocked(data)
-        source = self.rewriter.visit_expr(data) if plain else self._packed(data)
+        plain = channels < BLOCK and not self.is_blocked(data)
+        source = self.rewriter.visit_expr(data) if plain else self.packed(data)
         # Transformed, a weight is several times as large, and no half any more.
         direct = plain or narrowed(weight, self.rewriter.halves) is not None
         m = None if direct else choose_tile(weight.shape, window, *window.output(image[0], image[1]))
         if m is not None:
             packed = relax.const(transform_weight(weight, m), "float32")
-            return self._emit(outputs, winograd_conv2d, source, packed, m=m, **settings)
+            return self.emit(outputs, winograd_conv2d, source, packed, m=m, **settings)
         packed = relax.const(pack_weight(weight, blocked_input=not plain), "float32")
-        return self._emit(outputs, conv2d, source, packed, **settings)
+        return self.emit(outputs, conv2d, source, packed, **settings)
 
-    def _integer_conv2d(self, call: Any) -> _Blocked | None:
-        """The convolution of 8-bit integers, less a zero point, with signed ones; sums are int32."""
-        from tvm import relax
-
-        attrs, weight = call.attrs, constant_of(call.args[1])
-        if weight is None or weight.dtype != np.int8 or str(call.ty.dtype) != "int32":
-            return None
-        left = shifted_bytes(call.args[0], self.rewriter.definitions)
-        if left is None or left.known_zero is None or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW"):
-            return None
-        outputs, groups = weight.shape[0], int(attrs.groups)
-        channels, zero = shape_of(left.numbers)[1], left.known_zero
-        window = _window(attrs, weight.shape[2:])
-        flops = 2 * math.prod(shape_of(call)) * math.prod(weight.shape[1:])
-        settings: dict[str, Any] = {"pattern": OUT_FUSABLE, "window": window, "flops": flops, "zero": zero}
-        if groups == channels == outputs and groups > 1:
-            packed = pack_depthwise_weight(weight.astype(np.float32))
-            constants = (relax.const(array, "float32") for array in (packed, packed.sum(axis=(1, 2))))
-            return self._emit(outputs, integer_depthwise_conv2d, self._packed(left.numbers), *constants, **settings)
-        merged, groups = merge_groups(weight, groups) if groups > 1 else (weight, 1)
-        if channels <= QUAD and not self._is_blocked(left.numbers):
-            numbers = self.rewriter.visit_expr(left.numbers)
-            source = self.builder.emit(self._computed(pack_quads, numbers, pattern=INJECTIVE, fill=zero))
-        else:
-            source = self._packed(left.numbers)
-        arrays = pack_integer_weight(merged, shape_of(source)[-1]), sums_of_weights(merged)
-        constants = (relax.const(array, "int32") for array in arrays)
-        settings["narrow"] = is_narrow(arrays[0])
-        return self._emit(outputs, integer_conv2d, source, *constants, groups=groups, **settings)
-
-    def _quantisation(self, call: Any) -> _Blocked | None:
-        """Numbers that become quantised, or real; scales and zero points are one number or constants of channels."""
-        from tvm import relax
-
-        x, *parameters = quantisation_arguments(call)
-        blocked = self.rewriter.blocked[x]
-        packed: list[Any] = []
-        for place, parameter in enumerate(parameters):
-            if parameter is None or not shape_of(parameter):
-                packed.append(None if parameter is None else self.rewriter.visit_expr(parameter))
-                continue
-            array = constant_of(parameter)
-            if array is None or int(call.attrs.axis) % len(shape_of(call)) != 1:
-                return None
-            filled = pack_constant(array.reshape(-1, 1, 1), blocked.channels, missing=0.0 if place else 1.0)
-            packed.append(relax.const(filled.reshape(-1, BLOCK), str(array.dtype)))
-        arguments = (blocked.variable, packed[0], packed[1])
-        return self._call(blocked.channels, emit_quantisation(self.builder, call, arguments, of_channels))
-
-    def _unary(self, call: Any) -> _Blocked:
+    def _unary(self, call: Any) -> Blocked:
         import tvm
 
         blocked = self.rewriter.blocked[call.args[0]]
         arguments = [blocked.variable, *call.args[1:]]
-        return self._call(blocked.channels, tvm.ir.Call(call.op, arguments, call.attrs, call.ty_args))
+        return self.call(blocked.channels, tvm.ir.Call(call.op, arguments, call.attrs, call.ty_args))
 
-    def _binary(self, call: Any) -> _Blocked | None:
+    def _binary(self, call: Any) -> Blocked | None:
         import tvm
 
         sums = {str(argument.ty.dtype) for argument in call.args} == {"int32"} and call.op.name == "relax.add"
@@ -299,13 +203,13 @@ class _Layouts:
             if side is None:
                 return None
             arguments.append(side)
-        return self._call(channels, tvm.ir.Call(call.op, arguments, call.attrs, call.ty_args))
+        return self.call(channels, tvm.ir.Call(call.op, arguments, call.attrs, call.ty_args))
 
     def _operand(self, expression: Any, channels: int, missing: float) -> Any:
         """One side of a binary operator so that it broadcasts against blocks, or None."""
         from tvm import relax
 
-        if self._is_blocked(expression):
+        if self.is_blocked(expression):
             blocked = self.rewriter.blocked[expression]
             return blocked.variable if blocked.channels == channels else None
         array = constant_of(expression)
@@ -316,24 +220,21 @@ class _Layouts:
                 return None
             return relax.const(pack_constant(array, channels, missing), str(array.dtype))
         shape = shape_of(expression)
-        return self._packed(expression) if len(shape) == 4 and shape[1] == channels else None
+        return self.packed(expression) if len(shape) == 4 and shape[1] == channels else None
 
-    def _call(self, channels: int, call: Any) -> _Blocked:
-        return _Blocked(emit_from(self.builder, call, self.variable), channels)
-
-    def _pool(self, call: Any) -> _Blocked | None:
+    def _pool(self, call: Any) -> Blocked | None:
         attrs = call.attrs
         if attrs.layout != "NCHW":
             return None
         blocked = self.rewriter.blocked[call.args[0]]
         _, _, height, width = shape_of(call)
-        settings: dict[str, Any] = {"window": _window(attrs, attrs.pool_size), "output": (height, width)}
+        settings: dict[str, Any] = {"window": window_of(attrs, attrs.pool_size), "output": (height, width)}
         if call.op.name == "relax.nn.max_pool2d":
-            return self._emit(blocked.channels, max_pool2d, blocked.variable, pattern=REDUCTION, **settings)
+            return self.emit(blocked.channels, max_pool2d, blocked.variable, pattern=REDUCTION, **settings)
         settings["count_padding"] = bool(attrs.count_include_pad)
-        return self._emit(blocked.channels, avg_pool2d, blocked.variable, pattern=REDUCTION, **settings)
+        return self.emit(blocked.channels, avg_pool2d, blocked.variable, pattern=REDUCTION, **settings)
 
-    def _global_pool(self, call: Any) -> _Blocked | None:
+    def _global_pool(self, call: Any) -> Blocked | None:
         attrs = call.attrs
         if call.op.name == "relax.mean":
             axes = sorted(int(axis) % 4 for axis in attrs.axis) if attrs.axis is not None else []
@@ -342,22 +243,22 @@ class _Layouts:
         elif attrs.layout != "NCHW" or attrs.output_size is None or [int(s) for s in attrs.output_size] != [1, 1]:
             return None
         blocked = self.rewriter.blocked[call.args[0]]
-        return self._emit(blocked.channels, global_avg_pool2d, blocked.variable, pattern=REDUCTION)
+        return self.emit(blocked.channels, global_avg_pool2d, blocked.variable, pattern=REDUCTION)
 
-    def _concat(self, call: Any) -> _Blocked | None:
+    def _concat(self, call: Any) -> Blocked | None:
         from tvm import relax
 
         parts = call.args[0]
         axis = call.attrs.axis
         if not isinstance(parts, relax.Tuple) or axis is None or len(shape_of(call)) != 4 or int(axis) % 4 != 1:
             return None
-        if not all(self._is_blocked(part) for part in parts.fields):
+        if not all(self.is_blocked(part) for part in parts.fields):
             return None
         sources = [self.rewriter.blocked[part] for part in parts.fields]
         if any(source.channels % BLOCK for source in sources[:-1]):
             return None
         joined = relax.op.concat([source.variable for source in sources], axis=1)
-        return self._call(sum(source.channels for source in sources), joined)
+        return self.call(sum(source.channels for source in sources), joined)
 
 
 def _weight(call: Any, layout: str) -> NDArray[np.float32] | None:
@@ -366,12 +267,3 @@ def _weight(call: Any, layout: str) -> NDArray[np.float32] | None:
     array: NDArray[np.float32] | None = constant_of(call.args[1])
     known = array is not None and is_float32(*call.args)
     return array if known and (attrs.data_layout, attrs.kernel_layout) == ("NCHW", layout) else None
-
-
-def _window(attrs: Any, size: Any) -> Window:
-    padding = [int(p) for p in attrs.padding]
-    if len(padding) == 2:
-        padding = [*padding, *padding]
-    height, width = (int(extent) for extent in size)
-    strides, dilation = tuple(int(s) for s in attrs.strides), tuple(int(d) for d in attrs.dilation)
-    return Window((height, width), (strides[0], strides[1]), tuple(padding), (dilation[0], dilation[1]))  # type: ignore[arg-type]

@@ -94,7 +94,8 @@ def delay_dequantisation(module: Any) -> Any:
             value = self.builder_.lookup_binding(expression) if isinstance(expression, relax.Var) else None
             return value if operator_name(value) == "relax.dequantize" else None
 
-    return mutated(Delayer(module), module)
+    # Nodes of what is read no more join those of what stands in its place.
+    return relax.transform.DeadCodeElimination()(mutated(Delayer(module), module))
 
 
 def _with_first(call: Any, argument: Any) -> Any:

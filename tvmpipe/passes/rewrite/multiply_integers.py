@@ -47,7 +47,8 @@ def multiply_integers(module: Any) -> Any:
                 super().visit_var_binding_(binding)
                 return
             output = not isinstance(binding.var, relax.DataflowVar)
-            self.set_var_remap(binding.var, emit_from(self.builder_, made, binding.var, output=output))
+            # The sum alone has the node: what dequantises it may be in another primitive.
+            self.set_var_remap(binding.var, (self.builder_.emit_output if output else self.builder_.emit)(made))
 
         def _integer(self, call: Any, name: str, source: Any) -> Any:
             sides = [self._dequantising(argument) for argument in call.args]
@@ -79,7 +80,8 @@ def multiply_integers(module: Any) -> Any:
             value = self.builder_.lookup_binding(expression) if isinstance(expression, relax.Var) else None
             return value if operator_name(value) == "relax.dequantize" else None
 
-    return mutated(Multiplier(module), module)
+    # Nodes of what is read no more join those of what stands in its place.
+    return relax.transform.DeadCodeElimination()(mutated(Multiplier(module), module))
 
 
 def _takes(call: Any, name: str) -> bool:

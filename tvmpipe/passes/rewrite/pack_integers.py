@@ -63,12 +63,15 @@ def pack_integers(module: Any) -> Any:
                 primfunc_attrs={"op_pattern": OUT_FUSABLE},
             )
             output = not isinstance(source, relax.DataflowVar)
-            if n % BLOCK:
-                whole = emit_from(self.builder_, product, source)
-                attributes = {"op_pattern": INJECTIVE}
-                product = self.builder_.call_te(
-                    take_columns, whole, n, primfunc_name_hint="take_columns", primfunc_attrs=attributes
-                )
-            return emit_from(self.builder_, product, source, output=output)
+            if n % BLOCK == 0:
+                return emit_from(self.builder_, product, source, output=output)
+            whole = emit_from(self.builder_, product, source)
+            attributes = {"op_pattern": INJECTIVE}
+            columns = self.builder_.call_te(
+                take_columns, whole, n, primfunc_name_hint="take_columns", primfunc_attrs=attributes
+            )
+            # The product alone has the node, as where products are legalised.
+            return self.builder_.emit_output(columns) if output else self.builder_.emit(columns)
 
-    return mutated(Packer(module), module)
+    # Nodes of what is read no more join those of what stands in its place.
+    return relax.transform.DeadCodeElimination()(mutated(Packer(module), module))
