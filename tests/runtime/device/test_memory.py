@@ -64,6 +64,19 @@ def selected_and_added(size: int) -> onnx.ModelProto:
     return _part(nodes, size << 8, {})
 
 
+def half_chain(size: int) -> onnx.ModelProto:
+    """A chain of products whose weights are float16, 8 * size^2 numbers in all."""
+    model = chain(8, size)
+    casts = []
+    for tensor in model.graph.initializer:
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        casts.append(helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{tensor.name}.half"))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    return model
+
+
 def _part(nodes: list[onnx.NodeProto], length: int, tensors: dict[str, onnx.TensorProto]) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
@@ -89,11 +102,12 @@ def planned_bytes(bundle: Bundle) -> int:
     ("model", "small", "large", "at_least", "off_by"),
     [
         (partial(chain, 8), 64, 2048, 120 << 20, 0.02),
+        (half_chain, 64, 1536, 34 << 20, 0.02),
         (wide_convolutions, 16, 640, 60 << 20, 0.02),
         (selected, 16, 1280, 24 << 20, 0.05),
         (selected_and_added, 64, 16 << 10, 100 << 20, 0.25),  # ONNX Runtime computes in place where it can
     ],
-    ids=["weights", "activations", "weights of ONNX Runtime", "activations of ONNX Runtime"],
+    ids=["weights", "half weights", "activations", "weights of ONNX Runtime", "activations of ONNX Runtime"],
 )
 def test_a_stage_takes_the_memory_that_was_planned(
     tmp_path: Path, model: Callable[[int], onnx.ModelProto], small: int, large: int, at_least: int, off_by: float
