@@ -17,6 +17,7 @@ from tvmpipe.passes.kernels.rows.compute import softmax
 from tvmpipe.passes.kernels.schedule import schedule_function
 from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import winograd_conv2d
+from tvmpipe.passes.rewrite.narrow_weights import reading_halves
 from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.cpu_model import describe_cpu
 from tvmpipe.targets.description.target import TargetDescription
@@ -86,6 +87,11 @@ def integer_conv2d_primitive(
 def softmax_primitive(rows: int, n: int) -> Primitive:
     """Along the last axis of `[rows, n]`."""
     return lambda: _primitive(softmax, (rows, n))
+
+
+def on_halves(primitive: Primitive, dtype: str) -> Primitive:
+    """A primitive whose second operand, its weight, is of a half type: "float16", or "uint16" for bfloat16."""
+    return lambda: reading_halves(primitive(), {1: dtype})
 
 
 def machine_code(primitive: Primitive, target: str | TargetDescription, threads: int = 1) -> Any:

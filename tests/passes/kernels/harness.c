@@ -108,8 +108,9 @@ static size_t parse_type(const char *text, DLTensor *tensor) {
     count *= (size_t)extent;
     if (*text != 'x') break;
   }
-  int bits = *text == 'u' || *text == 's' ? 8 : 32;
-  tensor->dtype = (DLDataType){*text == 'u' ? kDLUInt : *text ? kDLInt : kDLFloat, (uint8_t)bits, 1};
+  int bits = *text == 'u' || *text == 's' ? 8 : *text == 'h' || *text == 'w' ? 16 : 32;
+  int code = *text == 'u' || *text == 'w' ? kDLUInt : *text == 's' || *text == 'i' ? kDLInt : kDLFloat;
+  tensor->dtype = (DLDataType){(uint8_t)code, (uint8_t)bits, 1};
   return count * (size_t)bits / 8;
 }
 

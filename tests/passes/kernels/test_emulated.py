@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -24,11 +25,13 @@ from tests.passes.kernels.cross import (
     integer_matmul_primitive,
     machine_code,
     matmul_primitive,
+    on_halves,
     softmax_primitive,
     winograd_primitive,
 )
 from tvmpipe.passes.kernels.channel_blocks import pack_constant
 from tvmpipe.passes.kernels.conv2d.compute import pack_weight
+from tvmpipe.passes.kernels.half_weights import narrowed
 from tvmpipe.passes.kernels.matmul.compute import pack_columns
 from tvmpipe.passes.kernels.winograd.compute import transform_weight
 from tvmpipe.targets.description.boards import find_target
@@ -41,7 +44,7 @@ TRIPLE = "aarch64-linux-musl"
 pytestmark = pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed (Debian: qemu-user)")
 
 Array = NDArray[np.float32]
-LETTERS = {"float32": "", "uint8": "u", "int8": "s", "int32": "i"}
+LETTERS = {"float32": "", "float16": "h", "uint16": "w", "uint8": "u", "int8": "s", "int32": "i"}
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,16 @@ def test_conv2d(harness: Path, tmp_path: Path, channels: int) -> None:
     blocked = channels >= 16
     inputs = [pack_constant(x, channels) if blocked else x, pack_weight(w, blocked_input=blocked)]
     assert_close(emulate(conv2d_primitive(channels, 40, 19), "pi5", harness, tmp_path, inputs, want.shape), want)
+
+
+@pytest.mark.parametrize(("target", "kind"), [("pi4", np.float16), ("pi5", ml_dtypes.bfloat16)], ids=str)
+def test_half_weights(harness: Path, tmp_path: Path, target: str, kind: type) -> None:
+    x, w = normal(1, 7, 64), normal(2, 64, 48).astype(kind).astype(np.float32)
+    half = narrowed(pack_columns(w), (np.dtype(kind).name,))
+    assert half is not None
+    primitive = on_halves(matmul_primitive(7, 64, 48), half.dtype.name)
+    have = emulate(primitive, target, harness, tmp_path, [x, half], (7, 48))
+    assert_close(have, x.astype(np.float64) @ w)
 
 
 @pytest.mark.parametrize(("m", "size"), [(2, 13), (4, 27)])

@@ -8,11 +8,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.passes.kernels.cross import Primitive, conv2d_primitive, innermost_loops, machine_code, matmul_primitive
+from tests.passes.kernels.cross import (
+    Primitive,
+    conv2d_primitive,
+    innermost_loops,
+    machine_code,
+    matmul_primitive,
+    on_halves,
+)
 from tests.passes.kernels.test_aarch64 import BRANCH
 from tests.passes.kernels.test_x86 import JUMP
 from tvmpipe.passes.kernels.half_weights import narrowed
-from tvmpipe.passes.rewrite.narrow_weights import reading_halves
 
 PRODUCT = re.compile(r"\s+(?:vfmadd\w+ps|mulps|fmla)\s")
 WIDENING = {
@@ -26,11 +32,6 @@ WIDENING = {
 """The instruction that widens a vector of weights, by target and type."""
 NARROWING = re.compile(r"\s+(?:vcvtps2ph|fcvtn|call\w*|blr?)\s")
 PRIMITIVES = {"matmul": matmul_primitive(197, 768, 768), "conv2d": conv2d_primitive(64, 64, 28)}
-
-
-def on_halves(primitive: Primitive, dtype: str) -> Primitive:
-    """A primitive whose second operand, its weight, is of a half type."""
-    return lambda: reading_halves(primitive(), {1: dtype})
 
 
 @pytest.mark.parametrize("place", WIDENING)

@@ -31,6 +31,7 @@ _JUMPING = frozenset(
         *("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "NonZero", "Unique"),
         *("Floor", "Ceil", "Round", "Sign", "Mod", "Range", "OneHot"),
         *("ArgMax", "ArgMin", "TopK", "Hardmax", "Shrink", "ThresholdedRelu"),
+        *("GridSample", "RoiAlign", "MaxRoiPool"),
     ]
 )
 """Operators whose results a rounding of what they read may change by more than a rounding."""
@@ -133,7 +134,8 @@ def rounded(builder: Any, x: Any, element: str) -> Any:
     array = constant_of(x)
     if array is not None:
         with np.errstate(over="ignore"):
-            return relax.const(array.astype(element_dtype(element)).astype(np.float32), "float32")
+            half = np.dtype(np.float16) if element == "float16" else element_dtype(element)
+            return relax.const(array.astype(half).astype(np.float32), "float32")
     if str(x.ty.dtype) in _EXACT:
         return builder.emit(relax.op.astype(x, "float32"))
 
