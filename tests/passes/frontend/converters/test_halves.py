@@ -148,6 +148,30 @@ def test_a_cast_to_float16_makes_infinite_what_is_too_large() -> None:
         np.testing.assert_array_equal(have[name], array, err_msg=name)
 
 
+def test_casts_between_halves_and_floats_cost_nothing() -> None:
+    """What a converter to float16 leaves in float32, between casts: only the input is rounded, which may be large."""
+    made = Nodes(17)
+    weight = made.known((made.random.standard_normal((64, 64)) / 8).astype(np.float16))
+    x = made.given(made.random.standard_normal((4, 64)).astype(np.float32))
+
+    def half(name: str) -> str:
+        return made.take("Cast", name, to=TensorProto.FLOAT16, show=False)
+
+    def wide(name: str) -> str:
+        return made.take("Cast", name, to=TensorProto.FLOAT, show=False)
+
+    at = made.take("MatMul", half(x), weight, show=False)
+    at = half(made.take("Max", wide(at), made.known(np.float32(-1.5)), show=False))
+    at = half(made.take("Softmax", wide(made.take("MatMul", at, weight, show=False)), show=False))
+    made.take("Cast", made.take("MatMul", at, weight, show=False), to=TensorProto.FLOAT)
+    model = made.model()
+    compiled, have = run(model, made.feed)
+    inside = [name for primitive in compiled.graph.primitives for name in primitive.operators]
+    assert (inside.count("rounded"), inside.count("cast")) == (1, 0)
+    for name, array in in_onnxruntime(model, made.feed).items():
+        assert np.abs(have[name] - array).max() <= 2e-3 * np.abs(array).max()
+
+
 def test_what_onnxruntime_runs_reads_and_writes_halves() -> None:
     """What is kept depends on numbers: sums here are exact in halves."""
     made = Nodes(18)

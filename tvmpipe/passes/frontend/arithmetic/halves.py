@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from tvmpipe.passes.frontend.arithmetic.element_types import element_of
 from tvmpipe.passes.frontend.arithmetic.small_floats import round_to
@@ -57,6 +58,8 @@ _SMALL = frozenset(["Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Sin", "
 _ROUNDING = frozenset(["Cast", "CastLike", "BitCast", "DequantizeLinear", "Floor", "Ceil", "Round", "Sign", "Hardmax"])
 """Operators whose converters make numbers of their result's half type."""
 
+_FEW = 1 << 14  # numbers of a constant that are looked at
+_LARGEST = 65504.0  # float16
 _EXACT = ("bool", "int8", "uint8")  # types whose numbers are numbers of both
 _FLOATS = ("float32", "float64", *HALVES)
 
@@ -86,7 +89,8 @@ class Precision:
         given = [value.name for value in model.graph.input] + [tensor.name for tensor in model.graph.initializer]
         self.exact = set(given).intersection(self.elements)
         of_float16 = {name for name, element in self.elements.items() if element == "float16"}
-        self.bounded = {"float16": of_float16, "bfloat16": set(self.elements)}
+        small = {tensor.name for tensor in model.graph.initializer if self.elements and _is_small(tensor)}
+        self.bounded = {"float16": of_float16 | small, "bfloat16": {*self.elements} | small}
 
     def to_round(self, node: onnx.NodeProto) -> list[int]:
         """The places of the inputs of a node that must be rounded to their types before it reads them."""
@@ -117,6 +121,13 @@ class Precision:
         for bounded in self.bounded.values():
             if operator in _SMALL or (considered and all(name in bounded for name in considered)):
                 bounded.update(node.output)
+
+
+def _is_small(tensor: onnx.TensorProto) -> bool:
+    """Whether a float32 constant holds a few numbers, none of which a Cast to float16 makes infinite."""
+    if tensor.data_type != onnx.TensorProto.FLOAT or math.prod(tensor.dims) > _FEW:
+        return False
+    return bool(np.all(np.abs(numpy_helper.to_array(tensor)) <= _LARGEST))
 
 
 def _cast_to(node: onnx.NodeProto) -> str:
