@@ -45,7 +45,7 @@ def recurrent_phases(work: Work, target: TargetDescription, threads: int) -> Pha
     cycles = tiles * length * accumulation(tile_rows, tile_blocks * gates * BLOCK // cpu.lanes)
     marked = 2.0 * ways * steps * rows * length**2 * gates
     others = max(work.flops / marked, 1.0)  # a GRU that resets before its product has a second one
-    weight_bytes = blocks * BLOCK * gates * length * FLOAT_BYTES * others
+    weight_bytes = blocks * BLOCK * gates * length * work.weight_itemsize * others
     reread = RereadBytes()
     reread.add(ways * weight_bytes, steps - 1, weight_bytes)
     return Phases(
