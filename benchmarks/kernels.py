@@ -1,10 +1,15 @@
 """Whole networks on one device against ONNX Runtime: `tvmpipe bench` over a list of models.
 
     python -m benchmarks.kernels [--models resnet18,light_squeezenet] [--threads 1,2] [--runs 20] [--seconds 10]
+    python -m benchmarks.kernels --int8 [...]
 
 A ratio below 1 means that tvmpipe is faster. Each row is written to `benchmarks/results/kernels.txt` as it is
 measured; rows of other processors, models and thread counts that are there already stay as they are. So are the
 primitives that take a twentieth of an inference or more, each on its own with warm caches, to `primitives.txt`.
+
+`--int8` is about models that onnxruntime.quantization makes of those (`resnet18_qdq`, `resnet18_qoperator`,
+`bert_base_dynamic`), per channel, against ONNX Runtime on the same file; its tables are `kernels_int8.txt` and
+`primitives_int8.txt`.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from pathlib import Path
 import onnx
 
 from benchmarks.models import MODELS, write_model
+from benchmarks.quantised import FORMS, quantised
 from tvmpipe.bench.compare import BenchResult, bench_model
 from tvmpipe.errors import reason_of
 from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
@@ -27,6 +33,11 @@ from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
 DEFAULT = (
     *("vit_base", "vit_large", "bert_base", "resnet50", "resnet18", "mobilenet_v2"),
     *("light_vgg19", "light_squeezenet", "light_densenet121", "light_inception_v2"),
+)
+DEFAULT_INT8 = (
+    *(f"{name}_{form}" for name in ("resnet50", "resnet18", "mobilenet_v2") for form in ("qdq", "qoperator")),
+    *(f"{name}_qdq" for name in ("light_vgg19", "light_densenet121", "vit_base", "bert_base")),
+    "bert_base_dynamic",
 )
 RESULTS = Path(__file__).parent / "results" / "kernels.txt"
 PRIMITIVES = RESULTS.with_name("primitives.txt")
@@ -38,7 +49,13 @@ _MARKS = {"equal": "", "different": " WRONG", "proves nothing": " NOTHING"}
 
 
 def model_file(name: str, folder: Path) -> Path:
-    """Write a model of `benchmarks.models`, or `light_*` of the onnx package with seeded weights, into a folder."""
+    """Write a model of `benchmarks.models`, or `light_*` of the onnx package with seeded weights, into a folder.
+
+    With one of `FORMS` behind its name it is quantised.
+    """
+    base, _, form = name.rpartition("_")
+    if form in FORMS:
+        return quantised(model_file(base, folder), form, folder / f"{name}.onnx")
     if name in MODELS:
         return write_model(name, folder)
     path = folder / f"{name}.onnx"
@@ -70,10 +87,10 @@ def _line(name: str, threads: int, rest: str) -> str:
     return f"{name:<20}{threads:>8}{rest}"
 
 
-def title() -> str:
+def title(element: str = "float32") -> str:
     """What was measured with what."""
     tools = ", ".join(f"{name} {version(name)}" for name in ("apache-tvm", "onnxruntime"))
-    return f"{processor()}; {tools}; batch 1, float32; ratio = tvmpipe / ONNX Runtime, below 1 is faster"
+    return f"{processor()}; {tools}; batch 1, {element}; ratio = tvmpipe / ONNX Runtime, below 1 is faster"
 
 
 def processor() -> str:
@@ -105,7 +122,7 @@ def record(path: Path, head: tuple[str, ...], lines: list[str]) -> None:
 
     The file has a section for each processor: its name, `head`, then lines by threads and model.
     """
-    order = {name: position for position, name in enumerate(DEFAULT)}
+    order = {name: position for position, name in enumerate((*DEFAULT, *DEFAULT_INT8))}
     sections: dict[str, tuple[tuple[str, ...], list[str]]] = {}
     for section in path.read_text(encoding="utf-8").split("\n\n") if path.exists() else []:
         first, *others = section.strip().splitlines()
@@ -126,30 +143,38 @@ def record(path: Path, head: tuple[str, ...], lines: list[str]) -> None:
 def main() -> None:
     """Measure and print; exit 1 when a model failed or gave wrong results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=lambda text: text.split(","), default=list(DEFAULT), metavar="A,B")
+    parser.add_argument("--models", type=lambda text: text.split(","), metavar="A,B")
+    parser.add_argument("--int8", action="store_true", help="quantised models")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2], metavar="N,M")
     parser.add_argument("--runs", type=int, default=20, help="of each, at least")
     parser.add_argument("--seconds", type=float, default=10.0, help="that a row takes, at least")
     arguments = parser.parse_args()
     known = {*MODELS, *(f"light_{name}" for name in LIGHT_MODELS)}
-    if unknown := sorted({*arguments.models} - known):
+    if arguments.int8:
+        known = {f"{name}_{form}" for name in known for form in FORMS}
+    models = arguments.models or list(DEFAULT_INT8 if arguments.int8 else DEFAULT)
+    if unknown := sorted({*models} - known):
         parser.error(f"no model {', '.join(unknown)}; allowed: {', '.join(sorted(known))}")
-    print(title(), _HEADER, sep="\n\n", flush=True)
+    files, head = (RESULTS, PRIMITIVES), title()
+    if arguments.int8:
+        files = (RESULTS.with_name("kernels_int8.txt"), RESULTS.with_name("primitives_int8.txt"))
+        head = title("8-bit integers per channel")
+    print(head, _HEADER, sep="\n\n", flush=True)
     failed = False
-    for name in arguments.models:
+    for name in models:
         with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
             path = model_file(name, Path(folder))
             for threads in arguments.threads:
                 try:
                     result = bench_model(path, threads=threads, runs=arguments.runs, seconds=arguments.seconds)
                     line = row(name, result)
-                    record(PRIMITIVES, (title(),), hot(name, result))
+                    record(files[1], (head,), hot(name, result))
                     failed |= result.comparison is None or not result.comparison.equal
                 except Exception as error:  # noqa: BLE001  # a model that fails must not cost the others' rows
                     line = _line(name, threads, f"  failed: {type(error).__name__}: {reason_of(error)}")
                     failed = True
                 print(line, flush=True)
-                record(RESULTS, (title(), _HEADER), [line])
+                record(files[0], (head, _HEADER), [line])
     sys.exit(1 if failed else 0)
 
 

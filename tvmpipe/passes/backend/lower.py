@@ -13,7 +13,7 @@ from tvmpipe.passes.backend.codegen import StageCode, code_generator
 from tvmpipe.passes.backend.onnx_stage import OnnxStage
 from tvmpipe.passes.backend.partition import Stage
 from tvmpipe.passes.graph.node_names import show_nodes
-from tvmpipe.passes.kernels.dot_product import register_operators
+from tvmpipe.passes.kernels.tir_operators import register_operators
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tvmpipe.passes.kernels.dot_product import register_operators
+from tvmpipe.passes.kernels.tir_operators import register_operators
 from tvmpipe.targets.description.target import TargetDescription
 
 

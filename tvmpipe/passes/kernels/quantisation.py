@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tvmpipe.passes.kernels.base import ELEMENTWISE, Legalize, constant_of
+from tvmpipe.passes.kernels.tir_operators import NEAREST, call_operator
 
 At = Callable[[Any, Sequence[Any]], Any]
 """(parameter, indices of the result) -> the element of the parameter that belongs there."""
@@ -59,8 +60,9 @@ def saturated(number: Any, zero: Any | None, smallest: int, largest: int, dtype:
     added = tirx.const(0, "int32") if zero is None else zero.astype("int32")
     lowest, highest = ((bound - added).astype(str(number.ty)) for bound in (low, high))
     # `number` stands here once: a chain of such operators that is fused would grow with every time that it does.
-    rounded = tirx.min(tirx.max(tirx.nearbyint(number), lowest), highest)
-    return (rounded.astype("int32") + added).astype(dtype)
+    held = tirx.min(tirx.max(number, lowest), highest)  # rounded afterwards: between integers that is the same
+    rounded = call_operator(NEAREST, held) if str(number.ty) == "float32" else tirx.nearbyint(held).astype("int32")
+    return tirx.min(tirx.max(rounded + added, low), high).astype(dtype)
 
 
 def along_axis(axis: int) -> At:

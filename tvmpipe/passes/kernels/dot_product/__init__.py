@@ -5,6 +5,6 @@ Kernels are written with the operators of `operators.py`, which schedules split 
 """
 
 from tvmpipe.passes.kernels.dot_product.choose import INSTRUCTION_SETS, use_instructions
-from tvmpipe.passes.kernels.dot_product.operators import dot4, is_narrow, offset, quad, register_operators
+from tvmpipe.passes.kernels.dot_product.operators import dot4, is_narrow, offset, quad
 
-__all__ = ["INSTRUCTION_SETS", "dot4", "is_narrow", "offset", "quad", "register_operators", "use_instructions"]
+__all__ = ["INSTRUCTION_SETS", "dot4", "is_narrow", "offset", "quad", "use_instructions"]

@@ -7,13 +7,12 @@ from typing import Any
 
 from tvmpipe.passes.kernels.dot_product import arm, x86
 from tvmpipe.passes.kernels.dot_product.instruction_set import InstructionSet, accumulate_bytes
-from tvmpipe.passes.kernels.dot_product.operators import (
+from tvmpipe.passes.kernels.dot_product.operators import bytes_as_int32, raised
+from tvmpipe.passes.kernels.tir_operators import (
     DOT4,
     NARROW,
     OFFSET,
     QUAD,
-    bytes_as_int32,
-    raised,
     register_operator,
     register_operators,
 )

@@ -8,24 +8,19 @@ has summed, which makes the result the same everywhere.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-QUAD, DOT4, NARROW, OFFSET = "tvmpipe.quad", "tvmpipe.dot4", "tvmpipe.dot4_narrow", "tvmpipe.dot4_offset"
+from tvmpipe.passes.kernels.tir_operators import DOT4, NARROW, OFFSET, QUAD, call_operator
 
 HIGH_BITS = -0x7F7F7F80  # 0x80808080: the highest bit of each of four bytes
-_PURE = 1  # tirx::CallEffectKind::kPure
 
 
 def quad(*numbers: Any) -> Any:
     """Four 8-bit expressions as the bytes of an int32, the first the lowest; signed ones 128 higher."""
-    from tvm import tirx
-
-    register_operators()
-    return tirx.call_intrin("int32", QUAD, *numbers)
+    return call_operator(QUAD, *numbers)
 
 
 def dot4(x: Any, weight: Any, *, narrow: bool = False) -> Any:
@@ -33,10 +28,7 @@ def dot4(x: Any, weight: Any, *, narrow: bool = False) -> Any:
 
     With `narrow`, weights are known to be such as `is_narrow` says.
     """
-    from tvm import tirx
-
-    register_operators()
-    return tirx.call_intrin("int32", NARROW if narrow else DOT4, x, weight)
+    return call_operator(NARROW if narrow else DOT4, x, weight)
 
 
 def is_narrow(packed: NDArray[np.int32]) -> bool:
@@ -54,31 +46,7 @@ def is_narrow(packed: NDArray[np.int32]) -> bool:
 
 def offset() -> Any:
     """What `dot4` takes from every byte of `x`, an int32."""
-    from tvm import tirx
-
-    register_operators()
-    return tirx.call_intrin("int32", OFFSET)
-
-
-@functools.cache
-def register_operators() -> None:
-    """Make the operators known to TVM in this process: before it reads functions with them from a file."""
-    for name, inputs in ((QUAD, 4), (DOT4, 2), (NARROW, 2), (OFFSET, 0)):
-        register_operator(name, inputs)
-
-
-def register_operator(name: str, inputs: int) -> None:
-    """Make an operator known to TVM whose calls have no effects and may be of whole vectors."""
-    from tvm import ir
-    from tvm.ir import _ffi_api
-
-    if name in ir.Op.list_op_names():
-        return
-    _ffi_api.RegisterOp(name, "")
-    ir.Op.get(name).set_num_inputs(inputs)
-    ir.register_op_attr(name, "TCallEffectKind", _PURE)
-    ir.register_op_attr(name, "TVectorizable", True)
-    ir.register_op_attr(name, "TScriptPrinterName", name)
+    return call_operator(OFFSET)
 
 
 def raised(word: Any, element: str) -> Any:
