@@ -113,10 +113,13 @@ def test_constants_prove_nothing(want: list[Any], dtype: str, reason: str) -> No
 def test_what_would_be_right_for_other_inputs_proves_nothing() -> None:
     want = np.array([1.0, 2.0], np.float32)
     near, far = want + np.float32(1e-5), want + np.float32(1)
-    assert compare({"y": want}, Expected({"y": want}, other={"y": near})).verdict == "proves nothing"
+    assert compare({"y": near}, Expected({"y": want}, other={"y": near})).verdict == "proves nothing"
+    assert compare({"y": want}, Expected({"y": want}, other={"y": want})).verdict == "proves nothing"
     assert compare({"y": want}, Expected({"y": want}, other={"y": far})).equal
-    # So does a noise floor that lets everything pass.
-    assert compare({"y": want}, Expected({"y": want}, {"y": 0.5}, other={"y": far})).verdict == "proves nothing"
+    # So does a noise floor that lets everything pass, unless results are far nearer than other inputs' are.
+    between = want + np.float32(0.5)
+    assert compare({"y": between}, Expected({"y": want}, {"y": 0.5}, other={"y": far})).verdict == "proves nothing"
+    assert compare({"y": want}, Expected({"y": want}, {"y": 0.5}, other={"y": far})).equal
 
 
 def test_several_outputs() -> None:
