@@ -199,7 +199,11 @@ def _proves_nothing(name: str, want: NDArray[Any], difference: float, allowed: f
     if want.size > 1 and largest_difference(want, np.broadcast_to(want.flat[0], want.shape)) == 0:
         return "is the same number everywhere"
     other = None if expected.other is None else expected.other.get(name)
-    if other is not None and other.shape == want.shape and largest_difference(other, want) <= min(allowed, 4 * difference):
+    if (
+        other is not None
+        and other.shape == want.shape
+        and largest_difference(other, want) <= min(allowed, 4 * difference)
+    ):
         return "hardly depends on the inputs"
     return ""
 

@@ -15,6 +15,7 @@ from tests.passes.kernels.loop_nests import LoopNest, allocated_bytes, sums
 from tvmpipe.passes.kernels import KERNELS
 from tvmpipe.passes.kernels.attention.compute import SCORES, VALUES
 from tvmpipe.passes.kernels.attention.cost import panels_beside
+from tvmpipe.passes.kernels.dot_product import instructions_of
 from tvmpipe.passes.kernels.schedule import schedule_function
 from tvmpipe.passes.kernels.tiles import BLOCK, accumulation, widening
 from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
@@ -153,12 +154,16 @@ def tile_figures(nest: LoopNest, columns: tuple[int, ...], cpu: CpuModel, itemsi
     rows, row = nest.tile_size(columns)
     assert nest.lanes == cpu.lanes
     vectors = row // cpu.lanes
+    steps = instructions_of(cpu).steps if nest.mark.startswith("integer_") else 1.0
     figures = {
         "rows": rows,
         "columns": row / BLOCK,
         "fill": nest.fill,
         "tiles": nest.tiles,
-        "most_cycles": nest.tiles * nest.depth * (accumulation(rows, vectors) + vectors * widening(itemsize, cpu)),
+        "most_cycles": steps
+        * nest.tiles
+        * nest.depth
+        * (accumulation(rows, vectors) + vectors * widening(itemsize, cpu)),
     }
     if nest.mark in ("conv2d", "integer_conv2d"):
         figures["chunk"] = float(itemsize) * row * nest.depth

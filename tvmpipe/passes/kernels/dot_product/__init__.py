@@ -4,7 +4,7 @@ Kernels are written with the operators of `operators.py`, which schedules split 
 `use_instructions` then puts those of one instruction set into a scheduled function; `INSTRUCTION_SETS` lists them.
 """
 
-from tvmpipe.passes.kernels.dot_product.choose import INSTRUCTION_SETS, use_instructions
+from tvmpipe.passes.kernels.dot_product.choose import INSTRUCTION_SETS, instructions_of, use_instructions
 from tvmpipe.passes.kernels.dot_product.operators import dot4, is_narrow, offset, quad
 
-__all__ = ["INSTRUCTION_SETS", "dot4", "is_narrow", "offset", "quad", "use_instructions"]
+__all__ = ["INSTRUCTION_SETS", "dot4", "instructions_of", "is_narrow", "offset", "quad", "use_instructions"]

@@ -18,10 +18,15 @@ from tvmpipe.passes.kernels.tir_operators import (
 )
 from tvmpipe.targets.description.cpu_model import CpuModel
 
-GENERAL = InstructionSet("any", frozenset(), 1, 0, lambda sums, x, w: accumulate_bytes(sums, x, w, 0))
+GENERAL = InstructionSet("any", frozenset(), 1, 0, 16.0, lambda sums, x, w: accumulate_bytes(sums, x, w, 0))
 
 INSTRUCTION_SETS = (*x86.INSTRUCTION_SETS, *arm.INSTRUCTION_SETS, GENERAL)
 """The first that a processor has, for vectors as long as its schedules', is used."""
+
+
+def instructions_of(cpu: CpuModel) -> InstructionSet:
+    """The instruction set that schedules for a processor use."""
+    return next(one for one in INSTRUCTION_SETS if one.lanes in (1, cpu.lanes) and one.needs <= cpu.features)
 
 
 def use_instructions(function: Any, cpu: CpuModel) -> Any:
@@ -30,7 +35,7 @@ def use_instructions(function: Any, cpu: CpuModel) -> Any:
     from tvm_ffi import structural_map
 
     _register_instructions()
-    chosen = next(one for one in INSTRUCTION_SETS if one.lanes in (1, cpu.lanes) and one.needs <= cpu.features)
+    chosen = instructions_of(cpu)
 
     def replace_call(call: Any) -> Any:
         from tvm import tirx

@@ -20,6 +20,7 @@ class InstructionSet:
         needs: features of a processor as LLVM spells them, all of which it must have.
         lanes: int32 numbers in the vectors that `accumulate` takes.
         offset: what is subtracted from each byte of `x` (see operators.py).
+        steps: cycles that it takes, over those of a multiplication and addition of floats.
         accumulate: (sums, x, w), expressions of int32 vectors -> the sums with `dot4(x, w)` added.
         accumulate_narrow: the same for weights that are narrow (see operators.py), where that can be done faster.
     """
@@ -28,6 +29,7 @@ class InstructionSet:
     needs: frozenset[str]
     lanes: int
     offset: int
+    steps: float
     accumulate: Accumulate
     accumulate_narrow: Accumulate | None = None
 
