@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -17,6 +18,7 @@ from tvmpipe.tensors import TensorSpec, random_tensor
 
 FORMS = ("qdq", "qoperator", "dynamic")
 """Pairs of QuantizeLinear and DequantizeLinear around float operators, QLinear operators, ranges found at run time."""
+_PER_CHANNEL = 13  # the opset from which scales may be of channels
 _SAMPLES = 2  # that ranges are taken from
 
 
@@ -41,8 +43,9 @@ class _Samples(CalibrationDataReader):  # type: ignore[misc]
 def quantised(model: Path, form: str, target: Path) -> Path:
     """Write the model in `form`, weights per channel where ranges are static; returns `target`."""
     with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        newer, prepared = Path(folder) / "newer.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(_newer(onnx.load(str(model))), str(newer))
+        quant_pre_process(str(newer), str(prepared), skip_symbolic_shape=True)
         if form == "dynamic":
             quantize_dynamic(str(prepared), str(target), weight_type=QuantType.QInt8)
         else:
@@ -56,3 +59,9 @@ def quantised(model: Path, form: str, target: Path) -> Path:
                 weight_type=QuantType.QInt8,
             )
     return target
+
+
+def _newer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an opset that has scales for each channel."""
+    version = next(one.version for one in model.opset_import if not one.domain)
+    return model if version >= _PER_CHANNEL else onnx.version_converter.convert_version(model, _PER_CHANNEL)
