@@ -10,7 +10,7 @@ import numpy as np
 from tvmpipe.passes.kernels.base import BLOCK, INJECTIVE, OUT_FUSABLE, constant_of, shape_of
 from tvmpipe.passes.kernels.channel_blocks import pack_constant
 from tvmpipe.passes.kernels.conv2d.compute import merge_groups
-from tvmpipe.passes.kernels.depthwise.compute import integer_depthwise_conv2d, pack_depthwise_weight
+from tvmpipe.passes.kernels.depthwise.compute import are_exact, integer_depthwise_conv2d, pack_depthwise_weight
 from tvmpipe.passes.kernels.dot_product import is_narrow
 from tvmpipe.passes.kernels.integer_conv2d.compute import (
     QUAD,
@@ -42,6 +42,8 @@ def integer_convolution(values: BlockedValues, call: Any) -> Blocked | None:
     settings: dict[str, Any] = {"pattern": OUT_FUSABLE, "window": window, "flops": flops, "zero": zero}
     if groups == channels == outputs and groups > 1:
         packed = pack_depthwise_weight(weight.astype(np.float32))
+        if not are_exact(packed):
+            return None
         constants = (relax.const(array, "float32") for array in (packed, packed.sum(axis=(1, 2))))
         return values.emit(outputs, integer_depthwise_conv2d, values.packed(left.numbers), *constants, **settings)
     merged, groups = merge_groups(weight, groups) if groups > 1 else (weight, 1)

@@ -24,55 +24,48 @@ def pack_depthwise_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def depthwise_conv2d(x: Any, weight: Any, window: Window, flops: int) -> Any:
     """Each channel of blocked `x` with its own kernel from `pack_depthwise_weight`."""
-    from tvm import te
+    return _sums(x, pad_spatial(x, window.padding), weight, window, flops, "depthwise")
 
-    n, c, height, width, _ = (int(extent) for extent in x.shape)
-    output_height, output_width = window.output(height, width)
-    padded = pad_spatial(x, window.padding)
-    row = te.reduce_axis((0, window.size[0]), name="rh")
-    column = te.reduce_axis((0, window.size[1]), name="rw")
 
-    def element(i: Any, k: Any, h: Any, w: Any, lane: Any) -> Any:
-        y = h * window.strides[0] + row * window.dilation[0]
-        z = w * window.strides[1] + column * window.dilation[1]
-        return te.sum(padded[i, k, y, z, lane] * weight[k, row, column, lane], axis=[row, column])
-
-    return te.compute(
-        (n, c, output_height, output_width, BLOCK),
-        element,
-        name="depthwise",
-        attrs={KERNEL_ATTR: DEPTHWISE, FLOPS_ATTR: flops},
-    )
+def are_exact(weight: NDArray[np.float32]) -> bool:
+    """Whether float32 holds every sum of bytes times the integers of `pack_depthwise_weight`: up to 2^24."""
+    return bool(255 * np.abs(weight).sum(axis=(1, 2)).max(initial=0) <= 1 << 24)
 
 
 def integer_depthwise_conv2d(x: Any, weight: Any, sums: Any, window: Window, zero: int, flops: int) -> Any:
     """Each channel of 8-bit blocked `x` less `zero` with its own kernel of integers: int32.
 
-    Products and sums are of floats, which hold them exactly up to 2^24: 255 * 127 * 518. `sums` are those of the
-    weights, `[C/16, 16]`.
+    Products and sums are of floats, which must hold them (`are_exact`). `sums` are those of the weights, `[C/16, 16]`.
     """
+    from tvm import te
+
+    summed = _sums(x, pad_spatial(x, window.padding, zero), weight, window, flops, "integer_depthwise")
+    return te.compute(
+        summed.shape,
+        lambda i, k, h, w, lane: (summed(i, k, h, w, lane) - sums(k, lane) * float(zero)).astype("int32"),
+        name="centred",
+    )
+
+
+def _sums(x: Any, padded: Any, weight: Any, window: Window, flops: int, name: str) -> Any:
     from tvm import te
 
     n, c, height, width, _ = (int(extent) for extent in x.shape)
     output_height, output_width = window.output(height, width)
-    padded = pad_spatial(x, window.padding, zero)
     row = te.reduce_axis((0, window.size[0]), name="rh")
     column = te.reduce_axis((0, window.size[1]), name="rw")
 
     def element(i: Any, k: Any, h: Any, w: Any, lane: Any) -> Any:
         y = h * window.strides[0] + row * window.dilation[0]
         z = w * window.strides[1] + column * window.dilation[1]
-        number = padded(i, k, y, z, lane).astype("int32").astype("float32")
+        number = padded(i, k, y, z, lane)
+        if str(x.dtype) != "float32":
+            number = number.astype("int32").astype("float32")
         return te.sum(number * weight[k, row, column, lane], axis=[row, column])
 
-    summed = te.compute(
+    return te.compute(
         (n, c, output_height, output_width, BLOCK),
         element,
-        name="integer_depthwise",
+        name=name,
         attrs={KERNEL_ATTR: DEPTHWISE, FLOPS_ATTR: flops},
-    )
-    return te.compute(
-        summed.shape,
-        lambda i, k, h, w, lane: (summed(i, k, h, w, lane) - sums(k, lane) * float(zero)).astype("int32"),
-        name="centred",
     )
