@@ -9,6 +9,7 @@ import numpy as np
 from tvmpipe.passes.frontend.dataflow import calls_any, mutated, operator_name
 from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import constant_of, shape_of
+from tvmpipe.passes.rewrite.integer_operands import dequantising
 
 _CHOOSING = frozenset(
     f"relax.{name}"
@@ -59,12 +60,12 @@ def delay_dequantisation(module: Any) -> Any:
             """What a call is where the operator that dequantises what it reads comes after it, or None."""
             if name == "relax.concat":
                 parts = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else ()
-                before = [self._dequantising(part) for part in parts]
+                before = [dequantising(self.builder_, part) for part in parts]
                 if not before or any(one is None or not _equal(one, before[0], 0) for one in before):
                     return None
                 joined = relax.Tuple([one.args[0] for one in before])
                 return self._dequantised(before[0], _with_first(call, joined), source)
-            first = self._dequantising(call.args[0])
+            first = dequantising(self.builder_, call.args[0])
             if first is None:
                 return None
             if name == "relax.quantize":  # nothing is left of both where they are inverse
@@ -89,10 +90,6 @@ def delay_dequantisation(module: Any) -> Any:
                 integers = emit_from(self.builder_, integers, source)
             _, scale, zero = like.args
             return relax.op.dequantize(integers, scale, zero, axis, str(like.attrs.out_dtype))
-
-        def _dequantising(self, expression: Any) -> Any:
-            value = self.builder_.lookup_binding(expression) if isinstance(expression, relax.Var) else None
-            return value if operator_name(value) == "relax.dequantize" else None
 
     # Nodes of what is read no more join those of what stands in its place.
     return relax.transform.DeadCodeElimination()(mutated(Delayer(module), module))

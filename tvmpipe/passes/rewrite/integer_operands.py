@@ -1,4 +1,4 @@
-"""What products of integers read: 8-bit numbers, or those less their zero point."""
+"""What products of integers read: 8-bit numbers, or those less their zero point; and what makes them real."""
 
 from __future__ import annotations
 
@@ -43,3 +43,11 @@ def shifted_bytes(expression: Any, definitions: Mapping[Any, Any]) -> ShiftedByt
 def _before_cast(expression: Any, definitions: Mapping[Any, Any]) -> Any:
     value: Any = definitions.get(expression)
     return value.args[0] if operator_name(value) == "relax.astype" else None
+
+
+def dequantising(builder: Any, expression: Any) -> Any:
+    """The call of `relax.dequantize` that made a variable of what is being built, or None."""
+    from tvm import relax
+
+    value = builder.lookup_binding(expression) if isinstance(expression, relax.Var) else None
+    return value if operator_name(value) == "relax.dequantize" else None

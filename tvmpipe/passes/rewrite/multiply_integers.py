@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tvmpipe.passes.frontend.dataflow import calls_any, mutated, operator_name
 from tvmpipe.passes.frontend.onnx_nodes import emit_from
 from tvmpipe.passes.kernels.base import constant_of, shape_of
+from tvmpipe.passes.rewrite.integer_operands import dequantising
 
 _CONVOLUTIONS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
 _LAYOUTS = ("NCW", "OIW", "NCHW", "OIHW", "NCDHW", "OIDHW")
@@ -51,7 +52,7 @@ def multiply_integers(module: Any) -> Any:
             self.set_var_remap(binding.var, (self.builder_.emit_output if output else self.builder_.emit)(made))
 
         def _integer(self, call: Any, name: str, source: Any) -> Any:
-            sides = [self._dequantising(argument) for argument in call.args]
+            sides = [dequantising(self.builder_, argument) for argument in call.args]
             if any(side is None for side in sides) or not _takes(call, name):
                 return None
             (x, x_scale, x_zero), (weight, scale, _) = (side.args for side in sides)
@@ -75,10 +76,6 @@ def multiply_integers(module: Any) -> Any:
                 product = self.builder_.emit(relax.op.multiply(x_scale, scale))
             channels = 1 if name in _CONVOLUTIONS else len(shape_of(call)) - 1
             return relax.op.dequantize(sums, product, relax.const(0, "int32"), channels, "float32")
-
-        def _dequantising(self, expression: Any) -> Any:
-            value = self.builder_.lookup_binding(expression) if isinstance(expression, relax.Var) else None
-            return value if operator_name(value) == "relax.dequantize" else None
 
     # Nodes of what is read no more join those of what stands in its place.
     return relax.transform.DeadCodeElimination()(mutated(Multiplier(module), module))
