@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 
 _DEEPEST = 8
 _LONGEST_NAME_BYTES = 200
@@ -118,6 +118,41 @@ class OpenEntry(_Frozen):
     extents: dict[_Name, _Extent]
     exact: dict[_Name, str] = {}
     others: tuple[BucketEntry, ...]
+
+
+class StateEntry(_Frozen):
+    """What a step of a sequence leaves for the next: the tensor called `output` that it makes is the next one's `name`.
+
+    A device that has a stage which reads or makes it holds one of this `spec` for each sequence, zeros before the first
+    step; it never travels. `values` are for each bucket the ids of the tensor that stages read and of the one that they
+    make. A state that each step replaces has no `axis`; one that grows along `axis` has room for as many elements as
+    `spec` has there, is written where the sequence's length ends, and a step of each bucket adds `adds` to that.
+    """
+
+    name: _Name
+    output: _Name
+    spec: TensorSpec
+    axis: Annotated[int, Field(ge=0)] | None = None
+    values: tuple[tuple[_Value, _Value], ...]
+    adds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+
+class SequencesEntry(_Frozen):
+    """What a model keeps from one step to the next, of at most `count` sequences at once.
+
+    `length` is the input that says how many elements states that grow have, which the head fills in; `context` is how
+    many they may have.
+    """
+
+    count: Annotated[int, Field(ge=1, le=1 << 20)]
+    states: tuple[StateEntry, ...]
+    length: _Name | None = None
+    context: _Extent | None = None
+
+    @property
+    def values(self) -> frozenset[int]:
+        """Ids of the tensors that are states, before and after a step, in all buckets."""
+        return frozenset(value for state in self.states for pair in state.values for value in pair)
 
 
 class StageTensor(_Frozen):
@@ -276,7 +311,8 @@ class CodeEntry(_Frozen):
 class Manifest(_Frozen):
     """The whole of `manifest.json`. `plans` begins with the plan to start with; others replace it on a loss.
 
-    A model with open dimensions (`open`) is described by its largest bucket; plans have stages of all buckets.
+    A model with open dimensions (`open`) is described by its largest bucket; plans have stages of all buckets. One with
+    states (`sequences`) is run in steps; its inputs and outputs here are those that are no states.
     `code` is missing where tuned schedules were used, which cost models know nothing of.
     """
 
@@ -288,6 +324,7 @@ class Manifest(_Frozen):
     model_inputs: dict[str, _Value]
     model_outputs: dict[str, _Value]
     open: OpenEntry | None = None
+    sequences: SequencesEntry | None = None
     plans: tuple[PlanEntry, ...]
     code: CodeEntry | None = None
     files: tuple[FileEntry, ...]
