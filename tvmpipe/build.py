@@ -43,6 +43,10 @@ def build(
     cost_model: CostModel | None = None,
     progress: Progress | None = None,
     fallback: bool = True,
+    states: Mapping[str, str] | None = None,
+    stateful: bool = True,
+    sequences: int = 1,
+    context: int | None = None,
 ) -> Bundle:
     """Compile an ONNX model for the devices of a cluster.
 
@@ -65,6 +69,10 @@ def build(
     report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
     With `fallback`, ONNX Runtime runs the nodes that cannot be compiled, in stages of their own on devices that have
     it; the report says which and why. Without, a model that has such nodes is refused.
+    Outputs that are inputs of the next step (`states`, output name -> input name, and, with `stateful`, those that
+    names like `state`/`stateN` or `past_*`/`present_*` tell) are states of sequences: they stay on the devices, of so
+    many `sequences` at once, and are no inputs and outputs any more (`Pipeline.sequence`). What grows from step to
+    step, a cache of keys and values, has room for `context` elements.
     With `robust` the plan is the best one where every cost is at the upper end of its interval, so that devices whose
     costs are not known well get less; its figures are still those that are expected.
 
@@ -96,6 +104,17 @@ def build(
     )
     devices = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     monitor = Monitor(driver.COMPILE, progress, None if dump is None else Path(dump))
-    importing = ImportOptions(shapes or {}, dims or {}, values or {}, buckets or {}, pads or {}, fallback)
+    importing = ImportOptions(
+        shapes or {},
+        dims or {},
+        values or {},
+        buckets or {},
+        pads or {},
+        fallback,
+        states or {},
+        stateful,
+        sequences,
+        context,
+    )
     fused = driver.front(model, importing, monitor)
     return driver.compile(driver.plan(fused, devices, options, monitor), monitor).bundle

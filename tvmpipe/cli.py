@@ -30,6 +30,7 @@ from tvmpipe.commands.parameters import (
     Pad,
     Pin,
     Shape,
+    StatePair,
     Value,
 )
 from tvmpipe.commands.progress import stderr
@@ -100,6 +101,14 @@ def _import_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _named("--bucket", "buckets", Bucket(), "Extents that an open dimension may have."),
         _named("--pad", "pads", Pad(), padding),
         _fallback_option,
+        _named("--state", "states", StatePair(), "An output that is an input of a sequence's next step."),
+        click.option("--no-state", "stateful", flag_value=False, default=True, help="Find no states by their names."),
+        click.option(
+            "--sequences", type=click.IntRange(1, 1 << 20), default=1, help="That devices hold states of at once."
+        ),
+        click.option(
+            "--context", type=click.IntRange(1, 1 << 24), help="Elements that states which grow have room for."
+        ),
     ]
     return functools.reduce(lambda inner, option: option(inner), reversed(options), collected)
 

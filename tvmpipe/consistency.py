@@ -43,13 +43,16 @@ def _faults(manifest: Manifest) -> Iterator[str]:
         for values, given in ((bucket.model_inputs, bucket.inputs), (bucket.model_outputs, bucket.outputs))
         for spec in given
     }
+    states = _StateValues(manifest)
+    specs |= states.specs
+    yield from _sequences(manifest, buckets)
     for number, plan in enumerate(manifest.plans):
         where = f"in plan {number}"
         if plan.lost is not None and plan.lost not in known:
             yield f"{where} does without {_show(plan.lost)}, which is no device"
         if plan.lost is not None and plan.lost in plan.devices:
             yield f"{where} uses the lost device {_show(plan.lost)}"
-        yield from (f"{where} {fault}" for fault in _plan(plan, buckets, known, specs))
+        yield from (f"{where} {fault}" for fault in _plan(plan, buckets, known, specs, states))
     if manifest.code is not None:
         stages = {stage.name for plan in manifest.plans for stage in plan.stages}
         for name in manifest.code.calls:
@@ -133,8 +136,49 @@ def _model(bucket: BucketEntry) -> Iterator[str]:
             yield f"says that the output {_show(spec.name)} is the input {_show(same.name)}, of another shape or type"
 
 
+class _StateValues:
+    """The tensors of states: `found` by a step and `left` by it, each with its bucket; their specs by value."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        states = () if manifest.sequences is None else manifest.sequences.states
+        self.pairs = [(state.name, state.values) for state in states]
+        self.found = {pair[0]: bucket for _, values in self.pairs for bucket, pair in enumerate(values)}
+        self.left = {pair[1]: bucket for _, values in self.pairs for bucket, pair in enumerate(values)}
+        self.specs = {value: state.spec for state in states for pair in state.values for value in pair}
+
+
+def _sequences(manifest: Manifest, buckets: Sequence[BucketEntry]) -> Iterator[str]:
+    """Each state is one tensor that a step finds and another one that it leaves, in every bucket."""
+    if manifest.sequences is None:
+        return
+    states, length = manifest.sequences.states, manifest.sequences.length
+    if not states:
+        yield "has sequences without states"
+    yield from (f"has two states {_show(name)}" for name in _repeated(state.name for state in states))
+    for state in states:
+        where = f"has a state {_show(state.name)}"
+        if len(state.values) != len(buckets) or len(state.adds) not in (0, len(buckets)):
+            yield f"{where} that does not say its tensors in every bucket"
+        if state.axis is not None and (state.axis >= len(state.spec.shape) or not state.adds):
+            yield f"{where} that grows along no axis"
+        if state.axis is not None and (length is None or manifest.sequences.context is None):
+            yield f"{where} that grows, and does not say how far or which input says its length"
+    values = [value for state in states for pair in state.values for value in pair]
+    found = {pair[0] for state in states for pair in state.values}
+    sent = {value for one in buckets for value in (*one.model_inputs.values(), *one.model_outputs.values())}
+    sent |= {value for plan in manifest.plans for link in plan.links for value in link.values}
+    yield from (f"has two states of tensor {value}" for value in _repeated(values))
+    yield from (f"sends tensor {value}, which is a state" for value in sorted(sent & found))
+    if length is not None and any(length not in one.model_inputs for one in buckets):
+        yield f"gives the length of states to {_show(length)}, which is no input"
+
+
 def _plan(
-    plan: PlanEntry, buckets: Sequence[BucketEntry], devices: set[str], specs: dict[int, TensorSpec]
+    plan: PlanEntry,
+    buckets: Sequence[BucketEntry],
+    devices: set[str],
+    specs: dict[int, TensorSpec],
+    states: _StateValues,
 ) -> Iterator[str]:
     if not plan.stages:
         yield "there is no stage"
@@ -142,7 +186,7 @@ def _plan(
         yield f"there is no stage of bucket {number}"
     yield from (f"there are two stages {_show(name)}" for name in _repeated(stage.name for stage in plan.stages))
     known = dict(specs)
-    given = {value: n for n, bucket in enumerate(buckets) for value in bucket.model_inputs.values()}
+    given = {value: n for n, bucket in enumerate(buckets) for value in bucket.model_inputs.values()} | states.found
     makers: dict[int, list[StageEntry]] = {value: [] for value in given}
     owner = dict(given)
     several = len(buckets) > 1
@@ -168,6 +212,17 @@ def _plan(
             one.turn.meets(other.turn) for one, other in itertools.combinations(made, 2)
         ):
             yield f"tensor {value} is made twice for the same batch"
+    users: dict[int, set[str]] = {}
+    for stage in plan.stages:
+        for tensor in (*stage.inputs, *stage.outputs):
+            users.setdefault(tensor.value, set()).add(stage.device)
+    for name, pairs in states.pairs:
+        places = {device for found, left in pairs for device in (users.get(found, set()) | _makers_of(makers, left))}
+        if len(places) > 1:
+            yield f"the state {_show(name)} is on {' and '.join(map(_show, sorted(places)))}"
+        yield from (f"nothing makes the state {_show(name)}" for _, left in pairs if not makers.get(left))
+        if any(stage.turn != Turn() for _, left in pairs for stage in makers.get(left, ())):
+            yield f"devices take turns with the state {_show(name)}"
     turns = {(stage.device, stage.turn.place, stage.turn.of) for stage in plan.stages}
     for name in _repeated(device for device, _, _ in turns):
         yield f"the stages of {_show(name)} have different turns"
@@ -228,6 +283,11 @@ def _stage(
         spec = known.setdefault(tensor.value, tensor.spec)
         if (spec.shape, spec.dtype) != (tensor.spec.shape, tensor.spec.dtype):
             yield f"says that tensor {tensor.value} is {_show(str(tensor.spec))}, elsewhere it is {_show(str(spec))}"
+
+
+def _makers_of(makers: dict[int, list[StageEntry]], value: int) -> set[str]:
+    """Devices that make a tensor."""
+    return {stage.device for stage in makers.get(value, ())}
 
 
 def _complete(made: list[StageEntry]) -> bool:

@@ -124,9 +124,10 @@ class StateEntry(_Frozen):
     """What a step of a sequence leaves for the next: the tensor called `output` that it makes is the next one's `name`.
 
     A device that has a stage which reads or makes it holds one of this `spec` for each sequence, zeros before the first
-    step; it never travels. `values` are for each bucket the ids of the tensor that stages read and of the one that they
-    make. A state that each step replaces has no `axis`; one that grows along `axis` has room for as many elements as
-    `spec` has there, is written where the sequence's length ends, and a step of each bucket adds `adds` to that.
+    step. `values` are for each bucket the ids of the tensor that stages find, which never travels, and of the one that
+    they leave, which others may read in the same step as they do any tensor. A state that each step replaces has no
+    `axis`; one that grows along `axis` has room for as many elements as `spec` has there, is written where the
+    sequence's length ends, and a step of each bucket adds `adds` to that.
     """
 
     name: _Name

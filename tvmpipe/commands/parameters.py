@@ -121,6 +121,18 @@ class Pad(click.ParamType):  # type: ignore[type-arg]
         return name, pad
 
 
+class StatePair(click.ParamType):  # type: ignore[type-arg]
+    """An output and the input of the next step that it is."""
+
+    name = "OUTPUT=INPUT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        output, separator, name = str(value).partition("=")
+        if not separator or not output or not name:
+            self.fail(f"{value!r} is not of the form stateN=state", param, ctx)
+        return output, name
+
+
 class Pin(click.ParamType):  # type: ignore[type-arg]
     """A pattern of primitives and a device."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tvmpipe.passes.backend.partition import CutPlan
 from tvmpipe.passes.graph.primitives import PrimitiveGraph
-from tvmpipe.passes.graph.stages import StageShape
+from tvmpipe.passes.graph.stages import StageShape, read_bytes
 from tvmpipe.targets.description.cluster import Cluster
 
 _PLANNED = "StaticPlanBlockMemory"
@@ -76,9 +76,9 @@ def _workspace_bytes(function: Any) -> int:
 def held_bytes(graph: PrimitiveGraph, shape: StageShape, allocated_bytes: int) -> int:
     """What a stage takes beside its weights when running it allocates so much.
 
-    Its inputs count twice: the one set of buffers that it reads, and a sample that is received meanwhile.
+    Its inputs count twice, but states: see `read_bytes`.
     """
-    return 2 * sum(graph.values[value].spec.size_bytes for value in shape.inputs) + allocated_bytes
+    return read_bytes(graph, shape) + allocated_bytes
 
 
 def with_compiled_loads(

@@ -26,8 +26,10 @@ from tvmpipe.manifest import (
     OpenEntry,
     PlanEntry,
     Predicted,
+    SequencesEntry,
     StageEntry,
     StageTensor,
+    StateEntry,
     Turn,
 )
 from tvmpipe.passes.backend.lower import StageLibrary, allocated_bytes
@@ -79,7 +81,7 @@ def write_bundle(
         format=FORMAT_VERSION,
         tools={name: version(name) for name in ("tvmpipe", "apache-tvm", "apache-tvm-ffi")},
         model=ModelEntry(
-            name=signature.name, sha256=signature.sha256, inputs=signature.inputs, outputs=signature.outputs
+            name=signature.name, sha256=signature.sha256, inputs=signature.given, outputs=signature.answered
         ),
         objective=plans[0].plan.objective.name,
         devices=tuple(
@@ -99,6 +101,7 @@ def write_bundle(
         model_inputs=dict(graphs[0].model_inputs),
         model_outputs=dict(graphs[0].model_outputs),
         open=writer.opened(buckets) if buckets.others else None,
+        sequences=writer.sequences(signature, buckets) if signature.states else None,
         plans=entries,
         code=None if tuned else _code(costs, plans),
         files=tuple(_entry(root, file) for file in sorted(root.rglob("*")) if file.is_file()),
@@ -124,7 +127,8 @@ class _Writer:
         # Ids of values are those of the largest bucket's graph; behind these come those of the next one's, and so on.
         self.offsets = list(itertools.accumulate((len(graph.values) for graph in graphs), initial=0))
         self.names = [
-            {v: n for n, v in (*graph.model_outputs.items(), *graph.model_inputs.items())} for graph in graphs
+            {v: n for n, v in (*graph.model_outputs.items(), *graph.model_inputs.items(), *_state_names(graph))}
+            for graph in graphs
         ]
         self.library_of = self._write_libraries(libraries)
         self.codegen_of = {made.stage: made.codegen for made in libraries}
@@ -153,14 +157,36 @@ class _Writer:
             others=tuple(
                 BucketEntry(
                     extents=dict(bucket.extents),
-                    inputs=bucket.signature.inputs,
-                    outputs=bucket.signature.outputs,
+                    inputs=bucket.signature.given,
+                    outputs=bucket.signature.answered,
                     model_inputs=self._ids(bucket.graph.model_inputs, number),
                     model_outputs=self._ids(bucket.graph.model_outputs, number),
                     exact=dict(bucket.exact),
                 )
                 for number, bucket in enumerate(buckets.others, start=1)
             ),
+        )
+
+    def sequences(self, signature: Signature, buckets: Buckets) -> SequencesEntry:
+        """What is kept from one step to the next."""
+        graphs = zip(self.graphs, self.offsets, strict=False)
+        values = [[(offset + s.reads, offset + s.makes) for s in graph.states.states] for graph, offset in graphs]
+        adds = [[s.adds for s in one.states] for one in (signature, *(b.signature for b in buckets.others))]
+        return SequencesEntry(
+            count=signature.sequences,
+            states=tuple(
+                StateEntry(
+                    name=state.state.name,
+                    output=state.state.output,
+                    spec=state.spec,
+                    axis=state.state.axis,
+                    values=tuple(mine[place] for mine in values),
+                    adds=tuple(mine[place] for mine in adds),
+                )
+                for place, state in enumerate(self.graphs[0].states.states)
+            ),
+            length=signature.length,
+            context=signature.context,
         )
 
     def _ids(self, values: Mapping[str, int], bucket: int) -> dict[str, int]:
@@ -240,6 +266,11 @@ class _Writer:
             save_file({name: arrays[name] for name in group}, path)
             file_of.update(dict.fromkeys(group, _entry(self.root, path)))
         return file_of
+
+
+def _state_names(graph: PrimitiveGraph) -> Iterator[tuple[str, int]]:
+    for one in graph.states.states:
+        yield from ((one.state.output, one.makes), (one.state.name, one.reads))
 
 
 def _entry(root: Path, file: Path) -> FileEntry:

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from tvmpipe.errors import UnsupportedModelError
+from tvmpipe.errors import InputError, UnsupportedModelError
 from tvmpipe.padding import open_axes
 from tvmpipe.passes.frontend.arithmetic.element_types import element_of
 from tvmpipe.passes.frontend.arithmetic.halves import stored_halves
@@ -22,8 +22,9 @@ from tvmpipe.passes.frontend.inputs.sequences import fix_sequences, spread_outpu
 from tvmpipe.passes.frontend.inputs.try_padding import Padding, exact_dimensions
 from tvmpipe.passes.frontend.options import ImportOptions
 from tvmpipe.passes.frontend.read_model import read_model
-from tvmpipe.passes.frontend.signature import Signature
+from tvmpipe.passes.frontend.signature import Signature, State
 from tvmpipe.passes.frontend.simplify import simplify
+from tvmpipe.passes.frontend.states.find_states import find_states
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.passes.kernels.half_weights import HALVES_ATTR
 from tvmpipe.tensors import CARRIERS, TensorSpec
@@ -70,7 +71,8 @@ def import_buckets(source: Any, options: ImportOptions, left: Mapping[str, str] 
     constants = fix_values(model, values)
     dimensions = open_dimensions(model, shapes, options.dims, options.buckets)
     check_pads(options.pads, dimensions)
-    imported_as = functools.partial(_imported, fallback=options.fallback, left=left or {})
+    states = find_states(model, options.states, by_name=options.stateful)
+    imported_as = functools.partial(_imported, states=states, options=options, left=left or {})
     if not dimensions.axes:
         inputs = fix_inputs(model, dimensions.shapes[0], dimensions.dims[0])
         return ImportedBuckets((imported_as(model, name, digest, inputs, constants),), {}, {})
@@ -123,7 +125,8 @@ def _imported(
     inputs: tuple[TensorSpec, ...],
     fixed: Mapping[str, Array],
     *,
-    fallback: bool,
+    states: Sequence[State],
+    options: ImportOptions,
     left: Mapping[str, str],
 ) -> Imported:
     """Import a model whose inputs are fixed; `model` is changed."""
@@ -131,15 +134,41 @@ def _imported(
     forget_declared(model)
     spread_outputs(model)
     simplified = simplify(model, inputs)
-    made = to_relax(simplified, inputs, fallback=fallback, left=left)
+    made = to_relax(simplified, inputs, fallback=options.fallback, left=left)
     module = made.module
     outputs = _output_specs(made, simplified.model.graph)
-    signature = Signature(name, digest, inputs, outputs)
     kept = [value.name for value in simplified.model.graph.input]
+    states, more = _checked(states, inputs, outputs, kept, options)
+    signature = Signature(name, digest, inputs, outputs, states, sequences=options.sequences)
     module["main"] = module["main"].with_attr("tvmpipe.inputs", kept)
     if halves:
         module["main"] = module["main"].with_attr(HALVES_ATTR, list(halves))
-    return Imported(module, signature, simplified.notes, fixed, made.groups)
+    return Imported(module, signature, (*simplified.notes, *more), fixed, made.groups)
+
+
+def _checked(
+    states: Sequence[State],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    kept: Sequence[str],
+    options: ImportOptions,
+) -> tuple[tuple[State, ...], list[str]]:
+    """Those whose output is as their input, and sentences on the others: what names alone tell may be wrong.
+
+    `kept` are the inputs that something reads. Raises InputError for one that the user said.
+    """
+    found, notes = [], []
+    given, made = {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs}
+    for state in states:
+        old, new = given[state.name], made[state.output]
+        if (old.shape, old.dtype, old.element) == (new.shape, new.dtype, new.element) and state.name in kept:
+            found.append(state)
+            continue
+        why = f"output {new} is not as input {old}" if state.name in kept else f"nothing reads input {state.name!r}"
+        if state.output in options.states:
+            raise InputError(f"--state {state.output}={state.name} cannot be: {why}")
+        notes.append(f"{state.output!r} does not become {state.name!r} of a next step: {why}")
+    return tuple(found), notes
 
 
 def _copied(model: onnx.ModelProto) -> onnx.ModelProto:

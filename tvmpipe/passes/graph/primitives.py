@@ -15,6 +15,8 @@ from tvmpipe.passes.frontend.fallback.group import FallbackGroup
 from tvmpipe.passes.frontend.import_onnx import tensor_spec
 from tvmpipe.passes.frontend.onnx_nodes import nodes_of
 from tvmpipe.passes.frontend.signature import Signature
+from tvmpipe.passes.graph.replicas import Placement, show
+from tvmpipe.passes.graph.states import GraphStates, split_off
 from tvmpipe.passes.graph.weights import WeightPool
 from tvmpipe.passes.kernels.base import useful_flops
 from tvmpipe.tensors import TensorSpec
@@ -75,9 +77,9 @@ class Primitive:
 class PrimitiveGraph:
     """Primitives in the order they run.
 
-    `model_inputs` and `model_outputs` map names to value ids; `value_of` maps the Relax variables of `main`
-    to value ids (a tuple-typed variable to one id per field). `weight_sizes` are the bytes of weights by name, and
-    `pool` has them: a name says what a weight holds, so that equal ones are one.
+    `model_inputs` and `model_outputs` map names to value ids, `states` are what is neither; `value_of` maps the Relax
+    variables of `main` to value ids (a tuple-typed variable to one id per field). `weight_sizes` are the bytes of
+    weights by name, and `pool` has them: a name says what a weight holds, so that equal ones are one.
     """
 
     primitives: tuple[Primitive, ...]
@@ -87,6 +89,7 @@ class PrimitiveGraph:
     value_of: Mapping[Any, tuple[int, ...]]
     weight_sizes: Mapping[str, int] = field(default_factory=dict)
     pool: WeightPool = field(default_factory=WeightPool, compare=False)
+    states: GraphStates = field(default_factory=GraphStates)
 
     def held_weight_bytes(self, primitives: Iterable[int]) -> int:
         """Bytes of the weights that some primitives need on one device, each once."""
@@ -97,6 +100,33 @@ class PrimitiveGraph:
     def all_weight_bytes(self) -> int:
         """Bytes of the model's weights, each once."""
         return self.held_weight_bytes(range(len(self.primitives)))
+
+    def held_state_bytes(self, primitives: Iterable[int]) -> int:
+        """Bytes of the states of all sequences that some primitives read or make, on one device."""
+        inside = set(primitives)
+        return sum(
+            self.states.size_bytes(state)
+            for state, users in zip(self.states.states, self.state_users, strict=True)
+            if inside.intersection(users)
+        )
+
+    @functools.cached_property
+    def state_users(self) -> list[tuple[int, ...]]:
+        """For each state the placeable primitives that read or make it, which share a device."""
+        return [tuple(sorted({*self.readers[state.reads], *self._makers(state.makes)})) for state in self.states.states]
+
+    def divided_state(self, placement: Placement) -> str | None:
+        """A state whose users a placement does not put on one device, as the middle of a sentence; None for none."""
+        for state, users in zip(self.states.states, self.state_users, strict=True):
+            groups = {self.primitives[index].name: placement[self.primitives[index].name] for index in users}
+            if len(set(groups.values())) > 1 or any(len(group) > 1 for group in groups.values()):
+                where = ", ".join(f"{name} on {show(group)}" for name, group in groups.items())
+                return f"{where}, which share the state {state.state.name!r} and have to be on one device"
+        return None
+
+    def _makers(self, value: int) -> tuple[int, ...]:
+        producer = self.values[value].producer
+        return () if producer is None else (producer,)
 
     @functools.cached_property
     def readers(self) -> list[list[int]]:
@@ -196,6 +226,7 @@ class _Extractor:
             producer = self.values[value].producer
             if producer is None or self.primitives[producer].constant:
                 raise UnsupportedModelError(f"output {name!r} is a constant of a model that has no inputs to run it")
+        states = split_off(self.signature.states, specs, model_inputs, outputs)
         return PrimitiveGraph(
             tuple(self.primitives),
             tuple(self.values),
@@ -204,6 +235,7 @@ class _Extractor:
             self.value_of,
             self.weight_sizes,
             self.pool,
+            GraphStates(states, self.signature.sequences),
         )
 
     def _add_value(self, spec: TensorSpec, producer: int | None) -> int:

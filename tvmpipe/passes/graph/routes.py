@@ -59,6 +59,8 @@ def messages_of(graph: PrimitiveGraph, stages: Sequence[StageShape]) -> list[Mes
     wanted: dict[tuple[int | None, Group], dict[int, None]] = {}
     for stage in stages:
         for value in stage.inputs:
+            if value in graph.states.found:
+                continue
             source = made_by.get(value)
             if source is None or stages[source].devices != stage.devices:
                 wanted.setdefault((source, stage.devices), {})[value] = None

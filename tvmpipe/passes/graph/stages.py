@@ -74,8 +74,8 @@ def derive_stages(graph: PrimitiveGraph, placement: Placement, *, eager: bool = 
 def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
     """The most bytes of tensors that a stage holds at once on its device.
 
-    Its inputs twice (the one set of buffers that it reads, and a sample that is received meanwhile), and what is
-    alive between its primitives; results stay to its end.
+    Its inputs twice (the one set of buffers that it reads, and a sample that is received meanwhile; states are received
+    from nobody), and what is alive between its primitives; results stay to its end.
     """
     inside = sorted((*stage.primitives, *stage.repeated))
     position = {index: place for place, index in enumerate(inside)}
@@ -91,8 +91,13 @@ def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
             beside = group.working_bytes - sum(spec.size_bytes for spec in group.outputs)
             change[position[index]] += beside
             change[position[index] + 1] -= beside
-    inputs = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
-    return 2 * inputs + max(itertools.accumulate(change))
+    return read_bytes(graph, stage) + max(itertools.accumulate(change))
+
+
+def read_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
+    """Bytes of buffers for a stage's inputs: twice, for the next sample is received meanwhile; of a state once."""
+    found = graph.states.found
+    return sum(graph.values[value].spec.size_bytes * (1 if value in found else 2) for value in stage.inputs)
 
 
 def _join(stages: nx.DiGraph, members: dict[tuple[int, _Part], list[int]]) -> None:
@@ -118,7 +123,7 @@ def shape_of(graph: PrimitiveGraph, devices: Group, codegen: str, primitives: tu
     made = {value for index in inside for value in graph.primitives[index].outputs}
     read = dict.fromkeys(value for index in inside for value in graph.primitives[index].inputs)
     members = set(primitives)
-    results = set(graph.model_outputs.values())
+    results = {*graph.model_outputs.values(), *graph.states.left}
     outputs = tuple(
         value
         for index in primitives

@@ -10,7 +10,8 @@ class DeviceLoad:
     """What a device holds, and per sample seconds of compute, bytes it receives and sends.
 
     Where devices take turns, these are means over all samples. `activation_bytes` is a count of what is alive at a time
-    (stages.py) until the stages are compiled, and then what TVM allocates (memory.py).
+    (stages.py) until the stages are compiled, and then what TVM allocates (memory.py). `state_bytes` are of all
+    sequences that the device is to have at once.
     """
 
     compute_s: float
@@ -19,6 +20,7 @@ class DeviceLoad:
     weight_bytes: int
     activation_bytes: int
     memory_bytes: int | None
+    state_bytes: int = 0
 
     @property
     def busy_s(self) -> float:
@@ -27,8 +29,8 @@ class DeviceLoad:
 
     @property
     def held_bytes(self) -> int:
-        """Weights and activations."""
-        return self.weight_bytes + self.activation_bytes
+        """Weights, states and activations."""
+        return self.weight_bytes + self.state_bytes + self.activation_bytes
 
     @property
     def missing_bytes(self) -> int:

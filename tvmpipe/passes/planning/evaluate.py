@@ -117,12 +117,14 @@ def price_stages(
                 ),
                 activation_bytes=sum(activation_bytes(graph, stages[number]) for number in mine),
                 memory_bytes=device.memory_bytes,
+                state_bytes=graph.held_state_bytes(index for number in mine for index in stages[number].primitives),
             )
     busiest_s = max((*(load.busy_s for load in loads.values()), *(link.busy_s for link in links)), default=0.0)
     seconds = {message: message_s(graph, cluster, message, encodings) for message in messages}
     compute = [max(each.values()) for each in seconds_on]
-    latency_s = _latency(stages, compute, seconds)
-    at_once_s = _latency(stages, compute, {message: (busy, 0.0) for message, (busy, _) in seconds.items()})
+    needs = [tuple(value for value in stage.inputs if value not in graph.states.found) for stage in stages]
+    latency_s = _latency(stages, needs, compute, seconds)
+    at_once_s = _latency(stages, needs, compute, {message: (busy, 0.0) for message, (busy, _) in seconds.items()})
     links_s = max(0.0, latency_s - at_once_s)
     samples = in_flight(stages, loads, busiest_s, latency_s, links_s).samples
     return Price(max(busiest_s, latency_s / samples), latency_s, links_s, tuple(stages), loads, links)
@@ -137,12 +139,15 @@ def stage_seconds(graph: PrimitiveGraph, costs: CostTable, stage: StageShape, de
 
 
 def _latency(
-    stages: Sequence[StageShape], compute: Sequence[float], messages: Mapping[Message, tuple[float, float]]
+    stages: Sequence[StageShape],
+    needs: Sequence[Sequence[int]],
+    compute: Sequence[float],
+    messages: Mapping[Message, tuple[float, float]],
 ) -> float:
     """When the last result of one sample is at the head, if each device takes the stage that can start first.
 
-    A stage begins when its device is free and all its inputs have arrived; messages, each with the seconds for which
-    it keeps its link busy and the latency after them, follow each other on a link.
+    A stage begins when its device is free and all that it `needs` has arrived; messages, each with the seconds for
+    which it keeps its link busy and the latency after them, follow each other on a link.
     """
     there: dict[tuple[int, Group], float] = {}  # (value, devices) -> when it has arrived
     link_free: dict[tuple[Group, Group], float] = {}
@@ -162,9 +167,9 @@ def _latency(
         ready = []
         for number in waiting:
             group = stages[number].devices
-            needs = [(value, group) for value in stages[number].inputs]
-            if all(need in there for need in needs):
-                ready.append((max([free.get(group, 0.0), *(there[need] for need in needs)]), number))
+            arrivals = [there.get((value, group)) for value in needs[number]]
+            if None not in arrivals:
+                ready.append((max([free.get(group, 0.0), *(when for when in arrivals if when is not None)]), number))
         start, number = min(ready)
         waiting.remove(number)
         group = stages[number].devices

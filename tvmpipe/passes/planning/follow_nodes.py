@@ -48,6 +48,7 @@ def follow_nodes(graph: PrimitiveGraph, reference: PrimitiveGraph, placement: Pl
     """Where the primitives of `graph` go: each where most of its nodes are in `placement`, which is of `reference`.
 
     What shares no node with the reference, such as changes of layout, goes with what reads it, else with what it reads.
+    What reads or makes a state goes where the state is.
     """
     groups_of: dict[str, Counter[Group]] = {}
     for name, primitive in reference.by_name().items():
@@ -68,6 +69,8 @@ def follow_nodes(graph: PrimitiveGraph, reference: PrimitiveGraph, placement: Pl
     for primitive in left:
         makers = (graph.values[value].producer for value in primitive.inputs)
         _place(primitive, (maker for maker in makers if maker is not None), placed)
+    for users, theirs in zip(graph.state_users, reference.state_users, strict=True):
+        placed.update(dict.fromkeys(users, placement[reference.primitives[theirs[0]].name]))
     anywhere = next(iter(placement.values()))
     return {name: placed.get(primitive.index, anywhere) for name, primitive in graph.by_name().items()}
 

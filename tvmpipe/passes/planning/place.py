@@ -58,6 +58,8 @@ def follow(
         raise PlanError(f"pin puts {broken} on {pins[broken]!r}, the plan file on {show(placement[broken])!r}")
     if (wrong := cannot_run(graph, cluster, placement)) is not None:
         raise PlanError(f"the plan file puts {wrong}")
+    if (wrong := graph.divided_state(placement)) is not None:
+        raise PlanError(f"the plan file puts {wrong}")
     priced = price(graph, _judged_by(costs, options), cluster, placement, options.objective)
     if priced.missing_bytes:
         raise InfeasibleError(f"the plan file does not fit: {explain_missing(priced.loads)}")
@@ -131,7 +133,8 @@ class _Search:
     ) -> None:
         self.graph, self.costs, self.cluster, self.pins, self.tell = graph, costs, cluster, pins, tell
         self.objective = options.objective
-        self.replicate = options.replicate and self.objective.replicates
+        # A sequence's state lies on one device, so that none can take samples in its turn.
+        self.replicate = options.replicate and self.objective.replicates and not graph.states.states
         self.deadline = Deadline(options.time_limit_s)
         self.problem = problem_from_graph(graph, costs, cluster, self.objective, pins)
         self.fitting: list[Candidate] = []
@@ -160,7 +163,7 @@ class _Search:
         """
         problem = self.problem
         placement = {name: (problem.devices[here],) for name, here in zip(problem.names, device_of, strict=True)}
-        if cannot_run(self.graph, self.cluster, placement) is not None:
+        if cannot_run(self.graph, self.cluster, placement) is not None or self.graph.divided_state(placement):
             return None
         priced = self.take(origin, placement)
         if not priced.missing_bytes:

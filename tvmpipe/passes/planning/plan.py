@@ -104,8 +104,9 @@ class Plan(Price):
 def explain_missing(loads: Mapping[str, DeviceLoad]) -> str:
     """Which devices miss how many bytes, and of what they hold too much."""
     return "; ".join(
-        f"{name} misses {load.missing_bytes} bytes ({format_size(load.weight_bytes)} of weights and "
-        f"{format_size(load.activation_bytes)} of activations in {format_size(load.memory_bytes or 0)})"
+        f"{name} misses {load.missing_bytes} bytes ({format_size(load.weight_bytes)} of weights"
+        + (f", {format_size(load.state_bytes)} of states" if load.state_bytes else "")
+        + f" and {format_size(load.activation_bytes)} of activations in {format_size(load.memory_bytes or 0)})"
         for name, load in loads.items()
         if load.missing_bytes
     )

@@ -21,7 +21,8 @@ def problem_from_graph(
     Primitives that depend on no input are no nodes: whoever reads them computes them again. `pins` maps names of
     primitives to the device that they must be on. Memory of a node is what it reads and writes; a stage holds more
     than its largest node does, which only `price` knows, so that what does not fit here fits nowhere. Of what stages
-    cost besides their primitives it has what no placement avoids: copying what comes from elsewhere.
+    cost besides their primitives it has what no placement avoids: copying what comes from elsewhere. What reads or
+    makes a state is a group, and the state counts among the weights of its first node.
     """
     primitives = list(graph.by_name().values())
     number = {primitive.index: node for node, primitive in enumerate(primitives)}
@@ -37,6 +38,8 @@ def problem_from_graph(
     results = set(graph.model_outputs.values())
     tensors = []
     for value in graph.values:
+        if value.id in graph.states.found:
+            continue
         if value.producer is not None and value.producer not in number:
             continue
         producer = None if value.producer is None else number[value.producer]
@@ -49,12 +52,16 @@ def problem_from_graph(
     for node, primitive in enumerate(primitives):
         for name in primitive.weights:
             readers.setdefault(name, []).append(node)
+    groups = [tuple(number[index] for index in users) for users in graph.state_users]
+    states = np.zeros(len(primitives))
+    for state, group in zip(graph.states.states, groups, strict=True):
+        states[group[0]] += graph.states.size_bytes(state)
     memories = [device.memory_bytes for device in cluster.devices]
     streamed = Problem(
         names=tuple(primitive.name for primitive in primitives),
         devices=tuple(devices),
         time_s=times,
-        weight_bytes=np.array([float(graph.held_weight_bytes([p.index])) for p in primitives]),
+        weight_bytes=np.array([float(graph.held_weight_bytes([p.index])) for p in primitives]) + states,
         working_bytes=np.array([float(p.input_bytes + p.output_bytes) for p in primitives]),
         memory_bytes=np.array([np.inf if memory is None else float(memory) for memory in memories]),
         tensors=tuple(tensors),
@@ -64,6 +71,7 @@ def problem_from_graph(
         contention="pair",
         shared=_shared(graph, readers),
         taking=taking,
+        groups=tuple(group for group in groups if len(group) > 1),
     )
     return objective.model(streamed)
 

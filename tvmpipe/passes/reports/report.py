@@ -180,7 +180,7 @@ def fallback_lines(facts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _load(plan: Plan, device: str) -> dict[str, Any]:
     load = plan.loads.get(device)
-    keys = ("compute_s", "receive_bytes", "send_bytes", "weight_bytes", "activation_bytes")
+    keys = ("compute_s", "receive_bytes", "send_bytes", "weight_bytes", "activation_bytes", "state_bytes")
     return {key: 0 if load is None else getattr(load, key) for key in keys}
 
 
