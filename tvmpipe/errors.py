@@ -10,6 +10,7 @@
     |   +-- PlanError                     plan.yaml or a pin
     |   +-- BundleError                   the artifact
     |   +-- SampleError                   an input tensor: name, shape or dtype
+    |   +-- TokenizerError                tokenizer.json or a file beside it
     +-- InfeasibleError               3   no plan fits the devices
     +-- DeviceError                   4   something on the other end of a wire
         +-- TrackerError                  the tracker cannot be reached
@@ -17,7 +18,7 @@
         |   +-- DeviceHeldError               another head has it
         +-- DeviceLostError               a device died, hung or refused in the middle of work
         +-- StageError                    a stage raised for one sample
-        +-- QueueFullError                the pipeline holds as many samples as it may
+        +-- QueueFullError                the pipeline holds as many samples or sequences as it may
 
 Each message is one sentence that says what was wrong, where, and what is allowed.
 """
@@ -62,6 +63,10 @@ class BundleError(InputError):
 
 class SampleError(InputError):
     """An input tensor has the wrong name, shape or dtype."""
+
+
+class TokenizerError(InputError):
+    """The tokenizer or a file beside it is missing, damaged, or lacks what is asked of it."""
 
 
 class InfeasibleError(TvmpipeError):
@@ -111,7 +116,7 @@ class StageError(DeviceError):
 
 
 class QueueFullError(DeviceError):
-    """The pipeline already holds as many samples in flight as it may."""
+    """The pipeline already holds as many samples in flight, or sequences, as it may."""
 
 
 def reason_of(error: object) -> str:
