@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.logging import RichHandler
 
+from tvmpipe.commands.connect_options import connect_options
+from tvmpipe.commands.generation_options import generation_options
 from tvmpipe.commands.outcome import Outcome
 from tvmpipe.commands.parameters import (
     DURATION,
@@ -42,6 +44,10 @@ from tvmpipe.text import clean
 
 if TYPE_CHECKING:
     from tvmpipe.passes.frontend.options import ImportOptions
+    from tvmpipe.runtime.head.options import ConnectOptions
+
+_EXTRAS = {"tokenizers": "generate", "jinja2": "generate"}
+"""Packages that are not of the extra `compile`."""
 
 
 def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
@@ -55,7 +61,8 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
         except TvmpipeError as error:
             _fail(error, str(error), error.exit_code, as_json)
         except ModuleNotFoundError as error:
-            message = f"this command needs the package {error.name!r}; install tvmpipe[compile]"
+            extra = _EXTRAS.get(str(error.name).partition(".")[0], "compile")
+            message = f"this command needs the package {error.name!r}; install tvmpipe[{extra}]"
             _fail(error, message, InputError.exit_code, as_json)
         if outcome is not None and as_json:
             click.echo(json.dumps(outcome.facts, indent=2))
@@ -247,72 +254,45 @@ def profile(models: tuple[Path, ...], **options: Any) -> Outcome:
 
 @cli.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
 @click.option("-i", "--input", "inputs", type=click.Path(path_type=Path), multiple=True, help="A sample (.npz, .npy).")
 @click.option("--random", type=click.IntRange(min=1), help="Run this many random samples.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the random samples.")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run all samples this many times.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write results here (.npz, .npy).")
 @click.option("--inflight", type=click.IntRange(min=1), help="Samples in the pipeline at once.")
-@click.option("--timeout", "timeout_s", type=Finite(min=0.01), default=60.0, help="Seconds a stage may take.")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples that travel together; default: as periods ask.")
-@click.option("--failover", is_flag=True, help="Go on without a device that is lost.")
-@click.option(
-    "--recover",
-    "recover_s",
-    type=Finite(min=0),
-    help="Seconds to wait for a lost device that is needed; default: 60 with --failover, 10 without.",
-)
-@click.option("--wait", "wait_s", type=Finite(min=0), default=10.0, help="Seconds to wait for devices in use.")
-@click.option(
-    "--connect-timeout",
-    "connect_timeout_s",
-    type=Finite(min=0.1),
-    default=10.0,
-    help="Seconds to find a device and be reached by it.",
-)
-@click.option(
-    "--start-timeout",
-    "start_timeout_s",
-    type=Finite(min=0.1),
-    default=120.0,
-    help="Seconds a device may take to start Python and TVM, and again to load.",
-)
-@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
+@connect_options
 @click.option("--trace", type=click.Path(path_type=Path), help="Write what devices did when here, for Perfetto.")
-@click.option("--event-log", type=click.Path(path_type=Path), help="Write what the executor decided on here.")
 @click.option("--learn", is_flag=True, help="Keep what stages took, for the plans to come.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder to keep that in; default: your cache.")
 @_command
 def run(
-    bundle: Path,
-    *,
-    inflight: int | None,
-    batch: int | None,
-    failover: bool,
-    connect_timeout_s: float,
-    wait_s: float,
-    timeout_s: float,
-    start_timeout_s: float,
-    recover_s: float | None,
-    cluster_key: Path | None,
-    event_log: Path | None,
-    **more: Any,
+    bundle: Path, *, inflight: int | None, batch: int | None, connecting: ConnectOptions, **options: Any
 ) -> Outcome:
     """Run samples through BUNDLE on the devices behind a tracker."""
-    import_runtime()
     from tvmpipe.commands.run import run_bundle
-    from tvmpipe.runtime.head.options import ConnectOptions, Limits
 
-    options = ConnectOptions(
-        inflight=inflight,
-        batch=batch,
-        failover=failover,
-        limits=Limits(connect_timeout_s, wait_s, timeout_s, start_timeout_s, recover_s),
-        cluster_key=cluster_key,
-        event_log=event_log,
-    )
-    return run_bundle(bundle, options=options, **more)
+    connecting = dataclasses.replace(connecting, inflight=inflight, batch=batch)
+    return run_bundle(bundle, options=connecting, **options)
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@_command  # above options whose values may not go together
+@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="tokenizer.json, or its folder.")
+@click.option("--prompt", help="Text to go on with.")
+@click.option("--prompt-file", type=click.Path(path_type=Path), help="The same in a file; '-' for stdin.")
+@click.option("--chat", is_flag=True, help="The prompt is a message; without one, lines of stdin are a conversation.")
+@click.option("--system", metavar="TEXT", help="What a conversation begins with.")
+@generation_options
+@connect_options
+def generate(bundle: Path, **options: Any) -> Outcome | None:
+    """Let the language model in BUNDLE go on with a text, on the devices behind a tracker."""
+    from tvmpipe.commands.generate import generate_text
+
+    as_json = click.get_current_context().params["as_json"]
+    outcome = generate_text(bundle, quiet=as_json, **options)
+    return outcome if as_json else None  # the text has been streamed
 
 
 @cli.command()

@@ -133,6 +133,22 @@ class StatePair(click.ParamType):  # type: ignore[type-arg]
         return output, name
 
 
+class Bias(click.ParamType):  # type: ignore[type-arg]
+    """A token's number and what to add to its logit."""
+
+    name = "TOKEN=NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        token, _, number = str(value).partition("=")
+        try:
+            bias = float(number)
+        except ValueError:
+            bias = math.nan
+        if not re.fullmatch(r"[0-9]{1,9}", token) or not math.isfinite(bias):
+            self.fail(f"{value!r} is not of the form 198=-5, with a token's number and one that is finite", param, ctx)
+        return int(token), bias
+
+
 class Pin(click.ParamType):  # type: ignore[type-arg]
     """A pattern of primitives and a device."""
 
