@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tvm  # noqa: F401 - all of it, before the command imports its runtime alone: other tests in this process compile
 
 from tests.generation.fakes import END, TEMPLATE, TableModel, byte_level
 from tests.test_cli import sentence, tvmpipe
@@ -106,7 +107,7 @@ def test_a_conversation(model: TableModel, tokenizer: Path, monkeypatch: pytest.
         (["--prompt-file", "nothing"], "prompt file nothing does not exist"),
         (["--prompt", "a", "--system", "b"], "--system is a message of a conversation; give --chat too"),
         (["--prompt", ""], "the prompt has no tokens; at least one is needed"),
-        (["--prompt", "a", "--top-p", "0"], "top_p is 0.0, and must be a number over 0 and up to 1"),
+        (["--prompt", "a", "--stop", ""], "a stop string is empty; at least one character is needed"),
         (["--prompt", "a", "--draft", "2", "--temperature", "1"], "drafts of 2 tokens need greedy sampling"),
         (["--prompt", "x" * 3000], "the prompt has 3000 tokens, and the model's context of 512 must hold the answer"),
     ],

@@ -49,21 +49,21 @@ def generation_options(function: Callable[..., Any]) -> Callable[..., Any]:
         )
         return function(*args, generating=generating, **kwargs)
 
-    numbers: list[tuple[str, float, str]] = [
-        ("--temperature", 0.0, "Divides logits; 0 takes the most probable token each time."),
-        ("--top-p", 1.0, "Draw from the fewest tokens with this probability together."),
-        ("--min-p", 0.0, "Draw from tokens with this share of the largest probability."),
-        ("--repetition-penalty", 1.0, "Divides logits of tokens that were there before."),
-        ("--presence-penalty", 0.0, "Taken from logits of tokens in the answer."),
-        ("--frequency-penalty", 0.0, "The same, for each time that a token is in the answer."),
+    numbers: list[tuple[str, float, Finite, str]] = [
+        ("--temperature", 0.0, Finite(min=0), "Divides logits; 0 takes the most probable token each time."),
+        ("--top-p", 1.0, Finite(0, 1, min_open=True), "Draw from the fewest tokens that are so probable together."),
+        ("--min-p", 0.0, Finite(0, 1), "Draw from tokens with this share of the largest probability."),
+        ("--repetition-penalty", 1.0, Finite(0, min_open=True), "Divides logits of tokens that were there before."),
+        ("--presence-penalty", 0.0, Finite(-2, 2), "Taken from logits of tokens in the answer."),
+        ("--frequency-penalty", 0.0, Finite(-2, 2), "The same, for each time that a token is in the answer."),
     ]
     options: list[Callable[[Any], Any]] = [
-        click.option("--max-tokens", type=click.IntRange(min=1), default=256, help="Tokens to generate, at most."),
+        click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="At most."),
         click.option("--stop", multiple=True, metavar="TEXT", help="End in front of this text; may be repeated."),
         click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn; default: another each time."),
         *(
-            click.option(name, type=Finite(), default=usual, help=told, show_default=True)
-            for name, usual, told in numbers
+            click.option(name, type=kind, default=usual, help=told, show_default=True)
+            for name, usual, kind, told in numbers
         ),
         click.option("--top-k", type=click.IntRange(min=0), default=0, help="Draw from so many tokens; 0: from all."),
         click.option("--logit-bias", type=Bias(), multiple=True, help="Add to the logit of a token; may be repeated."),
