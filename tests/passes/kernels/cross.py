@@ -15,6 +15,8 @@ from tvmpipe.passes.kernels.integer_matmul.compute import integer_matmul
 from tvmpipe.passes.kernels.matmul.compute import matmul, matmul_packed
 from tvmpipe.passes.kernels.rows.compute import softmax
 from tvmpipe.passes.kernels.schedule import schedule_function
+from tvmpipe.passes.kernels.weight_only_matmul.compute import operands_of, weight_only_matmul
+from tvmpipe.passes.kernels.weight_only_matmul.weight import PackedWeight
 from tvmpipe.passes.kernels.window import Window
 from tvmpipe.passes.kernels.winograd.compute import winograd_conv2d
 from tvmpipe.passes.rewrite.narrow_weights import reading_halves
@@ -82,6 +84,17 @@ def integer_conv2d_primitive(
 
     dtypes = ("uint8", "int32", "int32")
     return lambda: _primitive(convolution, x, weight, (blocks(outputs), BLOCK), dtypes=dtypes)
+
+
+def weight_only_primitive(m: int, k: int, weight: PackedWeight) -> Primitive:
+    """`[m, k]` times a packed weight; its other operands are `operands_of` the weight."""
+    operands = operands_of(weight, (m, k))
+
+    def product(*tensors: Any) -> Any:
+        return weight_only_matmul(*tensors, layout=weight.layout)
+
+    shapes = [(m, k), *(array.shape for array in operands)]
+    return lambda: _primitive(product, *shapes, dtypes=["float32", *(array.dtype.name for array in operands)])
 
 
 def softmax_primitive(rows: int, n: int) -> Primitive:

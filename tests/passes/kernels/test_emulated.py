@@ -27,12 +27,15 @@ from tests.passes.kernels.cross import (
     matmul_primitive,
     on_halves,
     softmax_primitive,
+    weight_only_primitive,
     winograd_primitive,
 )
+from tests.passes.kernels.packed_weights import packed_weight
 from tvmpipe.passes.kernels.channel_blocks import pack_constant
 from tvmpipe.passes.kernels.conv2d.compute import pack_weight
 from tvmpipe.passes.kernels.half_weights import narrowed
 from tvmpipe.passes.kernels.matmul.compute import pack_columns
+from tvmpipe.passes.kernels.weight_only_matmul.compute import operands_of
 from tvmpipe.passes.kernels.winograd.compute import transform_weight
 from tvmpipe.targets.description.boards import find_target
 from tvmpipe.targets.description.target import TargetDescription
@@ -149,6 +152,15 @@ def test_half_weights(harness: Path, tmp_path: Path, target: str, kind: type) ->
     primitive = on_halves(matmul_primitive(7, 64, 48), half.dtype.name)
     have = emulate(primitive, target, harness, tmp_path, [x, half], (7, 48))
     assert_close(have, x.astype(np.float64) @ w)
+
+
+@pytest.mark.parametrize(("m", "bits", "zeros"), [(1, 4, "integers"), (3, 8, "one"), (9, 4, "floats")])
+def test_packed_weights(harness: Path, tmp_path: Path, m: int, bits: int, zeros: str) -> None:
+    weight, real = packed_weight(101, 40, bits, 16, zeros)
+    x = normal(1, m, 101)
+    inputs = [x, *operands_of(weight, x.shape)]
+    have = emulate(weight_only_primitive(m, 101, weight), "pi4", harness, tmp_path, inputs, (m, 48))
+    assert_close(have[:, :40], x.astype(np.float64) @ real)
 
 
 @pytest.mark.parametrize(("m", "size"), [(2, 13), (4, 27)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from tvmpipe.passes.kernels.attention.cost import panels_beside
 from tvmpipe.passes.kernels.dot_product import instructions_of
 from tvmpipe.passes.kernels.schedule import schedule_function
 from tvmpipe.passes.kernels.tiles import BLOCK, accumulation, widening
+from tvmpipe.passes.kernels.weight_only_matmul.cost import storing, unpacking
 from tvmpipe.passes.workloads import PrimitiveWorkload, distinct, workloads_of
 from tvmpipe.profiling.experiments import KINDS, experiments
 from tvmpipe.targets.cost.kernel_costs import phases
@@ -30,6 +32,8 @@ COLUMNS: dict[str, tuple[int, ...]] = {
     **{"conv2d": (1, 4), "integer_conv2d": (1, 4), "winograd": (3, 6)},
     **{"matmul": (-1,), "integer_matmul": (-1,)},
 }
+PACKED = [(1, 256, 128, 4, 32), (3, 300, 144, 8, 32), (4, 256, 64, 4, 128), (7, 320, 80, 4, 64), (40, 1536, 128, 8, 32)]
+"""Products with packed weights: rows, length, columns, bits, and rows of a block."""
 PLACES = [("x86-64-v2", 1), ("x86-64-v3", 1), ("x86-64-v4", 1), ("pi5", 1), ("x86-64-v3", 4), ("pi5", 4)]
 
 
@@ -70,6 +74,16 @@ def on_halves(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def on_packed_columns(m: int, k: int, n: int, bits: int, block: int) -> onnx.ModelProto:
+    """A product with a weight of few bits, as ONNX Runtime's own operator."""
+    packed = np.random.default_rng(0).integers(0, 256, (n, -(-k // block), block * bits // 8)).astype(np.uint8)
+    attributes: dict[str, Any] = {"N": n, "K": k, "bits": bits, "block_size": block, "domain": "com.microsoft"}
+    node = onnx.helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], **attributes)
+    model = model_of([node], {"x": [m, k]}, {"w": packed, "s": np.ones(packed.shape[:2], np.float32)})
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
 def only(model: onnx.ModelProto, kernel: str) -> PrimitiveWorkload:
     """The one primitive of a model with a kernel."""
     (found,) = (one for one in workloads_of(model, "model") if one.work.kernel == kernel)
@@ -98,6 +112,7 @@ def workloads() -> list[PrimitiveWorkload]:
     assert all(one.work.weight_itemsize == 2 for one in halves)
     found += halves
     found += [only(attention(length, length), "attention") for length in (29, 64)]
+    found += [only(on_packed_columns(*shape), "weight_only_matmul") for shape in PACKED]
     return [one for one in distinct(found) if one.work.kernel and not is_pointwise(one)]
 
 
@@ -136,6 +151,8 @@ def differences(workload: PrimitiveWorkload, target: str, threads: int) -> list[
             made["padded"] = allocated_bytes(function)
     elif kernel in ("depthwise", "pool"):
         made = window_figures(nests.get(kernel), counted, cpu)
+    elif kernel == "weight_only_matmul":
+        made = packed_figures(nests[kernel], cpu)
     elif kernel == "attention":
         made = attention_figures(nests, cpu)
     else:
@@ -170,6 +187,19 @@ def tile_figures(nest: LoopNest, columns: tuple[int, ...], cpu: CpuModel, itemsi
     if nest.mark in ("matmul", "integer_matmul") and nest.domain[-3] > rows:  # one tile of rows meets every column once
         figures["chunk"] = float(itemsize) * nest.between_rows(columns) * nest.depth / nest.steps
     return figures
+
+
+def packed_figures(nest: LoopNest, cpu: CpuModel) -> dict[str, float]:
+    """Of few rows each run has tiles of its own; for many rows the weight is made real before."""
+    few = len(nest.reduced) == 2
+    rows, row = nest.tile_size([1])
+    assert nest.lanes == cpu.lanes
+    vectors = row // cpu.lanes
+    unpacked = nest.tiles * nest.depth * vectors * unpacking(cpu) if few else 0.0
+    if not few:
+        unpacked = nest.domain[1] // cpu.lanes * nest.depth * storing(cpu)
+    cycles = nest.tiles * nest.depth * accumulation(rows, vectors) + unpacked
+    return {"rows": rows, "columns": row / BLOCK, "tiles": nest.tiles, "fill": nest.fill, "most_cycles": cycles}
 
 
 def attention_figures(nests: dict[str, LoopNest], cpu: CpuModel) -> dict[str, float]:

@@ -33,6 +33,7 @@ def test_the_rewrites_of_our_own_are_these() -> None:
     assert OWN == [
         "delay_dequantisation",
         "multiply_integers",
+        "pack_weights",
         "find_norms",
         "fold_constants",
         "find_attention",

@@ -8,7 +8,7 @@ from typing import Any
 
 from tvmpipe.passes.graph.primitives import Primitive, PrimitiveGraph
 from tvmpipe.passes.kernels import KERNELS
-from tvmpipe.passes.kernels.base import KERNEL_ATTR
+from tvmpipe.passes.kernels.base import INSIDE_ATTR, KERNEL_ATTR
 from tvmpipe.passes.kernels.half_weights import is_widening, weight_itemsize
 from tvmpipe.passes.kernels.inspect import SPATIAL, annotation, blocks_of
 from tvmpipe.targets.cost.model import Work
@@ -99,7 +99,7 @@ def _loops(function: Any) -> dict[str, Any]:
         operations, calls = _operations(node.body)
         arithmetic += size * operations
         special += size * calls
-        inner_bytes += math.prod(spatial) * 4
+        inner_bytes += 0 if annotation(schedule, block, INSIDE_ATTR) else math.prod(spatial) * 4
         mark = str(annotation(schedule, (*around, block)[0], KERNEL_ATTR))
         known = mark in KERNELS  # other marks are of blocks around a kernel
         if (around and mark == kernel and size > largest) if kernel else (known or size > largest):

@@ -20,6 +20,7 @@ from tvmpipe.passes.kernels import (
     pool,
     recurrent,
     rows,
+    weight_only_matmul,
     winograd,
 )
 from tvmpipe.passes.kernels.kernel import Kernel
@@ -36,6 +37,7 @@ _LIST = (
     recurrent.KERNEL,
     integer_conv2d.KERNEL,
     integer_matmul.KERNEL,
+    weight_only_matmul.KERNEL,
 )
 """A new one goes to the end: the features that costs are learned from keep this order."""
 

@@ -12,6 +12,7 @@ Legalize = Callable[[Any, Any], Any]
 
 KERNEL_ATTR = "tvmpipe.kernel"  # annotation of the TIR block that a rule of `passes.kernels.schedule` starts from
 FLOPS_ATTR = "tvmpipe.flops"  # annotation: useful operations of the block, padding not counted
+INSIDE_ATTR = "tvmpipe.inside"  # annotation: what the block makes stays in registers and caches, piece by piece
 
 # TVM's operator patterns, relax/op_attr_types.h
 ELEMENTWISE, BROADCAST, INJECTIVE, REDUCTION, OUT_FUSABLE, OPAQUE = 0, 1, 2, 3, 4, 8

@@ -22,6 +22,7 @@ from tvmpipe.passes.rewrite.legalize_operators import legalize_operators
 from tvmpipe.passes.rewrite.multiply_integers import multiply_integers
 from tvmpipe.passes.rewrite.narrow_weights import narrow_weights
 from tvmpipe.passes.rewrite.pack_integers import pack_integers
+from tvmpipe.passes.rewrite.pack_weights import pack_weights
 
 After = Callable[[str, Any], None]
 """Called with the name of a rewrite and the module that it made."""
@@ -63,6 +64,11 @@ REWRITES: tuple[Rewrite, ...] = (
         "multiply_integers",
         multiply_integers,
         "while dequantised weights are still known as such; what it leaves of them is folded",
+    ),
+    Rewrite(
+        "pack_weights",
+        pack_weights,
+        "after products of integers, which come first; before constants are folded, which makes floats of such weights",
     ),
     Rewrite(
         "find_norms",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmpipe.passes.frontend.arithmetic.block_dequantisation import BlockDequantisation
 from tvmpipe.passes.frontend.arithmetic.element_types import carrier, held, limits
 from tvmpipe.passes.frontend.arithmetic.small_floats import is_small_float, round_to
 from tvmpipe.passes.frontend.converters.registry import OnnxNode
@@ -191,6 +192,8 @@ def dequantized(
     if along_axis is not None and (weight or arrays[0] is None):
         return builder.emit(relax.op.dequantize(x, *along_axis, out_dtype=element))
     if arrays[0] is not None and arrays[1] is not None and (zero_point is None or arrays[2] is not None):
+        if block is not None and weight and _may_stay_packed(arrays, element):
+            return builder.emit(BlockDequantisation(arrays[0], arrays[1], arrays[2], *block).call())
         return relax.const(_dequantized(arrays, element, block), carrier(element))
 
     def compute(x: Any, scale: Any, zero: Any = None) -> Any:
@@ -208,6 +211,15 @@ def dequantized(
     tensors = [x, scale] if zero_point is None else [x, scale, zero_point]
     pattern = OPAQUE if is_small_float(element) else _pattern(block)
     return elementwise(builder, compute, *tensors, name="dequantize", pattern=pattern)
+
+
+def _may_stay_packed(arrays: Sequence[Array | None], element: str) -> bool:
+    """Whether constants in blocks are a matrix that a product may read as integers."""
+    x, scale, zero = arrays
+    assert x is not None
+    assert scale is not None
+    integers = x.dtype.name in _BYTES and (zero is None or zero.dtype == x.dtype)
+    return element == "float32" == scale.dtype.name and integers and x.ndim == 2 == scale.ndim
 
 
 def _along_one_axis(builder: Any, x: Any, scale: Any, zero: Any, dtype: str) -> tuple[Any, Any, int] | None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tvmpipe.passes.frontend.arithmetic.quantised import dtype_of
 from tvmpipe.passes.frontend.converters.registry import MICROSOFT, OnnxNode, converts
-from tvmpipe.passes.kernels.base import shape_of
+from tvmpipe.passes.kernels.base import constant_of, shape_of
+from tvmpipe.passes.kernels.weight_only_matmul.compute import emit_product
+from tvmpipe.passes.kernels.weight_only_matmul.weight import PackedWeight, pack_weight
 
 
 @converts("MatMulNBits", MICROSOFT)
@@ -38,11 +43,39 @@ def matmul_nbits(node: OnnxNode) -> Any:
         if shape_of(given[name]) != shape:
             given[name] = builder.emit(relax.op.reshape(given[name], list(shape)))
 
+    weight = _packed_weight(given, bits, block, k)
+    if weight is not None:
+        product, first_columns = emit_product(builder, given["a"], weight)
+        product = builder.emit(product)
+        if first_columns is not None:
+            product = builder.emit(first_columns(product))
+        return product if bias is None else builder.emit(relax.op.add(product, bias))
+
     def compute(*placeholders: Any) -> Any:
         return _product(dict(zip(given, placeholders, strict=True)), bits, block, k, columns)
 
     product = builder.emit(builder.call_te(compute, *given.values(), primfunc_name_hint="matmul_nbits"))
     return product if bias is None else builder.emit(relax.op.add(product, bias))
+
+
+def _packed_weight(tensors: dict[str, Any], bits: int, block: int, k: int) -> PackedWeight | None:
+    """The weight as the kernel reads it, where it is constant and A is of float32 rows; else None."""
+    a = tensors["a"]
+    arrays = {name: constant_of(tensor) for name, tensor in tensors.items() if name != "a"}
+    if dtype_of(a) != "float32" or len(shape_of(a)) < 2 or any(array is None for array in arrays.values()):
+        return None
+    packed, scales = (arrays[name].reshape(shape_of(tensors[name])) for name in ("packed", "scales"))
+    columns, blocks = scales.shape
+    zeros: float | NDArray[Any] = float(1 << bits - 1)
+    if "zeros" in arrays:
+        points = arrays["zeros"].reshape(shape_of(tensors["zeros"]))
+        if points.dtype == np.uint8:
+            fields = points[..., None] >> np.arange(0, 8, bits, dtype=np.uint8) & np.uint8((1 << bits) - 1)
+            zeros = fields.reshape(columns, -1)[:, :blocks].T
+        else:
+            zeros = points.astype(np.float32).T
+    words = np.ascontiguousarray(packed).reshape(columns, -1).view("<u4")  # bytes begin with the lowest bits, too
+    return pack_weight(words.T, scales.astype(np.float32).T, zeros, k=k, bits=bits, block=block)
 
 
 def _product(tensors: dict[str, Any], bits: int, block: int, k: int, columns: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvmpipe.passes.kernels.base import BLOCK, KERNEL_ATTR
@@ -28,14 +29,14 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
     last = fold_epilogue(schedule, main)
     matrices = math.prod(extents(schedule, schedule.get_loops(last)[:-2]))
     if not packed_batch:
-        _flatten(schedule, main, last)
+        flatten_rows(schedule, [main], last)
     # Rows of one matrix lie apart evenly.
     row_vectors = uses_row_vectors(k, cpu) and (packed_batch or matrices == 1)
     *batch, rows, columns = schedule.get_loops(last)
     heads = math.prod(extents(schedule, batch))
     m, n = extents(schedule, [rows, columns])
     if not batch and (step := product_step(m, k, cpu)) < k:
-        _in_steps(schedule, main, last, step, cpu)
+        multiply_in_steps(schedule, main, last, step, cpu)
         return
     ragged = heads >= cpu.threads and bool(batch)
     tile = product_tile(m, n // BLOCK, k, cpu, ragged_panels=ragged, row_vectors=row_vectors, itemsize=itemsize)
@@ -73,11 +74,14 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
 
 
-def _in_steps(schedule: Any, main: Any, last: Any, step: int, cpu: CpuModel) -> None:
+def multiply_in_steps(
+    schedule: Any, main: Any, last: Any, step: int, cpu: CpuModel, unpack: Callable[[Any], None] | None = None
+) -> None:
     """A product `[M, N]` of great length: for a group of columns all rows go through `step` of K, then the next.
 
     So what is read again stays in the level 2 cache: a slice of the group's right-hand side, one of the left-hand side
-    and the group's results, which wait in memory between the steps.
+    and the group's results, which wait in memory between the steps. `unpack` puts what makes a slice into the loop over
+    the steps.
     """
     rows, columns = schedule.get_loops(last)
     m, n = extents(schedule, [rows, columns])
@@ -102,6 +106,8 @@ def _in_steps(schedule: Any, main: Any, last: Any, step: int, cpu: CpuModel) -> 
     tile_product(schedule, row, j, inner, width, cpu)
     _, lane = schedule.split(column, [None, cpu.lanes])
     schedule.vectorize(lane)
+    if unpack is not None:
+        unpack(outer)
     schedule.parallel(group_tile)
     start = schedule.decompose_reduction(main, outer)
     _, lane = schedule.split(schedule.get_loops(start)[-1], [None, cpu.lanes])
@@ -143,7 +149,7 @@ def schedule_pack(schedule: Any, block: Any) -> None:
     schedule.vectorize(lane)
 
 
-def _flatten(schedule: Any, main: Any, last: Any) -> None:
+def flatten_rows(schedule: Any, blocks: Sequence[Any], last: Any) -> None:
     """One axis for all rows in the blocks and in what lies between them, where every batch meets the same panels."""
     import tvm
 
@@ -166,8 +172,9 @@ def _flatten(schedule: Any, main: Any, last: Any) -> None:
     def index_map(ndim: int) -> Any:
         return tvm.tirx.IndexMap.from_func(flat, ndim=ndim, index_dtype=dtype)
 
-    schedule.transform_layout(main, ("write", 0), index_map(axes + 1))
-    schedule.transform_block_layout(main, index_map(axes + 2))
+    for block in blocks:
+        schedule.transform_layout(block, ("write", 0), index_map(len(schedule.get(block).writes[0].source.shape)))
+        schedule.transform_block_layout(block, index_map(len(schedule.get(block).iter_vars)))
     schedule.transform_block_layout(last, index_map(axes + 1))
 
 
