@@ -25,6 +25,7 @@ from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature, State
 from tvmpipe.passes.frontend.simplify import simplify
 from tvmpipe.passes.frontend.states.find_states import find_states
+from tvmpipe.passes.frontend.states.grow import GrowingModel, growing_model, with_adds
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.passes.kernels.half_weights import HALVES_ATTR
 from tvmpipe.tensors import CARRIERS, TensorSpec
@@ -69,9 +70,12 @@ def import_buckets(source: Any, options: ImportOptions, left: Mapping[str, str] 
     model, name, digest = read_model(source)
     shapes, values = fix_sequences(model, options.shapes, options.values)
     constants = fix_values(model, values)
+    states = find_states(model, options.states, by_name=options.stateful)
+    growing = growing_model(model, states, options.context, shapes, {*options.dims, *options.buckets})
+    if growing is not None:
+        return _in_steps(growing, states, name, digest, constants, options, left or {})
     dimensions = open_dimensions(model, shapes, options.dims, options.buckets)
     check_pads(options.pads, dimensions)
-    states = find_states(model, options.states, by_name=options.stateful)
     imported_as = functools.partial(_imported, states=states, options=options, left=left or {})
     if not dimensions.axes:
         inputs = fix_inputs(model, dimensions.shapes[0], dimensions.dims[0])
@@ -90,6 +94,34 @@ def import_buckets(source: Any, options: ImportOptions, left: Mapping[str, str] 
         axes,
         options.pads,
     )
+
+
+def _in_steps(
+    model: GrowingModel,
+    states: Sequence[State],
+    name: str,
+    digest: str,
+    constants: Mapping[str, Array],
+    options: ImportOptions,
+    left: Mapping[str, str],
+) -> ImportedBuckets:
+    """A model whose states grow: a bucket for each number of elements that a step may have."""
+    named = {extent for extents in options.shapes.values() for extent in extents if isinstance(extent, str)}
+    buckets = {**model.default_steps({*options.dims, *options.buckets, *named}), **options.buckets}
+    facing = model.facing()
+    dimensions = open_dimensions(facing, options.shapes, options.dims, buckets)
+    check_pads(options.pads, dimensions)
+    imported = []
+    for extents, fixed, dims in zip(dimensions.buckets, dimensions.shapes, dimensions.dims, strict=True):
+        one, grown = model.bucket(fixed, dims)
+        inputs = fix_inputs(one, {}, {})
+        mine = with_adds(states, grown)
+        made = _imported(one, name, digest, inputs, constants, states=mine, options=options, left=left)
+        signature = replace(made.signature, length=model.growing.length, context=model.growing.context)
+        imported.append(replace(made, signature=signature, extents=extents))
+    exact = {dimension: "a step has as many elements as its bucket" for dimension in imported[0].extents}
+    axes = {**dimensions.axes, **_output_axes(imported)} if dimensions.axes else {}
+    return ImportedBuckets(tuple(replace(one, exact=exact) for one in imported), axes, options.pads)
 
 
 def _output_axes(buckets: Sequence[Imported]) -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,220 @@
+"""A model whose states grow, as one with buffers for them: rewritten for each bucket, and tried in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tvmpipe.equality import Expected
+from tvmpipe.errors import UnsupportedModelError, reason_of
+from tvmpipe.passes.frontend.agreement import Model, compare_runs, runnable, seeded_sample
+from tvmpipe.passes.frontend.inputs.fix_dimensions import fix_inputs, inputs_of
+from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
+from tvmpipe.passes.frontend.signature import State
+from tvmpipe.passes.frontend.states.fix_capacity import fix_capacity
+from tvmpipe.passes.frontend.states.growing import Growing, find_growing
+from tvmpipe.passes.frontend.states.probe import LENGTHS, probe
+from tvmpipe.tensors import TensorSpec
+
+Array = NDArray[Any]
+
+STEPS = (1, 16, 64, 256)
+"""Elements that a step has, where nothing is said of them: one is generated at a time, a prompt goes in chunks."""
+
+
+@dataclass(frozen=True)
+class GrowingModel:
+    """A model as it was given, and what of it grows."""
+
+    model: onnx.ModelProto
+    growing: Growing
+
+    def facing(self) -> onnx.ModelProto:
+        """The model with the inputs that its users give; its nodes are not those that go with them."""
+        model = _copied(self.model)
+        inputs = [value for value in model.graph.input if value.name not in self.growing.told]
+        kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in inputs]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        self._set(model, self.growing.context, 0)
+        return model
+
+    def default_steps(self, named: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Buckets for the dimension that is a step's elements, where it is open and not among those `named`."""
+        own = self._own(self.model)
+        dims = own[0].type.tensor_type.shape.dim if own else []
+        name = dims[1].dim_param if len(dims) > 1 else ""
+        if not name or name in named:
+            return {}
+        return {name: tuple(step for step in STEPS if step <= self.growing.context)}
+
+    def bucket(
+        self, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
+    ) -> tuple[onnx.ModelProto, tuple[State, ...]]:
+        """The model with buffers and its states, for these extents of the inputs that its users give.
+
+        Raises UnsupportedModelError where that cannot be, with the reason.
+        """
+        samples, model, step = [], self.model, 1
+        for length in LENGTHS:
+            model, inputs, step = self._at(length, shapes, dims)
+            samples.append(self._sample(inputs, length, step, seed=0))
+        facts = probe(self.model, samples)
+        original = runnable(self.model)
+        why = ""
+        for masked in (False, True):
+            made, states = fix_capacity(model, self.growing, facts, step, masked=masked)
+            found = self._difference(original, made, shapes, dims)
+            if found is None:
+                return made, states
+            why = why or found
+        raise UnsupportedModelError(
+            f"with buffers of {self.growing.context} elements for its states the model computes something else "
+            f"({why}); --no-state compiles it without states"
+        )
+
+    # -- models with extents -------------------------------------------------------------------------------------
+
+    def _own(self, model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+        """Inputs that are no states and not told, those with a step's elements first."""
+        others = [one for one in inputs_of(model) if one.name not in self.growing.names.union(self.growing.told)]
+        return sorted(others, key=lambda value: len(value.type.tensor_type.shape.dim) < 2)
+
+    def _set(self, model: onnx.ModelProto, past: int, step: int) -> None:
+        """Write extents into the inputs that follow the length."""
+        axes = {state.name: state.axis or 0 for state in self.growing.states}
+        for value in model.graph.input:
+            dims = value.type.tensor_type.shape.dim
+            for dim in dims:
+                if dim.dim_param and dim.dim_param in self.growing.batch:
+                    dim.dim_value = 1
+            if value.name in axes:
+                dims[axes[value.name]].dim_value = past
+                if dims[0].dim_value < 1:
+                    dims[0].dim_value = 1
+            what = self.growing.told.get(value.name)
+            if what is None:
+                continue
+            for place, dim in enumerate(dims):
+                extent = past + step if what == "mask" else step if what == "positions" else 1
+                dim.dim_value = extent if place == len(dims) - 1 else 1
+
+    def _at(
+        self, length: int, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
+    ) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], int]:
+        """The model where states have so many elements: its inputs, and the elements of a step."""
+        model = self.facing()
+        specs = {spec.name: spec for spec in fix_inputs(model, shapes, dims)}
+        own = self._own(model)
+        extents = specs[own[0].name].shape if own else ()
+        step = extents[1] if len(extents) > 1 else 1
+        model = _copied(self.model)
+        self._set(model, length, step)
+        return model, fix_inputs(model, {n: s for n, s in shapes.items() if n not in self.growing.names}, dims), step
+
+    def _sample(self, inputs: Sequence[TensorSpec], length: int, step: int, seed: int) -> dict[str, Array]:
+        """Seeded content, and what a step is told."""
+        sample = dict(seeded_sample([spec for spec in inputs if spec.name not in self.growing.told], seed))
+        for spec in inputs:
+            what = self.growing.told.get(spec.name)
+            if what == "positions":
+                sample[spec.name] = np.arange(length, length + step, dtype=spec.dtype).reshape(spec.shape)
+            elif what is not None:
+                number = {"mask": 1, "last": length + step - 1, "total": length + step}[what]
+                sample[spec.name] = np.full(spec.shape, number, spec.dtype)
+        return sample
+
+    # -- whether it is the same ----------------------------------------------------------------------------------
+
+    def _difference(
+        self,
+        original: Model,
+        made: onnx.ModelProto,
+        shapes: Mapping[str, tuple[int, ...]],
+        dims: Mapping[str, int],
+    ) -> str | None:
+        """How results differ at the start of a sequence, further on, and where it ends; None where they do not."""
+        changed = runnable(made)
+        names = [value.name for value in made.graph.output]
+        grown = {state.output: state for state in self.growing.states}
+        buffers = {state.name: state.axis or 0 for state in self.growing.states}
+        _, _, step = self._at(LENGTHS[0], shapes, dims)
+        shown = False
+        for seed, length in enumerate(
+            dict.fromkeys((0, min(LENGTHS[1], self.growing.context - step), self.growing.context - step))
+        ):
+            _, inputs, _ = self._at(max(length, 1), shapes, dims)
+            inputs = tuple(self._of_length(spec, length, step) for spec in inputs)
+            sample = self._sample(inputs, length, step, seed)
+            try:
+                answers = dict(zip(names, original.run(sample), strict=True))
+            except Exception as error:  # noqa: BLE001  # its exceptions have no common base
+                if length:
+                    raise UnsupportedModelError(f"ONNX Runtime does not run a step ({reason_of(error)})") from None
+                continue  # some models take no empty past
+            given = {name: array for name, array in sample.items() if name not in self.growing.told}
+            for name, axis in buffers.items():
+                given[name] = _buffered(given[name], axis, self.growing.context, seed)
+            given[self.growing.length] = np.array(length, np.int64)
+            try:
+                results = dict(zip(names, changed.run(given), strict=True))
+            except Exception as error:  # noqa: BLE001
+                return f"ONNX Runtime does not run it: {reason_of(error)}"
+            for name, state in grown.items():
+                results[name] = np.take(results[name], range(length + step), axis=state.axis or 0)
+            expected = Expected(answers, half=original.half)
+            found = compare_runs(original, sample, expected, results)
+            if found.verdict == "different":
+                return f"after {length} elements, {found.sentence}"
+            shown = True
+        return None if shown else "no step of it could be run"
+
+    def _of_length(self, spec: TensorSpec, length: int, step: int) -> TensorSpec:
+        axes = {state.name: state.axis or 0 for state in self.growing.states}
+        shape = list(spec.shape)
+        if spec.name in axes:
+            shape[axes[spec.name]] = length
+        elif self.growing.told.get(spec.name) == "mask":
+            shape[-1] = length + step
+        return spec.model_copy(update={"shape": tuple(shape)})
+
+
+def growing_model(
+    model: onnx.ModelProto,
+    states: Sequence[State],
+    context: int | None,
+    shapes: Mapping[str, Sequence[Extent]],
+    dims: Collection[str],
+) -> GrowingModel | None:
+    """The model with the states of it that grow; None where none does. `dims` are names that the user gives extents.
+
+    Raises InputError as `find_growing` does.
+    """
+    params = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in inputs_of(model)}
+    growing = find_growing(model, states, context, lambda name, axis: name in shapes or params[name][axis] in dims)
+    return None if growing is None else GrowingModel(_copied(model), growing)
+
+
+def _buffered(past: Array, axis: int, context: int, seed: int) -> Array:
+    """A buffer with the past at its beginning, and behind it what another sequence might have left."""
+    shape = list(past.shape)
+    shape[axis] = context - past.shape[axis]
+    rest = np.random.default_rng([seed, axis]).standard_normal(shape).astype(past.dtype)
+    return np.concatenate((past, rest), axis)
+
+
+def with_adds(states: Sequence[State], grown: Sequence[State]) -> tuple[State, ...]:
+    """States with what a step adds to those that grow."""
+    known = {state.name: state for state in grown}
+    return tuple(replace(known[state.name]) if state.name in known else state for state in states)
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
