@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from tvmpipe.passes.frontend.options import ImportOptions
     from tvmpipe.runtime.head.options import ConnectOptions
 
-_EXTRAS = {"tokenizers": "generate", "jinja2": "generate"}
+_EXTRAS = {
+    **dict.fromkeys(("tokenizers", "jinja2"), "generate"),
+    **dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve"),
+}
 """Packages that are not of the extra `compile`."""
 
 
@@ -293,6 +296,38 @@ def generate(bundle: Path, **options: Any) -> Outcome | None:
     as_json = click.get_current_context().params["as_json"]
     outcome = generate_text(bundle, quiet=as_json, **options)
     return outcome if as_json else None  # the text has been streamed
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="tokenizer.json, or its folder.")
+@click.option("--name", help="What clients call the model; default: the bundle's name.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="Token that clients must send; needed off loopback."
+)
+@click.option("--queue", type=click.IntRange(min=0), default=64, show_default=True, help="Answers that may wait.")
+@click.option("--drain", "drain_s", type=Finite(min=0), default=30.0, help="Seconds to finish what runs at the end.")
+@click.option("--draft", type=click.IntRange(min=0), default=0, help="Tokens to guess for greedy requests.")
+@connect_options
+@_command
+def serve(
+    bundle: Path,
+    *,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    queue: int,
+    drain_s: float,
+    draft: int,
+    **options: Any,
+) -> None:
+    """Serve the language model in BUNDLE over HTTP, as OpenAI's API."""
+    from tvmpipe.commands.serve import serve_bundle
+    from tvmpipe.serve.server import ServeOptions
+
+    serve_bundle(bundle, options=ServeOptions(host, port, token_file, queue, drain_s, draft), **options)
 
 
 @cli.command()

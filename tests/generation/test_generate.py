@@ -202,7 +202,7 @@ def test_an_iterator_that_is_left_closes_its_sequence() -> None:
     assert model.open == 1
     with pytest.raises(QueueFullError, match="all 1 sequences are open"):
         next(generate(model, TOKENIZER, [5], GenerationOptions(GREEDY)))
-    pieces.close()  # type: ignore[attr-defined]
+    pieces.close()
     assert model.open == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,7 +79,7 @@ def generate(
     *,
     cancelled: threading.Event | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """Pieces of text that the model goes on with after the tokens of `prompt`.
 
     The text ends at a token that ends texts or at a stop string, neither of which is shown ("stop"), after

@@ -1,0 +1,126 @@
+"""The server as a process: where it listens, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from tvmpipe.errors import InputError
+from tvmpipe.generation.language_model import LanguageModel
+from tvmpipe.generation.tokenizer import Tokenizer
+from tvmpipe.runtime.transport.address import format_address, is_loopback, listen
+from tvmpipe.serve.access import load_token
+from tvmpipe.serve.app import make_app
+from tvmpipe.serve.engine import Engine
+from tvmpipe.serve.metrics import Metrics
+from tvmpipe.serve.service import Service
+
+_BACKLOG = 1024
+_LAST_STEP_S = 10
+"""Once generations are cancelled, the step that is under way and the last event may take this long."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where a server listens and what it takes.
+
+    `queue` generations at most wait for a sequence. When the server is told to end, what runs and waits has `drain_s`
+    seconds; what is not done by then is cancelled, and its client told.
+    `draft` tokens at most are guessed for greedy requests. `port` 0 is any that is free.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token_file: Path | None = None
+    queue: int = 64
+    drain_s: float = 30.0
+    draft: int = 0
+
+
+class TextServer:
+    """A model under a name, served until `run` returns. It listens from the start, and answers in `run`.
+
+    Raises InputError where it cannot listen, and off loopback without a token.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, name: str, options: ServeOptions) -> None:
+        token = None if options.token_file is None else load_token(options.token_file)
+        if token is None and not is_loopback(options.host):
+            raise InputError(
+                f"{options.host} is not loopback: whoever reaches it could use the model; "
+                f"give --token-file with a token that clients must have"
+            )
+        try:
+            self._socket = listen(options.host, options.port, backlog=_BACKLOG)
+        except OSError as error:
+            address = format_address(options.host, options.port)
+            raise InputError(f"cannot listen on {address}: {error.strerror or error}") from None
+        self.port: int = self._socket.getsockname()[1]
+        self.address = format_address(options.host, self.port)
+        metrics = Metrics()
+        self.engine = Engine(model, tokenizer, metrics, options.queue)
+        service = Service(name, self.engine, tokenizer, metrics, options.draft)
+        self._server = _Server(
+            uvicorn.Config(
+                make_app(service, token),
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                http="h11",
+                ws="none",
+                backlog=_BACKLOG,
+                timeout_graceful_shutdown=math.ceil(options.drain_s) + _LAST_STEP_S,
+            ),
+            lambda loop: loop.call_later(options.drain_s, self.engine.cancel),
+        )
+
+    def run(self) -> None:
+        """Serve until `stop`, SIGTERM or SIGINT; then take no more requests, and return when those there are answered.
+
+        In the main thread SIGINT raises KeyboardInterrupt after that; a second one ends at once.
+        """
+        try:
+            with _terminated_quietly():
+                self._server.run(sockets=[self._socket])
+        finally:
+            self.engine.close()
+            self._socket.close()
+
+    def stop(self) -> None:
+        """Have `run` return, from any thread."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which says when its end begins."""
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[asyncio.AbstractEventLoop], object]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending(asyncio.get_running_loop())
+        await super().shutdown(sockets)
+
+
+@contextlib.contextmanager
+def _terminated_quietly() -> Iterator[None]:
+    """uvicorn raises SIGTERM again when it has ended, which would end the process before devices are let go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
