@@ -35,6 +35,7 @@ from tvmpipe.targets.store.schedule_version import SCHEDULE_VERSION
 logger = logging.getLogger(__name__)
 
 _GROUP = 24  # primitives of a target that are compiled before they are timed
+_FEW = 12  # primitives that are compiled by the time that other processes would have started
 
 _Connect = Callable[[Device], AbstractContextManager[RemoteTimer]]
 Notice = Callable[[str, int, int], None]
@@ -164,7 +165,7 @@ class _Run:
                     pending.pop(kind.key, None)
 
     def compile(self, group: dict[str, list[Workload]]) -> None:
-        """Make the libraries that are not there yet, as many at a time as this host has processors."""
+        """Make the libraries that are not there yet; of many, as many at a time as this host has processors."""
         from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
         jobs = []
@@ -178,12 +179,21 @@ class _Run:
         if not jobs:
             return
         self.notice(f"compiling {len(jobs)}", self.done, self.total)
+        if len(jobs) <= _FEW:
+            for path, workload, target, threads in jobs:
+                try:
+                    library = workload.compile(target, threads)
+                except Exception as error:  # noqa: BLE001  # TVM reports what it cannot compile with many types
+                    _say_not_compiled(target, error)
+                else:
+                    _write(path, library)
+            return
         pool = PopenPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1), timeout=600)
         for job, result in zip(jobs, pool.map_with_error_catching(_compile, [job[1:] for job in jobs]), strict=True):
             if result.status == StatusKind.COMPLETE:
                 _write(job[0], bytes(result.value))
             else:
-                logger.info("a primitive cannot be compiled for %s: %s", job[2].name, reason_of(result.value))
+                _say_not_compiled(job[2], result.value)
 
     def library(self, kind: _Kind, workload: Workload) -> Path:
         """Where the compiled primitive is kept."""
@@ -293,6 +303,10 @@ def _compile(job: tuple[Workload, TargetDescription, int]) -> bytes:
     """A workload's library; runs in a worker process."""
     workload, target, threads = job
     return workload.compile(target, threads)
+
+
+def _say_not_compiled(target: TargetDescription, error: object) -> None:
+    logger.info("a primitive cannot be compiled for %s: %s", target.name, reason_of(error))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -17,6 +17,9 @@ from tvmpipe.passes.kernels.tir_operators import register_operators
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
 
+_FEW = 40
+"""Functions that are compiled by the time that other processes would have started: they import TVM, which takes 2 s."""
+
 
 @dataclass(frozen=True)
 class StageLibrary:
@@ -46,7 +49,7 @@ def allocated_bytes(libraries: Iterable[StageLibrary]) -> dict[str, int]:
 
 
 def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None) -> tuple[StageLibrary, ...]:
-    """Compile stages for the devices that host them, several at a time on a host with several cores.
+    """Compile stages for the devices that host them, several at a time where they are large and the host has the cores.
 
     Schedules are from the folder `records` where it has any. Raises NotCompiledError, and UnsupportedModelError where
     there is no such code generator.
@@ -69,9 +72,10 @@ def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None
         code_generator(job.codegen)  # an unknown one ends it here, before minutes of compiling
     here = [job for job in work if isinstance(job.stage.module, OnnxStage)]  # which is ready as it is
     elsewhere = [job for job in work if not isinstance(job.stage.module, OnnxStage)]
-    if len(elsewhere) == 1 or (os.cpu_count() or 1) == 1:
+    functions = sum(len(job.stage.module.functions) for job in elsewhere)
+    if len(elsewhere) == 1 or (os.cpu_count() or 1) == 1 or functions <= _FEW:
         here, elsewhere = work, []
-    made = [_compile_here(job, records) for job in here] + _compile_in_processes(elsewhere, records)
+    made = _compile_here(here, records) + _compile_in_processes(elsewhere, records)
     made_of = {job.name: one for job, one in zip((*here, *elsewhere), made, strict=True)}
     return tuple(
         StageLibrary(stage, job.name, job.codegen, code_generator(job.codegen).SUFFIX, made_of[job.name])
@@ -103,13 +107,18 @@ def _compile_in_processes(jobs: list[_Job], records: Path | None) -> list[StageC
     return [one.value for one in results]
 
 
-def _compile_here(job: _Job, records: Path | None) -> StageCode:
-    try:
-        return code_generator(job.codegen).compile_stage(
-            job.stage.module, job.device.target, job.device.threads, records
-        )
-    except Exception as error:  # TVM reports what it cannot generate code for with many exception types
-        raise _cannot((job, error)) from error
+def _compile_here(jobs: list[_Job], records: Path | None) -> list[StageCode]:
+    made: list[StageCode] = []
+    failed: list[tuple[_Job, Exception]] = []
+    for job in jobs:
+        try:
+            generator = code_generator(job.codegen)
+            made.append(generator.compile_stage(job.stage.module, job.device.target, job.device.threads, records))
+        except Exception as error:  # noqa: BLE001  # TVM reports what it cannot generate code for with many types
+            failed.append((job, error))
+    if failed:
+        raise _cannot(*failed) from failed[0][1]
+    return made
 
 
 def _cannot(*failed: tuple[_Job, object]) -> NotCompiledError:

@@ -99,7 +99,10 @@ def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = N
         cluster = LocalCluster(address, out)
         stack.callback(cluster.stop)
         # The stock tracker without the worker process that its command adds, which would outlive us.
-        code = f"from tvm.rpc import tracker; tracker.PopenTrackerServerState('127.0.0.1', {port}, {port + 1}, True)"
+        code = (
+            "from tvmpipe.runtime.tvm_runtime import import_runtime; import_runtime(); from tvm.rpc import tracker; "
+            f"tracker.PopenTrackerServerState('127.0.0.1', {port}, {port + 1}, True)"
+        )
         cluster.start("tracker", "-c", code)
         for agent in agents:
             arguments = ["--tracker", address, "--key", agent.key, "--threads", str(agent.threads), *agent.options]

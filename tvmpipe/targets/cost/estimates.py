@@ -17,12 +17,14 @@ the same board, where that is the user's own. No measurement of one architecture
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tvmpipe.targets.cost.calibration import calibrated, family_offsets
 from tvmpipe.targets.cost.features import family
@@ -38,6 +40,7 @@ from tvmpipe.targets.store.profile_store import (
     ProfileStore,
     counting,
     identity,
+    measurements,
     store_key,
     tvm_version,
 )
@@ -80,7 +83,7 @@ class LearnedCost:
         self._own = tuple(own)
         self._ignored = frozenset(ignored)
         self._known: dict[tuple[TargetDescription, int], _Known] = {}
-        self._counting: dict[tuple[TargetDescription, int], dict[str, Measurement]] = {}
+        self._counting: dict[tuple[TargetDescription, int], Mapping[str, Measurement]] = {}
         self._models: dict[str, TargetModel] = {}
         self._roofline = Roofline()
 
@@ -131,21 +134,12 @@ class LearnedCost:
         model = self._model(*nearest)
         return _Known(rows, model, _name(*nearest, threads), corrections(model, rows.values(), target, threads))
 
-    def _rows(self, target: TargetDescription, threads: int) -> dict[str, Measurement]:
+    def _rows(self, target: TargetDescription, threads: int) -> Mapping[str, Measurement]:
         """What counts of all folders' measurements of a target, as the last folder's device would have made them."""
-        if (target, threads) in self._counting:
-            return self._counting[target, threads]
-        found: dict[str, Measurement] = {}
-        kernels = {"", *kernel_names()}  # another version may have measured others
-        for store in self._stores:
-            rows = (
-                row
-                for row in store.read(target, threads)
-                if row.work.key not in self._ignored and row.work.kernel in kernels
-            )
-            found = calibrated(found, counting(rows))
-        self._counting[target, threads] = found
-        return found
+        if (target, threads) not in self._counting:
+            files = tuple(store.content(target, threads) for store in self._stores)
+            self._counting[target, threads] = _counted(files, self._ignored, frozenset(kernel_names()))
+        return self._counting[target, threads]
 
     def _nearest(
         self, target: TargetDescription, threads: int, least: int = ENOUGH
@@ -199,6 +193,19 @@ class LearnedCost:
             except OSError as error:
                 reason = error.strerror or error
                 logger.warning("%s cannot be written (%s): costs are learned anew each time", self._cache, reason)
+
+
+@functools.lru_cache(maxsize=32)
+def _counted(
+    files: tuple[tuple[bytes, Path], ...], ignored: frozenset[str], kernels: frozenset[str]
+) -> Mapping[str, Measurement]:
+    """What counts of the measurements in files, the last one's first; kept, for every plan asks for the same."""
+    found: dict[str, Measurement] = {}
+    known = {"", *kernels}  # another version may have measured others
+    for file in files:
+        rows = (row for row in measurements(*file) if row.work.key not in ignored and row.work.kernel in known)
+        found = calibrated(found, counting(rows))
+    return MappingProxyType(found)
 
 
 def corrections(

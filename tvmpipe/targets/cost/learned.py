@@ -9,6 +9,7 @@ Intervals are conformal (`targets.cost.conformal`), from the errors for origins 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -91,8 +92,12 @@ class TargetModel:
         )
 
 
+@functools.lru_cache(maxsize=16)
 def from_json(text: str, target: TargetDescription, threads: int, data: str) -> TargetModel | None:
-    """A model from `TargetModel.to_json`; None when it is of another version or of other data than `data`."""
+    """A model from `TargetModel.to_json`; None when it is of another version or of other data than `data`.
+
+    Kept, for every plan asks for the same.
+    """
     import xgboost
 
     values = json.loads(text)

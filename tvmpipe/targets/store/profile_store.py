@@ -144,7 +144,12 @@ class ProfileStore:
 
     def read(self, target: Processor, threads: int) -> list[Measurement]:
         """Measurements of a target, oldest first. Lines that are damaged or of another format are skipped."""
-        return [row for row in self._rows(target, threads) if isinstance(row, Measurement)]
+        return measurements(*self.content(target, threads))
+
+    def content(self, target: Processor, threads: int) -> tuple[bytes, Path]:
+        """The lines of a target's file as they are now, and its path; two that are equal have equal measurements."""
+        path = self.path(target, threads)
+        return jsonl.load(path), path
 
     def device(self, target: Processor, threads: int) -> DeviceFacts | None:
         """The last facts about a device of the target."""
@@ -156,8 +161,12 @@ class ProfileStore:
         return [row for row in self._rows(target, threads) if isinstance(row, StageTime)]
 
     def _rows(self, target: Processor, threads: int) -> Sequence[Row]:
-        path = self.path(target, threads)
-        return _parsed(jsonl.load(path), path)
+        return _parsed(*self.content(target, threads))
+
+
+def measurements(text: bytes, path: Path) -> list[Measurement]:
+    """Those of a file that a store has read (`ProfileStore.content`), oldest first."""
+    return [row for row in _parsed(text, path) if isinstance(row, Measurement)]
 
 
 @functools.lru_cache(maxsize=16)
@@ -187,6 +196,7 @@ def _fastest(rows: Sequence[Measurement]) -> Measurement:
     return replace(best, cold_s=cold_s, busy=all(row.busy for row in rows))
 
 
+@functools.cache
 def tvm_version() -> str:
     """The TVM that compiles here."""
     return version("apache-tvm")

@@ -63,8 +63,14 @@ def _lowered(module: Any, target: TargetDescription) -> Any:
 def _pass_context(*instruments: Any) -> Any:
     import tvm
 
-    # The loop tails that a vector does not fill are peeled off instead of tested in every iteration.
-    config = {"s_tir.LoopPartition": {"partition_const_loop": True}}
+    config = {
+        # The loop tails that a vector does not fill are peeled off instead of tested in every iteration.
+        "s_tir.LoopPartition": {"partition_const_loop": True},
+        # A function would test the shape and type of each argument in every call. The virtual machine tests a stage's
+        # inputs, and the shapes of all else are the compiler's. The tests are half of a small stage's machine code,
+        # and a third of the time that it takes to make.
+        "tirx.disable_assert": True,
+    }
     return tvm.transform.PassContext(opt_level=3, config=config, instruments=list(instruments))
 
 
