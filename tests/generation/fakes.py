@@ -12,6 +12,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from tests.waiting import PATIENCE_S
 from tvmpipe.errors import QueueFullError
 from tvmpipe.generation.chat_template import ChatTemplate
 from tvmpipe.generation.language_model import Logits
@@ -102,8 +103,8 @@ def make_tokenizer(inner: tokenizers.Tokenizer | None = None) -> Tokenizer:
 class TableModel:
     """Logits after each token are a seeded row for the last two tokens; those of `never` are low.
 
-    `delay_s` is what a token takes. With `repeating` the rows are of the last token alone and have one clear winner,
-    so that texts run in circles. Sequences that are open are counted.
+    `delay_s` is what a token takes, and none is answered while `gate` is not set. With `repeating` the rows are of the
+    last token alone and have one clear winner, so that texts run in circles. Sequences that are open are counted.
     """
 
     def __init__(
@@ -124,6 +125,8 @@ class TableModel:
         self.seed = seed
         self.repeating = repeating
         self.never = list(never)
+        self.gate = threading.Event()
+        self.gate.set()
         self.lock = threading.Lock()
         self.open = 0
         self.opened = 0
@@ -172,6 +175,7 @@ class TableSequence:
         return self.model.executor.submit(self._feed, list(ids))
 
     def _feed(self, ids: list[int]) -> Logits:
+        assert self.model.gate.wait(PATIENCE_S)
         time.sleep(self.model.delay_s * len(ids))
         rows = []
         for token in ids:

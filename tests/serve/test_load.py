@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serve.running import NAME, TOKENIZER, ask, complete, make_model, serving, settled, text_of
 from tests.waiting import PATIENCE_S, no_hang, wait_until
+from tvmpipe.serve import connections
 
 
 def test_sixteen_clients_stream_and_some_leave() -> None:
@@ -59,37 +61,36 @@ def test_sixteen_clients_stream_and_some_leave() -> None:
 
 
 def test_two_hundred_requests_at_once() -> None:
-    """Each is answered rightly or refused with 429; as many as there are places for are answered at least."""
-    model = make_model(sequences=4, delay_s=0.002)
+    """Each is answered rightly, or refused with 429 while there is no place for it."""
+    model = make_model(sequences=4)
     expected = text_of(model, TOKENIZER.encode("The"), max_tokens=8)
+    model.gate.clear()
 
     with no_hang(), serving(model, queue=12) as server:
-        start = threading.Barrier(40)
         answers = []
 
         def several() -> None:
-            start.wait(PATIENCE_S)
             for _ in range(5):
                 answers.append(complete(server.port, max_tokens=8))
 
         threads = [threading.Thread(target=several) for _ in range(40)]
         for thread in threads:
             thread.start()
+        # 16 have a place, and stay; all others are refused.
+        wait_until(lambda: len(answers) == 24 * 5, lambda: f"{len(answers)} are answered")
+        model.gate.set()
         for thread in threads:
             thread.join(PATIENCE_S)
-        statuses = Counter(answer.status for answer in answers)
-        assert statuses[200] + statuses[429] == 200
-        assert statuses[200] >= 16
-        assert statuses[429] > 0
+        assert Counter(answer.status for answer in answers) == {200: 16 * 5, 429: 24 * 5}
         for answer in answers:
             if answer.status == 200:
                 assert answer.json["choices"][0]["text"] == expected
             else:
                 assert 1 <= int(answer.headers["retry-after"]) <= 60
                 assert answer.json["error"]["code"] == "rate_limit_exceeded"
-        assert model.most <= 4
+                assert "4 generations run and 12 wait, and there is no place for 1 more" in answer.message
+        assert model.most == 4
         settled(model)
-        assert complete(server.port, max_tokens=8).status == 200
 
 
 def test_metrics_and_health() -> None:
@@ -121,18 +122,23 @@ def test_metrics_and_health() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_waits_and_leaves_gives_up_the_place(stream: bool) -> None:
     """Also before there was anything to send."""
-    model = make_model(sequences=1, delay_s=0.005)
+    model = make_model(sequences=1)
+    model.gate.clear()
     with no_hang(), serving(model, queue=1) as server:
-        leave = [leaving(server.port, stream), leaving(server.port, stream)]
-        wait_until(lambda: (server.engine.running, server.engine.waiting) == (1, 1))
+        leave = []
+        for waiting in (0, 1):
+            leave.append(leaving(server.port, stream))
+            wait_until(lambda wanted=waiting: (server.engine.running, server.engine.waiting) == (1, wanted))  # type: ignore[misc]
         assert complete(server.port).status == 429
         for one in reversed(leave):
             one()
+        wait_until(lambda: "tvmpipe_serve_disconnects_total 2.0" in ask(server.port, "/metrics").body.decode())
+        assert server.engine.waiting == 0
+        model.gate.set()
         settled(model)
-        wait_until(lambda: server.engine.waiting == 0)
+        assert model.fed == 256  # of a prompt of 400 tokens, what was under way
+        assert model.opened == 1  # who waited never had a sequence
         assert complete(server.port, max_tokens=2).status == 200
-        assert model.opened == 2  # who waited never had a sequence
-        assert "tvmpipe_serve_disconnects_total 2.0" in ask(server.port, "/metrics").body.decode()
 
 
 def leaving(port: int, stream: bool) -> Callable[[], None]:
@@ -144,11 +150,39 @@ def leaving(port: int, stream: bool) -> Callable[[], None]:
     return connection.close
 
 
+def test_who_does_not_ask_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a request, in its head, in its body, and in the head of the next."""
+    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    health = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with no_hang(), serving(make_model()) as server:
+        for first, then in ((b"", b""), (b"", head), (b"", head + b"Content-Length: 99\r\n\r\n{"), (health, head)):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
+                if first:
+                    connection.sendall(first)
+                    assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+                connection.sendall(then)
+                assert b"HTTP/1.1" not in b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        # An answer may take longer than that.
+        server.engine.model.delay_s = 0.1  # type: ignore[attr-defined]
+        assert complete(server.port, prompt=[5] * 6, max_tokens=2).status == 200
+
+
+def test_connections_beyond_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvmpipe.serve.server._OTHER_CONNECTIONS", 0)
+    with serving(make_model(sequences=1), queue=1) as server, contextlib.ExitStack() as idle:
+        for _ in range(3):
+            idle.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S))
+        wait_until(lambda: ask(server.port, "/healthz").status == 503)
+        idle.close()
+        wait_until(lambda: ask(server.port, "/healthz").status == 200)
+
+
 SERVER = """
 import sys
 from tests.serve.running import NAME, TOKENIZER, make_model
 from tvmpipe.serve.server import ServeOptions, TextServer
-model = make_model(sequences=1, delay_s=0.02)
+model = make_model(sequences=1, delay_s=0.03)
 server = TextServer(model, TOKENIZER, NAME, ServeOptions(port=0, drain_s=float(sys.argv[1])))
 print(server.port, flush=True)
 server.run()
@@ -157,8 +191,8 @@ print("ended", model.opened, flush=True)
 """
 
 
-@pytest.mark.parametrize("drain_s", [30, 0])
-def test_sigterm_answers_what_is_there(drain_s: int) -> None:
+@pytest.mark.parametrize(("drain_s", "tokens"), [(30, 50), (0, 400)])
+def test_sigterm_answers_what_is_there(drain_s: int, tokens: int) -> None:
     """One streams and one waits: both get their texts, the process ends by itself, and nobody else gets in.
 
     Without time for that both are told, and the process ends, too.
@@ -171,7 +205,7 @@ def test_sigterm_answers_what_is_there(drain_s: int) -> None:
             answers = {}
 
             def stream() -> None:
-                answers["stream"] = complete(port, max_tokens=40, stream=True)
+                answers["stream"] = complete(port, max_tokens=tokens, stream=True)
 
             def wait() -> None:
                 answers["wait"] = complete(port, max_tokens=5)
@@ -179,7 +213,7 @@ def test_sigterm_answers_what_is_there(drain_s: int) -> None:
             threads = [threading.Thread(target=one) for one in (stream, wait)]
             for number, thread in enumerate(threads):
                 thread.start()
-                wait_until(lambda wanted=number: ask(port, "/healthz").json["waiting"] == wanted)  # type: ignore[misc]
+                wait_until(lambda wanted=number: answers or ask(port, "/healthz").json["waiting"] == wanted)  # type: ignore[misc]
                 wait_until(lambda: ask(port, "/healthz").json["running"] == 1)
             process.send_signal(signal.SIGTERM)
             for thread in threads:
@@ -188,11 +222,11 @@ def test_sigterm_answers_what_is_there(drain_s: int) -> None:
             events = answers["stream"].body.decode().strip().split("\n\n")
             if drain_s:
                 model = make_model()
-                tokens = TOKENIZER.encode("The")
+                prompt = TOKENIZER.encode("The")
                 assert events.pop() == "data: [DONE]"
                 texts = [json.loads(event.removeprefix("data: "))["choices"][0]["text"] for event in events]
-                assert "".join(texts) == text_of(model, tokens, max_tokens=40)
-                assert answers["wait"].json["choices"][0]["text"] == text_of(model, tokens, max_tokens=5)
+                assert "".join(texts) == text_of(model, prompt, max_tokens=tokens)
+                assert answers["wait"].json["choices"][0]["text"] == text_of(model, prompt, max_tokens=5)
                 assert process.stdout.read() == "ended 2\n"
             else:
                 assert "the server is stopping" in events[-1]

@@ -103,6 +103,7 @@ def test_fields_that_change_nothing(server: TextServer) -> None:
         ("/v1/completions", b'{"a":' * 5000, {}, 400, "the request is not JSON"),
         ("/v1/completions", b"\xff", {}, 400, "the request is not JSON"),
         ("/v1/completions", b"{}", {"Content-Type": "text/plain"}, 415, "must be application/json"),
+        ("/v1/completions", b'{"model": "a table", "prompt": "a", "min_p": NaN}', {}, 400, "min_p: input should be"),
         ("/v1/embeddings", b"{}", {}, 404, "there is no /v1/embeddings here"),
         ("/v1/completions", None, {}, 405, "/v1/completions takes POST, not GET"),
         ("/metrics", b"{}", {}, 405, "not POST"),

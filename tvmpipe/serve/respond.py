@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -86,7 +86,8 @@ async def respond(
 ) -> Response:
     """Generate for all prompts (of which each stands there once for each of its choices), and answer.
 
-    An error before the first piece is the answer's status; later it is the last event of the stream.
+    An error before the first piece is raised; later it is the last event of the stream. Raises DisconnectedError when
+    the client goes before there is anything to answer.
     """
     for tokens in {id(prompt.tokens): prompt.tokens for prompt in prompts}.values():
         check_prompt(tokens, service.engine.model)
@@ -99,9 +100,6 @@ async def respond(
         first = await while_connected(request.receive, anext(pieces))
         handed_on = True
         return _EventStream(service, answers, _events(first, pieces, prompts, shape, with_usage))
-    except DisconnectedError:
-        service.metrics.count_disconnect()
-        return Response(status_code=GONE)
     finally:
         if not handed_on:
             answers.cancel()
@@ -195,11 +193,14 @@ def _line(event: dict[str, Any]) -> bytes:
 def answering(
     service: Service, endpoint: Callable[[Request, Service], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint with its errors as answers."""
+    """The endpoint with its errors as answers; it raises nothing."""
 
     async def answered(request: Request) -> Response:
         try:
             return await endpoint(request, service)
+        except (DisconnectedError, ClientDisconnect):
+            service.metrics.count_disconnect()
+            return Response(status_code=GONE)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is logged, and the client gets one sentence
             return error_response(error)
 

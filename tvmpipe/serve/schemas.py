@@ -26,7 +26,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: seeds that are
 class StreamOptions(BaseModel):
     """What a stream ends with."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -35,7 +35,7 @@ class StreamOptions(BaseModel):
 class TextRequest(BaseModel):
     """What both kinds of completions have."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: str
     stream: bool | None = None
@@ -44,7 +44,7 @@ class TextRequest(BaseModel):
     stop: str | list[str] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -157,7 +157,7 @@ class CompletionRequest(TextRequest):
 class ChatMessage(BaseModel):
     """Who said what; `content` is text, or a list of parts that are text."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     role: str
     content: str | None = None
@@ -187,7 +187,7 @@ class ChatMessage(BaseModel):
 
 
 class _ResponseFormat(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     type: Literal["text"]
 

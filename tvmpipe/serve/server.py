@@ -20,11 +20,14 @@ from tvmpipe.generation.tokenizer import Tokenizer
 from tvmpipe.runtime.transport.address import format_address, is_loopback, listen
 from tvmpipe.serve.access import load_token
 from tvmpipe.serve.app import make_app
+from tvmpipe.serve.connections import TimedConnection
 from tvmpipe.serve.engine import Engine
 from tvmpipe.serve.metrics import Metrics
 from tvmpipe.serve.service import Service
 
 _BACKLOG = 1024
+_OTHER_CONNECTIONS = 256
+"""Connections beside two for each generation that may be there; those beyond get 503 at once."""
 _LAST_STEP_S = 10
 """Once generations are cancelled, the step that is under way and the last event may take this long."""
 
@@ -76,9 +79,10 @@ class TextServer:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                http="h11",
+                http=TimedConnection,
                 ws="none",
                 backlog=_BACKLOG,
+                limit_concurrency=2 * self.engine.largest + _OTHER_CONNECTIONS,
                 timeout_graceful_shutdown=math.ceil(options.drain_s) + _LAST_STEP_S,
             ),
             lambda loop: loop.call_later(options.drain_s, self.engine.cancel),
