@@ -13,6 +13,7 @@ import numpy as np
 from tvmpipe.errors import InputError
 from tvmpipe.generation.detokenize import Detokenizer
 from tvmpipe.generation.draft import look_up
+from tvmpipe.generation.filters import keep_top_k
 from tvmpipe.generation.language_model import LanguageModel, Logits, TokenSequence
 from tvmpipe.generation.options import GenerationOptions
 from tvmpipe.generation.sample import log_probabilities, sample
@@ -192,7 +193,8 @@ class _Run:
         if count is None:
             return None, ()
         logprobs = log_probabilities(row)
-        top = np.argsort(-logprobs, kind="stable")[:count]
+        top = keep_top_k(logprobs, count)
+        top = top[np.argsort(-logprobs[top], kind="stable")]
         return float(logprobs[token]), tuple((int(one), float(logprobs[one])) for one in top)
 
     def _guess(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmpipe.errors import StageError
-from tvmpipe.generation.filters import Floats, Ids, keep_min_p, keep_top_k, keep_top_p, softmax
+from tvmpipe.generation.filters import Floats, Ids, keep_min_p, keep_top_k, keep_top_p, powers, softmax
 from tvmpipe.generation.language_model import Logits
 from tvmpipe.generation.options import SamplingOptions
 from tvmpipe.generation.penalties import penalise
@@ -53,9 +53,10 @@ def distribution(scores: Floats, options: SamplingOptions) -> tuple[Ids, Floats]
     these all with `min_p` of the largest; each filter sees the probabilities that the one before it leaves.
     """
     with np.errstate(over="ignore"):  # a tiny temperature makes -inf of all but the largest, as it should
-        scaled = (scores - scores.max()) / options.temperature
-    ids = keep_top_k(scaled, options.top_k) if options.top_k else np.arange(len(scaled))
-    probabilities = softmax(scaled[ids])
+        scaled = scores - scores.max()
+        scaled /= options.temperature
+    ids = keep_top_k(scaled, options.top_k or len(scaled))
+    probabilities = softmax(scaled[ids] if options.top_k else scaled)
     if options.top_p < 1:
         ids, probabilities = _keep(ids, probabilities, keep_top_p(probabilities, options.top_p))
     if options.min_p > 0:
@@ -66,7 +67,7 @@ def distribution(scores: Floats, options: SamplingOptions) -> tuple[Ids, Floats]
 def log_probabilities(logits: Logits) -> Floats:
     """log softmax of the model's own logits [vocabulary], before penalties, biases and temperature."""
     shifted = logits.astype(np.float64) - float(logits.max())
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+    return np.asarray(shifted - np.log(powers(shifted).sum()))
 
 
 def _keep(ids: Ids, probabilities: Floats, kept: Ids) -> tuple[Ids, Floats]:
