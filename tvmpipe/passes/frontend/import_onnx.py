@@ -28,6 +28,7 @@ from tvmpipe.passes.frontend.states.find_states import find_states
 from tvmpipe.passes.frontend.states.grow import GrowingModel, growing_model, with_adds
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.passes.kernels.half_weights import HALVES_ATTR
+from tvmpipe.passes.kernels.state_write import LENGTH
 from tvmpipe.tensors import CARRIERS, TensorSpec
 
 
@@ -118,6 +119,9 @@ def _in_steps(
         mine = with_adds(states, grown)
         made = _imported(one, name, digest, inputs, constants, states=mine, options=options, left=left)
         signature = replace(made.signature, length=model.growing.length, context=model.growing.context)
+        main = made.module["main"]
+        place = list(map(str, main.attrs["tvmpipe.inputs"])).index(model.growing.length)
+        made.module["main"] = main.with_attr(LENGTH, place)
         imported.append(replace(made, signature=signature, extents=extents))
     exact = {dimension: "a step has as many elements as its bucket" for dimension in imported[0].extents}
     axes = {**dimensions.axes, **_output_axes(imported)} if dimensions.axes else {}

@@ -271,7 +271,7 @@ class _Extractor:
 
         index = len(self.primitives)
         group = group_called(call, self.groups)
-        is_tir = call.op.name == "relax.call_tir" if hasattr(call.op, "name") else False
+        is_tir = getattr(call.op, "name", "") in ("relax.call_tir", "relax.call_tir_inplace")
         function = call.args[0].name_hint if is_tir else str(getattr(call.op, "name", call.op))
         function = function if group is None else group.name
         types = list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from tvmpipe.passes.kernels import (
     attention,
+    cached_attention,
     conv2d,
     depthwise,
     integer_conv2d,
@@ -38,6 +39,7 @@ _LIST = (
     integer_conv2d.KERNEL,
     integer_matmul.KERNEL,
     weight_only_matmul.KERNEL,
+    cached_attention.KERNEL,
 )
 """A new one goes to the end: the features that costs are learned from keep this order."""
 

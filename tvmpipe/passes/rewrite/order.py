@@ -13,6 +13,7 @@ from tvmpipe.passes.rewrite.convolve_along_width import convolve_along_width
 from tvmpipe.passes.rewrite.copy_results import copy_results
 from tvmpipe.passes.rewrite.delay_dequantisation import delay_dequantisation
 from tvmpipe.passes.rewrite.find_attention import find_attention
+from tvmpipe.passes.rewrite.find_cached_attention import find_cached_attention
 from tvmpipe.passes.rewrite.find_norms import find_norms
 from tvmpipe.passes.rewrite.fold_affine import fold_affine
 from tvmpipe.passes.rewrite.fold_constants import fold_constants
@@ -23,6 +24,7 @@ from tvmpipe.passes.rewrite.multiply_integers import multiply_integers
 from tvmpipe.passes.rewrite.narrow_weights import narrow_weights
 from tvmpipe.passes.rewrite.pack_integers import pack_integers
 from tvmpipe.passes.rewrite.pack_weights import pack_weights
+from tvmpipe.passes.rewrite.write_states import write_states
 
 After = Callable[[str, Any], None]
 """Called with the name of a rewrite and the module that it made."""
@@ -79,6 +81,16 @@ REWRITES: tuple[Rewrite, ...] = (
         "fold_constants",
         fold_constants,
         "after norms, whose scales and shifts it views anew; before what asks whether an operand is constant",
+    ),
+    Rewrite(
+        "write_states",
+        write_states,
+        "before attention is looked for: that over states is known by what writes into them",
+    ),
+    Rewrite(
+        "find_cached_attention",
+        find_cached_attention,
+        "before find_attention, which would take the same products for attention over all that a state has room for",
     ),
     Rewrite(
         "find_attention",
