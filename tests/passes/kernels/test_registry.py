@@ -38,9 +38,9 @@ def test_features_of_kernels_keep_their_order() -> None:
     """What was learned from measurements counts on it."""
     names = [name for name in feature_names() if name.startswith("is_")]
     own = ["attention", "conv2d", "depthwise", "matmul", "pool", "rows", "winograd", "recurrent"]
-    own += ["integer_conv2d", "integer_matmul", "weight_only_matmul"]
+    own += ["integer_conv2d", "integer_matmul", "weight_only_matmul", "cached_attention"]
     assert names == [f"is_{kernel}" for kernel in own] + ["is_scatter", "is_join"]
-    assert len(feature_names()) == 52
+    assert len(feature_names()) == 53
 
 
 def scan(_schedule: Any, _block: Any, _cpu: Any) -> None:

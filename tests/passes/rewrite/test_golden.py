@@ -36,6 +36,8 @@ def test_the_rewrites_of_our_own_are_these() -> None:
         "pack_weights",
         "find_norms",
         "fold_constants",
+        "write_states",
+        "find_cached_attention",
         "find_attention",
         "convolve_along_width",
         "fold_affine",

@@ -6,7 +6,8 @@ from typing import Any
 
 from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
 from tvmpipe.passes.kernels.attention.compute import attention
-from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, constant_of, is_float32, shape_of
+from tvmpipe.passes.kernels.base import BLOCK, OPAQUE, is_float32, shape_of
+from tvmpipe.passes.rewrite.attention_scores import scores_behind
 
 
 def find_attention(module: Any) -> Any:
@@ -37,33 +38,11 @@ def find_attention(module: Any) -> Any:
         softmax = made_by(product.args[0], "relax.nn.softmax")
         if softmax is None or int(softmax.attrs.axis) not in (-1, len(shape_of(softmax)) - 1):
             return None
-        value, scale, masks = product.args[1], 1.0, []
-        at = softmax.args[0]
-        while True:
-            call = made_by(at, "relax.matmul", "relax.multiply", "relax.divide", "relax.add")
-            if call is None or not is_float32(*call.args):
-                return None
-            if call.op.name == "relax.matmul":
-                query, key = call.args
-                break
-            at, other = call.args
-            if made_by(at, "relax.matmul", "relax.multiply", "relax.divide", "relax.add") is None:
-                at, other = other, at
-                if call.op.name == "relax.divide":
-                    return None
-            if call.op.name == "relax.add":
-                # What is added before a scale would have to be scaled too.
-                if scale != 1.0:
-                    return None
-                masks.append(other)
-                continue
-            number = constant_of(other)
-            if number is None or number.size != 1 or number.ndim > len(shape_of(at)):
-                return None
-            factor = float(number.reshape(-1)[0])
-            if factor == 0:
-                return None
-            scale *= factor if call.op.name == "relax.multiply" else 1.0 / factor
+        found = scores_behind(softmax.args[0], made_by)
+        if found is None:
+            return None
+        (query, key), scale, masks = found[0].args, *found[1:]
+        value = product.args[1]
         return ([query, key, value, *masks], scale) if _fits(query, key, value, masks) else None
 
     @mutator

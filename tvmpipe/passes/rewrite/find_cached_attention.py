@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
 from tvmpipe.passes.kernels.base import constant_of, is_float32, shape_of
 from tvmpipe.passes.kernels.cached_attention.compute import CACHED_ATTENTION, CachedAttention, cached_attention
+from tvmpipe.passes.rewrite.attention_scores import scores_behind
 from tvmpipe.passes.rewrite.write_states import IN_PLACE, length_of
 
 _MOVES = frozenset(("relax.broadcast_to", "relax.expand_dims", "relax.permute_dims", "relax.reshape", "relax.squeeze"))
@@ -64,9 +65,13 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Moved:
-    """A tensor that holds elements of a state times `factor`: `source` says which, by their places in memory."""
+    """A tensor that holds elements of a state times `factor`: `source` says which, by their places in memory.
+
+    A step has written `step` of them.
+    """
 
     state: Any
+    step: int
     source: NDArray[np.int64]
     factor: float
 
@@ -82,7 +87,7 @@ class _Matcher:
         if softmax is None or int(softmax.attrs.axis) not in (-1, len(shape_of(softmax)) - 1):
             return None
         values = self._moved(product.args[1])
-        chain = self._scores(softmax.args[0])
+        chain = scores_behind(softmax.args[0], self._made_by)
         if values is None or chain is None:
             return None
         scores, scale, masks = chain
@@ -90,16 +95,17 @@ class _Matcher:
         if keys is None or keys.state.same_as(values.state):
             return None
         query = scores.args[0]
-        *outer, heads, step, depth = shape_of(query)
+        *outer, heads, rows, depth = shape_of(query)
         width, context = shape_of(product.args[1])[-1], shape_of(product.args[1])[-2]
         groups = _groups(keys, values, heads, context, depth, width)
         cached = len(shape_of(keys.state)) - 3
-        fitting = all(_broadcasts(shape_of(mask), (heads, step, context)) for mask in masks)
+        fitting = all(_broadcasts(shape_of(mask), (heads, rows, context)) for mask in masks)
         if groups is None or math.prod(outer) != 1 or not fitting or values.factor != 1.0:
             return None
         shapes = tuple(tuple(map(int, shape_of(mask))) for mask in masks)
+        axes = len(outer), cached
         attention = CachedAttention(
-            heads, groups, step, depth, width, context, scale * keys.factor, shapes, safe, (len(outer), cached)
+            heads, groups, rows, keys.step, depth, width, context, scale * keys.factor, shapes, safe, axes
         )
         return _Found(attention, query, keys.state, values.state, tuple(masks))
 
@@ -118,36 +124,11 @@ class _Matcher:
             return weights, False
         return where.args[2], True
 
-    def _scores(self, at: Any) -> tuple[Any, float, list[Any]] | None:
-        """The product of queries and keys behind scales and masks, the scale, and the masks."""
-        scale, masks = 1.0, []
-        while True:
-            call = self._made_by(at, "relax.matmul", "relax.multiply", "relax.divide", "relax.add")
-            if call is None or not is_float32(*call.args):
-                return None
-            if call.op.name == "relax.matmul":
-                return call, scale, masks
-            at, other = call.args
-            if self._made_by(at, "relax.matmul", "relax.multiply", "relax.divide", "relax.add") is None:
-                at, other = other, at
-                if call.op.name == "relax.divide":
-                    return None
-            if call.op.name == "relax.add":
-                if scale != 1.0:  # what is added before a scale would have to be scaled too
-                    return None
-                masks.append(other)
-                continue
-            number = constant_of(other)
-            if number is None or number.size != 1 or not number.reshape(-1)[0]:
-                return None
-            factor = float(number.reshape(-1)[0])
-            scale *= factor if call.op.name == "relax.multiply" else 1.0 / factor
-
     def _moved(self, variable: Any) -> _Moved | None:
         """Where the elements of a tensor lie in a state that was written into, if they only moved since."""
         moves, factor = [], 1.0
         while True:
-            call = self._definition.get(variable)
+            call: Any = self._definition.get(variable)
             name = operator_name(call)
             if name == IN_PLACE:
                 break
@@ -171,7 +152,9 @@ class _Matcher:
                 source = np.broadcast_to(source, shape_of(call))
             else:
                 source = source.reshape(shape_of(call))
-        return _Moved(variable, source, factor)
+        new = self._definition[variable].args[1].fields[1]
+        (axis,) = [place for place, (a, b) in enumerate(zip(shape, shape_of(new), strict=True)) if a != b] or [-2]
+        return _Moved(variable, shape_of(new)[axis], source, factor)
 
 
 def _groups(keys: _Moved, values: _Moved, heads: int, context: int, depth: int, width: int) -> int | None:

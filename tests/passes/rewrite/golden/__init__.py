@@ -5,7 +5,7 @@ that name in `REWRITES` makes of it. `REWRITE.CASE.unchanged.relax` is a module 
 Comments at the top of a file say what the harness needs:
 
     # constants: weight=uniform(0.5,1.5) scale=2.0    parameters that are constants, and their numbers (default: normal;
-                                                      half: normal, rounded to float16)
+                                                      half: normal, rounded to float16; counted: 0, 1, 2, ..)
     # first: legalize_operators annotate_patterns      rewrites to apply before, where TVMScript would be long
 
 In what is printed, constants are parameters again; small ones show their numbers. Each variable of a `before` counts as
@@ -149,6 +149,8 @@ def _array(recipe: str, shape: tuple[int, ...], dtype: np.dtype[Any], seed: int)
     if recipe.startswith("uniform("):
         low, high = (float(number) for number in recipe[8:-1].split(","))
         return random.uniform(low, high, shape).astype(dtype)
+    if recipe == "counted":
+        return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
     if recipe == "half":
         return random.standard_normal(shape).astype(np.float16).astype(dtype)
     return np.full(shape, float(recipe), dtype) if recipe else random.standard_normal(shape).astype(dtype)

@@ -26,14 +26,16 @@ CHUNK = 64
 class CachedAttention:
     """What a step attends to.
 
-    `heads` queries of `step` elements each, by `depth` numbers; `groups` heads of keys, and of values of `width`
+    `heads` queries of `rows` elements each, by `depth` numbers; `groups` heads of keys, and of values of `width`
     numbers, each for `heads / groups` of queries in a row; `context` elements that the cache has room for; `scale` of
-    scores; shapes of what is added to them then, each broadcast to [heads, step, context]; with `safe`, a query that
-    sees nothing gets zeros and not NaN. Of queries and of the cache the first `outer` axes have an extent of 1.
+    scores; shapes of what is added to them then, each broadcast to [heads, rows, context]; with `safe`, a query that
+    sees nothing gets zeros and not NaN. A step has put `step` elements into the cache. Of queries and of the cache the
+    first `outer` axes have an extent of 1.
     """
 
     heads: int
     groups: int
+    rows: int
     step: int
     depth: int
     width: int
@@ -46,14 +48,14 @@ class CachedAttention:
     @property
     def flops(self) -> int:
         """Useful operations where the cache is full."""
-        return 2 * self.heads * self.step * self.context * (self.depth + self.width)
+        return 2 * self.heads * self.rows * self.context * (self.depth + self.width)
 
 
 def cached_attention(attention: CachedAttention) -> Any:
     """The `tirx.PrimFunc` of an attention.
 
-    It reads queries [heads, step, depth], keys [groups, context, depth], values [groups, context, width], the masks and
-    the number of elements before the step (int64, without dimensions), and writes [heads, step, width]; all float32.
+    It reads queries [heads, rows, depth], keys [groups, context, depth], values [groups, context, width], the masks and
+    the number of elements before the step (int64, without dimensions), and writes [heads, rows, width]; all float32.
     What is behind the step's elements in keys and values is not read, whatever that number is.
     """
     from tvm.script.ir_builder import IRBuilder
@@ -66,19 +68,19 @@ def cached_attention(attention: CachedAttention) -> Any:
             T.func_name(CACHED_ATTENTION)
             T.func_attr({"op_pattern": OPAQUE})
             given = [
-                T.arg("query", T.buffer((*queries, a.heads, a.step, a.depth), "float32")),
+                T.arg("query", T.buffer((*queries, a.heads, a.rows, a.depth), "float32")),
                 T.arg("key", T.buffer((*caches, a.groups, a.context, a.depth), "float32")),
                 T.arg("value", T.buffer((*caches, a.groups, a.context, a.width), "float32")),
                 *(T.arg(f"mask{n}", T.buffer(shape, "float32")) for n, shape in enumerate(a.masks)),
             ]
             length = T.arg("length", T.buffer((), "int64"))
-            result = T.arg("attention", T.buffer((*queries, a.heads, a.step, a.width), "float32"))
+            result = T.arg("attention", T.buffer((*queries, a.heads, a.rows, a.width), "float32"))
             with T.sblock("root"), T.parallel(a.groups) as group, T.sblock(CACHED_ATTENTION):
                 T.sblock_attr({KERNEL_ATTR: CACHED_ATTENTION, FLOPS_ATTR: a.flops})
                 at = T.axis.spatial(a.groups, group)
                 each = a.heads // a.groups
                 T.reads(length[()], *(_whole(buffer) for buffer in given))
-                T.writes(result[(*(0,) * len(queries), slice(at * each, at * each + each), *_slices(a.step, a.width))])
+                T.writes(result[(*(0,) * len(queries), slice(at * each, at * each + each), *_slices(a.rows, a.width))])
                 _Group(a, given, length, result, at).run()
         return builder.get()
 
@@ -100,7 +102,7 @@ class _Group:
         self.attention, self.result, self.group = attention, result, group
         self.query, self.key, self.value, *self.masks = given
         self.each = attention.heads // attention.groups
-        self.rows = self.each * attention.step
+        self.rows = self.each * attention.rows
         self.wide = -(-attention.width // BLOCK) * BLOCK
         before = tirx.max(
             tirx.min(length[()], tirx.const(attention.context - attention.step, "int64")), tirx.const(0, "int64")
@@ -129,7 +131,7 @@ class _Group:
             self._finish(row)
 
     def _head(self, row: Any) -> Any:
-        return self.group * self.each + row // self.attention.step
+        return self.group * self.each + row // self.attention.rows
 
     def _count(self, first: Any) -> Any:
         """Elements of the chunk that there are."""
@@ -143,7 +145,7 @@ class _Group:
         from tvm.tirx.script import builder as T
 
         a = self.attention
-        head, query = self._head(row), row % a.step
+        head, query = self._head(row), row % a.rows
         blocks, rest = divmod(a.depth, BLOCK)
         with T.serial(self._count(first)) as place:
             with T.vectorized(BLOCK) as lane:
@@ -174,7 +176,7 @@ class _Group:
             column = tirx.min(first + place, a.context - 1)
             score = self.scores[place]
             for mask in self.masks:
-                score = score + mask[_broadcast(mask, (a.heads, a.step, a.context), (head, query, column))]
+                score = score + mask[_broadcast(mask, (a.heads, a.rows, a.context), (head, query, column))]
             T.buffer_store(self.scores, tirx.Select(first + place < self.end, score, _f32(-math.inf)), [place])
 
     def _weigh(self, first: Any, row: Any) -> None:
@@ -240,7 +242,7 @@ class _Group:
         if a.safe:
             total = tirx.Select(total > _f32(0), total, _f32(1))
         T.buffer_store(self.pair, total, [0])
-        at = [*self.queries, self._head(row), row % a.step]
+        at = [*self.queries, self._head(row), row % a.rows]
         with T.serial(blocks) as block, T.vectorized(BLOCK) as lane:
             place = block * BLOCK + lane
             T.buffer_store(self.result, self.sums[row, place] / self.pair[0], [*at, place])
