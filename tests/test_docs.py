@@ -37,7 +37,7 @@ CALLED: dict[str, Callable[..., Any]] = {
     "load": tvmpipe.load,
 }
 
-EXAMPLES = {"scan", "sizes", "celu", "fold_scan", "energy", "numpy_code"}
+EXAMPLES = {"scan", "sizes", "celu", "fold_scan", "energy", "numpy_code", "tokens"}
 """What the pages on contributing add; there is none of it."""
 
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
