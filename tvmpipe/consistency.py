@@ -189,13 +189,10 @@ def _plan(
     given = {value: n for n, bucket in enumerate(buckets) for value in bucket.model_inputs.values()} | states.found
     makers: dict[int, list[StageEntry]] = {value: [] for value in given}
     owner = dict(given)
-    several = len(buckets) > 1
     for stage in plan.stages:
         yield from (f"stage {_show(stage.name)} {fault}" for fault in _stage(stage, devices, makers, known))
         if stage.bucket >= len(buckets):
             yield f"stage {_show(stage.name)} is of bucket {stage.bucket}, which there is not"
-        if several and not stage.inputs:
-            yield f"stage {_show(stage.name)} reads nothing, so that nothing says of which bucket a batch is"
         for tensor in (*stage.inputs, *stage.outputs):
             if owner.setdefault(tensor.value, stage.bucket) != stage.bucket:
                 yield f"stage {_show(stage.name)} has tensor {tensor.value} of another bucket"

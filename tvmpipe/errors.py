@@ -11,6 +11,7 @@
     |   +-- BundleError                   the artifact
     |   +-- SampleError                   an input tensor: name, shape or dtype
     |   +-- TokenizerError                tokenizer.json or a file beside it
+    |   +-- SequenceError                 steps: of a model without states, after the last, beyond the context
     +-- InfeasibleError               3   no plan fits the devices
     +-- DeviceError                   4   something on the other end of a wire
         +-- TrackerError                  the tracker cannot be reached
@@ -67,6 +68,10 @@ class SampleError(InputError):
 
 class TokenizerError(InputError):
     """The tokenizer or a file beside it is missing, damaged, or lacks what is asked of it."""
+
+
+class SequenceError(InputError):
+    """A sequence that cannot be had, or that cannot do what is asked of it."""
 
 
 class InfeasibleError(TvmpipeError):

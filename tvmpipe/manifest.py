@@ -344,6 +344,12 @@ class Manifest(_Frozen):
         return (first, *(() if self.open is None else self.open.others))
 
     @property
+    def sample_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that users give: all but the length of sequences, which the head fills in."""
+        length = None if self.sequences is None else self.sequences.length
+        return tuple(spec for spec in self.model.inputs if spec.name != length)
+
+    @property
     def plan(self) -> PlanEntry:
         """The plan to start with."""
         return self.plans[0]

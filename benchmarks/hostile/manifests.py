@@ -82,13 +82,13 @@ def _spec(bundle: Bundle, plan: Any, device: str, opening: Opening) -> str:
 
 def _pass_batches(spec: HostSpec) -> None:
     """A few batches through a device's router, which must run each stage of those that are its turn once."""
-    router = Router(
-        spec.stages, spec.routes, spec.max_batches, spec.turn, {peer.name: peer.turn for peer in spec.peers}
-    )
+    turns = {peer.name: peer.turn for peer in spec.peers}
+    router = Router(spec.stages, spec.routes, spec.max_batches, spec.turn, turns, spec.held)
     queue = TaskQueue(spec.depths)
     outside = {t.value for stage in spec.stages for t in stage.inputs} - {
         t.value for s in spec.stages for t in s.outputs
     }
+    outside -= spec.held
     for batch in filter(spec.turn.takes, range(_BATCHES)):
         queue.add(router.arrive(batch, outside) or ())
         ran = 0

@@ -16,8 +16,10 @@ from tvmpipe.manifest import (
     OpenEntry,
     PlanEntry,
     Predicted,
+    SequencesEntry,
     StageEntry,
     StageTensor,
+    StateEntry,
     Turn,
 )
 from tvmpipe.tensors import TensorSpec
@@ -199,5 +201,83 @@ def in_buckets(made: Manifest, rows: Sequence[int], pads: Mapping[str, float], e
                 axes=axes, pads=dict(pads), extents=first.extents, exact=first.exact, others=tuple(buckets[1:])
             ),
             "plans": tuple(plan_in_buckets(one) for one in made.plans),
+        }
+    )
+
+
+def in_steps(
+    made: Manifest,
+    states: Mapping[str, str],
+    count: int = 4,
+    length: str | None = None,
+    context: int | None = None,
+    adds: Sequence[int] = (),
+) -> Manifest:
+    """`made` with states: inputs and outputs of these names are what a step finds and leaves.
+
+    With `adds` they grow along their first axis by so many elements a step of each bucket.
+    """
+    buckets = made.buckets
+    entries = tuple(
+        StateEntry(
+            name=before,
+            output=after,
+            spec=next(spec for spec in made.model.inputs if spec.name == before),
+            axis=0 if adds else None,
+            values=tuple((bucket.model_inputs[before], bucket.model_outputs[after]) for bucket in buckets),
+            adds=tuple(adds),
+        )
+        for before, after in states.items()
+    )
+    sequences = SequencesEntry(count=count, states=entries, length=length, context=context)
+
+    def without(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+        return tuple(spec for spec in specs if spec.name not in {*states, *states.values()})
+
+    def ids(values: Mapping[str, int]) -> dict[str, int]:
+        return {name: value for name, value in values.items() if value not in sequences.values}
+
+    found = {pair[0] for state in entries for pair in state.values}
+
+    def stripped(plan: PlanEntry) -> PlanEntry:
+        """What a step leaves may go to devices that read it, and is no result."""
+        carried = [
+            link.model_copy(
+                update={
+                    "values": tuple(
+                        value
+                        for value in link.values
+                        if value not in (sequences.values if link.receiver == HEAD else found)
+                    )
+                }
+            )
+            for link in plan.links
+        ]
+        return plan.model_copy(update={"links": tuple(link for link in carried if link.values)})
+
+    opened = made.open
+    if opened is not None:
+        others = [
+            bucket.model_copy(
+                update={
+                    "inputs": without(bucket.inputs),
+                    "outputs": without(bucket.outputs),
+                    "model_inputs": ids(bucket.model_inputs),
+                    "model_outputs": ids(bucket.model_outputs),
+                }
+            )
+            for bucket in opened.others
+        ]
+        axes = {name: axes for name, axes in opened.axes.items() if name not in {*states, *states.values()}}
+        opened = opened.model_copy(update={"others": tuple(others), "axes": axes})
+    model = made.model.model_copy(update={"inputs": without(made.model.inputs), "outputs": without(made.model.outputs)})
+    return made.model_copy(
+        update={
+            "model": model,
+            "model_inputs": ids(made.model_inputs),
+            "model_outputs": ids(made.model_outputs),
+            "open": opened,
+            "sequences": sequences,
+            "plans": tuple(stripped(plan) for plan in made.plans),
         }
     )

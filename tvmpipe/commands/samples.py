@@ -44,10 +44,10 @@ def as_sample(
 ) -> dict[str, NDArray[Any]]:
     """What was read from `path` as a sample of the model. Raises SampleError."""
     if isinstance(content, np.ndarray):
-        if len(manifest.model.inputs) != 1:
-            names = ", ".join(spec.name for spec in manifest.model.inputs)
+        if len(manifest.sample_inputs) != 1:
+            names = ", ".join(spec.name for spec in manifest.sample_inputs)
             raise SampleError(f"{path} holds one array, the model takes {names}; give an .npz with these names")
-        content = {manifest.model.inputs[0].name: content}
+        content = {manifest.sample_inputs[0].name: content}
     try:
         return Fitting(manifest).check(content)
     except SampleError as error:
@@ -71,7 +71,7 @@ class Samples:
     def __init__(self, manifest: Manifest, files: Sequence[Path], random: int, seed: int, repeat: int = 1) -> None:
         self._manifest, self._files, self._random, self._seed, self._repeat = manifest, files, random, seed, repeat
         self._kept: list[dict[str, NDArray[Any]]] | None = None
-        one_bytes = _OBJECT_BYTES + sum(spec.size_bytes for spec in manifest.model.inputs)
+        one_bytes = _OBJECT_BYTES + sum(spec.size_bytes for spec in manifest.sample_inputs)
         if (len(files) + random) * one_bytes <= _KEPT_BYTES:
             self._kept = list(self._once())
         else:
@@ -94,4 +94,4 @@ class Samples:
 def _random(manifest: Manifest, count: int, seed: int) -> Iterator[dict[str, NDArray[Any]]]:
     generator = np.random.default_rng(seed)
     for _ in range(count):
-        yield {spec.name: random_tensor(spec, generator) for spec in manifest.model.inputs}
+        yield {spec.name: random_tensor(spec, generator) for spec in manifest.sample_inputs}

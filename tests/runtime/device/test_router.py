@@ -127,14 +127,28 @@ def test_any_order_runs_each_stage_once_and_keeps_nothing(manifest: Manifest, se
 
 
 def test_a_stage_that_reads_nothing_runs_when_told_of_the_batch() -> None:
-    router = Router([manifests.stage("s", "a", [], [1])], {1: (HEAD,)}, 8)
+    router = Router([manifests.stage("s", "a", [], [1])], {1: (HEAD,)}, 8, announced=(0,))
     (task,) = router.arrive(3, ()) or ()
+    assert router.arrive(3, ()) is None, "once"
     outcome = router.done(task)
     assert outcome.finished
     assert dict(outcome.sends) == {HEAD: (1,)}
 
 
-@pytest.mark.parametrize("values", [(7,), (4,)])
+def test_a_stage_that_reads_nothing_waits_to_be_told_even_where_others_send_values() -> None:
+    """Else a batch could be finished before it is told of, and would begin once more."""
+    stages = [manifests.stage("s", "a", [], [1]), manifests.stage("t", "a", [1, 2], [3])]
+    router = Router(stages, {3: (HEAD,)}, 8, announced=(0,))
+    assert router.arrive(3, (2,)) == ()
+    (first,) = router.arrive(3, ()) or ()
+    (second,) = router.done(first).tasks
+    assert router.done(second).finished
+    assert router.open_batches == []
+    with_input = Router(stages, {3: (HEAD,)}, 8)
+    assert [task.stage.name for task in with_input.arrive(3, (2,)) or ()] == ["s"], "its head sends it values"
+
+
+@pytest.mark.parametrize("values", [(7,), (4,), ()])
 def test_values_nobody_waits_for_are_refused(values: tuple[int, ...]) -> None:
     assert routers(diamond())["a"].arrive(0, values) is None
 
@@ -176,16 +190,18 @@ def test_devices_in_turn_know_whom_they_may_have_to_send_to() -> None:
     assert peers == {"a": ["c"], "b": ["d"], "c": [HEAD], "d": [HEAD]}
 
 
-def test_a_batch_is_of_the_bucket_whose_values_come_first() -> None:
+def test_a_batch_is_of_the_bucket_that_it_is_said_to_be() -> None:
     both = manifests.in_buckets(diamond(), (8, 2), {"x": 0.0})
     router = routers(both)["a"]
-    (task,) = router.arrive(0, {manifests.IDS}) or ()
+    (task,) = router.arrive(0, {manifests.IDS}, 1) or ()
     assert task.stage.name == "b1-a1"
-    (other,) = router.arrive(1, {0}) or ()
+    (other,) = router.arrive(1, {0}, 0) or ()
     assert other.stage.name == "a1"
     assert router.done(task).sends == {"b": (manifests.IDS + 1,), "c": (manifests.IDS + 1,)}
-    assert router.arrive(0, {2}) is None, "a value of another bucket"
-    assert router.arrive(0, {manifests.IDS + 2}) == ()
-    (last,) = router.arrive(0, {manifests.IDS + 3}) or ()
+    assert router.arrive(0, {2}, 0) is None, "a batch of another bucket"
+    assert router.arrive(0, {2}, 1) is None, "a value of another bucket"
+    assert router.arrive(2, {0}, 2) is None, "a bucket that there is not"
+    assert router.arrive(0, {manifests.IDS + 2}, 1) == ()
+    (last,) = router.arrive(0, {manifests.IDS + 3}, 1) or ()
     assert router.done(last).finished
     assert router.open_batches == [1]

@@ -38,7 +38,17 @@ def batches(draw: st.DrawFn) -> wire.Batch:
     samples = tuple(
         {value: made(dtype, shape) for value, (dtype, shape) in table.items()} for _ in range(draw(st.integers(1, 3)))
     )
-    return wire.Batch(SESSION, draw(st.integers(0, 2**64 - 1)), samples, draw(st.booleans()), draw(st.floats(0, 2e9)))
+    slots = draw(st.lists(st.integers(0, 2**32 - 1), min_size=len(samples), max_size=len(samples), unique=True))
+    steps = tuple(wire.Step(slot, draw(st.integers(0, 2**64 - 1)), draw(st.booleans())) for slot in slots)
+    return wire.Batch(
+        SESSION,
+        draw(st.integers(0, 2**64 - 1)),
+        samples,
+        draw(st.booleans()),
+        draw(st.floats(0, 2e9)),
+        bucket=draw(st.integers(0, 2**32 - 1)),
+        steps=draw(st.sampled_from([(), steps])),
+    )
 
 
 def as_bytes(frames: list[Any]) -> list[bytes]:
@@ -52,6 +62,7 @@ def test_what_is_packed_comes_out(batch: wire.Batch) -> None:
     assert wire.session_of(frames) == SESSION
     back = wire.unpack(frames, 1 << 20)
     assert (back.session, back.number, back.plain, back.sent_s) == (SESSION, batch.number, batch.plain, batch.sent_s)
+    assert (back.bucket, back.steps) == (batch.bucket, batch.steps)
     assert len(back.samples) == len(batch.samples)
     for have, want in zip(back.samples, batch.samples, strict=True):
         assert have.keys() == want.keys()
@@ -102,6 +113,13 @@ def test_samples_of_a_batch_may_have_results_of_different_sizes(rows: int, encod
     assert not wire.fits({7: back.samples[0][7].T}, {7: form})
     for sample, array in zip(back.samples, found, strict=True):
         np.testing.assert_allclose(sample[7], array, rtol=1e-3, atol=0 if encoding == "none" else 0.002 * 15 * rows)
+
+
+def test_a_message_has_one_step_of_a_sequence_at_most() -> None:
+    sample: wire.Values = {0: np.zeros(1, np.float32)}
+    steps = (wire.Step(3, 0, True), wire.Step(3, 1, False))
+    with pytest.raises(wire.WireError, match="two steps of one sequence"):
+        wire.unpack(as_bytes(wire.pack(wire.Batch(SESSION, 1, (sample, sample), steps=steps))), 1 << 20)
 
 
 def test_shapes_may_not_claim_more_than_allowed() -> None:

@@ -208,8 +208,8 @@ class DeviceManager:
     def _no_room(self, current: HostHandle, spec: HostSpec) -> str:
         """Why the memory does not allow for a second opening; empty when it does."""
         assert current.spec is not None
-        new = sum(stage.memory_bytes for stage in spec.stages)
-        both = new + sum(stage.memory_bytes for stage in current.spec.stages)
+        new = spec.memory_bytes
+        both = new + current.spec.memory_bytes
         offered = int(self._facts["memory_bytes"])
         if both > offered:
             return f"both plans need {format_size(both)} of memory there, it offers {format_size(offered)}"

@@ -75,7 +75,8 @@ class _HostProcess:
         self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hosted: HostedSession | None = None
         self._store = Store(options.store)
-        self._loaded: tuple[tuple[StageEntry, ...], int, LoadedStages] | None = None  # with their threads
+        # With what they were loaded for: stages, threads, and bytes of states.
+        self._loaded: tuple[tuple[tuple[StageEntry, ...], int, int], LoadedStages] | None = None
 
     def tell_up(self, phase: str) -> None:
         """Say how far the process itself is: "importing" what takes long, or "imported"."""
@@ -153,11 +154,12 @@ class _HostProcess:
         """The stages, which may have been loaded for the opening before."""
         from tvmpipe.runtime.device.load_stages import LoadedStages
 
-        if self._loaded is None or self._loaded[:2] != (spec.stages, spec.threads):
+        asked = spec.stages, spec.threads, spec.state_bytes
+        if self._loaded is None or self._loaded[0] != asked:
             self._loaded = None  # its memory first
-            stages = LoadedStages(spec.stages, self._store, self._options.memory_bytes, spec.threads)
-            self._loaded = spec.stages, spec.threads, stages
-        return self._loaded[2]
+            offered = self._options.memory_bytes
+            self._loaded = asked, LoadedStages(spec.stages, self._store, offered, spec.threads, spec.state_bytes)
+        return self._loaded[1]
 
 
 if __name__ == "__main__":

@@ -23,19 +23,24 @@ class LoadedStages:
 
     They run on `threads` threads. A weight that several of them read is loaded, and counted, once. Where the
     activations of all buckets do not fit in `memory_bytes` together, only those of the bucket that runs are kept.
+    Whoever runs them keeps `state_bytes` of states.
 
-    Raises MemoryError when their weights exceed `memory_bytes`, DamagedFileError when a file has not the bytes that it
-    should have (it is then no longer in the store), and DeviceError when a stage needs a runner that there is not.
+    Raises MemoryError when their weights and states exceed `memory_bytes`, DamagedFileError when a file has not the
+    bytes that it should have (it is then no longer in the store), and DeviceError when a stage needs a runner that
+    there is not.
     """
 
-    def __init__(self, stages: Sequence[StageEntry], store: Store, memory_bytes: int, threads: int) -> None:
+    def __init__(
+        self, stages: Sequence[StageEntry], store: Store, memory_bytes: int, threads: int, state_bytes: int = 0
+    ) -> None:
         libraries = {stage.name: next(iter(stored_files(stage))) for stage in stages}
         files = {store.hold(one): one for stage in stages for one in list(stored_files(stage))[1:]}
         names = list(dict.fromkeys(name for stage in stages for name in stage.weight_names))
         weights = self._checked(store, files, lambda _: stored_bytes(list(files), names))
-        if weights > memory_bytes:
+        if weights + state_bytes > memory_bytes:
+            states = f" and states {format_size(state_bytes)}" if state_bytes else ""
             raise MemoryError(
-                f"the stages' weights take {format_size(weights)}, the agent offers {format_size(memory_bytes)}"
+                f"the stages' weights take {format_size(weights)}{states}, the agent offers {format_size(memory_bytes)}"
             )
         read = self._checked(store, files, lambda unknown: read_weights(list(files), names, unknown))
         for path in files:
@@ -46,7 +51,7 @@ class LoadedStages:
         }
         self._bucket_of = {stage.name: stage.bucket for stage in stages}
         self._bucket = min(self._bucket_of.values(), default=0)
-        self._crowded = weights + sum(stage.activation_bytes for stage in stages) > memory_bytes
+        self._crowded = weights + state_bytes + sum(stage.activation_bytes for stage in stages) > memory_bytes
 
     @staticmethod
     def _checked(store: Store, files: Mapping[Path, StoredFile], read: Callable[[Mapping[Path, str]], _Read]) -> _Read:

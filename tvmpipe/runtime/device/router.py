@@ -6,13 +6,13 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from tvmpipe.manifest import StageEntry, Turn
 
 _EVERY = Turn()
 _NO_TURNS: Mapping[str, Turn] = {}
+_ANNOUNCED = -1  # what a message of no values brings
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,37 @@ class Outcome:
 
 @dataclass
 class _Batch:
-    awaited: AbstractSet[int]
+    part: _Part
     there: set[int]
     waiting: list[StageEntry]
     unread: dict[int, int] = field(default_factory=dict)
 
 
 class _Part:
-    """What a device does for one bucket: its stages, how often they read each value, and what comes from others."""
+    """What a device does for one bucket: its stages, how often they read each value, and what comes from others.
 
-    def __init__(self, stages: Iterable[StageEntry], bucket: int) -> None:
+    Of the values that are `held` the device has what the step before has left, so that they come from nobody. Batches
+    that are `announced` come with a message of no values, too, for which the stages wait that read nothing else.
+    """
+
+    def __init__(
+        self, stages: Iterable[StageEntry], bucket: int, held: frozenset[int], announced: Collection[int]
+    ) -> None:
         self.stages = [stage for stage in stages if stage.bucket == bucket]
         self.readers = Counter(tensor.value for stage in self.stages for tensor in stage.inputs)
-        self.awaited = self.readers.keys() - {tensor.value for stage in self.stages for tensor in stage.outputs}
+        self.alone = {stage.name for stage in self.stages if held.issuperset(tensor.value for tensor in stage.inputs)}
+        told = {_ANNOUNCED}
+        made = {tensor.value for stage in self.stages for tensor in stage.outputs}
+        self.held = self.readers.keys() & held if bucket in announced else self.readers.keys() & held | told
+        self.awaited = (self.readers.keys() | told) - made - self.held
 
 
 class Router:
-    """Bookkeeping of one device. A batch is of the bucket whose values are the first that arrive of it.
+    """Bookkeeping of one device.
 
     `routes` says which receivers each value made here goes to; one that takes turns with others is in `turns`, and is
-    sent its own batches only. `turn` is this device's.
+    sent its own batches only. `turn` is this device's; `held` are the values of states before a step, and `announced`
+    the buckets whose batches are told of with no value.
     """
 
     def __init__(
@@ -68,8 +79,11 @@ class Router:
         max_batches: int,
         turn: Turn = _EVERY,
         turns: Mapping[str, Turn] = _NO_TURNS,
+        held: frozenset[int] = frozenset(),
+        announced: Collection[int] = (),
     ) -> None:
-        self._parts = [_Part(stages, bucket) for bucket in dict.fromkeys(stage.bucket for stage in stages)]
+        buckets = {stage.bucket for stage in stages}
+        self._parts = {bucket: _Part(stages, bucket, held, announced) for bucket in buckets}
         self._routes = routes
         self._turn = turn
         self._turns = turns
@@ -81,17 +95,22 @@ class Router:
         """Batches something has arrived of, oldest first."""
         return sorted(self._batches)
 
-    def arrive(self, batch: int, values: Collection[int]) -> tuple[Task, ...] | None:
-        """Values of a batch came in. Returns what can run now; None refuses what this device does not expect."""
-        if not self._turn.takes(batch):
+    def arrive(self, batch: int, values: Collection[int], bucket: int = 0) -> tuple[Task, ...] | None:
+        """Values of a batch of a bucket came in.
+
+        Returns what can run now; None refuses what this device does not expect.
+        """
+        part = self._parts.get(bucket)
+        if part is None or not self._turn.takes(batch):
             return None
-        state, given = self._batches.get(batch), set(values)
+        state, given = self._batches.get(batch), set(values) or {_ANNOUNCED}
+        if not part.awaited >= given:
+            return None
         if state is None:
-            part = next((one for one in self._parts if one.awaited >= given), None)
-            if part is None or len(self._batches) >= self._max_batches:
+            if len(self._batches) >= self._max_batches:
                 return None
-            state = self._batches[batch] = _Batch(part.awaited, set(), list(part.stages), dict(part.readers))
-        elif state.there & given or not state.awaited >= given:
+            state = self._batches[batch] = _Batch(part, set(part.held), list(part.stages), dict(part.readers))
+        elif state.part is not part or state.there & given:
             return None
         state.there |= given
         return self._ready(batch, state)
@@ -117,7 +136,12 @@ class Router:
         return Outcome({name: tuple(values) for name, values in sends.items()}, tasks, free, finished)
 
     def _ready(self, number: int, state: _Batch) -> tuple[Task, ...]:
-        ready = [stage for stage in state.waiting if all(t.value in state.there for t in stage.inputs)]
+        there, alone = state.there, state.part.alone
+        ready = [
+            stage
+            for stage in state.waiting
+            if all(t.value in there for t in stage.inputs) and (stage.name not in alone or _ANNOUNCED in there)
+        ]
         state.waiting = [stage for stage in state.waiting if stage not in ready]
         return tuple(Task(number, stage) for stage in ready)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from tvmpipe.manifest import HEAD, BucketEntry, Encoding, Manifest, PlanEntry, StageEntry, Turn
+from tvmpipe.manifest import HEAD, BucketEntry, Encoding, Manifest, PlanEntry, StageEntry, StateEntry, Turn
 
 
 class _Frozen(BaseModel):
@@ -42,7 +42,8 @@ class HostSpec(_Frozen):
     `routes` value id -> peers that are sent it; `status_address` where the head hears how the device is; `lease_s`
     seconds without a word from the head after which the device is free again; `max_batches` how many batches may be
     under way; `limit_bytes` the most that the tensors of one sample in a message may claim; `trace` whether to note
-    when what was done.
+    when what was done; `states` those that its stages read or make, of `slots` sequences each; `announced` buckets
+    whose batches the head tells the device of with no tensor.
     """
 
     session: str
@@ -59,6 +60,24 @@ class HostSpec(_Frozen):
     max_batches: int
     limit_bytes: int
     trace: bool = False
+    states: tuple[StateEntry, ...] = ()
+    slots: int = 0
+    announced: tuple[int, ...] = ()
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Ids of what the stages find as states before a step."""
+        return frozenset(before for state in self.states for before, _ in state.values)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all states of all slots."""
+        return self.slots * sum(state.spec.size_bytes for state in self.states)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of weights, activations and states."""
+        return sum(stage.memory_bytes for stage in self.stages) + self.state_bytes
 
 
 class Opening(_Frozen):
@@ -109,6 +128,8 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
     for link in links:
         for value in link.values:
             routes[value] = (*routes.get(value, ()), link.receiver)
+    sequences = manifest.sequences
+    states = () if sequences is None else tuple(one for one in sequences.states if _touch(stages, one))
     return HostSpec(
         session=opening.session,
         device=device,
@@ -134,4 +155,29 @@ def host_spec(manifest: Manifest, plan: PlanEntry, device: str, opening: Opening
         max_batches=opening.max_batches,
         limit_bytes=max(_sample_bytes(bucket, plan.stages_of(n)) for n, bucket in enumerate(manifest.buckets)),
         trace=opening.trace,
+        states=states,
+        slots=sequences.count if sequences is not None and states else 0,
+        announced=tuple(sorted(bucket for name, bucket in announced(manifest, plan) if name == device)),
+    )
+
+
+def announced(manifest: Manifest, plan: PlanEntry) -> frozenset[tuple[str, int]]:
+    """Devices and buckets with a stage that reads nothing but states, where the head has no tensors to send.
+
+    What such a stage makes may come back to its device from others, so that it cannot wait to hear of a batch by that.
+    """
+    states = () if manifest.sequences is None else manifest.sequences.states
+    held = {before for state in states for before, _ in state.values}
+    carried = {link.receiver: {*link.values} for link in plan.links if link.sender == HEAD}
+    given = [{*bucket.model_inputs.values()} for bucket in manifest.buckets]
+    alone = ((one.device, one.bucket) for one in plan.stages if held.issuperset(t.value for t in one.inputs))
+    return frozenset((name, bucket) for name, bucket in alone if not carried.get(name, set()) & given[bucket])
+
+
+def _touch(stages: Sequence[StageEntry], state: StateEntry) -> bool:
+    """Whether any of these stages finds a state or leaves it. What is left others may read, who need not keep it."""
+    found, left = ({pair[place] for pair in state.values} for place in (0, 1))
+    return any(
+        found & {tensor.value for tensor in stage.inputs} or left & {tensor.value for tensor in stage.outputs}
+        for stage in stages
     )

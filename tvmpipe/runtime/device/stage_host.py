@@ -21,6 +21,8 @@ from tvmpipe.errors import DeviceError, reason_of
 from tvmpipe.manifest import StageEntry
 from tvmpipe.runtime.device.router import Router, Task, TaskQueue
 from tvmpipe.runtime.device.spec import HostSpec
+from tvmpipe.runtime.device.states import HeldStates, StateStore
+from tvmpipe.runtime.device.step_order import StepOrder
 from tvmpipe.runtime.device.totals import Spans, StageCount
 from tvmpipe.runtime.transport import deadlines, wire
 from tvmpipe.runtime.transport.sender import Sender
@@ -71,7 +73,9 @@ class StageHost:
     Other threads may read `counts`, `busy` and `failure`.
 
     A sample that a stage raises for is not computed further; what was raised travels on in its place, so that its
-    caller hears of it and no other does.
+    caller hears of it and no other does. Where it is a step of a sequence, the later steps fail for the same reason.
+
+    Raises MemoryError where there is too little memory for the states.
     """
 
     def __init__(
@@ -98,7 +102,10 @@ class StageHost:
         self._encodings = {peer.name: peer.encoding for peer in spec.peers}
         self._session = bytes.fromhex(spec.session)
         turns = {peer.name: peer.turn for peer in spec.peers}
-        self._router = Router(spec.stages, spec.routes, spec.max_batches, spec.turn, turns)
+        self._router = Router(spec.stages, spec.routes, spec.max_batches, spec.turn, turns, spec.held, spec.announced)
+        self._order = StepOrder(spec.stages, spec.states)
+        self._states = HeldStates(spec.stages, StateStore(spec.states, spec.slots))
+        self._steps: dict[int, tuple[wire.Step, ...]] = {}  # of a model with states, by batch
         self._made = {tensor.value for stage in spec.stages for tensor in stage.outputs}
         tensors = [tensor for stage in spec.stages for tensor in (*stage.inputs, *stage.outputs)]
         self._forms = {tensor.value: tensor.spec.form for tensor in tensors}
@@ -146,8 +153,10 @@ class StageHost:
         known = self._values.get(batch.number)
         if known is not None and len(known) != len(batch.samples):
             return self._refuse("another number of samples than came before")
-        tasks = self._router.arrive(batch.number, batch.samples[0].keys())
-        if tasks is None and batch.samples[0].keys() <= self._made:
+        if self.spec.states and not self._takes_steps(batch):
+            return self._refuse("samples that are no steps of the sequences here")
+        tasks = self._router.arrive(batch.number, batch.samples[0].keys(), batch.bucket)
+        if tasks is None and batch.samples[0] and batch.samples[0].keys() <= self._made:
             names = ", ".join(f"{peer.name} at {peer.address}" for peer in self.spec.peers)
             text = f"what it sends comes back to it: one of the addresses of {names} leads to {self.spec.device} itself"
             self.failure = StageFailure("", batch.number, text)
@@ -167,7 +176,16 @@ class StageHost:
         self.counts[stage].receive_s += max(0.0, now - batch.sent_s)
         if self.spec.trace:
             self.spans.add(("receive", stage, batch.number, min(batch.sent_s, now), now))
+        if batch.steps:
+            self._steps[batch.number] = batch.steps
+            tasks = tuple(self._order.admit(tasks, batch.steps))
         self._tasks.add(tasks)
+
+    def _takes_steps(self, batch: wire.Batch) -> bool:
+        """Whether every sample of a batch is a step that there is a slot for, and the one that it was before."""
+        steps = batch.steps
+        known = self._steps.get(batch.number, steps)
+        return len(steps) == len(batch.samples) and known == steps and all(s.slot < self.spec.slots for s in steps)
 
     def _refuse(self, reason: str) -> None:
         """Say so once; whoever sends rubbish must not fill the log."""
@@ -202,8 +220,13 @@ class StageHost:
     def _compute_one(self, stage: StageEntry, batch: int, place: int, sample: wire.Values) -> float:
         """Run a stage on the sample at `place` of a batch, adding its outputs to it. Returns seconds."""
         started = time.perf_counter()
+        step = self._steps[batch][place] if batch in self._steps else None
+        if step is not None and (lost := self._states.bring(stage.name, step, sample)) is not None:
+            self._faults.setdefault(batch, {}).setdefault(place, lost)
         for tensor, array in zip(stage.outputs, self._outputs(stage, batch, place, sample), strict=True):
             sample[tensor.value] = np.asarray(array)
+        if step is not None:
+            self._states.keep(stage.name, step, sample, self._faults.get(batch, {}).get(place))
         return time.perf_counter() - started
 
     def _outputs(self, stage: StageEntry, batch: int, place: int, sample: wire.Values) -> list[NDArray[Any]]:
@@ -220,18 +243,25 @@ class StageHost:
 
     def _finish(self, task: Task, samples: list[wire.Values]) -> None:
         outcome = self._router.done(task)
+        steps = self._steps.get(task.batch, ())
         for receiver, values in outcome.sends.items():
             parts = tuple({value: sample[value] for value in values} for sample in samples)
             plain, faults = task.batch in self._plain, self._faults.get(task.batch, {})
-            batch = wire.Batch(self._session, task.batch, parts, plain, self.clock(), faults)
+            bucket = task.stage.bucket
+            batch = wire.Batch(self._session, task.batch, parts, plain, self.clock(), faults, bucket, steps)
             frames = wire.pack(batch, self._encodings[receiver])
             self._sender.send(receiver, frames)
         if outcome.finished:
             del self._values[task.batch]
             self._plain.discard(task.batch)
             self._faults.pop(task.batch, None)
+            self._steps.pop(task.batch, None)
         else:
             for sample in samples:
                 for value in outcome.free:
                     sample.pop(value, None)
-        self._tasks.add(outcome.tasks)
+        if steps:
+            self._tasks.add(self._order.done(task, steps))
+            self._tasks.add(self._order.admit(outcome.tasks, steps))
+        else:
+            self._tasks.add(outcome.tasks)

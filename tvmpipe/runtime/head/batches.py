@@ -12,7 +12,9 @@ from tvmpipe.manifest import PlanEntry, Turn
 class Batch:
     """What is under way, samples of one bucket.
 
-    `due` is how many samples a stage of that bucket with this turn has done when it is through with it.
+    `due` is how many samples a stage of that bucket with this turn has done when it is through with it. `suspects` are
+    samples that a stage has raised for, or hung. Where steps of sequences are answered in order, a batch is `done` when
+    all results are there, and stays until it is their turn.
     """
 
     samples: tuple[int, ...]
@@ -22,7 +24,13 @@ class Batch:
     there: set[int] = field(default_factory=set)
     faults: dict[int, tuple[str, str, str]] = field(default_factory=dict)
     tries: int = 1
-    suspect: bool = False  # a stage has raised for it
+    suspects: set[int] = field(default_factory=set)
+    done: bool = False
+
+    @property
+    def faulty(self) -> list[int]:
+        """Samples that could not be computed."""
+        return [self.samples[place] for place in self.faults]
 
 
 class Progress:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tvmpipe.runtime.transport.wire import Step
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -28,11 +30,41 @@ class Failure:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A sample is there, its tensors kept under its number; `bucket` is that of its extents."""
+    """A sample is there, its tensors kept under its number; `bucket` is that of its extents.
+
+    `sequence` is the number of the sequence that it is the next step of.
+    """
 
     sample: int
     now_s: float
     bucket: int = 0
+    sequence: int | None = None
+
+
+@dataclass(frozen=True)
+class Began:
+    """A sequence begins; its states lie in this slot of each device, which nothing else uses until it is `Freed`."""
+
+    sequence: int
+    slot: int
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A sequence goes on from before these of its steps: what they have left counts for none that comes from now on."""
+
+    sequence: int
+    samples: tuple[int, ...]
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """No more steps of a sequence come."""
+
+    sequence: int
+    now_s: float
 
 
 @dataclass(frozen=True)
@@ -128,7 +160,21 @@ class Closed:
     now_s: float
 
 
-Event = Submitted | Arrived | Seen | Opened | Prepared | Unprepared | DeviceLost | Returned | Tick | Closed
+Event = (
+    Submitted
+    | Began
+    | Cut
+    | Ended
+    | Arrived
+    | Seen
+    | Opened
+    | Prepared
+    | Unprepared
+    | DeviceLost
+    | Returned
+    | Tick
+    | Closed
+)
 
 
 @dataclass(frozen=True)
@@ -156,12 +202,16 @@ class Activate:
 
 @dataclass(frozen=True)
 class Feed:
-    """Send the inputs of these samples, as one batch, to the devices that read them and whose turn the batch is."""
+    """Send the inputs of these samples, as one batch, to the devices that read them and whose turn the batch is.
+
+    `steps` says of each which step of its sequence it is.
+    """
 
     epoch: int
     batch: int
     samples: tuple[int, ...]
     bucket: int = 0
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,15 +232,29 @@ class Fail:
 
 
 @dataclass(frozen=True)
+class Forget:
+    """The inputs of these samples, steps of a sequence, are not fed again."""
+
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Freed:
+    """Of an ended sequence nothing is under way any more: its slot is for another one."""
+
+    sequence: int
+
+
+@dataclass(frozen=True)
 class Probe:
     """Look whether these devices, and no others, come back."""
 
     devices: tuple[str, ...]
 
 
-Instruction = Open | Prepare | Activate | Feed | Answer | Fail | Probe
+Instruction = Open | Prepare | Activate | Feed | Answer | Fail | Forget | Freed | Probe
 
-_KINDS = (Submitted, Arrived, Seen, Opened, Prepared, Unprepared, DeviceLost, Returned, Tick, Closed)
+_KINDS = (Submitted, Began, Cut, Ended, Arrived, Seen, Opened, Prepared, Unprepared, DeviceLost, Returned, Tick, Closed)
 _EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in _KINDS}
 
 

@@ -44,11 +44,13 @@ _GONE = "broke or could not be made"
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Whom the head tells: a sample's results or failure, that the pipeline runs (or has failed) now, each tick, and
-    that the head itself has failed, so that nothing will be answered any more."""
+    """Whom the head tells: a sample's results or failure, that the slot of a sequence is free again, that the pipeline
+    runs (or has failed) now, each tick, and that the head itself has failed, so that nothing will be answered any
+    more."""
 
     answer: Callable[[int, Result], None]
     fail: Callable[[int, Failure], None]
+    freed: Callable[[int], None]
     phase: Callable[[str, Failure | None], None]
     tick: Callable[[], None]
     crashed: Callable[[Failure], None]
@@ -101,7 +103,9 @@ class Head:
         self._statuses, status_port = self._sockets.router(where, queue=_STATUSES, max_frame_bytes=16 << 20)
         self._wakeup = Wakeup()
         self._stopped = threading.Event()
-        self._end = HeadEnd(results_port, status_port, settings.max_batches, self.telemetry.heard)
+        # A device that makes no results may be behind the others by the last step of each sequence.
+        behind = 0 if manifest.sequences is None else manifest.sequences.count
+        self._end = HeadEnd(results_port, status_port, settings.max_batches + behind, self.telemetry.heard)
         self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
         self._prober = threading.Thread(target=self._probe, name="tvmpipe-prober", daemon=True)
 
@@ -120,10 +124,27 @@ class Head:
         self._thread.start()
         self._prober.start()
 
-    def submit(self, number: int, inputs: Result, *, bucket: int = 0, plain: bool = False) -> None:
-        """A sample of a bucket; `plain` asks links to leave its tensors as they are."""
+    def submit(
+        self, number: int, inputs: Result, *, bucket: int = 0, plain: bool = False, sequence: int | None = None
+    ) -> None:
+        """A sample of a bucket, which may be the next step of a sequence.
+
+        `plain` asks links to leave its tensors as they are.
+        """
         self._inputs[number] = (inputs, bucket, plain)
-        self._post(events.Submitted(number, time.monotonic(), bucket))
+        self._post(events.Submitted(number, time.monotonic(), bucket, sequence))
+
+    def begin(self, sequence: int, slot: int) -> None:
+        """A sequence has a slot from now on."""
+        self._post(events.Began(sequence, slot, time.monotonic()))
+
+    def cut(self, sequence: int, samples: tuple[int, ...]) -> None:
+        """What these steps of a sequence have left counts for none that is submitted from now on."""
+        self._post(events.Cut(sequence, samples, time.monotonic()))
+
+    def end(self, sequence: int) -> None:
+        """No more steps of a sequence come."""
+        self._post(events.Ended(sequence, time.monotonic()))
 
     def close(self) -> None:
         """Fail what is not answered, and end the threads. The devices are given back."""
@@ -184,6 +205,11 @@ class Head:
             elif isinstance(one, events.Fail):
                 self._inputs.pop(one.sample, None)
                 self._callbacks.fail(one.sample, one.failure)
+            elif isinstance(one, events.Forget):
+                for sample in one.samples:
+                    del self._inputs[sample]
+            elif isinstance(one, events.Freed):
+                self._callbacks.freed(one.sequence)
             elif isinstance(one, events.Open):
                 self._open(one)
             elif isinstance(one, events.Prepare):
@@ -272,11 +298,14 @@ class Head:
             {v: inputs[n] for n, v in bucket.model_inputs.items() if v in given} for inputs, _, _ in samples
         ]
         plain = any(asked for _, _, asked in samples)
-        self._input_sender.send(one.batch, [inputs for inputs, _, _ in samples], plain=plain, bucket=one.bucket)
+        inputs = [given for given, _, _ in samples]
+        self._input_sender.send(one.batch, inputs, plain=plain, bucket=one.bucket, steps=one.steps)
 
     def _answer(self, one: events.Answer) -> None:
         values = self._arrived[one.batch][one.place]
-        _, bucket, _ = self._inputs.pop(one.sample)
+        _, bucket, _ = self._inputs[one.sample]
+        if self._manifest.sequences is None:
+            del self._inputs[one.sample]
         outputs = {name: np.array(values[value]) for name, value in self._buckets[bucket].model_outputs.items()}
         if one.place == len(self._arrived[one.batch]) - 1:
             del self._arrived[one.batch]
@@ -314,6 +343,9 @@ class Head:
         self._handle(events.Arrived(epoch, batch.number, tuple(batch.samples[0]), time.monotonic(), faults))
         if not self._state_machine.knows(batch.number):
             self._arrived.pop(batch.number, None)  # where its last sample failed, no answer has done this
+        if self._manifest.sequences is not None:  # with it others may be done, which had to wait for their turn
+            for number in [number for number in self._arrived if not self._state_machine.knows(number)]:
+                del self._arrived[number]
 
     def _take_statuses(self) -> None:
         for _ in range(_MESSAGES_A_TURN):  # whoever sends without end is read no faster than this

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from tvmpipe.equality import Expected, compare
-from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, SampleError, StageError
+from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, SampleError, SequenceError, StageError
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head.agent_facts import AgentFacts
@@ -24,6 +24,15 @@ from tvmpipe.runtime.head.events import Failure
 from tvmpipe.runtime.head.head import Callbacks, Head
 from tvmpipe.runtime.head.opened import PlanDeployer
 from tvmpipe.runtime.head.sample import Fitted, Fitting, Result, Sample
+from tvmpipe.runtime.head.sequences import (
+    NO_STEPS,
+    STEPS_ONLY,
+    Carrier,
+    Patience,
+    Sequence,
+    SequenceFacts,
+    Slots,
+)
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.head.streams import stream, stream_async
 from tvmpipe.runtime.security.keys import ClusterKey
@@ -50,7 +59,8 @@ class Pipeline:
     ) -> None:
         self.manifest = manifest
         self.inflight = inflight
-        self._slots = threading.BoundedSemaphore(inflight)
+        self._places = threading.BoundedSemaphore(inflight)
+        self._slots = None if manifest.sequences is None else Slots(manifest.sequences.count)
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._runner = CallbackRunner()
@@ -62,7 +72,9 @@ class Pipeline:
         self._failure: Failure | None = None
         self._closed = False
 
-        callbacks = Callbacks(self._answer, self._fail, self._phase_changed, self._runner.tick, self._crashed)
+        callbacks = Callbacks(
+            self._answer, self._fail, self._freed, self._phase_changed, self._runner.tick, self._crashed
+        )
         self._head = Head(manifest, settings, key, deployer, callbacks, log)
         self._head.start()
         self._wait_until_open()
@@ -99,6 +111,11 @@ class Pipeline:
     def lost(self) -> tuple[str, ...]:
         """Devices that the pipeline runs without at the moment."""
         return self._head.lost
+
+    @property
+    def sequences(self) -> tuple[SequenceFacts, ...]:
+        """The sequences that are open."""
+        return () if self._slots is None else self._slots.open
 
     def counts(self) -> dict[str, StageCount]:
         """What each stage has done so far, for everything that has been answered."""
@@ -144,6 +161,17 @@ class Pipeline:
         """Run one sample and wait for its result."""
         return self._submit(sample, True, None, copy=False, plain=False).result()
 
+    def sequence(self, *, timeout_s: float | None = None) -> Sequence:
+        """A new sequence of steps, for a model with states; a context manager.
+
+        Waits for a free place, at most `timeout_s`. Raises QueueFullError when there is none by then, SequenceError
+        when the model has no states, DeviceError when the pipeline has failed.
+        """
+        check_process(self._pid)
+        if self._slots is None:
+            raise SequenceError(NO_STEPS)
+        return self._slots.take(self._begin_sequence, timeout_s, self._check_open)
+
     def stream(self, samples: Iterable[Sample], *, copy: bool = True) -> Iterator[Result]:
         """Results of `samples`, in their order, with as many in flight as the pipeline takes.
 
@@ -174,10 +202,19 @@ class Pipeline:
         """Run random samples through every stage of every bucket, on each of its devices, then count from zero."""
         generator = np.random.default_rng(0)
         widest = max((stage.turn.of for plan in self.manifest.plans for stage in plan.stages), default=1)
+        names = [spec.name for spec in self.manifest.sample_inputs]
         for bucket in self.manifest.buckets:
+            specs = [spec for spec in bucket.inputs if spec.name in names]
             for _ in range(samples * widest):
-                self.run({spec.name: random_tensor(spec, generator) for spec in bucket.inputs})
+                self._run_alone({spec.name: random_tensor(spec, generator) for spec in specs})
         self.reset_counts()
+
+    def _run_alone(self, sample: Sample, *, plain: bool = False) -> Result:
+        """Results of a sample; of a model with states, as the first step of a sequence of its own."""
+        if self._slots is None:
+            return self._submit(sample, True, None, copy=False, plain=plain).result()
+        with self.sequence() as sequence:
+            return sequence.step(sample, plain=plain)
 
     def reset_counts(self) -> None:
         """Count from zero."""
@@ -189,9 +226,9 @@ class Pipeline:
 
         Where devices take turns, the sample goes all the ways that there are.
         """
-        exact = self._submit(sample, True, None, copy=False, plain=True).result()
+        exact = self._run_alone(sample, plain=True)
         rounds = range(self.manifest.plan.round)
-        return max(compare(self.run(sample), Expected(exact)).relative for _ in rounds)
+        return max(compare(self._run_alone(sample), Expected(exact)).relative for _ in rounds)
 
     def close(self) -> None:
         """Give the devices back. Samples still in flight fail. In a forked process this does nothing."""
@@ -201,6 +238,8 @@ class Pipeline:
             if self._closed:
                 return
             self._closed = True
+        if self._slots is not None:
+            self._slots.wake()
         self._head.close()
         self._runner.close()
 
@@ -208,29 +247,58 @@ class Pipeline:
         self, sample: Sample, block: bool, timeout_s: float | None, *, copy: bool, plain: bool
     ) -> Future[Result]:
         check_process(self._pid)
+        if self._slots is not None:
+            raise SequenceError(STEPS_ONLY)
         fitted = self._fitting.fit(sample)
-        if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
+        return self._put(fitted, Patience(block, timeout_s), copy=copy, plain=plain)[1]
+
+    def _put(
+        self, fitted: Fitted, patience: Patience, *, copy: bool, plain: bool, sequence: int | None = None
+    ) -> tuple[int, Future[Result]]:
+        if not self._places.acquire(patience.block, patience.timeout_s if patience.block else None):
             raise QueueFullError(f"{self.inflight} samples are in flight, which is the limit given to connect()")
         if copy:
             fitted = replace(fitted, inputs={name: array.copy() for name, array in fitted.inputs.items()})
         future = ResultFuture(self._runner)
         future.set_running_or_notify_cancel()
         with self._lock:
-            problem: Exception | None = DeviceError("the pipeline is closed") if self._closed else None
-            if problem is None and self._failure is not None:
-                problem = self._error(self._failure)
+            problem = self._problem()
             if problem is None:
                 number = next(self._numbers)
                 self._futures[number] = future, fitted
-                self._head.submit(number, fitted.inputs, bucket=fitted.bucket, plain=plain)
+                self._head.submit(number, fitted.inputs, bucket=fitted.bucket, plain=plain, sequence=sequence)
         if problem is not None:
-            self._slots.release()
+            self._places.release()
             raise problem
-        return future
+        return number, future
+
+    def _problem(self) -> DeviceError | None:
+        """Why nothing can be submitted."""
+        if self._closed:
+            return DeviceError("the pipeline is closed")
+        return None if self._failure is None else self._error(self._failure)
+
+    def _check_open(self) -> None:
+        problem = self._problem()
+        if problem is not None:
+            raise problem
+
+    def _begin_sequence(self, number: int, slot: int) -> Sequence:
+        self._head.begin(number, slot)
+        carrier = Carrier(self.inflight, self._put_step, self._head.cut, self._head.end)
+        return Sequence(self.manifest, self._fitting, carrier, number, slot)
+
+    def _put_step(self, fitted: Fitted, sequence: int, patience: Patience, plain: bool) -> tuple[int, Future[Result]]:
+        check_process(self._pid)
+        return self._put(fitted, patience, copy=True, plain=plain, sequence=sequence)
+
+    def _freed(self, sequence: int) -> None:
+        assert self._slots is not None
+        self._slots.freed(sequence)
 
     def _answer(self, number: int, outputs: Result) -> None:
         future, fitted = self._futures.pop(number)
-        self._slots.release()
+        self._places.release()
         try:
             future.set_result(self._fitting.result(fitted, outputs))
         except SampleError as error:
@@ -238,7 +306,7 @@ class Pipeline:
 
     def _fail(self, number: int, failure: Failure) -> None:
         future, _ = self._futures.pop(number)
-        self._slots.release()
+        self._places.release()
         future.set_exception(self._error(failure))
 
     def _crashed(self, failure: Failure) -> None:
@@ -269,6 +337,8 @@ class Pipeline:
             if phase == "failed":
                 self._failure = failure
             self._phase.notify_all()
+        if phase == "failed" and self._slots is not None:
+            self._slots.wake()
 
     def _wait_until_open(self) -> None:
         """Return once the pipeline runs. Raises what kept it from it."""

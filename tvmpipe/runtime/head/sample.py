@@ -35,19 +35,26 @@ class Fitting:
 
     def __init__(self, manifest: Manifest) -> None:
         self._buckets = manifest.buckets
+        self._specs = manifest.sample_inputs
+        self._length = None
+        if manifest.sequences is not None and manifest.sequences.length is not None:
+            self._length = next(spec for spec in manifest.model.inputs if spec.name == manifest.sequences.length)
         self._axes = {} if manifest.open is None else manifest.open.axes
         self._pads = {} if manifest.open is None else manifest.open.pads
         sizes = [sum(spec.size_bytes for spec in bucket.inputs) for bucket in self._buckets]
         self._order = sorted(range(len(sizes)), key=lambda number: sizes[number])
 
-    def fit(self, sample: Sample) -> Fitted:
+    def fit(self, sample: Sample, length: int = 0) -> Fitted:
         """The sample in its bucket: dense arrays in the model's order, padded at their ends where they are smaller.
 
-        Not copied where they are as the bucket has them. Raises SampleError with one sentence.
+        `length` is what the model is told that its sequence has, where it asks for that. Arrays are not copied where
+        they are as the bucket has them. Raises SampleError with one sentence.
         """
         inputs = self._arrays(sample)
         number, extents = self._bucket_of(inputs)
         bucket = self._buckets[number]
+        if self._length is not None:
+            inputs[self._length.name] = np.full(self._length.shape, length, self._length.dtype)
         if all(inputs[spec.name].shape == spec.shape for spec in bucket.inputs):
             return Fitted(number, inputs)
         padded = {
@@ -76,7 +83,7 @@ class Fitting:
 
     def _arrays(self, sample: Sample) -> Result:
         """Arrays in the model's order and this machine's byte order; not copied where they are so."""
-        specs = self._buckets[0].inputs
+        specs = self._specs
         names = [spec.name for spec in specs]
         if not isinstance(sample, Mapping):
             raise SampleError(

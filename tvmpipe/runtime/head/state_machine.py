@@ -10,6 +10,9 @@ A device that is back is made ready beside the plan that runs; the change happen
 
 A sample that a stage raises for fails alone; with failover not before another device has raised, too.
 
+Samples of a model with states are steps of sequences, of which `Histories` keeps the books: after each opening every
+sequence begins anew with what it was fed before. Of one sequence a batch has one step at most.
+
 The same events always give the same instructions, so that a log of events replays a run (`replay`).
 """
 
@@ -26,8 +29,11 @@ from tvmpipe.runtime.head.events import (
     Activate,
     Answer,
     Arrived,
+    Began,
     Closed,
+    Cut,
     DeviceLost,
+    Ended,
     Event,
     Fail,
     Failure,
@@ -43,7 +49,9 @@ from tvmpipe.runtime.head.events import (
     Tick,
     Unprepared,
 )
+from tvmpipe.runtime.head.histories import Histories
 from tvmpipe.runtime.transport import deadlines
+from tvmpipe.runtime.transport.wire import Step
 
 MOST_TRIES = 10  # openings that a batch may have been under way in when a device was lost: it may be what ends them
 
@@ -93,6 +101,7 @@ class StateMachine:
             frozenset(bucket.model_outputs.values()) - frozenset(bucket.model_inputs.values())
             for bucket in manifest.buckets
         ]
+        self._histories = None if manifest.sequences is None else Histories()
         self._pending: deque[Submitted] = deque()
         self._batches: dict[int, Batch] = {}
         self._next_batch = 0
@@ -141,6 +150,8 @@ class StateMachine:
             return self._device_lost(event)
         if isinstance(event, Returned):
             return self._returned(event)
+        if isinstance(event, Began | Cut | Ended):
+            return self._sequence(event)
         if isinstance(event, Closed):
             return self._closed()
         if isinstance(event, Tick):
@@ -161,8 +172,28 @@ class StateMachine:
     def _submitted(self, event: Submitted) -> list[Instruction]:
         if self.failure is not None:
             return [Fail(event.sample, self.failure)]
+        if self._histories is not None and (refused := self._histories.submit(event)) is not None:
+            return [Fail(event.sample, refused)]
         self._pending.append(event)
         return self._feed(event.now_s)
+
+    def _sequence(self, event: Began | Cut | Ended) -> list[Instruction]:
+        """A sequence begins, is cut back or ends."""
+        if self._histories is None or self.failure is not None:
+            return []
+        if isinstance(event, Began):
+            self._histories.begin(event)
+            return []
+        done = self._histories.cut(event) if isinstance(event, Cut) else self._histories.end(event)
+        self._prune()
+        return done
+
+    def _prune(self) -> None:
+        """Let go of what waits to be fed for nothing: steps of sequences that have ended, or of which a step failed."""
+        histories = self._histories
+        if histories is not None and histories.stale:
+            self._pending = deque(one for one in self._pending if histories.wants(one.sample))
+            histories.stale = False
 
     def _feed(self, now_s: float, *, linger: bool = True) -> list[Instruction]:
         """Batches for what waits, as far as there is room.
@@ -183,17 +214,31 @@ class StateMachine:
             samples = tuple(self._pending.popleft().sample for _ in range(alike))
             number, self._next_batch = self._next_batch, self._next_batch + 1
             due = self._progress.fed(number, len(samples), bucket)
-            self._batches[number] = Batch(samples, now_s, due, bucket)
-            instructions.append(Feed(self.epoch, number, samples, bucket))
+            self._batches[number] = batch = Batch(samples, now_s, due, bucket)
+            steps: tuple[Step, ...] = ()
+            if self._histories is not None:
+                steps, batch.suspects = self._histories.feed(samples), self._histories.suspects(samples)
+            instructions.append(Feed(self.epoch, number, samples, bucket, steps))
             if not self._results[bucket]:
                 instructions += self._complete(number)
         return instructions
 
     def _alike(self, most: int) -> int:
-        """How many of the samples that wait may go together: the first ones, as far as they are of one bucket."""
+        """How many of the samples that wait may go together: the first ones, as far as they are of one bucket.
+
+        And of different sequences.
+        """
         bucket = self._pending[0].bucket
         waiting = itertools.islice(self._pending, most)
-        return sum(1 for _ in itertools.takewhile(lambda one: one.bucket == bucket, waiting))
+        alike = itertools.takewhile(lambda one: one.bucket == bucket, waiting)
+        if self._histories is None:
+            return sum(1 for _ in alike)
+        sequences: set[int | None] = set()
+        for one in alike:
+            if one.sequence in sequences:
+                break
+            sequences.add(one.sequence)
+        return len(sequences)
 
     def _arrived(self, event: Arrived) -> list[Instruction]:
         batch = self._batches.get(event.batch)
@@ -205,18 +250,23 @@ class StateMachine:
         batch.faults |= {place: (device, stage, message) for place, device, stage, message in event.faults}
         if not batch.there >= self._results[batch.bucket]:
             return []
-        if batch.faults and self.settings.failover and not batch.suspect:
+        if batch.faults and self.settings.failover and not batch.suspects.issuperset(batch.faulty):
             # It may be the device: another one is asked before a sample is blamed.
             device, stage, message = next(iter(batch.faults.values()))
-            batch.suspect = True
+            batch.suspects.update(batch.samples)
             return self._device_lost(
                 DeviceLost(event.epoch, device, f"a stage raised: {message}", event.now_s, stage, event.batch)
             )
         return [*self._complete(event.batch), *(self._change_over(event.now_s) or self._feed(event.now_s))]
 
     def _complete(self, number: int) -> list[Instruction]:
+        if self._histories is not None:
+            self._batches[number].done = True
+            done = self._histories.release(self._batches)
+            self._prune()
+            return done
         batch = self._batches.pop(number)
-        done: list[Instruction] = []
+        done = []
         for place, sample in enumerate(batch.samples):
             if place in batch.faults:
                 device, stage, message = batch.faults[place]
@@ -232,7 +282,7 @@ class StateMachine:
         if not self._batches:
             self._stalled = None  # else that it runs is shown by the first that comes out
         self._begin(event.now_s)
-        instructions: list[Instruction] = []
+        instructions = self._rewind()
         for number, batch in self._batches.items():
             batch.there.clear()
             batch.faults.clear()
@@ -246,6 +296,14 @@ class StateMachine:
         """From now on what was opened last is fed."""
         self._seen = dict.fromkeys(self._devices[self.plan], now_s)
         self._progress = Progress(self._plans[self.plan])
+
+    def _rewind(self) -> list[Instruction]:
+        """What was opened has no states, so that every sequence begins anew."""
+        if self._histories is None:
+            return []
+        self._pending, freed = self._histories.rewind(self._batches.values())
+        self._batches.clear()
+        return freed
 
     def _ready(self, event: Prepared) -> list[Instruction]:
         if self._prepared is None or self._prepared.epoch != event.epoch:
@@ -261,7 +319,7 @@ class StateMachine:
         self._prepared = None
         self._back.clear()
         self._begin(now_s)
-        return [Activate(self.epoch), *self._feed(now_s, linger=False)]
+        return [Activate(self.epoch), *self._rewind(), *self._feed(now_s, linger=False)]
 
     def _unprepared(self, event: Unprepared) -> list[Instruction]:
         if not self.prepares(event.epoch):
@@ -314,16 +372,21 @@ class StateMachine:
             return self._device_lost(event)
         stage = event.stage or self._first_stage[self.plan].get(event.device)
         failed: list[Instruction] = []
-        if batch.suspect or not self.settings.failover:
-            failed = [Fail(s, Failure(event.device, stage, s, event.message)) for s in batch.samples]
+        guilty = [sample for sample in batch.samples if sample in batch.suspects or not self.settings.failover]
+        if guilty and self._histories is not None:
+            failed = self._histories.fail(guilty, Failure(event.device, stage, None, event.message))
+        elif guilty:
+            failed = [Fail(s, Failure(event.device, stage, s, event.message)) for s in guilty]
             del self._batches[number]
-        batch.suspect = True
+        batch.suspects.update(batch.samples)
         return [*failed, *self._device_lost(event)]
 
     def _fail_exhausted(self, failure: Failure) -> list[Instruction]:
         """Fail the batches that were under way whenever a device was lost: one of them may be why."""
-        exhausted = [number for number, batch in self._batches.items() if batch.tries >= MOST_TRIES]
         why = replace(failure, message=f"{failure.message}, as in {MOST_TRIES} openings in a row")
+        if self._histories is not None:
+            return self._histories.fail(self._histories.exhausted(self._batches.values(), MOST_TRIES), why)
+        exhausted = [number for number, batch in self._batches.items() if batch.tries >= MOST_TRIES]
         samples = [sample for number in exhausted for sample in self._batches.pop(number).samples]
         return [Fail(sample, why.of(sample)) for sample in samples]
 
@@ -403,6 +466,9 @@ class StateMachine:
         self.epoch = self._new_epoch()
         samples = [sample for batch in self._batches.values() for sample in batch.samples]
         samples += [one.sample for one in self._pending]
+        if self._histories is not None:
+            samples = self._histories.unanswered
+            self._histories.clear()
         self._batches.clear()
         self._pending.clear()
         return [Fail(sample, failure.of(sample)) for sample in sorted(samples)]

@@ -2,7 +2,8 @@
 
 ::
 
-    header   magic, kind, number of samples, number of tensors, session, batch, time sent
+    header   magic, kind, number of samples, number of tensors, session, batch, time sent, bucket
+    steps    where the header says so: of each sample the slot of its sequence, its number there, whether it begins one
     table    for each tensor: value id, element type, encoding, shape (one per sample where it is not the same for all);
              for int8 a scale and an offset per sample
     faults   where the header says so: a length, and as JSON the samples that a stage could not compute
@@ -28,14 +29,15 @@ from tvmpipe.manifest import Encoding
 from tvmpipe.runtime.transport.codec import Encoded, decode, encode, encoding_of
 from tvmpipe.tensors import TensorForm
 
-MAGIC = b"TVP4"
+MAGIC = b"TVP5"
 TOKEN_BYTES = 8
-_HEADER = struct.Struct("<4sBBHH8sQd")
+_HEADER = struct.Struct("<4sBBHH8sQdI")
 _SESSION = slice(10, 18)
+_STEP = struct.Struct("<IQ?")
 _ENTRY = struct.Struct("<IBBB")
 _RANGE = struct.Struct("<dd")
 _LENGTH = struct.Struct("<I")
-_PLAIN, _FAULTY = 1, 2  # flags in the header
+_PLAIN, _FAULTY, _IN_STEPS = 1, 2, 4  # flags in the header
 _MOST_FAULT_BYTES = 1 << 20
 _MAX_DIMS = 16
 _VARIED = 0x80  # in the place of the number of dimensions: each sample has a shape of its own
@@ -64,12 +66,25 @@ class Fault(NamedTuple):
     message: str
 
 
+class Step(NamedTuple):
+    """Which step of a sequence a sample is.
+
+    `slot` is the place that devices have for the sequence's states, `number` how many steps that slot has had before
+    since the pipeline was opened, of whatever sequences. At the `first` of a sequence its states are zeros.
+    """
+
+    slot: int
+    number: int
+    first: bool
+
+
 @dataclass(frozen=True)
 class Batch:
     """Tensors of one or more samples that go together: `session` names the opening of the pipeline they belong to.
 
     `plain` asks every link to leave its tensors as they are; `sent_s` is the sender's wall clock. The tensors of
-    samples in `faults`, by their place in the batch, are of the right shape and mean nothing.
+    samples in `faults`, by their place in the batch, are of the right shape and mean nothing. `steps` says of each
+    sample which step it is; it is empty where the model has no states. All samples are of one `bucket`.
     """
 
     session: bytes
@@ -78,14 +93,18 @@ class Batch:
     plain: bool = False
     sent_s: float = 0.0
     faults: Mapping[int, Fault] = field(default_factory=dict)
+    bucket: int = 0
+    steps: tuple[Step, ...] = ()
 
 
 def pack(batch: Batch, encoding: Encoding = "none") -> list[Any]:
     """Frames of a message, ready for `send_multipart`; large tensors are not copied unless they are encoded."""
     wanted: Encoding = "none" if batch.plain else encoding
     first = batch.samples[0]
-    flags = _PLAIN * batch.plain + _FAULTY * bool(batch.faults)
-    head = [_HEADER.pack(MAGIC, 1, flags, len(batch.samples), len(first), batch.session, batch.number, batch.sent_s)]
+    flags = _PLAIN * batch.plain + _FAULTY * bool(batch.faults) + _IN_STEPS * bool(batch.steps)
+    counts = len(batch.samples), len(first)
+    head = [_HEADER.pack(MAGIC, 1, flags, *counts, batch.session, batch.number, batch.sent_s, batch.bucket)]
+    head += [_STEP.pack(*step) for step in batch.steps]
     columns: list[list[Encoded]] = []
     for value, array in first.items():
         kind = encoding_of(array, wanted)
@@ -126,13 +145,19 @@ def session_of(frames: Sequence[Any]) -> bytes:
 
 def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
     head = memoryview(frames[0])
-    magic, version, flags, count, tensors, session, number, sent_s = _HEADER.unpack_from(head, 0)
-    if magic != MAGIC or version != 1 or flags > _PLAIN + _FAULTY:
+    magic, version, flags, count, tensors, session, number, sent_s, bucket = _HEADER.unpack_from(head, 0)
+    if magic != MAGIC or version != 1 or flags > _PLAIN + _FAULTY + _IN_STEPS:
         raise WireError("not a tvmpipe message")
     inline = len(frames) == 1
     if not count or not (inline or len(frames) == 1 + count * tensors):
         raise WireError(f"{count} samples of {tensors} tensors cannot be in {len(frames)} frames")
     position, total = _HEADER.size, 0
+    steps: tuple[Step, ...] = ()
+    if flags & _IN_STEPS:
+        steps = tuple(Step(*_STEP.unpack_from(head, position + row * _STEP.size)) for row in range(count))
+        position += count * _STEP.size
+        if len({step.slot for step in steps}) < count:
+            raise WireError("two steps of one sequence")
     columns: list[_Column] = []
     for _ in range(tensors):
         value, code, kind, mark = _ENTRY.unpack_from(head, position)
@@ -174,7 +199,7 @@ def _unpack(frames: Sequence[Any], limit_bytes: int) -> Batch:
         samples.append(sample)
     if position != len(head):
         raise WireError("bytes after the table")
-    return Batch(session, number, tuple(samples), bool(flags & _PLAIN), sent_s, faults)
+    return Batch(session, number, tuple(samples), bool(flags & _PLAIN), sent_s, faults, bucket, steps)
 
 
 def _faults(text: bytes, length: int, count: int) -> dict[int, Fault]:
