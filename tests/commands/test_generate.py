@@ -13,6 +13,7 @@ import tvm  # noqa: F401 - all of it, before the command imports its runtime alo
 
 from tests.generation.fakes import END, TEMPLATE, TableModel, byte_level
 from tests.test_cli import sentence, tvmpipe
+from tvmpipe.cli import invoke
 from tvmpipe.generation.generate import generate
 from tvmpipe.generation.options import GenerationOptions, SamplingOptions
 from tvmpipe.generation.tokenizer import load_tokenizer
@@ -97,6 +98,26 @@ def test_a_conversation(model: TableModel, tokenizer: Path, monkeypatch: pytest.
     tokens = one.encode_chat([{"role": role, "content": text} for role, text in told])
     assert out == f"{first}\n{expected(model, tokenizer, tokens, options)}\n"
     assert model.open == 0
+
+
+def test_nobody_reads_any_more(
+    model: TableModel, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As with `| head`: the model stops, and there is one sentence."""
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return file.fileno()
+
+    err = io.StringIO()
+    with (tmp_path / "out").open("w") as file, contextlib.redirect_stdout(Closed()), contextlib.redirect_stderr(err):
+        assert invoke([str(one) for one in command(tokenizer, "--prompt", "a")]) == 1
+    assert sentence(err.getvalue()) == "tvmpipe: error: nobody reads the text any more: stdout is closed"
+    assert model.open == 0
+    assert model.fed < 10
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -99,7 +101,8 @@ def _lines() -> Iterator[str]:
 def _answer(
     model: LanguageModel, tokenizer: Tokenizer, tokens: list[int], options: GenerationOptions, quiet: bool
 ) -> tuple[str, Outcome]:
-    text, last = _show(generate(model, tokenizer, tokens, options), quiet)
+    with contextlib.closing(generate(model, tokenizer, tokens, options)) as pieces:
+        text, last = _show(pieces, quiet)
     assert last.finish is not None
     assert last.usage is not None
     facts = {"text": text, "finish": last.finish, **_facts(last.usage)}
@@ -111,22 +114,24 @@ def _answer(
 
 def _show(pieces: Iterable[Piece], quiet: bool) -> tuple[str, Piece]:
     """Print pieces as they come; the whole text and the last piece."""
-    obeys = sys.stdout.isatty()
     shown = []
     last = None
-    try:
-        for last in pieces:
-            shown.append(last.text)
-            if not quiet:
-                # A terminal would obey what a model may say.
-                sys.stdout.write("\t".join(map(clean_lines, last.text.split("\t"))) if obeys else last.text)
-                sys.stdout.flush()
-    finally:
-        if shown and not quiet:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+    for last in pieces:
+        shown.append(last.text)
+        if not quiet:
+            _write(last.text if last.finish is None else f"{last.text}\n")
     assert last is not None
     return "".join(shown), last
+
+
+def _write(text: str) -> None:
+    """Text on stdout at once; what a terminal would obey is spelled out."""
+    try:
+        sys.stdout.write("\t".join(map(clean_lines, text.split("\t"))) if sys.stdout.isatty() else text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        raise InputError("nobody reads the text any more: stdout is closed") from None
 
 
 def _facts(usage: Usage) -> dict[str, Any]:

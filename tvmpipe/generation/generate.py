@@ -200,7 +200,7 @@ class _Run:
     def _guess(self) -> tuple[int, ...]:
         """Tokens to try with the next one: as many as may still come behind it, and fit the context."""
         count = min(self.options.draft, self._most - len(self.generated) - 1)
-        return look_up([*self.prompt, *self.generated], count)
+        return look_up([*self.prompt, *self.generated], count) if count > 0 else ()
 
     def _last(self, finish: FinishReason) -> Piece:
         piece = self._text.finish()

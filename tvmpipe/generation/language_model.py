@@ -29,7 +29,7 @@ class TokenSequence(Protocol):
         ...
 
     def close(self) -> None:
-        """Free its state on the devices; idempotent."""
+        """Free its state on the devices; idempotent. When it returns, another sequence may be opened in its place."""
         ...
 
 

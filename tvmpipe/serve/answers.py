@@ -9,8 +9,7 @@ from typing import TypeVar
 from starlette.types import Receive
 
 from tvmpipe.generation.generate import Piece
-from tvmpipe.serve.engine import Engine, Prompt
-from tvmpipe.serve.errors import RequestError
+from tvmpipe.serve.engine import Engine, Prompt, StoppingError
 
 Value = TypeVar("Value")
 
@@ -20,7 +19,7 @@ class DisconnectedError(Exception):
 
 
 class Answers:
-    """Pieces of one request's generations as they come. Raises TooBusyError where there is no place for them."""
+    """Pieces of one request's generations as they come. Raises what `Engine.submit` raises."""
 
     def __init__(self, engine: Engine, prompts: Sequence[Prompt]) -> None:
         loop = asyncio.get_running_loop()
@@ -39,7 +38,7 @@ class Answers:
             if isinstance(event, Exception):
                 raise event
             if event.finish == "cancelled":
-                raise RequestError(503, "the server is stopping", kind="server_error")
+                raise StoppingError
             self._left -= event.finish is not None
             yield place, event
 

@@ -62,6 +62,13 @@ class TooBusyError(QueueFullError):
         self.again_s = again_s
 
 
+class StoppingError(TvmpipeError):
+    """The server takes nothing more, and what is not done yet is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping")
+
+
 class FaultError(TvmpipeError):
     """A generation met a fault of our own, which ended it alone and has been logged."""
 
@@ -72,8 +79,8 @@ class FaultError(TvmpipeError):
 class Engine:
     """Runs generations in the order in which they are submitted. Any thread may use it.
 
-    `queue` generations at most wait while every sequence of the model is taken. A request of more generations than
-    may ever be there is refused by `largest`.
+    `queue` generations at most wait while every sequence of the model is taken; `largest` is how many may be there in
+    all.
     """
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, metrics: Metrics, queue: int) -> None:
@@ -106,12 +113,12 @@ class Engine:
         The last that it gets of each is a piece that finishes, or an error; by then the generation's place is free. One
         that is cancelled before it has a sequence makes nothing but that piece.
 
-        Raises TooBusyError where there is no place for all of them, and when closed.
+        Raises TooBusyError where there is no place for all of them, and StoppingError after `cancel`.
         """
         ticket = Ticket(len(prompts))
         with self._lock:
             if self._closed:
-                raise TooBusyError("the server is stopping", _LONGEST_RETRY_S)
+                raise StoppingError
             if self._admitted + len(prompts) > self.largest:
                 raise TooBusyError(
                     f"{self._running} generations run and {self.waiting} wait, and there is no place for "
