@@ -76,7 +76,7 @@ class TextServer:
             uvicorn.Config(
                 make_app(service, token),
                 log_config=None,
-                log_level="warning",
+                log_level="error",  # its warnings are of clients that send no HTTP
                 access_log=False,
                 server_header=False,
                 http=TimedConnection,
