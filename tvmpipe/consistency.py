@@ -145,6 +145,8 @@ class _StateValues:
         self.found = {pair[0]: bucket for _, values in self.pairs for bucket, pair in enumerate(values)}
         self.left = {pair[1]: bucket for _, values in self.pairs for bucket, pair in enumerate(values)}
         self.specs = {value: state.spec for state in states for pair in state.values for value in pair}
+        grow = (state for state in states if state.axis is not None)
+        self.growing = frozenset(value for state in grow for pair in state.values for value in pair)
 
 
 def _sequences(manifest: Manifest, buckets: Sequence[BucketEntry]) -> Iterator[str]:
@@ -190,7 +192,9 @@ def _plan(
     makers: dict[int, list[StageEntry]] = {value: [] for value in given}
     owner = dict(given)
     for stage in plan.stages:
-        yield from (f"stage {_show(stage.name)} {fault}" for fault in _stage(stage, devices, makers, known))
+        yield from (
+            f"stage {_show(stage.name)} {fault}" for fault in _stage(stage, devices, makers, known, states.growing)
+        )
         if stage.bucket >= len(buckets):
             yield f"stage {_show(stage.name)} is of bucket {stage.bucket}, which there is not"
         for tensor in (*stage.inputs, *stage.outputs):
@@ -259,9 +263,13 @@ def _routes(plan: PlanEntry, buckets: Sequence[BucketEntry]) -> Iterator[str]:
 
 
 def _stage(
-    stage: StageEntry, devices: set[str], makers: dict[int, list[StageEntry]], known: dict[int, TensorSpec]
+    stage: StageEntry,
+    devices: set[str],
+    makers: dict[int, list[StageEntry]],
+    known: dict[int, TensorSpec],
+    growing: frozenset[int],
 ) -> Iterator[str]:
-    """`known` gets what the stage says of tensors that nobody before it spoke of."""
+    """`known` gets what the stage says of tensors that nobody before it spoke of; `growing` are states that grow."""
     if stage.device not in devices:
         yield f"is on {_show(stage.device)}, which is no device"
     if bool(stage.weight_names) != bool(stage.weight_files):
@@ -276,6 +284,8 @@ def _stage(
         made = makers[tensor.value]
         if made and not any(one.turn in (Turn(), stage.turn) for one in made) and not _complete(made):
             yield f"reads tensor {tensor.value}, which nothing before it makes for its batches"
+    for value in sorted({*stage.in_place} - ({tensor.value for tensor in stage.inputs} & growing)):
+        yield f"writes into tensor {value}, which is no input of it that is a state which grows"
     for tensor in (*stage.inputs, *stage.outputs):
         spec = known.setdefault(tensor.value, tensor.spec)
         if (spec.shape, spec.dtype) != (tensor.spec.shape, tensor.spec.dtype):

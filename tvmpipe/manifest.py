@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 
 _DEEPEST = 8
 _LONGEST_NAME_BYTES = 200
@@ -192,7 +192,9 @@ class StageEntry(_Frozen):
     A stage that devices take in turn has an entry for each of them. A device's stages all have the same `turn`.
     `weights` is the tuple of tensors called `weight_names`, each of which lies in exactly one of `weight_files`
     (stages of several plans and buckets share files). A stage without any has no such parameter. `onnx_nodes` are the
-    nodes of the model that it computes, `bucket` the number of the bucket whose samples it does.
+    nodes of the model that it computes, `bucket` the number of the bucket whose samples it does. Inputs `in_place` are
+    states that grow: they are read where they lie, and what a step adds is written there, so that what it leaves is the
+    same array.
     """
 
     name: _Name
@@ -207,6 +209,7 @@ class StageEntry(_Frozen):
     activation_bytes: _Bytes
     inputs: tuple[StageTensor, ...]
     outputs: tuple[StageTensor, ...]
+    in_place: tuple[_Value, ...] = ()
     predicted_compute_s: _Seconds
     onnx_nodes: tuple[str, ...] = ()
 

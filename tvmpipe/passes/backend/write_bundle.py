@@ -238,6 +238,9 @@ class _Writer:
             activation_bytes=held_bytes(graph, shape, self.allocated_bytes[name]),
             inputs=tuple(self._tensor(value, stage.bucket) for value in shape.inputs),
             outputs=tuple(self._tensor(value, stage.bucket) for value in shape.outputs),
+            in_place=tuple(
+                self.offsets[stage.bucket] + value for value in shape.inputs if value in graph.states.buffers
+            ),
             predicted_compute_s=stage_seconds(graph, self.costs[stage.bucket], shape, device),
             onnx_nodes=stage.onnx_nodes,
         )

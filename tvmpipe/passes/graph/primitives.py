@@ -19,6 +19,7 @@ from tvmpipe.passes.graph.replicas import Placement, show
 from tvmpipe.passes.graph.states import GraphStates, split_off
 from tvmpipe.passes.graph.weights import WeightPool
 from tvmpipe.passes.kernels.base import useful_flops
+from tvmpipe.passes.kernels.state_write import IN_PLACE
 from tvmpipe.tensors import TensorSpec
 
 ONNXRUNTIME = "onnxruntime"
@@ -112,8 +113,23 @@ class PrimitiveGraph:
 
     @functools.cached_property
     def state_users(self) -> list[tuple[int, ...]]:
-        """For each state the placeable primitives that read or make it, which share a device."""
-        return [tuple(sorted({*self.readers[state.reads], *self._makers(state.makes)})) for state in self.states.states]
+        """For each state the placeable primitives that read or make it, which share a device.
+
+        Those that read what a step makes may be elsewhere, as it travels like any tensor, but not from a buffer that
+        the step has written into, which stays where it is.
+        """
+        return [
+            tuple(
+                sorted(
+                    {
+                        *self.readers[state.reads],
+                        *self._makers(state.makes),
+                        *(self.readers[state.makes] if state.in_place else ()),
+                    }
+                )
+            )
+            for state in self.states.states
+        ]
 
     def divided_state(self, placement: Placement) -> str | None:
         """A state whose users a placement does not put on one device, as the middle of a sentence; None for none."""
@@ -202,6 +218,7 @@ class _Extractor:
         self.flops_of: dict[str, float] = {}
         self.pool = WeightPool()
         self.weight_sizes: dict[str, int] = {}
+        self.written: dict[int, int] = {}  # a value that is made by writing into another one -> that one
 
     def run(self) -> PrimitiveGraph:
         from tvm import relax
@@ -226,7 +243,7 @@ class _Extractor:
             producer = self.values[value].producer
             if producer is None or self.primitives[producer].constant:
                 raise UnsupportedModelError(f"output {name!r} is a constant of a model that has no inputs to run it")
-        states = split_off(self.signature.states, specs, model_inputs, outputs)
+        states = split_off(self.signature.states, specs, model_inputs, outputs, self.written)
         return PrimitiveGraph(
             tuple(self.primitives),
             tuple(self.values),
@@ -271,7 +288,8 @@ class _Extractor:
 
         index = len(self.primitives)
         group = group_called(call, self.groups)
-        is_tir = getattr(call.op, "name", "") in ("relax.call_tir", "relax.call_tir_inplace")
+        in_place = getattr(call.op, "name", "") == IN_PLACE
+        is_tir = in_place or getattr(call.op, "name", "") == "relax.call_tir"
         function = call.args[0].name_hint if is_tir else str(getattr(call.op, "name", call.op))
         function = function if group is None else group.name
         types = list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]
@@ -306,6 +324,12 @@ class _Extractor:
             raise UnsupportedModelError(f"{made_by} depends on no input of the model; it cannot be placed")
         outputs = tuple(self._add_value(spec, index) for spec in specs)
         self.value_of[var] = outputs
+        input_bytes = sum(self.values[value].spec.size_bytes for value in inputs)
+        output_bytes = sum(spec.size_bytes for spec in specs)
+        if in_place:  # what is new is read and written, and no more of the buffer
+            self.written[outputs[0]] = read[0]
+            input_bytes -= output_bytes
+            output_bytes = self.values[read[1]].spec.size_bytes
         self.primitives.append(
             Primitive(
                 index=index,
@@ -316,8 +340,8 @@ class _Extractor:
                 inputs=inputs,
                 outputs=outputs,
                 weight_bytes=sum(weights),
-                input_bytes=sum(self.values[value].spec.size_bytes for value in inputs),
-                output_bytes=sum(spec.size_bytes for spec in specs),
+                input_bytes=input_bytes,
+                output_bytes=output_bytes,
                 flops=group.flops if group is not None else self._flops(function) if is_tir else 0.0,
                 constant=fixed,
                 call=call,

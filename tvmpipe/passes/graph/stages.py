@@ -74,15 +74,15 @@ def derive_stages(graph: PrimitiveGraph, placement: Placement, *, eager: bool = 
 def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
     """The most bytes of tensors that a stage holds at once on its device.
 
-    Its inputs twice (the one set of buffers that it reads, and a sample that is received meanwhile; states are received
-    from nobody), and what is alive between its primitives; results stay to its end.
+    Its inputs (`read_bytes`), and what is alive between its primitives; results stay to its end.
     """
+    kept = graph.states.buffers
     inside = sorted((*stage.primitives, *stage.repeated))
     position = {index: place for place, index in enumerate(inside)}
     last = len(inside) - 1
     change = [0] * (last + 2)
     for index in inside:
-        for value in graph.primitives[index].outputs:
+        for value in (value for value in graph.primitives[index].outputs if value not in kept):
             readers = [position[i] for i in inside if value in graph.primitives[i].inputs]
             end = last if value in stage.outputs else max(readers, default=position[index])
             change[position[index]] += graph.values[value].spec.size_bytes
@@ -95,9 +95,16 @@ def activation_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
 
 
 def read_bytes(graph: PrimitiveGraph, stage: StageShape) -> int:
-    """Bytes of buffers for a stage's inputs: twice, for the next sample is received meanwhile; of a state once."""
-    found = graph.states.found
-    return sum(graph.values[value].spec.size_bytes * (1 if value in found else 2) for value in stage.inputs)
+    """Bytes of buffers for a stage's inputs: twice, for the next sample is received meanwhile; of a state once.
+
+    A state that is a buffer itself is read where it lies.
+    """
+    found, kept = graph.states.found, graph.states.buffers
+    return sum(
+        graph.values[value].spec.size_bytes * (1 if value in found else 2)
+        for value in stage.inputs
+        if value not in kept
+    )
 
 
 def _join(stages: nx.DiGraph, members: dict[tuple[int, _Part], list[int]]) -> None:

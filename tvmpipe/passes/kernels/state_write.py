@@ -9,6 +9,9 @@ from tvmpipe.passes.kernels.base import OPAQUE
 
 STATE_WRITE = "state_write"
 
+IN_PLACE = "relax.call_tir_inplace"
+"""The operator that calls it: its result is the buffer that it was given first."""
+
 LENGTH = "tvmpipe.length"
 """Attribute of `main`: the parameter that says how many elements states that grow have, by its place."""
 

@@ -57,12 +57,20 @@ def problem_from_graph(
     for state, group in zip(graph.states.states, groups, strict=True):
         states[group[0]] += graph.states.size_bytes(state)
     memories = [device.memory_bytes for device in cluster.devices]
+    kept = {
+        v.id: float(v.spec.size_bytes) for v in graph.values if v.id in graph.states.buffers and v.producer is not None
+    }
     streamed = Problem(
         names=tuple(primitive.name for primitive in primitives),
         devices=tuple(devices),
         time_s=times,
         weight_bytes=np.array([float(graph.held_weight_bytes([p.index])) for p in primitives]) + states,
-        working_bytes=np.array([float(p.input_bytes + p.output_bytes) for p in primitives]),
+        working_bytes=np.array(
+            [
+                float(p.input_bytes + p.output_bytes) - sum(kept.get(value, 0.0) for value in p.inputs)
+                for p in primitives
+            ]
+        ),
         memory_bytes=np.array([np.inf if memory is None else float(memory) for memory in memories]),
         tensors=tuple(tensors),
         bandwidth_bps=bandwidths,

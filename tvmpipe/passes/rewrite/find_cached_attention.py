@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_name
 from tvmpipe.passes.kernels.base import constant_of, is_float32, shape_of
 from tvmpipe.passes.kernels.cached_attention.compute import CACHED_ATTENTION, CachedAttention, cached_attention
+from tvmpipe.passes.kernels.state_write import IN_PLACE
 from tvmpipe.passes.rewrite.attention_scores import scores_behind
-from tvmpipe.passes.rewrite.write_states import IN_PLACE, length_of
+from tvmpipe.passes.rewrite.write_states import length_of
 
 _MOVES = frozenset(("relax.broadcast_to", "relax.expand_dims", "relax.permute_dims", "relax.reshape", "relax.squeeze"))
 

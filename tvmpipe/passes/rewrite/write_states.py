@@ -13,7 +13,6 @@ from tvmpipe.passes.frontend.dataflow import definitions_of, mutated, operator_n
 from tvmpipe.passes.kernels.base import constant_of, shape_of
 from tvmpipe.passes.kernels.state_write import LENGTH, STATE_WRITE, state_write
 
-IN_PLACE = "relax.call_tir_inplace"
 Array = NDArray[Any]
 
 

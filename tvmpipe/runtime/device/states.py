@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmpipe.manifest import StageEntry, StateEntry
+from tvmpipe.runtime.device.weights import huge_pages
 from tvmpipe.runtime.transport import wire
 
 
@@ -25,9 +26,7 @@ class StateStore:
 
     def __init__(self, states: Sequence[StateEntry], count: int) -> None:
         self.states = tuple(states)
-        self._kept: list[list[NDArray[Any] | wire.Fault]] = [
-            [np.full(state.spec.shape, 0, state.spec.dtype) for _ in range(count)] for state in states
-        ]
+        self._kept: list[list[NDArray[Any] | wire.Fault]] = [[_zeros(state) for _ in range(count)] for state in states]
 
     def begin(self, slot: int, state: int) -> NDArray[Any]:
         """The state before the first step of a sequence: zeros."""
@@ -35,7 +34,7 @@ class StateStore:
         if entry.axis is not None and not isinstance(kept, wire.Fault):
             kept.fill(0)
             return kept
-        fresh = self._kept[state][slot] = np.zeros(entry.spec.shape, entry.spec.dtype)
+        fresh = self._kept[state][slot] = _zeros(entry)
         return fresh
 
     def read(self, slot: int, state: int) -> NDArray[Any] | wire.Fault:
@@ -45,6 +44,15 @@ class StateStore:
     def keep(self, slot: int, state: int, made: NDArray[Any] | wire.Fault) -> None:
         """A step has made this, or could not."""
         self._kept[state][slot] = made
+
+
+def _zeros(state: StateEntry) -> NDArray[Any]:
+    """Memory of a state, which is there; that of one which grows is aligned, as a runner that writes into it needs."""
+    if state.axis is None:
+        return np.full(state.spec.shape, 0, state.spec.dtype)
+    array = huge_pages(state.spec.size_bytes)[: state.spec.size_bytes].view(state.spec.dtype).reshape(state.spec.shape)
+    array.fill(0)
+    return array
 
 
 class HeldStates:
