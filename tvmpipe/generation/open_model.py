@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tvmpipe.bundle import load
-from tvmpipe.errors import BundleError
 from tvmpipe.generation.language_model import LanguageModel
+from tvmpipe.generation.pipeline_model import PipelineModel, find_tokens
+from tvmpipe.runtime.head.connect import open_pipeline
 from tvmpipe.runtime.head.options import ConnectOptions
 
 
@@ -16,10 +17,10 @@ from tvmpipe.runtime.head.options import ConnectOptions
 def open_language_model(path: Path, tracker: str, options: ConnectOptions) -> Iterator[LanguageModel]:
     """The model of a bundle on the devices behind a tracker ("host:port"), until the context ends.
 
-    Raises BundleError for a bundle whose model keeps no state that grows with a sequence.
+    Raises BundleError for a bundle whose model does not generate: it keeps no state that grows with a sequence, or
+    takes other things than tokens; and what `connect` raises.
     """
-    load(path)
-    raise BundleError(
-        f"the model of bundle {path} keeps no state that grows with a sequence (a KV cache), so that it cannot generate"
-    )
-    yield
+    bundle = load(path)
+    find_tokens(bundle.manifest, str(path))
+    with open_pipeline(bundle.manifest, bundle, tracker, options) as pipe:
+        yield PipelineModel(pipe, str(path))

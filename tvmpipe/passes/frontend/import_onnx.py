@@ -25,7 +25,7 @@ from tvmpipe.passes.frontend.read_model import read_model
 from tvmpipe.passes.frontend.signature import Signature, State
 from tvmpipe.passes.frontend.simplify import simplify
 from tvmpipe.passes.frontend.states.find_states import find_states
-from tvmpipe.passes.frontend.states.grow import GrowingModel, growing_model, with_adds
+from tvmpipe.passes.frontend.states.grow import GrowingModel, StepPadding, growing_model, with_adds
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.passes.kernels.half_weights import HALVES_ATTR
 from tvmpipe.passes.kernels.state_write import LENGTH
@@ -112,6 +112,8 @@ def _in_steps(
     facing = model.facing()
     dimensions = open_dimensions(facing, options.shapes, options.dims, buckets)
     check_pads(options.pads, dimensions)
+    # A step is padded with what no later one reads, so that any number does.
+    pads = {**dict.fromkeys(dimensions.axes, 0.0), **options.pads}
     imported = []
     for extents, fixed, dims in zip(dimensions.buckets, dimensions.shapes, dimensions.dims, strict=True):
         one, grown = model.bucket(fixed, dims)
@@ -122,10 +124,14 @@ def _in_steps(
         main = made.module["main"]
         place = list(map(str, main.attrs["tvmpipe.inputs"])).index(model.growing.length)
         made.module["main"] = main.with_attr(LENGTH, place)
-        imported.append(replace(made, signature=signature, extents=extents))
-    exact = {dimension: "a step has as many elements as its bucket" for dimension in imported[0].extents}
+        exact = dict.fromkeys(extents, "a step has as many elements as its bucket")
+        if len(extents) == 1:
+            (dimension,) = extents
+            why = model.padding_refused(one, fixed, dims, StepPadding(dimension, dimensions.axes, pads))
+            exact = {} if why is None else {dimension: why}
+        imported.append(replace(made, signature=signature, extents=extents, exact=exact))
     axes = {**dimensions.axes, **_output_axes(imported)} if dimensions.axes else {}
-    return ImportedBuckets(tuple(replace(one, exact=exact) for one in imported), axes, options.pads)
+    return ImportedBuckets(tuple(imported), axes, pads)
 
 
 def _output_axes(buckets: Sequence[Imported]) -> dict[str, tuple[str, ...]]:

@@ -56,14 +56,14 @@ class InProcess:
         """Results of `samples`, in their order."""
         return map(self.run, samples)
 
-    def sequence(self) -> Sequence:
+    def sequence(self, *, timeout_s: float | None = 0.0) -> Sequence:
         """A new sequence of steps, each of which runs when it is submitted.
 
         Raises QueueFullError when all are in use, SequenceError when the model has no states.
         """
         if self._slots is None:
             raise SequenceError(NO_STEPS)
-        return self._slots.take(self._begin, timeout_s=0)
+        return self._slots.take(self._begin, timeout_s)
 
     def _run(self, fitted: Fitted, step: Step | None = None) -> Result:
         bucket = self._buckets[fitted.bucket]

@@ -15,7 +15,7 @@ buffers the extents are fixed and the length is a number that a step is given:
 
 What is behind a sequence's end in a buffer takes part in nothing: attention masks it out, as it does what is to come.
 Where a model has no such mask of its own, one is put in front of each softmax. That all of this leaves a model's
-results as they are is tried (try_steps.py).
+results as they are is tried (grow.py).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tvmpipe.equality import Expected
 from tvmpipe.errors import UnsupportedModelError, reason_of
+from tvmpipe.padding import pad
 from tvmpipe.passes.frontend.agreement import Model, compare_runs, runnable, seeded_sample
 from tvmpipe.passes.frontend.inputs.fix_dimensions import fix_inputs, inputs_of
 from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
@@ -25,6 +26,24 @@ Array = NDArray[Any]
 
 STEPS = (1, 16, 64, 256)
 """Elements that a step has, where nothing is said of them: one is generated at a time, a prompt goes in chunks."""
+
+
+@dataclass(frozen=True)
+class StepPadding:
+    """How a step with fewer elements than its bucket fills that: `pads` by input, behind the step along `dimension`.
+
+    `axes` are names of the dimensions of inputs.
+    """
+
+    dimension: str
+    axes: Mapping[str, tuple[str, ...]]
+    pads: Mapping[str, float]
+
+    def smaller(self, spec: TensorSpec, count: int) -> TensorSpec:
+        """What is given of an input for so many elements."""
+        names = self.axes.get(spec.name, ("",) * len(spec.shape))
+        shape = tuple(count if n == self.dimension else e for n, e in zip(names, spec.shape, strict=True))
+        return spec.model_copy(update={"shape": shape})
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,25 @@ class GrowingModel:
             f"with buffers of {self.growing.context} elements for its states the model computes something else "
             f"({why}); --no-state compiles it without states"
         )
+
+    def padding_refused(
+        self,
+        made: onnx.ModelProto,
+        shapes: Mapping[str, tuple[int, ...]],
+        dims: Mapping[str, int],
+        padding: StepPadding,
+    ) -> str | None:
+        """Why steps of fewer elements cannot be padded to those that `made` is for (see `bucket`); None where they can.
+
+        What a step is padded with is in the buffers then, behind the sequence's end, where the next one writes.
+        """
+        _, _, step = self._at(LENGTHS[0], shapes, dims)
+        original = runnable(self.model)
+        for count in sorted({step - 1, (step + 1) // 2, 1} - {0, step}, reverse=True):
+            found = self._difference(original, made, shapes, dims, count, padding)
+            if found is not None:
+                return f"a step of {count} padded to {step} gives other results: {found}"
+        return None
 
     # -- models with extents -------------------------------------------------------------------------------------
 
@@ -137,20 +175,28 @@ class GrowingModel:
         made: onnx.ModelProto,
         shapes: Mapping[str, tuple[int, ...]],
         dims: Mapping[str, int],
+        count: int | None = None,
+        padding: StepPadding | None = None,
     ) -> str | None:
-        """How results differ at the start of a sequence, further on, and where it ends; None where they do not."""
+        """How results differ at the start of a sequence, further on, and where it ends; None where they do not.
+
+        With `padding` only `count` elements of a step are given.
+        """
         changed = runnable(made)
         names = [value.name for value in made.graph.output]
         grown = {state.output: state for state in self.growing.states}
         buffers = {state.name: state.axis or 0 for state in self.growing.states}
         _, _, step = self._at(LENGTHS[0], shapes, dims)
+        count = count or step
         shown = False
         for seed, length in enumerate(
             dict.fromkeys((0, min(LENGTHS[1], self.growing.context - step), self.growing.context - step))
         ):
-            _, inputs, _ = self._at(max(length, 1), shapes, dims)
-            inputs = tuple(self._of_length(spec, length, step) for spec in inputs)
-            sample = self._sample(inputs, length, step, seed)
+            _, whole, _ = self._at(max(length, 1), shapes, dims)
+            inputs = [self._of_length(spec, length, count) for spec in whole]
+            if padding is not None:
+                inputs = [padding.smaller(spec, count) for spec in inputs]
+            sample = self._sample(inputs, length, count, seed)
             try:
                 answers = dict(zip(names, original.run(sample), strict=True))
             except Exception as error:  # noqa: BLE001  # its exceptions have no common base
@@ -158,6 +204,11 @@ class GrowingModel:
                     raise UnsupportedModelError(f"ONNX Runtime does not run a step ({reason_of(error)})") from None
                 continue  # some models take no empty past
             given = {name: array for name, array in sample.items() if name not in self.growing.told}
+            if padding is not None:
+                full = {spec.name: spec.shape for spec in whole if spec.name not in buffers}
+                given |= {
+                    name: pad(given[name], full[name], padding.pads[name]) for name in given.keys() & padding.pads
+                }
             for name, axis in buffers.items():
                 given[name] = _buffered(given[name], axis, self.growing.context, seed)
             given[self.growing.length] = np.array(length, np.int64)
@@ -166,7 +217,9 @@ class GrowingModel:
             except Exception as error:  # noqa: BLE001
                 return f"ONNX Runtime does not run it: {reason_of(error)}"
             for name, state in grown.items():
-                results[name] = np.take(results[name], range(length + step), axis=state.axis or 0)
+                results[name] = np.take(results[name], range(length + count), axis=state.axis or 0)
+            if padding is not None:
+                results = {name: array[tuple(map(slice, answers[name].shape))] for name, array in results.items()}
             expected = Expected(answers, half=original.half)
             found = compare_runs(original, sample, expected, results)
             if found.verdict == "different":
@@ -181,6 +234,8 @@ class GrowingModel:
             shape[axes[spec.name]] = length
         elif self.growing.told.get(spec.name) == "mask":
             shape[-1] = length + step
+        elif self.growing.told.get(spec.name) == "positions":
+            shape[-1] = step
         return spec.model_copy(update={"shape": tuple(shape)})
 
 

@@ -1,0 +1,153 @@
+"""A pipeline whose model keeps a cache, as the model that commands generate with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+import numpy as np
+
+from tvmpipe.errors import BundleError, QueueFullError
+from tvmpipe.generation.chunks import Chunks
+from tvmpipe.generation.language_model import Logits
+from tvmpipe.manifest import Manifest
+from tvmpipe.runtime.head import sequences
+from tvmpipe.runtime.head.sample import Result
+from tvmpipe.tensors import TensorSpec
+
+_FREED_S = 60.0  # in which the steps under way of a closed sequence are answered, or fail
+
+
+class _Pipeline(Protocol):
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def sequence(self, *, timeout_s: float | None = None) -> sequences.Sequence: ...
+
+
+class PipelineModel:
+    """The sequences of a pipeline as those of a language model. Any thread may use it.
+
+    The model has one input of the tokens of a step, [1, tokens] integers, and an output of a row of numbers for each
+    of them, [1, tokens, vocabulary]; what else it reads are states. Raises BundleError for another one.
+    """
+
+    def __init__(self, pipe: _Pipeline, name: str) -> None:
+        manifest = pipe.manifest
+        self._pipe = pipe
+        self._tokens, self._logits = find_tokens(manifest, name)
+        assert manifest.sequences is not None
+        assert manifest.sequences.context is not None
+        self.context = manifest.sequences.context
+        self.sequences = manifest.sequences.count
+        self.vocabulary = self._logits.shape[-1]
+        self._chunks = Chunks.of(manifest, self._tokens.name)
+        self._lock = threading.Lock()
+        self._open = 0
+
+    def sequence(self) -> PipelineSequence:
+        """A new sequence without tokens. Raises QueueFullError when as many are open as may be."""
+        with self._lock:
+            if self._open == self.sequences:
+                raise QueueFullError(
+                    f"all {self.sequences} sequences that the bundle was compiled for are in use; close one, or "
+                    "compile it for more"
+                )
+            self._open += 1
+        try:
+            # One that was closed is free on the devices once nothing of it is under way.
+            inner = self._pipe.sequence(timeout_s=_FREED_S)
+        except BaseException:
+            self._closed()
+            raise
+        return PipelineSequence(self, inner, self._tokens, self._logits, self._chunks)
+
+    def _closed(self) -> None:
+        with self._lock:
+            self._open -= 1
+
+
+class PipelineSequence:
+    """One of them: tokens go in chunks, as large as the model has buckets for."""
+
+    def __init__(
+        self,
+        model: PipelineModel,
+        inner: sequences.Sequence,
+        tokens: TensorSpec,
+        logits: TensorSpec,
+        chunks: Chunks,
+    ) -> None:
+        self._model, self._inner = model, inner
+        self._tokens, self._logits, self._chunks = tokens, logits, chunks
+        self._closed = False
+
+    @property
+    def length(self) -> int:
+        """Tokens that it has been fed."""
+        return self._inner.length
+
+    def feed(self, ids: Sequence[int]) -> Future[Logits]:
+        """Logits after each of these tokens, [len(ids), vocabulary]."""
+        array = np.asarray(ids, self._tokens.dtype)
+        room = self._model.context - self.length
+        answers = []
+        begin = 0
+        for count in self._chunks.split(len(ids), room):
+            sample = {self._tokens.name: array[None, begin : begin + count]}
+            answers.append(self._inner.submit(sample))
+            begin += count
+        return _joined(answers, self._logits.name)
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens after the first `length`."""
+        self._inner.truncate(length)
+
+    def close(self) -> None:
+        """Free its place; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._inner.close()
+            self._model._closed()
+
+
+def find_tokens(manifest: Manifest, name: str) -> tuple[TensorSpec, TensorSpec]:
+    """The input that takes tokens and the output that has logits. Raises BundleError where there are none."""
+    kept = () if manifest.sequences is None else manifest.sequences.states
+    if not any(state.axis is not None for state in kept):
+        raise BundleError(
+            f"the model of bundle {name} keeps no state that grows with a sequence (a KV cache), so that it cannot "
+            "generate"
+        )
+    inputs = manifest.sample_inputs
+    if len(inputs) != 1 or len(inputs[0].shape) != 2 or np.dtype(inputs[0].dtype).kind != "i":
+        given = ", ".join(map(str, inputs))
+        raise BundleError(f"a step of bundle {name} takes {given}; one that generates takes tokens alone, [1, tokens]")
+    fitting = [spec for spec in manifest.model.outputs if len(spec.shape) == 3 and spec.shape[:2] == inputs[0].shape]
+    named = [spec for spec in fitting if spec.name == "logits"] or fitting
+    if len(named) != 1:
+        given = ", ".join(map(str, manifest.model.outputs))
+        raise BundleError(
+            f"a step of bundle {name} answers {given}; one that generates answers logits after each token, "
+            f"[1, {inputs[0].shape[1]}, vocabulary]"
+        )
+    return inputs[0], named[0]
+
+
+def _joined(answers: Sequence[Future[Result]], output: str) -> Future[Logits]:
+    """What steps answer, which are answered in their order, as one array; what one of them raises."""
+    joined: Future[Logits] = Future()
+    joined.set_running_or_notify_cancel()
+
+    def finish(_: Future[Result]) -> None:
+        try:
+            rows = [one.result()[output][0].astype(np.float32, copy=False) for one in answers]
+        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+            joined.set_exception(error)
+        else:
+            joined.set_result(np.concatenate(rows) if len(rows) > 1 else rows[0])
+
+    answers[-1].add_done_callback(finish)
+    return joined
