@@ -36,6 +36,7 @@ def test_the_rewrites_of_our_own_are_these() -> None:
         "pack_weights",
         "find_norms",
         "fold_constants",
+        "share_results",
         "write_states",
         "find_cached_attention",
         "find_attention",

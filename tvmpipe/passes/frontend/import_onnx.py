@@ -26,6 +26,7 @@ from tvmpipe.passes.frontend.signature import Signature, State
 from tvmpipe.passes.frontend.simplify import simplify
 from tvmpipe.passes.frontend.states.find_states import find_states
 from tvmpipe.passes.frontend.states.grow import GrowingModel, StepPadding, growing_model, with_adds
+from tvmpipe.passes.frontend.states.head_size import fix_head_sizes
 from tvmpipe.passes.frontend.unsupported import DTYPES
 from tvmpipe.passes.kernels.half_weights import HALVES_ATTR
 from tvmpipe.passes.kernels.state_write import LENGTH
@@ -72,6 +73,7 @@ def import_buckets(source: Any, options: ImportOptions, left: Mapping[str, str] 
     shapes, values = fix_sequences(model, options.shapes, options.values)
     constants = fix_values(model, values)
     states = find_states(model, options.states, by_name=options.stateful)
+    fix_head_sizes(model, states, {*options.dims, *options.buckets})
     growing = growing_model(model, states, options.context, shapes, {*options.dims, *options.buckets})
     if growing is not None:
         return _in_steps(growing, states, name, digest, constants, options, left or {})
@@ -117,8 +119,12 @@ def _in_steps(
     imported = []
     for extents, fixed, dims in zip(dimensions.buckets, dimensions.shapes, dimensions.dims, strict=True):
         one, grown = model.bucket(fixed, dims)
-        inputs = fix_inputs(one, {}, {})
         mine = with_adds(states, grown)
+        room = model.growing.context - max(state.adds for state in grown)
+        inputs = tuple(
+            spec.model_copy(update={"below": room + 1}) if spec.name == model.growing.length else spec
+            for spec in fix_inputs(one, {}, {})
+        )
         made = _imported(one, name, digest, inputs, constants, states=mine, options=options, left=left)
         signature = replace(made.signature, length=model.growing.length, context=model.growing.context)
         main = made.module["main"]

@@ -24,6 +24,7 @@ from tvmpipe.passes.rewrite.multiply_integers import multiply_integers
 from tvmpipe.passes.rewrite.narrow_weights import narrow_weights
 from tvmpipe.passes.rewrite.pack_integers import pack_integers
 from tvmpipe.passes.rewrite.pack_weights import pack_weights
+from tvmpipe.passes.rewrite.share_results import share_results
 from tvmpipe.passes.rewrite.write_states import write_states
 
 After = Callable[[str, Any], None]
@@ -81,6 +82,11 @@ REWRITES: tuple[Rewrite, ...] = (
         "fold_constants",
         fold_constants,
         "after norms, whose scales and shifts it views anew; before what asks whether an operand is constant",
+    ),
+    Rewrite(
+        "share_results",
+        share_results,
+        "once constants are folded, so that more calls are equal; before what makes primitives of them",
     ),
     Rewrite(
         "write_states",

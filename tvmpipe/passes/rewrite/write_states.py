@@ -94,7 +94,8 @@ class _Writes:
         if shape[:axis] + shape[axis + 1 :] != shape_of(past)[:axis] + shape_of(past)[axis + 1 :]:
             return None
         steps = _along(np.arange(shape[axis]), axis, len(shape))
-        return (past, new, axis) if self._is(places, lambda length: length + steps, past, axis) else None
+        room = shape_of(past)[axis] - shape[axis]
+        return (past, new, axis) if self._is(places, lambda length: length + steps, room) else None
 
     def _chosen(self, call: Any) -> tuple[Any, Any, int] | None:
         """`where(before the end, past, where(in the step, new, 0))`, of a state with an axis for elements."""
@@ -114,19 +115,19 @@ class _Writes:
             return None
         (axis,) = axes
         step = shape[axis]
-        places = _along(np.arange(whole[axis]), axis, len(whole))
-        same = self._is(before, lambda length: places < length, past, axis)
-        same = same and self._is(inside, lambda length: places < length + step, past, axis)
+        places, room = _along(np.arange(whole[axis]), axis, len(whole)), whole[axis] - step
+        same = self._is(before, lambda length: places < length, room)
+        same = same and self._is(inside, lambda length: places < length + step, room)
         if gather is not None and operator_name(gather) == "relax.gather_elements":
             same = same and int(gather.attrs.axis) % len(whole) == axis
-            same = same and self._is(gather.args[1], lambda length: np.clip(places - length, 0, step - 1), past, axis)
+            same = same and self._is(gather.args[1], lambda length: np.clip(places - length, 0, step - 1), room)
         elif step != 1:
             return None
         return (past, new, axis) if same else None
 
-    def _is(self, expr: Any, wanted: Callable[[int], Array], past: Any, axis: int) -> bool:
-        """Whether an expression is what is wanted of it at some lengths: its broadcasting left out."""
-        for length in sorted({0, 1, shape_of(past)[axis] // 2, shape_of(past)[axis] - 1}):
+    def _is(self, expr: Any, wanted: Callable[[int], Array], room: int) -> bool:
+        """Whether an expression is what is wanted of it at some lengths up to `room`: its broadcasting left out."""
+        for length in sorted({0, min(1, room), room // 2, room}):
             found = self._value(expr, np.int64(length))
             if found is None or not bool(np.all(found == wanted(length))):
                 return False

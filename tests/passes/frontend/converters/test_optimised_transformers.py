@@ -59,7 +59,7 @@ def bert_like(layers: int = 1, tokens: int = 9, width: int = 32, heads: int = 2)
 
 def over_two_devices(model: onnx.ModelProto, sample: dict[str, Any], dims: dict[str, int]) -> tuple[str, ...]:
     """Compile for two devices, both used; compare; the operators of all primitives."""
-    fused = driver.front(model, ImportOptions(dims=dims, fallback=False))
+    fused = driver.front(model, ImportOptions(dims=dims, fallback=False, stateful=False))
     names = [primitive.name for primitive in fused.graph.primitives]
     pins = {name: "ab"[place >= len(names) // 2] for place, name in enumerate(names)}
     compiled = driver.compile(driver.plan(fused, parse_cluster(TWO_DEVICES), BuildOptions(pins=pins)))

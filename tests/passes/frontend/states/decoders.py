@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ class Decoder:
     ("attention_mask", "position_ids"), without which the model computes that from the extent of the past; `causal`
     whether it masks what is to come (else it must be run one element at a time); `window` how many keys a query sees, 0
     for all; `flaw` makes something of the cache that no mask hides ("sum"), or keeps it by other means ("slice").
+    `layers` have weights and a cache of their own each.
     """
 
     groups: int = 2
@@ -29,11 +31,12 @@ class Decoder:
     flaw: str = ""
     vocabulary: int = 50
     longest: int = 64
+    layers: int = 1
     nodes: list[onnx.NodeProto] = field(default_factory=list, compare=False)
     constants: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def model(self) -> onnx.ModelProto:
-        """One layer; inputs `input_ids` [1, S], what it is told, and the past; outputs `logits` and the present."""
+        """Inputs `input_ids` [1, S], what it is told, and the past; outputs `logits` and the present."""
         width = self.heads * self.depth
         random = np.random.default_rng(0)
 
@@ -43,23 +46,9 @@ class Decoder:
         places = self.places()
         hidden = self.node("Gather", [weight("embedding", self.vocabulary, width), "input_ids"])
         hidden = self.node("Add", [hidden, self.node("Gather", [weight("position", self.longest, width), places])])
-        query = self.split(self.node("MatMul", [hidden, weight("wq", width, width)]), self.heads)
-        key = self.split(self.node("MatMul", [hidden, weight("wk", width, self.groups * self.depth)]), self.groups)
-        value = self.split(self.node("MatMul", [hidden, weight("wv", width, self.groups * self.depth)]), self.groups)
-        keys, values = self.grown("key", key), self.grown("value", value)
         mask = self.mask()
-        repeated = [self.repeated(tensor) for tensor in (keys, values)]
-        transposed = self.node("Transpose", [repeated[0]], perm=[0, 1, 3, 2])
-        scores = self.node("MatMul", [query, transposed])
-        scores = self.node("Mul", [scores, self.constant(np.float32(self.depth**-0.5))])
-        scores = self.node("Add", [scores, mask]) if mask else scores
-        output = self.node("MatMul", [self.node("Softmax", [scores], axis=-1), repeated[1]])
-        output = self.node("Transpose", [output], perm=[0, 2, 1, 3])
-        output = self.node("Reshape", [output, self.constant(np.array([0, 0, width]))])
-        hidden = self.node("Add", [hidden, self.node("MatMul", [output, weight("wo", width, width)])])
-        if self.flaw == "sum":
-            total = self.node("ReduceSum", [values, self.constant(np.array([1, 2, 3]))], keepdims=0)
-            hidden = self.node("Add", [hidden, self.node("Reshape", [total, self.constant(np.array([1, 1, 1]))])])
+        for layer in range(self.layers):
+            hidden = self.layer(hidden, layer, mask, weight)
         self.node("MatMul", [hidden, weight("unembedding", width, self.vocabulary)], "logits")
         cache: list[Any] = [1, self.groups, "past_length", self.depth]
         shapes: dict[str, list[Any]] = {
@@ -68,14 +57,36 @@ class Decoder:
             "position_ids": [1, "step"],
         }
         integers = [helper.make_tensor_value_info(n, TensorProto.INT64, shapes[n]) for n in ("input_ids", *self.told)]
-        parts = ("key", "value")
-        pasts = [helper.make_tensor_value_info(f"past_key_values.0.{n}", TensorProto.FLOAT, cache) for n in parts]
+        parts = [f"{layer}.{part}" for layer in range(self.layers) for part in ("key", "value")]
+        pasts = [helper.make_tensor_value_info(f"past_key_values.{n}", TensorProto.FLOAT, cache) for n in parts]
         cache = [1, self.groups, "total", self.depth]
-        presents = [helper.make_tensor_value_info(f"present.0.{n}", TensorProto.FLOAT, cache) for n in parts]
+        presents = [helper.make_tensor_value_info(f"present.{n}", TensorProto.FLOAT, cache) for n in parts]
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, "step", self.vocabulary])
         weights = [numpy_helper.from_array(np.asarray(array), name) for name, array in self.constants.items()]
         graph = helper.make_graph(self.nodes, "decoder", [*integers, *pasts], [logits, *presents], weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+    def layer(self, hidden: str, layer: int, mask: str, weight: Callable[..., str]) -> str:
+        """Attention with a cache, added to what it reads."""
+        width, inner = self.heads * self.depth, self.groups * self.depth
+        own = f".{layer}" if layer else ""
+        query = self.split(self.node("MatMul", [hidden, weight(f"wq{own}", width, width)]), self.heads)
+        key = self.split(self.node("MatMul", [hidden, weight(f"wk{own}", width, inner)]), self.groups)
+        value = self.split(self.node("MatMul", [hidden, weight(f"wv{own}", width, inner)]), self.groups)
+        keys, values = self.grown(f"{layer}.key", key), self.grown(f"{layer}.value", value)
+        repeated = [self.repeated(tensor) for tensor in (keys, values)]
+        transposed = self.node("Transpose", [repeated[0]], perm=[0, 1, 3, 2])
+        scores = self.node("MatMul", [query, transposed])
+        scores = self.node("Mul", [scores, self.constant(np.float32(self.depth**-0.5))])
+        scores = self.node("Add", [scores, mask]) if mask else scores
+        output = self.node("MatMul", [self.node("Softmax", [scores], axis=-1), repeated[1]])
+        output = self.node("Transpose", [output], perm=[0, 2, 1, 3])
+        output = self.node("Reshape", [output, self.constant(np.array([0, 0, width]))])
+        hidden = self.node("Add", [hidden, self.node("MatMul", [output, weight(f"wo{own}", width, width)])])
+        if self.flaw == "sum":
+            total = self.node("ReduceSum", [values, self.constant(np.array([1, 2, 3]))], keepdims=0)
+            hidden = self.node("Add", [hidden, self.node("Reshape", [total, self.constant(np.array([1, 1, 1]))])])
+        return hidden
 
     def node(self, operator: str, inputs: list[str], name: str = "", **attributes: Any) -> str:
         """Add a node; the name of its result."""
@@ -109,11 +120,11 @@ class Decoder:
 
     def grown(self, part: str, new: str) -> str:
         """The past and what is new."""
-        name = f"present.0.{part}"
-        if self.flaw == "slice" and part == "value":
-            whole = self.node("Concat", [f"past_key_values.0.{part}", new], axis=2)
+        name = f"present.{part}"
+        if self.flaw == "slice" and part.endswith("value"):
+            whole = self.node("Concat", [f"past_key_values.{part}", new], axis=2)
             return self.node("Mul", [whole, self.constant(np.float32(0.5))], name)
-        return self.node("Concat", [f"past_key_values.0.{part}", new], name, axis=2)
+        return self.node("Concat", [f"past_key_values.{part}", new], name, axis=2)
 
     def repeated(self, tensor: str) -> str:
         """[1, heads, T, depth] of [1, groups, T, depth], as transformers' `repeat_kv` does it."""

@@ -58,16 +58,21 @@ def find_growing(
 ) -> Growing | None:
     """The states of a model that grow, if some do and `context` says how far.
 
-    Such a state has one dimension besides the first, the batch, that is open in the file and that the user does not fix
-    (`fixed`: input and axis -> whether that is so). Raises InputError where there is such a state and no `context`, and
-    the other way round.
+    Such a state has one dimension besides the first, the batch, that is open in the file, is called otherwise in what a
+    step leaves, and that the user does not fix (`fixed`: input and axis -> whether that is so). Raises InputError where
+    there is such a state and no `context`, and the other way round.
     """
     inputs = {value.name: value for value in inputs_of(model)}
+    outputs = {value.name: value for value in model.graph.output}
     found = []
     batch = set()
     for state in states:
         dims = inputs[state.name].type.tensor_type.shape.dim
+        left = outputs[state.output].type.tensor_type.shape.dim
+        kept = [bool(a.dim_param) and a.dim_param == b.dim_param for a, b in zip(dims, left, strict=False)]
         opened = [axis for axis, dim in enumerate(dims) if dim.dim_value < 1 and not fixed(state.name, axis)]
+        if len([axis for axis in opened if axis]) > 1:  # one name before and after a step is one extent
+            opened = [axis for axis in opened if not axis or axis >= len(kept) or not kept[axis]]
         if len([axis for axis in opened if axis]) == 1:
             found.append(replace(state, axis=opened[-1]))
             batch |= {dims[0].dim_param} if opened[0] == 0 else set()
