@@ -47,6 +47,8 @@ def build(
     stateful: bool = True,
     sequences: int = 1,
     context: int | None = None,
+    prompt: int | None = None,
+    generate: int | None = None,
 ) -> Bundle:
     """Compile an ONNX model for the devices of a cluster.
 
@@ -72,7 +74,9 @@ def build(
     Outputs that are inputs of the next step (`states`, output name -> input name, and, with `stateful`, those that
     names like `state`/`stateN` or `past_*`/`present_*` tell) are states of sequences: they stay on the devices, of so
     many `sequences` at once, and are no inputs and outputs any more (`Pipeline.sequence`). What grows from step to
-    step, a cache of keys and values, has room for `context` elements.
+    step, a cache of keys and values, has room for `context` elements. Such a model is planned for sequences of `prompt`
+    elements at once, in long steps, and then `generate` one by one; by default 512 and 128, less where there is less
+    room.
     With `robust` the plan is the best one where every cost is at the upper end of its interval, so that devices whose
     costs are not known well get less; its figures are still those that are expected.
 
@@ -101,6 +105,8 @@ def build(
         tune=tune,
         tracker=tracker,
         cluster_key=None if cluster_key is None else ClusterKey.load(Path(cluster_key)),
+        prompt=prompt,
+        generate=generate,
     )
     devices = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     monitor = Monitor(driver.COMPILE, progress, None if dump is None else Path(dump))

@@ -144,6 +144,8 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="none",
             help="What links that are slower than every device may send float32 tensors as.",
         ),
+        click.option("--prompt", type=click.IntRange(min=0), help="Elements that a sequence begins with."),
+        click.option("--generate", type=click.IntRange(min=0), help="Elements that follow, one by one."),
         click.option("--robust", is_flag=True, help="Plan for costs at the upper ends of their intervals."),
         click.option(
             "--profiles", type=click.Path(exists=True, path_type=Path), help="Folder that `profile` wrote to."

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from tvmpipe.chunks import Chunk, Chunks
 from tvmpipe.errors import BundleError, QueueFullError
-from tvmpipe.generation.chunks import Chunks
 from tvmpipe.generation.language_model import Logits
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.head import sequences
@@ -43,7 +43,7 @@ class PipelineModel:
         self.context = manifest.sequences.context
         self.sequences = manifest.sequences.count
         self.vocabulary = self._logits.shape[-1]
-        self._chunks = Chunks.of(manifest, self._tokens.name)
+        self._chunks = _chunks(manifest, self._tokens.name)
         self._lock = threading.Lock()
         self._open = 0
 
@@ -134,6 +134,16 @@ def find_tokens(manifest: Manifest, name: str) -> tuple[TensorSpec, TensorSpec]:
             f"[1, {inputs[0].shape[1]}, vocabulary]"
         )
     return inputs[0], named[0]
+
+
+def _chunks(manifest: Manifest, tokens: str) -> Chunks:
+    """Steps of each bucket, which take as long as the plan says of their stages; `tokens` is the input of tokens."""
+    found = []
+    for number, bucket in enumerate(manifest.buckets):
+        extent = next(spec.shape[1] for spec in bucket.inputs if spec.name == tokens)
+        seconds = sum(stage.predicted_compute_s for stage in manifest.plan.stages_of(number))
+        found.append(Chunk(extent, seconds, bool(bucket.extents) and not bucket.exact))
+    return Chunks(tuple(sorted(found, key=lambda chunk: chunk.elements)))
 
 
 def _joined(answers: Sequence[Future[Result]], output: str) -> Future[Logits]:

@@ -44,6 +44,7 @@ from tvmpipe.passes.planning.fallback_times import with_fallback_times
 from tvmpipe.passes.planning.follow_nodes import price_bucket
 from tvmpipe.passes.planning.place import follow, place, unless_better
 from tvmpipe.passes.planning.plan import Plan, explain_missing, left_nodes, read_left, read_placement
+from tvmpipe.passes.planning.step_mix import StepMix, mixed, step_mix, with_traffic
 from tvmpipe.passes.reports import explain as explanations
 from tvmpipe.passes.reports.compare import compare
 from tvmpipe.passes.reports.report import report
@@ -92,7 +93,8 @@ class Fused:
 class Priced(Fused):
     """Its primitives priced on a cluster, whose links are as they were measured where its file does not say.
 
-    `given` is the cluster as its file has it, `bucket_costs` are those of the other buckets.
+    `given` is the cluster as its file has it, `bucket_costs` are of one step or sample of each bucket, and `costs` what
+    is planned by: those of the largest bucket, or of the steps that `mix` says.
     """
 
     given: Cluster
@@ -100,7 +102,13 @@ class Priced(Fused):
     options: BuildOptions
     cost_model: CostModel
     costs: CostTable
-    bucket_costs: tuple[CostTable, ...] = field(default=(), kw_only=True)
+    bucket_costs: tuple[CostTable, ...] = field(kw_only=True)
+    mix: StepMix | None = field(default=None, kw_only=True)
+
+    @property
+    def one_graph(self) -> PrimitiveGraph:
+        """The largest bucket's graph for one step, whatever plans are for."""
+        return replace(self.graph, traffic={})
 
 
 @dataclass(frozen=True)
@@ -123,15 +131,21 @@ class Planned(Priced):
             self.notes,
             activation_bytes,
             buckets=self.buckets,
-            bucket_prices=(self.plan, *self.bucket_prices(self.plan)) if self.buckets.others else (),
+            bucket_prices=(self._largest_price(), *self.bucket_prices(self.plan)) if self.buckets.others else (),
+            mix=self.mix,
         )
 
     def bucket_prices(self, plan: Plan) -> list[Price]:
         """The other buckets where `plan` has the largest."""
         return [
             price_bucket(bucket.graph, costs, self.graph, plan, self.cluster)
-            for bucket, costs in zip(self.buckets.others, self.bucket_costs, strict=True)
+            for bucket, costs in zip(self.buckets.others, self.bucket_costs[1:], strict=True)
         ]
+
+    def _largest_price(self) -> Price:
+        """The largest bucket by itself."""
+        encodings = {(link.sender, link.receiver): link.encoding for link in self.plan.links}
+        return price_stages(self.one_graph, self.bucket_costs[0], self.cluster, self.plan.stages, encodings)
 
 
 @dataclass(frozen=True)
@@ -204,18 +218,24 @@ def plan(
     if options.plan is not None:
         fused = _as_planned(fused, options.plan, monitor)
 
-    def priced_on(graph: PrimitiveGraph, module: Any) -> tuple[CostTable, list[str]]:
-        return price_table(with_fallback_times(works_of(graph, module), graph, folder), cluster, model)
-
-    costs, said = priced_on(fused.graph, fused.module)
+    works = [
+        with_fallback_times(works_of(graph, module), graph, folder)
+        for graph, module in ((fused.graph, fused.module), *((one.graph, one.module) for one in fused.buckets.others))
+    ]
+    (costs, said), *others = (price_table(mine, cluster, model) for mine in works)
+    tables = (costs, *(table for table, _ in others))
+    mix = step_mix(fused.signature, fused.buckets, tables, options.prompt, options.generate)
+    graph = fused.graph if mix is None else with_traffic(fused.graph, mix)
+    more = () if mix is None else (mix.sentence(),)
     priced = Priced(
-        **{**vars(fused), "notes": (*notes, *fused.notes, *said)},
+        **{**vars(fused), "graph": graph, "notes": (*notes, *fused.notes, *said, *more)},
         given=given,
         cluster=cluster,
         options=options,
         cost_model=model,
-        costs=costs,
-        bucket_costs=tuple(priced_on(bucket.graph, bucket.module)[0] for bucket in fused.buckets.others),
+        costs=costs if mix is None else mixed(fused.graphs, tables, mix),
+        bucket_costs=tables,
+        mix=mix,
     )
     return _plan(priced, cluster, monitor)
 
@@ -253,8 +273,8 @@ def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:
     )
     bundle = write_bundle(
         planned.signature,
-        planned.graphs,
-        (planned.costs, *planned.bucket_costs),
+        (planned.one_graph, *planned.graphs[1:]),
+        planned.bucket_costs,
         planned.buckets,
         planned.cluster,
         made.cuts,
@@ -274,7 +294,7 @@ def explain(planned: Planned, time_limit_s: float, notice: explanations.Notice |
 
     options = replace(planned.options, time_limit_s=time_limit_s)
     why = explanations.explain(planned.graph, planned.costs, planned.cluster, planned.plan, options, plan_again, notice)
-    measured = compare(planned.graph, planned.costs, planned.cluster, planned.plan, planned.cost_model)
+    measured = compare(planned.one_graph, planned.bucket_costs[0], planned.cluster, planned.plan, planned.cost_model)
     return {**why, "measured": measured}
 
 
@@ -313,7 +333,9 @@ def _replan(
     `known` is a placement that can run there too; where the search finds nothing better it is the plan, of that
     `origin`. Raises InfeasibleError.
     """
-    costs, notes = price_table(priced.costs.works, cluster, priced.cost_model)
+    (costs, notes), *others = (price_table(table.works, cluster, priced.cost_model) for table in priced.bucket_costs)
+    if priced.mix is not None:
+        costs = mixed(priced.graphs, [costs, *(table for table, _ in others)], priced.mix)
     found = place(priced.graph, costs, cluster, options)
     if known is not None:
         found = unless_better(found, known, origin, priced.graph, costs, cluster)

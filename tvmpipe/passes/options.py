@@ -27,7 +27,9 @@ class BuildOptions:
     upper ends of their intervals; `profiles` the folder of the user's measurements (None: the user's cache);
     `cost_model` what prices primitives (None: what is learned from the measurements that come with tvmpipe and those in
     `profiles`); `records` a folder of measured schedules to use, `tune` how many schedules of each hot primitive to
-    measure and add to it, on the devices of `tracker`, with `cluster_key` where they ask for one.
+    measure and add to it, on the devices of `tracker`, with `cluster_key` where they ask for one. `prompt` and
+    `generate` say of a model whose states grow how many elements a sequence begins with and how many are generated, one
+    by one (None: see planning/step_mix.py).
     """
 
     objective: Objective = THROUGHPUT
@@ -44,3 +46,5 @@ class BuildOptions:
     tune: int = 0
     tracker: str | None = None
     cluster_key: ClusterKey | None = None
+    prompt: int | None = None
+    generate: int | None = None

@@ -80,7 +80,8 @@ class PrimitiveGraph:
 
     `model_inputs` and `model_outputs` map names to value ids, `states` are what is neither; `value_of` maps the Relax
     variables of `main` to value ids (a tuple-typed variable to one id per field). `weight_sizes` are the bytes of
-    weights by name, and `pool` has them: a name says what a weight holds, so that equal ones are one.
+    weights by name, and `pool` has them: a name says what a weight holds, so that equal ones are one. `traffic` says of
+    values that are sent more or less than once, as a mean over several kinds of samples, how often.
     """
 
     primitives: tuple[Primitive, ...]
@@ -91,6 +92,11 @@ class PrimitiveGraph:
     weight_sizes: Mapping[str, int] = field(default_factory=dict)
     pool: WeightPool = field(default_factory=WeightPool, compare=False)
     states: GraphStates = field(default_factory=GraphStates)
+    traffic: Mapping[int, float] = field(default_factory=dict)
+
+    def sent(self, value: int, size_bytes: float) -> float:
+        """Bytes that a value is on a link, of which one that is sent once has `size_bytes`."""
+        return size_bytes * self.traffic.get(value, 1.0)
 
     def held_weight_bytes(self, primitives: Iterable[int]) -> int:
         """Bytes of the weights that some primitives need on one device, each once."""

@@ -80,6 +80,11 @@ def encoded_bytes(spec: TensorSpec, encoding: Encoding) -> int:
     return spec.size_bytes // _SHRINKS[encoding] if spec.dtype == "float32" else spec.size_bytes
 
 
+def sent_bytes(graph: PrimitiveGraph, values: Sequence[int], encoding: Encoding) -> float:
+    """Bytes of values on a link, for each sample."""
+    return sum(graph.sent(value, encoded_bytes(graph.values[value].spec, encoding)) for value in values)
+
+
 def pairs_of(sender: Group, receiver: Group) -> list[tuple[str, str]]:
     """Who sends to whom between two groups, each pair for as many of the samples: one in so many as there are pairs.
 
@@ -102,8 +107,7 @@ def busy_s(
     graph: PrimitiveGraph, cluster: Cluster, sender: str, receiver: str, values: Sequence[int], encoding: Encoding
 ) -> float:
     """Seconds for which values that go from one device to another, encoded as said, keep the link busy."""
-    size = sum(encoded_bytes(graph.values[value].spec, encoding) for value in values)
-    return cluster.link(sender, receiver).busy_s(size)
+    return cluster.link(sender, receiver).busy_s(round(sent_bytes(graph, values, encoding)))
 
 
 def link_loads(
@@ -129,7 +133,7 @@ def link_loads(
                 encoding=encoding,
                 values=values,
                 messages=len(mine),
-                size_bytes=sum(encoded_bytes(graph.values[value].spec, encoding) for value in values),
+                size_bytes=round(sent_bytes(graph, values, encoding)),
                 busy_s=share * sum(busy_s(graph, cluster, sender, receiver, m.values, encoding) for m in mine),
                 share=share,
             )

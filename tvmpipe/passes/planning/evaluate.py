@@ -133,7 +133,7 @@ def price_stages(
 def stage_seconds(graph: PrimitiveGraph, costs: CostTable, stage: StageShape, device: str) -> float:
     """Seconds of one run of a stage on a device: its primitives, entering it, and copying what it is given."""
     fixed, per_byte = costs.entry_s.get(device, (0.0, 0.0))
-    given = sum(graph.values[value].spec.size_bytes for value in stage.inputs)
+    given = sum(graph.sent(value, graph.values[value].spec.size_bytes) for value in stage.inputs)
     run = (*stage.primitives, *stage.repeated)
     return fixed + per_byte * given + sum(costs.latency_s[device][index] for index in run)
 

@@ -47,19 +47,25 @@ def _on_devices_that_can(graph: PrimitiveGraph, cluster: Cluster, placement: Pla
 def follow_nodes(graph: PrimitiveGraph, reference: PrimitiveGraph, placement: Placement) -> dict[str, Group]:
     """Where the primitives of `graph` go: each where most of its nodes are in `placement`, which is of `reference`.
 
-    What shares no node with the reference, such as changes of layout, goes with what reads it, else with what it reads.
-    What reads or makes a state goes where the state is.
+    Nodes that several devices compute, such as positions, say nothing where there are others. What shares no node with
+    the reference, such as changes of layout, goes with what reads it, else with what it reads. What reads or makes a
+    state goes where the state is.
     """
     groups_of: dict[str, Counter[Group]] = {}
     for name, primitive in reference.by_name().items():
         for node in primitive.onnx_nodes:
             groups_of.setdefault(node, Counter())[placement[name]] += 1
     placed: dict[int, Group] = {}
+    for users, theirs in zip(graph.state_users, reference.state_users, strict=True):
+        placed.update(dict.fromkeys(users, placement[reference.primitives[theirs[0]].name]))
     left: list[Primitive] = []
     for primitive in graph.by_name().values():
+        if primitive.index in placed:
+            continue
+        known = [groups_of[node] for node in primitive.onnx_nodes if node in groups_of]
         votes: Counter[Group] = Counter()
-        for node in primitive.onnx_nodes:
-            votes.update(groups_of.get(node, ()))
+        for groups in [groups for groups in known if len(groups) == 1] or known:
+            votes.update(groups)
         if votes:
             placed[primitive.index] = votes.most_common(1)[0][0]
         else:
@@ -69,8 +75,6 @@ def follow_nodes(graph: PrimitiveGraph, reference: PrimitiveGraph, placement: Pl
     for primitive in left:
         makers = (graph.values[value].producer for value in primitive.inputs)
         _place(primitive, (maker for maker in makers if maker is not None), placed)
-    for users, theirs in zip(graph.state_users, reference.state_users, strict=True):
-        placed.update(dict.fromkeys(users, placement[reference.primitives[theirs[0]].name]))
     anywhere = next(iter(placement.values()))
     return {name: placed.get(primitive.index, anywhere) for name, primitive in graph.by_name().items()}
 

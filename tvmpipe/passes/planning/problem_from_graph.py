@@ -45,7 +45,8 @@ def problem_from_graph(
         producer = None if value.producer is None else number[value.producer]
         consumers = tuple(sorted({number[reader] for reader in graph.readers[value.id]}))
         if consumers or value.id in results:
-            tensors.append(Tensor(producer, consumers, float(value.spec.size_bytes), value.id in results))
+            size_bytes = graph.sent(value.id, float(value.spec.size_bytes))
+            tensors.append(Tensor(producer, consumers, size_bytes, value.id in results))
     bandwidths = np.array([[link.bandwidth_bps for link in row] for row in links])
     taking = np.array([costs.entry_s.get(name, (0.0, 0.0))[1] for name in devices])
     readers: dict[str, list[int]] = {}

@@ -20,6 +20,7 @@ from tvmpipe.passes.planning.cost_table import CostTable
 from tvmpipe.passes.planning.evaluate import Price, stage_seconds
 from tvmpipe.passes.planning.failover import Spare
 from tvmpipe.passes.planning.plan import Plan
+from tvmpipe.passes.planning.step_mix import StepMix
 from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.units import format_duration, format_size
 
@@ -35,11 +36,13 @@ def report(
     activation_bytes: Sequence[int] | None = None,
     buckets: Buckets = NO_BUCKETS,
     bucket_prices: Sequence[Price] = (),
+    mix: StepMix | None = None,
 ) -> dict[str, Any]:
     """What goes where and what it should cost; plain JSON types, times in seconds, sizes in bytes.
 
     `activation_bytes` is what each stage takes on a device where it is compiled; None: what is alive in it at a time.
-    Of a model with open dimensions the plan is that of its largest bucket; `bucket_prices` are what it makes of each.
+    Of a model with open dimensions the plan is that of its largest bucket, or of the steps of `mix`; what it makes of
+    each bucket are `bucket_prices`.
     """
     if activation_bytes is None:
         activation_bytes = [alive_bytes(graph, stage) for stage in plan.stages]
@@ -120,12 +123,32 @@ def report(
                 "period_s": price.period_s,
                 "latency_s": price.latency_s,
                 "stages": [show(stage.devices) for stage in price.stages],
+                **steps,
             }
-            for extents, exact, price in zip(buckets.all_extents, buckets.all_exact, bucket_prices, strict=True)
+            for extents, exact, price, steps in zip(
+                buckets.all_extents, buckets.all_exact, bucket_prices, _steps(plan, bucket_prices, mix), strict=True
+            )
         ],
         "pads": dict(buckets.pads),
         "notes": list(notes),
     }
+
+
+def _steps(plan: Plan, prices: Sequence[Price], mix: StepMix | None) -> list[dict[str, float]]:
+    """Of each bucket how many of its steps there are, and their share of what keeps the busiest resource busy."""
+    if mix is None:
+        return [{} for _ in prices]
+    _, ends = plan.busiest
+    busy = [weight * _busy_s(price, ends) for weight, price in zip(mix.weights, prices, strict=False)]
+    whole = sum(busy) or 1.0
+    return [{"steps": w, "share": s / whole} for w, s in zip(mix.weights, busy, strict=False)]
+
+
+def _busy_s(price: Price, ends: tuple[str, ...]) -> float:
+    """Seconds for which a device, or a link between two ends, is busy with one step."""
+    if len(ends) == 1:
+        return price.loads[ends[0]].busy_s if ends[0] in price.loads else 0.0
+    return sum(link.busy_s for link in price.links if (link.sender, link.receiver) == ends)
 
 
 def fallback_facts(graph: PrimitiveGraph, costs: CostTable, plan: Plan) -> list[dict[str, Any]]:
@@ -288,13 +311,16 @@ def _link_table(facts: Mapping[str, Any]) -> PlainTable:
 
 def _bucket_table(facts: Mapping[str, Any]) -> PlainTable:
     names = tuple(facts["buckets"][0]["extents"])
-    table = _table("Buckets", (), (*names, "period", "latency", "smaller samples"))
+    mixed = "steps" in facts["buckets"][0]  # how many of each the plan is for
+    more = ("steps", "of the bottleneck") if mixed else ()
+    table = _table("Buckets", (), (*names, "period", "latency", *more, "smaller samples"))
     for bucket in facts["buckets"]:
         exact = list(bucket["exact"])
         table.add_row(
             *(str(bucket["extents"][name]) for name in names),
             format_duration(bucket["period_s"]),
             format_duration(bucket["latency_s"]),
+            *((f"{bucket['steps']:.3g}", f"{bucket['share']:.0%}") if mixed else ()),
             "are padded" if not exact else f"need all of {' and '.join(exact)}",
         )
     return table
