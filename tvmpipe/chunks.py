@@ -39,7 +39,7 @@ class Chunks:
 
 @lru_cache(maxsize=4096)
 def _fastest(each: tuple[Chunk, ...], count: int, room: int) -> tuple[int, ...] | None:
-    """Large steps come first. What is left behind whole steps goes into one that is padded, or into smaller ones."""
+    """Of what takes equally long, large steps come first. One that is padded is the last."""
     costs: list[float | None] = [0.0] + [None] * count
     choice = [0] * (count + 1)
     for left in range(1, count + 1):
@@ -59,4 +59,4 @@ def _fastest(each: tuple[Chunk, ...], count: int, room: int) -> tuple[int, ...] 
     while left:
         found.append(choice[left])
         left -= choice[left]
-    return tuple(sorted(found, reverse=True))
+    return tuple(found)
