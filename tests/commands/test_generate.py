@@ -148,7 +148,7 @@ def test_a_bundle_without_state(tokenizer: Path, tmp_path: Path, chain_bundle: o
         *("--prompt", "a"),
         code=1,
     )
-    assert "keeps no state that grows with a sequence (a KV cache), so that it cannot generate" in sentence(err)
+    assert "keeps no state from one token to the next (a KV cache, say), so that it cannot generate" in sentence(err)
 
 
 def test_a_wrong_bias(tokenizer: Path) -> None:

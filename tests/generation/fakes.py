@@ -121,6 +121,7 @@ class TableModel:
         self.vocabulary = vocabulary
         self.context = context
         self.sequences = sequences
+        self.forgets = True
         self.delay_s = delay_s
         self.seed = seed
         self.repeating = repeating

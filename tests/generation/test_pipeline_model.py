@@ -6,17 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 import tvmpipe
+from tests.generation.fakes import make_tokenizer
 from tests.passes.frontend.states.decoders import Decoder
 from tvmpipe.bundle import Bundle
-from tvmpipe.errors import BundleError, QueueFullError
+from tvmpipe.errors import BundleError, InputError, QueueFullError
+from tvmpipe.generation.generate import generate
+from tvmpipe.generation.options import GenerationOptions, SamplingOptions
 from tvmpipe.generation.pipeline_model import PipelineModel
 from tvmpipe.runtime.emulation.inprocess import run_in_process
-from tvmpipe.targets.description.cluster import load_cluster
+from tvmpipe.targets.description.cluster import load_cluster, parse_cluster
 
 CONTEXT = 32
 DECODER = Decoder()
@@ -97,9 +102,64 @@ def test_what_does_not_generate_is_refused(bundle: Bundle, tmp_path: Path) -> No
     manifest = bundle.manifest.model_copy(update={"sequences": None})
     with run_in_process(bundle) as pipe:
         pipe.manifest = manifest
-        with pytest.raises(BundleError, match="the model of bundle x keeps no state that grows with a sequence"):
+        with pytest.raises(BundleError, match="the model of bundle x keeps no state from one token to the next"):
             PipelineModel(pipe, "x")
         model = bundle.manifest.model
         pipe.manifest = bundle.manifest.model_copy(update={"model": model.model_copy(update={"outputs": model.inputs})})
         with pytest.raises(BundleError, match=r"answers .*; one that generates answers logits after each token"):
             PipelineModel(pipe, "x")
+
+
+def recurrent(vocabulary: int = 40, width: int = 8) -> onnx.ModelProto:
+    """h' = tanh(W h + E[token]) and logits of it, a token a step, as a Mamba's step replaces its states."""
+    random = np.random.default_rng(3)
+    weights = {
+        "W": random.standard_normal((width, width)) / width**0.5,
+        "E": random.standard_normal((vocabulary, width)),
+        "U": random.standard_normal((width, vocabulary)),
+    }
+    nodes = [
+        helper.make_node("Gather", ["E", "input_ids"], ["e"]),
+        helper.make_node("MatMul", ["ssm_state", "W"], ["r"]),
+        helper.make_node("Add", ["e", "r"], ["s"]),
+        helper.make_node("Tanh", ["s"], ["ssm_state_out"]),
+        helper.make_node("MatMul", ["ssm_state_out", "U"], ["logits"]),
+    ]
+    state, one = [1, 1, width], TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "recurrent",
+        [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, 1]),
+            helper.make_tensor_value_info("ssm_state", one, state),
+        ],
+        [
+            helper.make_tensor_value_info("logits", one, [1, 1, vocabulary]),
+            helper.make_tensor_value_info("ssm_state_out", one, state),
+        ],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_states_that_each_token_replaces(tmp_path: Path) -> None:
+    cluster = parse_cluster('[[device]]\nname = "a"\n')
+    bundle = tvmpipe.build(recurrent(), cluster, sequences=2)
+    session = onnxruntime.InferenceSession(recurrent().SerializeToString())
+    with run_in_process(bundle) as pipe:
+        model = PipelineModel(pipe, "recurrent")
+        assert not model.forgets
+        texts = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]]
+        opened = [model.sequence(), model.sequence()]
+        states = [np.zeros((1, 1, 8), np.float32)] * 2
+        for begin, end in ((0, 5), (5, 6), (6, 8)):
+            for place, text in enumerate(texts):
+                found = opened[place].feed(text[begin:end]).result()
+                for token, row in zip(text[begin:end], found, strict=True):
+                    feed = {"input_ids": np.array([[token]]), "ssm_state": states[place]}
+                    logits, states[place] = session.run(None, feed)
+                    np.testing.assert_allclose(row, logits[0, 0], rtol=1e-5, atol=1e-6)
+                assert opened[place].length == end
+        tokenizer = make_tokenizer()
+        with pytest.raises(InputError, match="this model's states cannot forget any"):
+            next(generate(model, tokenizer, [1, 2], GenerationOptions(SamplingOptions(temperature=0), draft=2)))

@@ -87,10 +87,14 @@ def generate(
     `max_tokens` or a full context ("length"), or, within a step, when `cancelled` is set ("cancelled"). The sequence is
     closed when the iterator ends, is closed, or raises.
 
-    Raises InputError for a prompt that the model cannot take, QueueFullError when no sequence is free, StageError for
-    logits that are no numbers, and what feeding the sequence raises.
+    Raises InputError for a prompt or a draft that the model cannot take, QueueFullError when no sequence is free,
+    StageError for logits that are no numbers, and what feeding the sequence raises.
     """
     check_prompt(prompt, model)
+    if options.draft and not model.forgets:
+        raise InputError(
+            "--draft tries tokens that may be wrong, and this model's states cannot forget any; leave it out"
+        )
     run = _Run(tokenizer, tuple(prompt), options, model.context, cancelled or threading.Event(), clock)
     sequence = model.sequence()
     try:

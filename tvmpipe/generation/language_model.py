@@ -47,6 +47,11 @@ class LanguageModel(Protocol):
         ...
 
     @property
+    def forgets(self) -> bool:
+        """Whether its sequences can be truncated: states that each token replaces cannot be had back."""
+        ...
+
+    @property
     def sequences(self) -> int:
         """Sequences that may be open at once."""
         ...

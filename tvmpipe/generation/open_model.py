@@ -17,7 +17,7 @@ from tvmpipe.runtime.head.options import ConnectOptions
 def open_language_model(path: Path, tracker: str, options: ConnectOptions) -> Iterator[LanguageModel]:
     """The model of a bundle on the devices behind a tracker ("host:port"), until the context ends.
 
-    Raises BundleError for a bundle whose model does not generate: it keeps no state that grows with a sequence, or
+    Raises BundleError for a bundle whose model does not generate: it keeps no state from token to token, or
     takes other things than tokens; and what `connect` raises.
     """
     bundle = load(path)

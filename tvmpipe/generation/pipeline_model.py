@@ -1,4 +1,4 @@
-"""A pipeline whose model keeps a cache, as the model that commands generate with."""
+"""A pipeline whose model keeps states from token to token, as the model that commands generate with."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tvmpipe.runtime.head import sequences
 from tvmpipe.runtime.head.sample import Result
 from tvmpipe.tensors import TensorSpec
 
+_ENDLESS = 1 << 20  # tokens of a model whose states do not grow
 _FREED_S = 60.0  # in which the steps under way of a closed sequence are answered, or fail
 
 
@@ -39,8 +40,8 @@ class PipelineModel:
         self._pipe = pipe
         self._tokens, self._logits = find_tokens(manifest, name)
         assert manifest.sequences is not None
-        assert manifest.sequences.context is not None
-        self.context = manifest.sequences.context
+        self.context = manifest.sequences.context or _ENDLESS
+        self.forgets = all(state.axis is not None for state in manifest.sequences.states)
         self.sequences = manifest.sequences.count
         self.vocabulary = self._logits.shape[-1]
         self._chunks = _chunks(manifest, self._tokens.name)
@@ -83,11 +84,12 @@ class PipelineSequence:
         self._model, self._inner = model, inner
         self._tokens, self._logits, self._chunks = tokens, logits, chunks
         self._closed = False
+        self._length = 0
 
     @property
     def length(self) -> int:
         """Tokens that it has been fed."""
-        return self._inner.length
+        return self._length
 
     def feed(self, ids: Sequence[int]) -> Future[Logits]:
         """Logits after each of these tokens, [len(ids), vocabulary]."""
@@ -99,11 +101,13 @@ class PipelineSequence:
             sample = {self._tokens.name: array[None, begin : begin + count]}
             answers.append(self._inner.submit(sample))
             begin += count
+            self._length += count
         return _joined(answers, self._logits.name)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens after the first `length`."""
         self._inner.truncate(length)
+        self._length = length
 
     def close(self) -> None:
         """Free its place; idempotent."""
@@ -115,11 +119,10 @@ class PipelineSequence:
 
 def find_tokens(manifest: Manifest, name: str) -> tuple[TensorSpec, TensorSpec]:
     """The input that takes tokens and the output that has logits. Raises BundleError where there are none."""
-    kept = () if manifest.sequences is None else manifest.sequences.states
-    if not any(state.axis is not None for state in kept):
+    if manifest.sequences is None:
         raise BundleError(
-            f"the model of bundle {name} keeps no state that grows with a sequence (a KV cache), so that it cannot "
-            "generate"
+            f"the model of bundle {name} keeps no state from one token to the next (a KV cache, say), so that it "
+            "cannot generate"
         )
     inputs = manifest.sample_inputs
     if len(inputs) != 1 or len(inputs[0].shape) != 2 or np.dtype(inputs[0].dtype).kind != "i":
