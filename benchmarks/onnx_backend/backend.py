@@ -102,7 +102,7 @@ class _Program:
 
     def __init__(self, model: onnx.ModelProto, told: Told, *, fallback: bool) -> None:
         cluster = parse_cluster('[[device]]\nname = "host"\nthreads = 1\n')
-        bundle = build(_with_input(model, told), cluster, fallback=fallback, **told)
+        bundle = build(_with_input(model, told), cluster, fallback=fallback, stateful=False, **told)
         self._pipe = run_in_process(bundle)
         self._read = [spec.name for spec in bundle.manifest.model.inputs]
         self._inputs, self._outputs = inputs_of(model), list(model.graph.output)

@@ -108,7 +108,7 @@ class _Session:
         return self._compiled[key]
 
     def _compile(self, shapes: Mapping[str, tuple[int, ...]], fixed: Mapping[str, Array]) -> InProcess:
-        fused = driver.front(self._path, ImportOptions(shapes=shapes, values=fixed))
+        fused = driver.front(self._path, ImportOptions(shapes=shapes, values=fixed, stateful=False))
         compiled = driver.compile(driver.plan(fused, _CLUSTER, BuildOptions()))
         primitives = compiled.graph.primitives
         self._used.nodes = len({node for one in primitives for node in one.onnx_nodes})

@@ -48,11 +48,12 @@ def check(path: Path) -> Checked:
     from benchmarks.two_devices import cut_in_two
     from tvmpipe.commands.samples import random_samples
     from tvmpipe.passes import driver
+    from tvmpipe.passes.frontend.options import ImportOptions
     from tvmpipe.reference.results import Reference
     from tvmpipe.runtime.emulation.inprocess import run_in_process
 
     try:
-        front = driver.front(path)
+        front = driver.front(path, ImportOptions(stateful=False))
         names = list(front.graph.by_name())
         left = Counter(name for one in front.graph.primitives if one.fallback for name in one.operators)
         flops = [(one.flops, one.fallback is not None) for one in front.graph.by_name().values()]

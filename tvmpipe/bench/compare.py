@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -215,12 +215,16 @@ def _compile(
     and inputs made constants.
     """
     from tvmpipe.passes import driver
+    from tvmpipe.passes.frontend.options import ImportOptions
     from tvmpipe.passes.graph.primitives import ONNXRUNTIME
     from tvmpipe.passes.monitor import Monitor
     from tvmpipe.targets.description.cluster import Cluster, Device
 
     cluster = Cluster((Device("device", "device", target, threads, None),), {})
     monitor = Monitor(driver.COMPILE, progress)
+    importing = importing or ImportOptions()
+    if not importing.states:  # what the file takes and gives is what ONNX Runtime runs it with
+        importing = replace(importing, stateful=False)
     fused = driver.front(path, importing, monitor)
     planned = driver.plan(fused, cluster, monitor=monitor)
     made = driver.compile(planned, monitor)
