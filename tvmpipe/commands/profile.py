@@ -25,6 +25,7 @@ from tvmpipe.profiling.profiler import profile
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.tools.allpairs import time_links
 from tvmpipe.runtime.transport.tracker import Tracker
+from tvmpipe.targets.cost.measured import measured
 from tvmpipe.targets.description.cluster import Cluster, load_cluster
 from tvmpipe.targets.store.link_times import LinkRow, LinkStore, fit_link
 from tvmpipe.targets.store.profile_store import ProfileStore, default_store, store_key
@@ -150,7 +151,7 @@ def _targets(cluster: Cluster, store: ProfileStore) -> list[dict[str, object]]:
     """What there is of each target of the cluster."""
     found = {}
     for device in cluster.devices:
-        rows = store.read(device.target, device.threads)
+        rows = measured(store, device.target, device.threads)
         facts = store.device(device.target, device.threads)
         found[store_key(device.target, device.threads)] = {
             "target": device.target.name,

@@ -27,6 +27,7 @@ from tvmpipe.profiling.timing import Patience, Timing, Watch
 from tvmpipe.profiling.watch import Compile, Loops, loops_of, measure_facts, watch_over
 from tvmpipe.profiling.workload import Workload
 from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.targets.cost.measured import measured
 from tvmpipe.targets.description.cluster import Cluster, Device
 from tvmpipe.targets.description.target import TargetDescription
 from tvmpipe.targets.store.profile_store import Measurement, ProfileStore, store_key, tvm_version
@@ -145,8 +146,8 @@ class _Run:
         return any(device.name not in self.lost for device in kind.devices)
 
     def rows(self, kind: _Kind) -> list[Measurement]:
-        """What the store has of the kind."""
-        return self.store.read(kind.target, kind.threads)
+        """What the store has that holds for the kind."""
+        return measured(self.store, kind.target, kind.threads)
 
     def pending(self, kind: _Kind, workloads: Sequence[Workload], passes: int, skipped: int) -> deque[Workload]:
         """What is not settled by the measurements after the first `skipped`."""

@@ -30,18 +30,17 @@ from tvmpipe.targets.description.target import TargetDescription
 
 JUMP = re.compile(r"\s+(?:j\w+|b\.\w+|cbn?z\s.*,|tbn?z\s.*,)\s+(\.L\w+)$")
 STACK = re.compile(r"\(%rsp\)|\[(?:sp|x29)\b")
-V4 = find_target("x86-64-v4")
 CODE = {
     "x86-64-v2": (find_target("x86-64-v2"), "pmaddwd"),
     "x86-64-v3": (find_target("x86-64-v3"), "vpmaddwd"),
-    "x86-64-v4": (V4, "vpmaddwd"),
-    "AVX-512 VNNI": (dataclasses.replace(V4, name="vnni", features=("+avx512vnni",)), "vpdpbusd"),
-    "AVX VNNI": (dataclasses.replace(find_target("x86-64-v3"), name="avxvnni", features=("+avxvnni",)), "vpdpbusd"),
+    "x86-64-v4": (find_target("x86-64-v4"), "vpmaddwd"),
+    "x86-64-v4-vnni": (find_target("x86-64-v4-vnni"), "vpdpbusd"),
+    "x86-64-v3-vnni": (find_target("x86-64-v3-vnni"), "vpdpbusd"),
     "pi4": (find_target("pi4"), "smull2?"),
     "pi5": (find_target("pi5"), "sdot"),
     "i8mm": (dataclasses.replace(find_target("pi5"), name="i8mm", features=("+dotprod", "+i8mm")), "(?:us|su)dot"),
 }
-IN_REGISTERS = ("AVX-512 VNNI", "AVX VNNI", "pi5", "i8mm")
+IN_REGISTERS = ("x86-64-v4-vnni", "x86-64-v3-vnni", "pi5", "i8mm")
 """Those that take one instruction for a sum; others need registers for what comes before it."""
 
 
@@ -56,7 +55,7 @@ def run(primitive: Primitive, target: TargetDescription, inputs: list[Any], shap
 def hosts_targets() -> list[str]:
     """Those of `CODE` whose code runs here."""
     host = find_target("native")
-    found = [name for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4") if host.runs(CODE[name][0])]
+    found = [name for name in CODE if host.architecture == "x86_64" and host.runs(CODE[name][0])]
     return [*found, "native"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import tvmpipe
 from tvmpipe.errors import ClusterError
-from tvmpipe.targets.description import llvm
+from tvmpipe.targets.description import host, llvm
 from tvmpipe.targets.description.boards import FOLDER, boards, find_target, target_names
 from tvmpipe.targets.store.profile_store import store_key
 
@@ -57,7 +57,46 @@ def test_this_machine_is_its_best_level() -> None:
     native = find_target("native")
     levels = [find_target(name) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4")]
     assert native.cpu == [level.cpu for level in levels if native.runs(level)][-1]
-    assert store_key(native, 1) == store_key(find_target(native.cpu), 1)  # so that what is measured of it holds
+    same = find_target(f"{native.cpu}-vnni" if native.features else native.cpu)
+    assert store_key(native, 1) == store_key(same, 1)  # so that what is measured of it holds
+    assert store_key(native.plain, 1) == store_key(find_target(native.cpu), 1)
+
+
+@pytest.mark.parametrize(
+    ("has", "name"),
+    [
+        ({"avx512vnni"}, "x86-64-v4-vnni"),
+        ({"avx512vnni", "avxvnni"}, "x86-64-v4-vnni"),
+        (set(), "x86-64-v4"),
+        ({"-avx512bw", "avxvnni"}, "x86-64-v3-vnni"),
+        ({"-avx512bw"}, "x86-64-v3"),
+        ({"-avx512bw", "avx512vnni"}, "x86-64-v3"),  # which is only for vectors of 512 bits
+        ({"-avx512bw", "-fma", "avxvnni"}, "x86-64-v2"),
+    ],
+)
+def test_a_level_is_with_products_of_bytes_where_the_machine_has_them(
+    has: set[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tvm
+    from tvm.target import codegen
+
+    there = {one for level in host._X86_LEVELS.values() for one in level} | has
+    features = {one: f"-{one}" not in has for one in there}
+    monkeypatch.setattr(codegen, "llvm_get_system_triple", lambda: "x86_64-unknown-linux-gnu")
+    monkeypatch.setattr(tvm, "get_global_func", lambda _: lambda: features)
+    found = host.describe_host(boards())
+    assert found.identity == find_target(name).identity
+
+
+def test_code_with_products_of_bytes_runs_only_where_they_are() -> None:
+    v3, v3_vnni, v4, v4_vnni = (find_target(f"x86-64-{name}") for name in ("v3", "v3-vnni", "v4", "v4-vnni"))
+    assert v4_vnni.runs(v4)
+    assert v4_vnni.runs(v3)
+    assert not v4.runs(v4_vnni)
+    assert not v3.runs(v3_vnni)
+    assert not v4_vnni.runs(v3_vnni)  # Zen 4 has the one and not the other
+    assert find_target("pi5").runs(find_target("pi4"))
+    assert not find_target("pi4").runs(find_target("pi5"))
 
 
 def test_a_user_s_own_are_found_by_name() -> None:

@@ -11,6 +11,9 @@ For a primitive on a device, the first of these that there is:
 
 What whole stages took on the target corrects all of these (`targets.store.stage_times`).
 
+What was measured of a target holds with instructions for products of bytes as well, but for kernels that use them
+(`targets.cost.measured`).
+
 The nearest target is of the same architecture; width of vectors counts before threads, and between them whether it is
 the same board, where that is the user's own. No measurement of one architecture says anything of another.
 """
@@ -30,6 +33,7 @@ from tvmpipe.targets.cost.calibration import calibrated, family_offsets
 from tvmpipe.targets.cost.features import family
 from tvmpipe.targets.cost.kernel_costs import kernel_names
 from tvmpipe.targets.cost.learned import ENOUGH, PLENTY, Prediction, TargetModel, data_hash, fit, from_json
+from tvmpipe.targets.cost.measured import Files, files_of, measured, stages, store_keys
 from tvmpipe.targets.cost.model import CALL_S, Estimate, Work
 from tvmpipe.targets.cost.roofline import Roofline
 from tvmpipe.targets.description.boards import find_target, target_names
@@ -40,7 +44,6 @@ from tvmpipe.targets.store.profile_store import (
     ProfileStore,
     counting,
     identity,
-    measurements,
     store_key,
     tvm_version,
 )
@@ -112,7 +115,7 @@ class LearnedCost:
     def stage_times(self, device: Device) -> list[StageTime]:
         """What stages took on the target of a device, made by the code that would be made now."""
         now = SCHEDULE_VERSION, tvm_version()
-        rows = (row for store in self._stores for row in store.stages(device.target, device.threads))
+        rows = (row for store in self._stores for row in stages(store, device.target, device.threads))
         return [row for row in rows if (row.schedule, row.tvm) == now]
 
     def usual_tiles_s(self, target: TargetDescription) -> tuple[TargetDescription, float] | None:
@@ -121,8 +124,10 @@ class LearnedCost:
         Seconds on the device that its measurements are made to be of, the last folder's; None where nobody knows.
         """
         place = (target, 1) if len(self._rows(target, 1)) >= ENOUGH else self._nearest(target, 1)
-        usual = () if place is None else next(filter(None, (usual_s(s.read(*place)) for s in self._stores[::-1])), ())
-        return None if place is None or not usual else (place[0], usual[0])
+        if place is None:
+            return None
+        usual = next(filter(None, (usual_s(measured(store, *place)) for store in self._stores[::-1])), ())
+        return (place[0], usual[0]) if usual else None
 
     def _look_up(self, target: TargetDescription, threads: int) -> _Known:
         rows = self._rows(target, threads)
@@ -137,7 +142,7 @@ class LearnedCost:
     def _rows(self, target: TargetDescription, threads: int) -> Mapping[str, Measurement]:
         """What counts of all folders' measurements of a target, as the last folder's device would have made them."""
         if (target, threads) not in self._counting:
-            files = tuple(store.content(target, threads) for store in self._stores)
+            files = tuple(files_of(store, target, threads) for store in self._stores)
             self._counting[target, threads] = _counted(files, self._ignored, frozenset(kernel_names()))
         return self._counting[target, threads]
 
@@ -146,16 +151,17 @@ class LearnedCost:
     ) -> tuple[TargetDescription, int] | None:
         """The most alike target with at least so many measurements."""
         keys = {key for store in self._stores for key in store.targets()}
-        found: list[tuple[tuple[float, bool, float, str], TargetDescription, int]] = []
+        found: list[tuple[tuple[float, bool, float, bool, str], TargetDescription, int]] = []
         for other in (target, *self._own, *map(find_target, target_names())):
             if other.architecture != target.architecture:
                 continue
             for count in range(1, 65):
-                key = store_key(other, count)
-                if key in keys and len(self._rows(other, count)) >= least:
+                if keys & store_keys(other, count) and len(self._rows(other, count)) >= least:
                     wide = abs(math.log2(other.vector_bits / target.vector_bits))
-                    foreign = bool(target.board) and other.identity != target.identity
-                    found.append(((wide, foreign, abs(math.log2(count / threads)), key), other, count))
+                    differs = other.identity != target.identity
+                    foreign = differs and bool(target.board)
+                    order = wide, foreign, abs(math.log2(count / threads)), differs, store_key(other, count)
+                    found.append((order, other, count))
         return min(found, key=lambda one: one[0])[1:] if found else None
 
     def _model(self, target: TargetDescription, threads: int) -> TargetModel:
@@ -196,14 +202,12 @@ class LearnedCost:
 
 
 @functools.lru_cache(maxsize=32)
-def _counted(
-    files: tuple[tuple[bytes, Path], ...], ignored: frozenset[str], kernels: frozenset[str]
-) -> Mapping[str, Measurement]:
+def _counted(files: tuple[Files, ...], ignored: frozenset[str], kernels: frozenset[str]) -> Mapping[str, Measurement]:
     """What counts of the measurements in files, the last one's first; kept, for every plan asks for the same."""
     found: dict[str, Measurement] = {}
     known = {"", *kernels}  # another version may have measured others
     for file in files:
-        rows = (row for row in measurements(*file) if row.work.key not in ignored and row.work.kernel in known)
+        rows = (row for row in file.read() if row.work.key not in ignored and row.work.kernel in known)
         found = calibrated(found, counting(rows))
     return MappingProxyType(found)
 

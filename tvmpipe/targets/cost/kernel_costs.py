@@ -28,6 +28,7 @@ class KernelCost:
         operands: how many tensors of one size it reads besides weights; the primitive before has just written the
             first of them.
         roofline_share: what it reaches of the rate that products sustain.
+        of_bytes: whether it multiplies bytes, by instructions that a target may be described with or without.
     """
 
     phases: Callable[[Work, TargetDescription, int], Phases]
@@ -35,6 +36,7 @@ class KernelCost:
     biased: bool = False
     operands: int = 1
     roofline_share: float = 1.0
+    of_bytes: bool = False
 
 
 _costs: dict[str, KernelCost] = {}
@@ -61,6 +63,12 @@ def kernel_cost(kernel: str) -> KernelCost:
         raise LookupError(
             f"the kernel {kernel!r} is not registered; those that tvmpipe.passes.kernels registers: {known}"
         ) from None
+
+
+def multiplies_bytes(kernel: str) -> bool:
+    """Whether a kernel, or "" for none, is known to multiply bytes; of one that is not registered nothing is known."""
+    cost = _registered().get(kernel)
+    return cost is not None and cost.of_bytes
 
 
 def phases(work: Work, target: TargetDescription, threads: int) -> Phases:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from tvmpipe.targets.description.llvm import processor_features
 
 LLVM = "llvm"
 """The code generator of a target that names no other."""
 UNMEASURED_FRACTION = 0.6
 """`sustained_fraction` where nobody has measured it."""
+BYTE_PRODUCTS = frozenset({"avx512vnni", "avxvnni", "dotprod", "i8mm"})
+"""Features of processors, as LLVM spells them, that nothing but kernels of 8-bit integers uses."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,23 @@ class TargetDescription:
             parts.append(self.codegen)
         return ".".join(part for part in parts if part)
 
+    @property
+    def plain(self) -> TargetDescription:
+        """The target without instructions for products of bytes that were added to it; itself where none were.
+
+        What is compiled for it and has no kernel of 8-bit integers is the same code, so its measurements hold as well.
+        """
+        kept = tuple(one for one in self.features if one not in {f"+{name}" for name in BYTE_PRODUCTS})
+        return self if kept == self.features else replace(self, features=kept)
+
     def runs(self, other: TargetDescription) -> bool:
-        """Whether code for `other` runs here, as far as architecture and vectors say."""
-        return self.architecture == other.architecture and self.vector_bits >= other.vector_bits
+        """Whether code for `other` runs here, as far as architecture, vectors and products of bytes say."""
+        if self.architecture != other.architecture or self.vector_bits < other.vector_bits:
+            return False
+        return other._byte_products() <= self._byte_products()
+
+    def _byte_products(self) -> frozenset[str]:
+        return BYTE_PRODUCTS & processor_features(self.triple, self.cpu, self.features)
 
     def peak_flops(self, threads: int) -> float:
         """Nominal fp32 FLOP/s of `threads` cores (never more than the chip has)."""

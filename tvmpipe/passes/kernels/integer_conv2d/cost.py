@@ -15,4 +15,4 @@ def integer_conv2d_phases(work: Work, target: TargetDescription, threads: int) -
     return with_instructions(conv2d_phases(work, target, threads, of_bytes=True), target, threads)
 
 
-INTEGER_CONV2D_COST = KernelCost(integer_conv2d_phases, computes=True, biased=True)
+INTEGER_CONV2D_COST = KernelCost(integer_conv2d_phases, computes=True, biased=True, of_bytes=True)

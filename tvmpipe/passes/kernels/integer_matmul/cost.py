@@ -15,4 +15,4 @@ def integer_matmul_phases(work: Work, target: TargetDescription, threads: int) -
     return with_instructions(matmul_phases(work, target, threads), target, threads)
 
 
-INTEGER_MATMUL_COST = KernelCost(integer_matmul_phases, computes=True, biased=True)
+INTEGER_MATMUL_COST = KernelCost(integer_matmul_phases, computes=True, biased=True, of_bytes=True)
