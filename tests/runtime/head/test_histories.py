@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from tests.runtime import manifests
 from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.head import events
+from tvmpipe.runtime.head.batches import Batch
 from tvmpipe.runtime.head.events import Event, Instruction
+from tvmpipe.runtime.head.histories import Histories
+from tvmpipe.runtime.head.replay_blocks import StepSizes
 from tvmpipe.runtime.head.state_machine import MOST_TRIES, Settings, StateMachine, replay
 from tvmpipe.runtime.transport.wire import Step
 
@@ -354,3 +357,28 @@ def test_every_step_is_answered_once_and_after_all_before_it(
         assert sorted(world.answered) == list(range(sample))
     log = [events.from_line(events.to_line(event)) for event in world.log]
     assert replay(CHAIN, machine.settings, log) == world.done
+
+
+def test_what_grew_token_by_token_is_fed_again_in_long_steps() -> None:
+    histories = Histories(StepSizes((4, 1), (True, True), 16))
+    histories.begin(events.Began(0, 0, 0.0))
+    batches = {}
+    for sample in range(7):
+        assert histories.submit(events.Submitted(sample, 0.0, 1, 0, start=sample, elements=1)) is None
+        histories.feed([sample])
+        batches[sample] = Batch((sample,), 0.0, {}, 1, done=sample < 6)
+    answered = histories.release(batches)
+    assert [one.sample for one in answered if isinstance(one, events.Answer)] == list(range(6))
+    waiting, done = histories.rewind(batches.values())
+    assert done == [events.Join((0, 1, 2, 3), (1,) * 4, 0), events.Join((4, 5), (1, 1), 0)]
+    assert [(one.sample, one.bucket, one.start, one.elements) for one in waiting] == [
+        (0, 0, 0, 4),
+        (4, 0, 4, 2),
+        (6, 1, 6, 1),
+    ]
+    assert [step.number for step in histories.feed([one.sample for one in waiting])] == [0, 1, 2]
+    # Cut off from the sixth element on: what was joined stays whole, for the next step writes over what is too much.
+    assert histories.cut(events.Cut(0, (5, 6), 0.0)) == []
+    again = {number: Batch((sample,), 0.0, {}, done=True) for number, sample in enumerate((0, 4, 6))}
+    assert histories.release(again) == [events.Answer(6, 2, 0), events.Forget((6,))]
+    assert [one.sample for one in histories.rewind([])[0]] == [0, 4]

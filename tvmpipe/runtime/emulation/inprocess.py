@@ -16,7 +16,7 @@ from tvmpipe.runtime.device.runners import Runner, load_stage
 from tvmpipe.runtime.device.states import HeldStates, StateStore
 from tvmpipe.runtime.device.weights import read_weights
 from tvmpipe.runtime.head.sample import Fitted, Fitting, Result, Sample
-from tvmpipe.runtime.head.sequences import NO_STEPS, STEPS_ONLY, Carrier, Patience, Sequence, Slots
+from tvmpipe.runtime.head.sequences import NO_STEPS, STEPS_ONLY, Carrier, Extent, Patience, Sequence, Slots
 from tvmpipe.runtime.transport.wire import Fault, Step
 
 
@@ -91,7 +91,8 @@ class InProcess:
         carrier = Carrier(1, self._put, lambda _number, _samples: None, self._end)
         return Sequence(self.manifest, self._fitting, carrier, number, slot)
 
-    def _put(self, fitted: Fitted, sequence: int, _: Patience, __: bool) -> tuple[int, Future[Result]]:
+    def _put(self, fitted: Fitted, extent: Extent, _: Patience, __: bool) -> tuple[int, Future[Result]]:
+        sequence = extent.sequence
         first = sequence in self._fresh
         self._fresh.discard(sequence)
         number, future = self._count, Future[Result]()

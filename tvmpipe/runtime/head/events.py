@@ -32,13 +32,16 @@ class Failure:
 class Submitted:
     """A sample is there, its tensors kept under its number; `bucket` is that of its extents.
 
-    `sequence` is the number of the sequence that it is the next step of.
+    `sequence` is the number of the sequence that it is the next step of; states that grow have `start` elements before
+    it, and `elements` more after it.
     """
 
     sample: int
     now_s: float
     bucket: int = 0
     sequence: int | None = None
+    start: int = 0
+    elements: int = 0
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,18 @@ class Forget:
 
 
 @dataclass(frozen=True)
+class Join:
+    """The inputs of these samples, steps of a sequence with so many elements each, are fed again as one of a bucket.
+
+    That is called as the first of them, and the others are forgotten.
+    """
+
+    samples: tuple[int, ...]
+    elements: tuple[int, ...]
+    bucket: int
+
+
+@dataclass(frozen=True)
 class Freed:
     """Of an ended sequence nothing is under way any more: its slot is for another one."""
 
@@ -252,7 +267,7 @@ class Probe:
     devices: tuple[str, ...]
 
 
-Instruction = Open | Prepare | Activate | Feed | Answer | Fail | Forget | Freed | Probe
+Instruction = Open | Prepare | Activate | Feed | Answer | Fail | Forget | Join | Freed | Probe
 
 _KINDS = (Submitted, Began, Cut, Ended, Arrived, Seen, Opened, Prepared, Unprepared, DeviceLost, Returned, Tick, Closed)
 _EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in _KINDS}

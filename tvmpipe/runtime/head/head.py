@@ -25,7 +25,8 @@ from tvmpipe.runtime.head.event_log import EventLog
 from tvmpipe.runtime.head.events import Event, Failure
 from tvmpipe.runtime.head.input_sender import InputSender
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError, PlanDeployer
-from tvmpipe.runtime.head.sample import Result
+from tvmpipe.runtime.head.sample import Result, join_steps
+from tvmpipe.runtime.head.sequences import Extent
 from tvmpipe.runtime.head.state_machine import Settings, StateMachine
 from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.runtime.head.wakeup import Wakeup
@@ -125,14 +126,15 @@ class Head:
         self._prober.start()
 
     def submit(
-        self, number: int, inputs: Result, *, bucket: int = 0, plain: bool = False, sequence: int | None = None
+        self, number: int, inputs: Result, *, bucket: int = 0, plain: bool = False, extent: Extent | None = None
     ) -> None:
-        """A sample of a bucket, which may be the next step of a sequence.
+        """A sample of a bucket, which may be the next step of a sequence, that stands there.
 
         `plain` asks links to leave its tensors as they are.
         """
         self._inputs[number] = (inputs, bucket, plain)
-        self._post(events.Submitted(number, time.monotonic(), bucket, sequence))
+        place = () if extent is None else (extent.sequence, extent.start, extent.elements)
+        self._post(events.Submitted(number, time.monotonic(), bucket, *place))
 
     def begin(self, sequence: int, slot: int) -> None:
         """A sequence has a slot from now on."""
@@ -208,6 +210,10 @@ class Head:
             elif isinstance(one, events.Forget):
                 for sample in one.samples:
                     del self._inputs[sample]
+            elif isinstance(one, events.Join):
+                steps = [self._inputs.pop(sample) for sample in one.samples]
+                joined = join_steps(self._manifest, [inputs for inputs, _, _ in steps], one.elements, one.bucket)
+                self._inputs[one.samples[0]] = joined, one.bucket, any(plain for _, _, plain in steps)
             elif isinstance(one, events.Freed):
                 self._callbacks.freed(one.sequence)
             elif isinstance(one, events.Open):

@@ -2,7 +2,7 @@
 lost. As the state machine that uses it: no clock, thread, socket or tensor.
 
 A sequence's history is its steps that have been answered. After every opening the devices have no states, so that all
-of it is fed once more before what was under way; results of that are dropped.
+of it is fed once more before what was under way, in steps as long as there are buckets for; their results are dropped.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from tvmpipe.runtime.head.events import (
     Forget,
     Freed,
     Instruction,
+    Join,
     Submitted,
 )
+from tvmpipe.runtime.head.replay_blocks import StepSizes, Taken
 from tvmpipe.runtime.transport.wire import Step
 
 
@@ -60,10 +62,12 @@ class _Sequence:
 class Histories:
     """All sequences that have a slot.
 
-    Some of what was given out to be fed is not wanted any more once `stale` is set, which whoever looks unsets.
+    Some of what was given out to be fed is not wanted any more once `stale` is set, which whoever looks unsets. `sizes`
+    are of steps that may be joined, None where they may not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: StepSizes | None = None) -> None:
+        self._sizes = sizes
         self.stale = False
         self._sequences: dict[int, _Sequence] = {}
         self._owner: dict[int, int] = {}  # of each sample its sequence
@@ -218,20 +222,41 @@ class Histories:
         return [sample for sample in flying if (one := self._entry(sample)) is not None and one.tries >= tries]
 
     def rewind(self, batches: Collection[Batch]) -> tuple[deque[Submitted], list[Instruction]]:
-        """All states are gone, and `batches` with them. Returns what is to be fed now, in this order."""
+        """All states are gone, and `batches` with them. Returns what is fed now, in order, and what else is done."""
         for batch in batches:
             for sample in batch.samples:
                 if (one := self._entry(sample)) is not None:
                     one.tries += 1
                     one.suspect = one.suspect or sample in batch.suspects
         self._numbers.clear()
-        freed: list[Instruction] = []
+        done: list[Instruction] = []
         for number, sequence in list(self._sequences.items()):
             sequence.fed = 0
             sequence.flying.clear()
-            freed += self._free(number)
+            done += self._free(number)
+            done += self._join(sequence)
         rows = ([one.event for one in sequence.steps.values()] for sequence in self._sequences.values())
-        return deque(one for column in itertools.zip_longest(*rows) for one in column if one is not None), freed
+        return deque(one for column in itertools.zip_longest(*rows) for one in column if one is not None), done
+
+    def _join(self, sequence: _Sequence) -> list[Instruction]:
+        """Make few long steps of a history."""
+        if self._sizes is None:
+            return []
+        known = [
+            Taken(sample, step.event.start, step.event.elements)
+            for sample, step in sequence.steps.items()
+            if step.answered and not step.cut and step.event.elements
+        ]
+        joined: list[Instruction] = []
+        for block in self._sizes.blocks(known):
+            samples = tuple(step.sample for step in block.steps)
+            elements = tuple(step.elements for step in block.steps)
+            first = sequence.steps[samples[0]]
+            first.event = replace(first.event, bucket=block.bucket, elements=sum(elements))
+            for sample in samples[1:]:
+                del sequence.steps[sample]
+            joined.append(Join(samples, elements, block.bucket))
+        return joined
 
     def _flying(self, sample: int) -> deque[int]:
         return self._sequences[self._owner[sample]].flying

@@ -28,6 +28,7 @@ from tvmpipe.runtime.head.sequences import (
     NO_STEPS,
     STEPS_ONLY,
     Carrier,
+    Extent,
     Patience,
     Sequence,
     SequenceFacts,
@@ -253,7 +254,7 @@ class Pipeline:
         return self._put(fitted, Patience(block, timeout_s), copy=copy, plain=plain)[1]
 
     def _put(
-        self, fitted: Fitted, patience: Patience, *, copy: bool, plain: bool, sequence: int | None = None
+        self, fitted: Fitted, patience: Patience, *, copy: bool, plain: bool, extent: Extent | None = None
     ) -> tuple[int, Future[Result]]:
         if not self._places.acquire(patience.block, patience.timeout_s if patience.block else None):
             raise QueueFullError(f"{self.inflight} samples are in flight, which is the limit given to connect()")
@@ -266,7 +267,7 @@ class Pipeline:
             if problem is None:
                 number = next(self._numbers)
                 self._futures[number] = future, fitted
-                self._head.submit(number, fitted.inputs, bucket=fitted.bucket, plain=plain, sequence=sequence)
+                self._head.submit(number, fitted.inputs, bucket=fitted.bucket, plain=plain, extent=extent)
         if problem is not None:
             self._places.release()
             raise problem
@@ -288,9 +289,9 @@ class Pipeline:
         carrier = Carrier(self.inflight, self._put_step, self._head.cut, self._head.end)
         return Sequence(self.manifest, self._fitting, carrier, number, slot)
 
-    def _put_step(self, fitted: Fitted, sequence: int, patience: Patience, plain: bool) -> tuple[int, Future[Result]]:
+    def _put_step(self, fitted: Fitted, extent: Extent, patience: Patience, plain: bool) -> tuple[int, Future[Result]]:
         check_process(self._pid)
-        return self._put(fitted, patience, copy=True, plain=plain, sequence=sequence)
+        return self._put(fitted, patience, copy=True, plain=plain, extent=extent)
 
     def _freed(self, sequence: int) -> None:
         assert self._slots is not None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tvmpipe.errors import SampleError
 from tvmpipe.manifest import BucketEntry, Manifest
 from tvmpipe.padding import cut_back, pad, show_extents
+from tvmpipe.runtime.head.replay_blocks import step_dimension
 from tvmpipe.tensors import TensorSpec, element_dtype
 
 Sample = Mapping[str, NDArray[Any]]
@@ -189,3 +190,21 @@ def _as_the_model_has_them(specs: Sequence[TensorSpec], outputs: Result) -> Resu
 
 def _described(sample: object) -> str:
     return "None" if sample is None else f"a {type(sample).__name__}"
+
+
+def join_steps(manifest: Manifest, steps: Sequence[Result], elements: Sequence[int], bucket: int) -> Result:
+    """Inputs of one step of a bucket, that has the elements of several: `elements` of each, as a bucket took it."""
+    assert manifest.open is not None
+    dimension, joined = step_dimension(manifest), {}
+    for spec in manifest.buckets[bucket].inputs:
+        names = manifest.open.axes.get(spec.name, ())
+        if dimension not in names:
+            joined[spec.name] = steps[0][spec.name]  # how long the sequence is before them
+            continue
+        axis = names.index(dimension)
+        parts = [step[spec.name].take(range(count), axis) for step, count in zip(steps, elements, strict=True)]
+        whole = np.concatenate(parts, axis)
+        joined[spec.name] = (
+            whole if whole.shape == spec.shape else pad(whole, spec.shape, manifest.open.pads[spec.name])
+        )
+    return joined

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from tvmpipe.errors import QueueFullError, SequenceError
 from tvmpipe.manifest import Manifest
+from tvmpipe.runtime.head.replay_blocks import step_dimension
 from tvmpipe.runtime.head.sample import Fitted, Fitting, Result, Sample
 from tvmpipe.runtime.head.streams import stream
 
@@ -34,15 +35,24 @@ class Patience:
 class Carrier:
     """What carries out the steps of sequences, which it knows by their numbers, `inflight` at once.
 
-    `put` takes the next step of a sequence, as the options of `Sequence.submit` say and whether links leave its tensors
-    as they are; it returns the step's number as a sample, and what will have its results. `cut` says that what such
-    samples have left counts for none that comes from now on, `end` that no more steps of a sequence come.
+    `put` takes the next step of a sequence and where that stands, as the options of `Sequence.submit` say and whether
+    links leave its tensors as they are; it returns the step's number as a sample, and what will have its results. `cut`
+    says that what such samples have left counts for none that comes from now on, `end` that no more steps come.
     """
 
     inflight: int
-    put: Callable[[Fitted, int, Patience, bool], tuple[int, Future[Result]]]
+    put: Callable[[Fitted, Extent, Patience, bool], tuple[int, Future[Result]]]
     cut: Callable[[int, tuple[int, ...]], None]
     end: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where a step stands: the number of its sequence, elements before it, and those that it adds."""
+
+    sequence: int
+    start: int
+    elements: int
 
 
 @dataclass(frozen=True)
@@ -65,10 +75,7 @@ class Growth:
         growing = [(state.adds, state.spec.shape[state.axis]) for state in states if state.axis is not None]
         self._adds, capacity = growing[0] if growing else ((), 0)
         self._context = manifest.sequences.context or capacity
-        # The open dimension that says how many elements a sample has, where it may be padded along that.
-        extents = [bucket.extents for bucket in manifest.buckets]
-        alike = (name for name in extents[0] if tuple(one[name] for one in extents) == self._adds)
-        self._dimension = next(alike, None)
+        self._dimension = step_dimension(manifest)
 
     @property
     def grows(self) -> bool:
@@ -88,7 +95,12 @@ class Growth:
                 f"the sequence has {length} elements and a step adds {adds} to them: the model keeps at most "
                 f"{self._context}; truncate() it or begin another one"
             )
-        return length + (adds if self._dimension is None else fitted.extents.get(self._dimension, adds))
+        return length + self.elements(fitted)
+
+    def elements(self, fitted: Fitted) -> int:
+        """What a step adds that counts; 0 where no state grows."""
+        adds = self._adds[fitted.bucket] if self._adds else 0
+        return adds if self._dimension is None else fitted.extents.get(self._dimension, adds)
 
 
 class Sequence:
@@ -187,7 +199,8 @@ class Sequence:
                 raise SequenceError("the sequence is closed")
             fitted = self._fitting.fit(sample, self._length)
             length = self._growth.after(self._length, fitted)
-            number, future = self._carrier.put(fitted, self._number, patience, plain)
+            extent = Extent(self._number, self._length, self._growth.elements(fitted))
+            number, future = self._carrier.put(fitted, extent, patience, plain)
             if self._growth.grows:
                 self._starts.append((self._length, number))
             self._length = length

@@ -50,6 +50,7 @@ from tvmpipe.runtime.head.events import (
     Unprepared,
 )
 from tvmpipe.runtime.head.histories import Histories
+from tvmpipe.runtime.head.replay_blocks import step_sizes
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.wire import Step
 
@@ -101,7 +102,7 @@ class StateMachine:
             frozenset(bucket.model_outputs.values()) - frozenset(bucket.model_inputs.values())
             for bucket in manifest.buckets
         ]
-        self._histories = None if manifest.sequences is None else Histories()
+        self._histories = None if manifest.sequences is None else Histories(step_sizes(manifest))
         self._pending: deque[Submitted] = deque()
         self._batches: dict[int, Batch] = {}
         self._next_batch = 0
@@ -301,9 +302,9 @@ class StateMachine:
         """What was opened has no states, so that every sequence begins anew."""
         if self._histories is None:
             return []
-        self._pending, freed = self._histories.rewind(self._batches.values())
+        self._pending, done = self._histories.rewind(self._batches.values())
         self._batches.clear()
-        return freed
+        return done
 
     def _ready(self, event: Prepared) -> list[Instruction]:
         if self._prepared is None or self._prepared.epoch != event.epoch:
