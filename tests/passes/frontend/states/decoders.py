@@ -156,3 +156,71 @@ class Decoder:
             there = self.node("Unsqueeze", [there, self.constant(np.array([1, 2]))])
             seen = self.node("And", [seen, there]) if seen else there
         return self.node("Where", [seen, high, low]) if seen else ""
+
+
+def grouped_query_decoder(
+    layers: int = 2, heads: int = 4, groups: int = 2, depth: int = 16, vocabulary: int = 50, longest: int = 64
+) -> onnx.ModelProto:
+    """As onnxruntime-genai's builder writes decoders: queries, keys and values in one, rotated by GroupQueryAttention.
+
+    The size of a head is an open dimension of its caches.
+    """
+    random = np.random.default_rng(5)
+    width, inner = heads * depth, (heads + 2 * groups) * depth
+    weights: dict[str, Any] = {"embedding": random.standard_normal((vocabulary, width))}
+    angles = np.arange(longest)[:, None] / 100.0 ** (np.arange(depth // 2) / (depth // 2))
+    weights |= {"cos": np.cos(angles), "sin": np.sin(angles)}
+    nodes = [
+        helper.make_node("Gather", ["embedding", "input_ids"], ["h"], "embed"),
+        helper.make_node("ReduceSum", ["attention_mask", "axis"], ["filled"], "filled", keepdims=1),
+        helper.make_node("Sub", ["filled", "one"], ["last"], "last"),
+        helper.make_node("Cast", ["last"], ["seqlens_k"], "lengths", to=TensorProto.INT32),
+        helper.make_node("Shape", ["attention_mask"], ["shape"], "shape"),
+        helper.make_node("Gather", ["shape", "one"], ["extents"], "extent", axis=0),
+        helper.make_node("Squeeze", ["extents"], ["extent"], "whole"),
+        helper.make_node("Cast", ["extent"], ["total"], "total", to=TensorProto.INT32),
+    ]
+    hidden = "h"
+    for layer in range(layers):
+        weights[f"qkv{layer}"] = random.standard_normal((width, inner)) / width**0.5
+        weights[f"out{layer}"] = random.standard_normal((width, width)) / width**0.5
+        nodes += [
+            helper.make_node("MatMul", [hidden, f"qkv{layer}"], [f"p{layer}"], f"qkv_{layer}"),
+            helper.make_node(
+                "GroupQueryAttention",
+                [
+                    *(f"p{layer}", "", "", f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"),
+                    *("seqlens_k", "total", "cos", "sin"),
+                ],
+                [f"a{layer}", f"present.{layer}.key", f"present.{layer}.value"],
+                f"attention_{layer}",
+                domain="com.microsoft",
+                num_heads=heads,
+                kv_num_heads=groups,
+                do_rotary=1,
+            ),
+            helper.make_node("MatMul", [f"a{layer}", f"out{layer}"], [f"o{layer}"], f"out_{layer}"),
+            helper.make_node("Add", [hidden, f"o{layer}"], [f"h{layer}"], f"add_{layer}"),
+        ]
+        hidden = f"h{layer}"
+    weights["unembedding"] = random.standard_normal((width, vocabulary)) / width**0.5
+    nodes.append(helper.make_node("MatMul", [hidden, "unembedding"], ["logits"], "unembed"))
+    parts = [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+
+    def value(name: str, kind: int, shape: list[Any]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    inputs = [
+        value("input_ids", TensorProto.INT64, ["batch", "step"]),
+        value("attention_mask", TensorProto.INT64, ["batch", "total"]),
+        *(value(f"past_key_values.{n}", TensorProto.FLOAT, ["batch", groups, "past", "head_size"]) for n in parts),
+    ]
+    outputs = [
+        value("logits", TensorProto.FLOAT, ["batch", "step", vocabulary]),
+        *(value(f"present.{n}", TensorProto.FLOAT, ["batch", groups, "total", "head_size"]) for n in parts),
+    ]
+    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    constants += [numpy_helper.from_array(np.array([1]), name) for name in ("axis", "one")]
+    graph = helper.make_graph(nodes, "grouped", inputs, outputs, constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
