@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ class Gremlin:
         self.done: Counter[str] = Counter()
         self._cluster = cluster
         self._cables = cables
+        self._keys = tuple(cables)
         self._choose = random.Random(seed)
         self._wanted = threading.Semaphore(0)
         self.idle = threading.Event()
@@ -73,7 +74,7 @@ class Gremlin:
         while True:
             self._wanted.acquire()
             time.sleep(self._choose.random() * 0.2)
-            key = self._choose.choice(KEYS)
+            key = self._choose.choice(self._keys)
             kind = self._choose.choice(("kill", "stop", "cut"))
             harm, mend = self._ways(kind, key)
             harm()
@@ -119,14 +120,21 @@ def stage_for_chaos(folder: Path) -> Iterator[Stage]:
     reference = Reference(light_model("squeezenet").SerializeToString())
     pool = random_samples(bundle.manifest, DISTINCT, seed=0)
     wanted = [reference.expect(sample) for sample in pool]
-    ports = dict(zip(KEYS, lasting_ports(len(KEYS)), strict=True))
+    with cabled_cluster(KEYS, folder) as (cluster, cables):
+        yield Stage(bundle, cluster, cables, pool, wanted)
+
+
+@contextmanager
+def cabled_cluster(keys: Sequence[str], folder: Path) -> Iterator[tuple[LocalCluster, dict[str, Cable]]]:
+    """Agents on this machine, and the cables that their links go through."""
+    ports = dict(zip(keys, lasting_ports(len(keys)), strict=True))
     cables = {key: Cable(port) for key, port in ports.items()}
     agents = [
         LocalAgent(key, options=("--link-port", str(ports[key]), "--advertise", f"127.0.0.1:{cables[key].port}"))
-        for key in KEYS
+        for key in keys
     ]
     with local_cluster(agents, store=folder) as cluster:
-        yield Stage(bundle, cluster, cables, pool, wanted)
+        yield cluster, cables
 
 
 def wait_until_back(pipe: Pipeline) -> None:

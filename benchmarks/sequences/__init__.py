@@ -1,0 +1,1 @@
+"""Language models with caches over several devices: right tokens, speed, long texts, lost devices, a server."""
