@@ -174,7 +174,7 @@ def test_doctor(agents: LocalCluster) -> None:
     steps = json.loads(tvmpipe("doctor", "--tracker", agents.tracker, "--key", "delta", "--json", code=4)[0])
     assert [step["name"] for step in steps if step["result"] == "failed"] == ["keys"]
     out, _ = tvmpipe("doctor", "--tracker", "127.0.0.1:1", code=4)
-    assert "tvm.exec.rpc_tracker --port 1" in out
+    assert "tvmpipe tracker --port 1" in out
     assert "1 failed" in out
 
 

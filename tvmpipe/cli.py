@@ -372,6 +372,17 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 
 
 @cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9190, show_default=True, help="Port to listen on.")
+@_command
+def tracker(**options: Any) -> None:
+    """Tell heads where devices are: TVM's RPC tracker, until it is interrupted."""
+    from tvmpipe.commands.tracker import run_tracker
+
+    run_tracker(**options)
+
+
+@cli.command()
 @click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to register with.")
 @click.option("--key", required=True, type=Key(), help="Name under which heads ask for this device.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; whoever reaches it can run code.")

@@ -63,7 +63,7 @@ def test_an_unknown_key(agents: LocalCluster) -> None:
 def test_nothing_listens() -> None:
     step = failure(steps_of(f"127.0.0.1:{unused_port()}", None))
     assert (step.name, step.result) == ("tracker connection", "failed")
-    assert "tvm.exec.rpc_tracker" in step.remedy
+    assert "tvmpipe tracker" in step.remedy
 
 
 def test_a_name_that_does_not_exist() -> None:

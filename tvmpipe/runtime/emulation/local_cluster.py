@@ -98,11 +98,7 @@ def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = N
         address = f"127.0.0.1:{port}"
         cluster = LocalCluster(address, out)
         stack.callback(cluster.stop)
-        # The stock tracker without the worker process that its command adds, which would outlive us.
-        code = (
-            "from tvmpipe.runtime.tvm_runtime import import_runtime; import_runtime(); from tvm.rpc import tracker; "
-            f"tracker.PopenTrackerServerState('127.0.0.1', {port}, {port + 1}, True)"
-        )
+        code = f"from tvmpipe.runtime.tools.tracker_server import serve_tracker; serve_tracker('127.0.0.1', {port})"
         cluster.start("tracker", "-c", code)
         for agent in agents:
             arguments = ["--tracker", address, "--key", agent.key, "--threads", str(agent.threads), *agent.options]

@@ -132,7 +132,7 @@ def _tracker(address: str, key: str | None, checks: _Checks) -> dict[str, int]:
     host, port = parse_address(address)
     numeric = _resolve(checks, "tracker address", host)
     checks.ok("tracker address", f"{host} is {numeric}" if host != numeric else numeric)
-    _dial(checks, "tracker connection", host, port, f"`python -m tvm.exec.rpc_tracker --port {port}` starts one")
+    _dial(checks, "tracker connection", host, port, f"`tvmpipe tracker --port {port}` starts one")
     checks.ok("tracker connection", f"something listens at {address}")
     try:
         with Tracker(address, timeout_s=deadlines.STEP_S) as tracker:

@@ -57,8 +57,7 @@ class Tracker:
             self._socket = socket.create_connection(parse_address(address), timeout=timeout_s)
         except OSError as error:
             raise TrackerError(
-                f"no tracker answers at {address} ({error.strerror or error}); start one with "
-                "`python -m tvm.exec.rpc_tracker`"
+                f"no tracker answers at {address} ({error.strerror or error}); start one with `tvmpipe tracker`"
             ) from None
         try:
             self._socket.sendall(struct.pack("<i", TRACKER_MAGIC))

@@ -1,0 +1,47 @@
+"""TVM's RPC tracker, on one port, in the process that asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+
+from tvmpipe.errors import InputError
+from tvmpipe.runtime.transport.address import format_address
+from tvmpipe.runtime.tvm_runtime import import_runtime
+
+_WAITING = 64  # connections that the kernel may hold
+
+
+def serve_tracker(host: str, port: int) -> None:
+    """Serve until interrupted. Raises InputError when nothing can listen there."""
+    import_runtime()
+    from tvm.rpc import tracker
+
+    logging.getLogger("RPCTracker").setLevel(logging.WARNING)
+    with listening_socket(host, port) as listening:
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        # It would end for whoever knows this word.
+        tracker.TrackerServerHandler(listening, f"tracker:{secrets.token_hex(16)}").run()
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises InputError, with what to do where another one does."""
+    address = format_address(host, port)
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise InputError(f"the tracker cannot listen on {address}: {error.strerror or error}") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_WAITING)
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"the tracker cannot listen on {address}: {error.strerror or error}; a tracker that runs already can be "
+            "used, or give another --port"
+        ) from None
+    return listening
