@@ -28,7 +28,7 @@ def test_it_serves_until_it_is_told_to_end() -> None:
             wait_for_keys(f"127.0.0.1:{port}", [], PATIENCE_S)
             with Tracker(f"127.0.0.1:{port}") as tracker:
                 assert tracker.status() == []
-            _, err = in_a_process("tracker", "--port", port, code=2)
+            _, err = in_a_process("tracker", "--port", port, code=1)
             assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in sentence(err)
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0

@@ -8,7 +8,7 @@ import sys
 
 from tvmpipe.commands.progress import stderr, warn
 from tvmpipe.console import plain
-from tvmpipe.runtime.tools.tracker_server import serve_tracker
+from tvmpipe.runtime.tools.tracker_server import listening_socket, serve_tracker
 from tvmpipe.runtime.transport.address import format_address, is_loopback
 
 
@@ -17,6 +17,6 @@ def run_tracker(host: str, port: int) -> None:
     if not is_loopback(host):
         warn("whoever reaches the tracker can list and register devices; agents and heads trust the cluster key alone")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    stderr.print(plain(f"tracker on {format_address(host, port)}; Ctrl-C ends it"))
-    with contextlib.suppress(KeyboardInterrupt):
-        serve_tracker(host, port)
+    with listening_socket(host, port) as listening, contextlib.suppress(KeyboardInterrupt):
+        stderr.print(plain(f"tracker on {format_address(host, port)}; Ctrl-C ends it"))
+        serve_tracker(listening)

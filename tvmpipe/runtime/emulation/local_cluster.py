@@ -98,7 +98,8 @@ def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = N
         address = f"127.0.0.1:{port}"
         cluster = LocalCluster(address, out)
         stack.callback(cluster.stop)
-        code = f"from tvmpipe.runtime.tools.tracker_server import serve_tracker; serve_tracker('127.0.0.1', {port})"
+        serve = f"serve_tracker(listening_socket('127.0.0.1', {port}))"
+        code = f"from tvmpipe.runtime.tools.tracker_server import listening_socket, serve_tracker; {serve}"
         cluster.start("tracker", "-c", code)
         for agent in agents:
             arguments = ["--tracker", address, "--key", agent.key, "--threads", str(agent.threads), *agent.options]

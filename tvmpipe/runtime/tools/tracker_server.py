@@ -14,16 +14,15 @@ from tvmpipe.runtime.tvm_runtime import import_runtime
 _WAITING = 64  # connections that the kernel may hold
 
 
-def serve_tracker(host: str, port: int) -> None:
-    """Serve until interrupted. Raises InputError when nothing can listen there."""
+def serve_tracker(listening: socket.socket) -> None:
+    """Serve on a `listening_socket` until interrupted."""
     import_runtime()
     from tvm.rpc import tracker
 
     logging.getLogger("RPCTracker").setLevel(logging.WARNING)
-    with listening_socket(host, port) as listening:
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        # It would end for whoever knows this word.
-        tracker.TrackerServerHandler(listening, f"tracker:{secrets.token_hex(16)}").run()
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    # It would end for whoever knows this word.
+    tracker.TrackerServerHandler(listening, f"tracker:{secrets.token_hex(16)}").run()
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
