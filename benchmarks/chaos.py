@@ -125,15 +125,17 @@ def stage_for_chaos(folder: Path) -> Iterator[Stage]:
 
 
 @contextmanager
-def cabled_cluster(keys: Sequence[str], folder: Path) -> Iterator[tuple[LocalCluster, dict[str, Cable]]]:
-    """Agents on this machine, and the cables that their links go through."""
+def cabled_cluster(
+    keys: Sequence[str], folder: Path, log: Path | None = None
+) -> Iterator[tuple[LocalCluster, dict[str, Cable]]]:
+    """Agents on this machine, which write to `log`, and the cables that their links go through."""
     ports = dict(zip(keys, lasting_ports(len(keys)), strict=True))
     cables = {key: Cable(port) for key, port in ports.items()}
     agents = [
         LocalAgent(key, options=("--link-port", str(ports[key]), "--advertise", f"127.0.0.1:{cables[key].port}"))
         for key in keys
     ]
-    with local_cluster(agents, store=folder) as cluster:
+    with local_cluster(agents, store=folder, log=log) as cluster:
         yield cluster, cables
 
 

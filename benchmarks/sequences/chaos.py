@@ -25,26 +25,33 @@ from benchmarks.chaos import HARMED_S, KEYS, Gremlin, cabled_cluster
 from benchmarks.results_file import save, text_of
 from benchmarks.sequences.greedy import Greedy, prompts
 from benchmarks.sequences.models import SHAPES, llama
-from benchmarks.sequences.running import caches, cluster_of, generate
+from benchmarks.sequences.running import caches, cluster_of, compile_as, cut_layers, fuse, generate
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.generation.pipeline_model import PipelineModel
 
 SHAPE = SHAPES["tiny"]
 LENGTHS = (1, 5, 20, 40)
-# Slow on paper, so that the best plan uses all four.
+# Slow on paper, so that the best plans without one use all others.
 SLOW = "slowdown = 5000"
 
 
 def run_once(
-    texts: int, count: int, every: float, at_once: int, pace_s: float, seed: int, log: Path | None = None
+    texts: int,
+    count: int,
+    every: float,
+    at_once: int,
+    pace_s: float,
+    seed: int,
+    log: Path | None = None,
+    agents_log: Path | None = None,
 ) -> dict[str, Any]:
     """One run on agents of its own: what was done to them, and how many tokens are right."""
     model = llama(SHAPE)
     given = prompts([LENGTHS[number % len(LENGTHS)] for number in range(texts)], SHAPE.vocabulary, seed)
-    bundle = tvmpipe.build(
-        model, cluster_of(KEYS, SLOW), context=SHAPE.context, sequences=at_once, failover=True, time_limit_s=10
-    )
+    fused = fuse(model, SHAPE.context, at_once)
+    placement = cut_layers(fused.graph, dict.fromkeys(KEYS, 1.0))
+    bundle = compile_as(fused, cluster_of(KEYS, SLOW), placement, failover=True, time_limit_s=10)
     assert set(caches(bundle)) == set(KEYS)
     ended = threading.Event()
     answers: Counter[tuple[int, int]] = Counter()
@@ -60,7 +67,7 @@ def run_once(
             longest = max(longest, now - before.get(text, now))
             before[text] = now
 
-    with tempfile.TemporaryDirectory() as folder, cabled_cluster(KEYS, Path(folder)) as (cluster, cables):
+    with tempfile.TemporaryDirectory() as folder, cabled_cluster(KEYS, Path(folder), agents_log) as (cluster, cables):
         onnx.save(model, Path(folder) / "model.onnx")
         greedy = Greedy(Path(folder) / "model.onnx", SHAPE.groups, SHAPE.depth)
         wanted = [greedy.generate(prompt, count) for prompt in given]
@@ -105,6 +112,7 @@ def run_once(
 @click.option("--seed", default=0, help="Of the first run.")
 @click.option("--times", default=1, help="Runs, each with agents of its own and the next seed.")
 @click.option("--log", type=click.Path(path_type=Path), help="Where to write the executor's events.")
+@click.option("--agents-log", type=click.Path(path_type=Path), help="Where agents write to.")
 @click.option("--record", is_flag=True, help="Write the table into benchmarks/results/.")
 def main(
     texts: int,
@@ -115,12 +123,13 @@ def main(
     seed: int,
     times: int,
     log: Path | None,
+    agents_log: Path | None,
     record: bool,
 ) -> None:
     """Run it and print what was done and how many tokens are right."""
     runs = []
     for number in range(times):
-        runs.append(run_once(texts, count, every, at_once, pace, seed + number, log))
+        runs.append(run_once(texts, count, every, at_once, pace, seed + number, log, agents_log))
         stderr.print(str(runs[-1]), highlight=False)
     table = Table(*runs[0])
     for facts in runs:

@@ -78,9 +78,11 @@ def fused_for(sequences: int) -> driver.Fused:
     return fuse(llama(SHAPE), SHAPE.context, sequences, buckets={"sequence_length": [1, PROMPT]})
 
 
-def planned(fused: driver.Fused, cluster: Cluster) -> Bundle:
+def planned(fused: driver.Fused, cluster: Cluster, tokens: int) -> Bundle:
     """As tvmpipe places it."""
-    return driver.compile(driver.plan(fused, cluster, BuildOptions(time_limit_s=30))).bundle
+    return driver.compile(
+        driver.plan(fused, cluster, BuildOptions(time_limit_s=30, prompt=PROMPT, generate=tokens))
+    ).bundle
 
 
 def measure(bundle: Bundle, cluster: Cluster, sequences: int, tokens: int) -> Rate:
@@ -139,7 +141,7 @@ def equal_table(counts: Sequence[int], slowdown: float, tokens: int) -> tuple[Ta
     periods: dict[int, float] = {}
     for count in counts:
         cluster = equal(count, slowdown)
-        bundle = planned(fused_for(2 * count), cluster)
+        bundle = planned(fused_for(2 * count), cluster, tokens)
         rate = rates[count] = measure(bundle, cluster, 2 * count, tokens)
         check(rate)
         periods[count] = bundle.manifest.plan.predicted.period_s
@@ -164,7 +166,7 @@ def alone_table(slowdown: float, tokens: int) -> Table:
     for count in (1, 4):
         cluster = equal(count, slowdown)
         # As with several sequences: for one alone nothing is gained by using more than one device.
-        rate = measure(planned(fused_for(2 * count), cluster), cluster, 1, tokens)
+        rate = measure(planned(fused_for(2 * count), cluster, tokens), cluster, 1, tokens)
         check(rate)
         first = first or rate
         between = rate.token_s - rate.compute_s
@@ -181,7 +183,7 @@ def unequal_table(slowdown: float, tokens: int) -> Table:
     cluster = unequal(slowdown, held)
     names = [device.name for device in cluster.devices]
     ways: dict[str, Bundle] = {
-        "tvmpipe": planned(fused, cluster),
+        "tvmpipe": planned(fused, cluster, tokens),
         "as many layers for each": compile_as(fused, cluster, cut_layers(fused.graph, dict.fromkeys(names, 1.0))),
         "layers by memory": compile_as(
             fused,

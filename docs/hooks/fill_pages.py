@@ -3,7 +3,7 @@
 A page asks for it in a comment on a line of its own::
 
     <!-- results: kernels -->                          benchmarks/results/kernels.txt as it is
-    <!-- results: cost_model_amd by cost_model -->     the same, where the script has another name
+    <!-- results: cost_model_amd by cost_model -->     the same, where the script has another name (or `folder.name`)
     <!-- readme -->                                    README.md
     <!-- operators -->                                 ONNX operators and what becomes of them
     <!-- element types -->                             element types that tensors may have
@@ -43,8 +43,9 @@ def results(argument: str) -> str:
     """The file that a benchmark wrote, or, where none is kept, the command that prints it."""
     name, _, script = argument.partition(" by ")
     script = script or name
-    if not any((ROOT / "benchmarks" / path).is_file() for path in (f"{script}.py", f"{script}/__main__.py")):
-        raise PluginError(f"there is no benchmarks/{script}.py")
+    place = script.replace(".", "/")
+    if not any((ROOT / "benchmarks" / path).is_file() for path in (f"{place}.py", f"{place}/__main__.py")):
+        raise PluginError(f"there is no benchmarks/{place}.py")
     command = f"`python -m benchmarks.{script}`"
     path = RESULTS / f"{name}.txt"
     if not path.is_file():
