@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import tvmpipe
 from tests.runtime.fake_agent import fake_agent
+from tests.runtime.manifests import stage
 from tests.runtime.processes import agent_facts
 from tvmpipe.bundle import Bundle
 from tvmpipe.cli import cli
@@ -22,6 +24,7 @@ from tvmpipe.commands import top
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.emulation.local_cluster import LocalCluster
+from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.head.agent_facts import check_agent_facts
 from tvmpipe.runtime.tools.cluster_status import DeviceReport
 from tvmpipe.runtime.transport.versions import own_versions
@@ -171,3 +174,17 @@ def test_one_that_passes_for_an_agent_ends_nothing(
         asked = Bundle(chain_bundle.root, chain_bundle.manifest.model_copy(update={"devices": (renamed, *others)}))
         with pytest.raises(DeviceError, match=sentence):
             tvmpipe.connect(asked, agents.tracker, connect_timeout_s=10)
+
+
+def test_states_count_as_memory_that_a_device_needs() -> None:
+    """Before anything is sent there, and not when it has read the weights."""
+    client: Any = object.__new__(AgentClient)
+    client.session = SimpleNamespace(device=SimpleNamespace(name="beta", triple="x86_64-linux-gnu"))
+    client.facts = SimpleNamespace(machine="x86_64", runners=["llvm"], memory_bytes=2048)
+    one = stage("s0", "beta", [0], [1]).model_copy(update={"activation_bytes": 1024})
+    client.check([one], 1024)
+    with pytest.raises(
+        DeviceError,
+        match=r"device beta offers 2\.0 KiB of memory, its stages need 3\.0 KiB, 2\.0 KiB of them for the states",
+    ):
+        client.check([one], 2048)

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from tvmpipe.manifest import HEAD, BucketEntry, Encoding, Manifest, PlanEntry, StageEntry, StateEntry, Turn
+from tvmpipe.manifest import (
+    HEAD,
+    BucketEntry,
+    Encoding,
+    Manifest,
+    PlanEntry,
+    StageEntry,
+    StateEntry,
+    Turn,
+    memory_bytes_of,
+)
 
 
 class _Frozen(BaseModel):
@@ -76,8 +86,8 @@ class HostSpec(_Frozen):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of weights, activations and states."""
-        return sum(stage.memory_bytes for stage in self.stages) + self.state_bytes
+        """Bytes of weights, which buckets share, of the activations of one bucket, and of states."""
+        return memory_bytes_of(self.stages) + self.state_bytes
 
 
 class Opening(_Frozen):

@@ -74,8 +74,8 @@ class AgentClient:
         port = self.facts.beside_port
         return None if port is None else format_address(self.session.address.host, port)
 
-    def check(self, stages: Sequence[StageEntry]) -> None:
-        """Refuse before anything is sent: wrong architecture, no runner, too little memory."""
+    def check(self, stages: Sequence[StageEntry], state_bytes: int = 0) -> None:
+        """Refuse before anything is sent: wrong architecture, no runner, too little memory, also for states."""
         device = self.session.device
         wanted = device.triple.split("-", 1)[0]
         if self.facts.machine.lower() not in _MACHINES.get(wanted, (wanted,)):
@@ -88,11 +88,12 @@ class AgentClient:
                 f"device {device.name} cannot run stage {missing.name}, which the code generator {missing.codegen!r} "
                 f"compiled: it has runners for {', '.join(self.facts.runners)}{_install(missing.codegen)}"
             )
-        need = memory_bytes_of(stages)
+        need = memory_bytes_of(stages) + state_bytes
         if need > self.facts.memory_bytes:
+            states = f", {format_size(state_bytes)} of them for the states of sequences" if state_bytes else ""
             raise DeviceError(
                 f"device {device.name} offers {format_size(self.facts.memory_bytes)} of memory, "
-                f"its stages need {format_size(need)}"
+                f"its stages need {format_size(need)}{states}"
             )
 
     def reserve(self, claim: Claim, more_s: float = 0.0, wait_s: float = 0.0) -> None:

@@ -201,7 +201,7 @@ class Deployer:
             self._host_here(spec, reached, links[device.name])
             return
         agent = reached.agent
-        agent.check(spec.stages)
+        agent.check(spec.stages, spec.state_bytes)
 
         def alive(more_s: float) -> None:
             attempt.check()
