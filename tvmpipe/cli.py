@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from tvmpipe.passes.frontend.options import ImportOptions
     from tvmpipe.runtime.head.options import ConnectOptions
 
+_PIPED_WIDTH = 4096  # characters: nothing is wrapped or cut for a pipe, whose reader may look for names
+
 _EXTRAS = {
     **dict.fromkeys(("tokenizers", "jinja2"), "generate"),
     **dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve"),
@@ -70,7 +72,7 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
         if outcome is not None and as_json:
             click.echo(json.dumps(outcome.facts, indent=2))
         elif outcome is not None:
-            PlainConsole(width=None if sys.stdout.isatty() else 160).print(outcome.view)
+            PlainConsole(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(outcome.view)
         if outcome is not None and outcome.exit_code:
             sys.exit(outcome.exit_code)
 

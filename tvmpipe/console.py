@@ -30,6 +30,10 @@ class PlainTable(Table):
         """As rich's."""
         super().add_column(plain(header) if isinstance(header, str) else header, *arguments, **options)
 
+    def add_names(self, header: str) -> None:
+        """A column of names that people copy: on several lines where there is no room for them, and never cut."""
+        self.add_column(header, overflow="fold")
+
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         """As rich's."""
         super().add_row(*(plain(cell) if isinstance(cell, str) else cell for cell in cells), **options)

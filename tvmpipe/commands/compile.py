@@ -134,7 +134,8 @@ def show_model(model: Path, importing: ImportOptions) -> Outcome:
         for primitive in graph.by_name().values()
     ]
     table = PlainTable(title=f"Primitives of {signature.name}")
-    texts = ("primitive", "operators", "ONNX nodes", "in", "out")
+    table.add_names("primitive")  # as `--pin` wants them
+    texts = ("operators", "ONNX nodes", "in", "out")
     for column in (*texts, "MFLOP", "weights", "bytes in", "bytes out"):
         table.add_column(column, justify="left" if column in texts else "right")
     for row in rows:

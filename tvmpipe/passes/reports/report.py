@@ -284,7 +284,12 @@ def _device_table(facts: Mapping[str, Any]) -> PlainTable:
 
 
 def _stage_table(facts: Mapping[str, Any]) -> PlainTable:
-    table = _table("Stages", ("stage", "device", "first", "last", "ONNX nodes"), ("primitives", "GFLOP", "compute"))
+    table = _table("Stages", ("stage", "device"), ())
+    for column in ("first", "last"):
+        table.add_names(column)
+    table.add_column("ONNX nodes")
+    for column in ("primitives", "GFLOP", "compute"):
+        table.add_column(column, justify="right")
     for stage in facts["stages"]:
         table.add_row(
             *(stage[key] for key in ("name", "device", "first", "last")),
