@@ -21,6 +21,10 @@ CACHED_ATTENTION = "cached_attention"
 CHUNK = 64
 """Keys and values that are in the cache at a time, a multiple of `BLOCK`."""
 
+_MANY = 8
+"""Queries that share keys from which on it pays to turn a chunk of keys around: its products then need no sums of the
+numbers in a vector."""
+
 
 @dataclass(frozen=True)
 class CachedAttention:
@@ -118,15 +122,23 @@ class _Group:
         self.total = T.sblock_alloc_buffer((self.rows,), "float32")
         self.scores = T.sblock_alloc_buffer((CHUNK,), "float32")
         self.lanes = T.sblock_alloc_buffer((BLOCK,), "float32", scope="local")
+        self.turned = T.sblock_alloc_buffer((self.attention.depth, CHUNK), "float32") if self.rows >= _MANY else None
         self.pair = T.sblock_alloc_buffer((2,), "float32", scope="local")
         with T.serial(self.rows) as row:
             T.buffer_store(self.largest, _f32(-math.inf), [row])
             T.buffer_store(self.total, _f32(0), [row])
             with T.serial(self.wide // BLOCK) as block, T.vectorized(BLOCK) as lane:
                 T.buffer_store(self.sums, _f32(0), [row, block * BLOCK + lane])
-        with T.serial((self.end + CHUNK - 1) // CHUNK) as chunk, T.serial(self.rows) as row:
-            self._score(chunk * CHUNK, row)
-            self._weigh(chunk * CHUNK, row)
+        with T.serial((self.end + CHUNK - 1) // CHUNK) as chunk:
+            if self.turned is not None:
+                self._turn(chunk * CHUNK)
+            with T.serial(self.rows) as row:
+                if self.turned is None:
+                    self._multiply(chunk * CHUNK, row)
+                else:
+                    self._multiply_turned(row)
+                self._mask(chunk * CHUNK, row)
+                self._weigh(chunk * CHUNK, row)
         with T.serial(self.rows) as row:
             self._finish(row)
 
@@ -139,9 +151,37 @@ class _Group:
 
         return tirx.min(self.end - first, CHUNK)
 
-    def _score(self, first: Any, row: Any) -> None:
-        """Scaled and masked products of a query with the keys of a chunk; -inf behind the end."""
+    def _turn(self, first: Any) -> None:
+        """The keys of a chunk by their elements; behind the end are those of the last key."""
         from tvm import tirx
+        from tvm.tirx.script import builder as T
+
+        with T.serial(CHUNK) as place, T.serial(self.attention.depth) as at:
+            key = self.key[(*self.caches, self.group, tirx.min(first + place, self.end - 1), at)]
+            T.buffer_store(self.turned, key, [at, place])
+
+    def _multiply_turned(self, row: Any) -> None:
+        """Scaled products of a query with the keys of a chunk, many keys at a time."""
+        from tvm.tirx.script import builder as T
+
+        a = self.attention
+        head, query = self._head(row), row % a.rows
+        assert self.turned is not None
+        sums = [T.sblock_alloc_buffer((BLOCK,), "float32", scope="local") for _ in range(CHUNK // BLOCK)]
+        for buffer in sums:
+            with T.vectorized(BLOCK) as lane:
+                T.buffer_store(buffer, _f32(0), [lane])
+        with T.serial(a.depth) as at:
+            for number, buffer in enumerate(sums):
+                with T.vectorized(BLOCK) as lane:
+                    product = self.query[(*self.queries, head, query, at)] * self.turned[at, number * BLOCK + lane]
+                    T.buffer_store(buffer, buffer[lane] + product, [lane])
+        for number, buffer in enumerate(sums):
+            with T.vectorized(BLOCK) as lane:
+                T.buffer_store(self.scores, buffer[lane] * _f32(a.scale), [number * BLOCK + lane])
+
+    def _multiply(self, first: Any, row: Any) -> None:
+        """Scaled products of a query with the keys of a chunk."""
         from tvm.tirx.script import builder as T
 
         a = self.attention
@@ -171,6 +211,14 @@ class _Group:
                     T.buffer_store(self.lanes, self.lanes[lane] + self.lanes[lane + half], [lane])
                 half //= 2
             T.buffer_store(self.scores, self.lanes[0] * _f32(a.scale), [place])
+
+    def _mask(self, first: Any, row: Any) -> None:
+        """Scores with what masks add; -inf behind the end."""
+        from tvm import tirx
+        from tvm.tirx.script import builder as T
+
+        a = self.attention
+        head, query = self._head(row), row % a.rows
         with T.unroll(CHUNK // BLOCK) as block, T.vectorized(BLOCK) as lane:
             place = block * BLOCK + lane
             column = tirx.min(first + place, a.context - 1)
