@@ -3,7 +3,8 @@
     python -m benchmarks.sequences.export FOLDER [PATTERN ...]
 
 Writes `KIND_torchscript.onnx`, `KIND_dynamo.onnx` and, as onnxruntime-genai's builder does from saved weights,
-`KIND_genai_fp32.onnx` and `KIND_genai_int4.onnx`. What is there already is not written again.
+`KIND_genai_fp32.onnx` and `KIND_genai_int4.onnx`. What is there already is not written again. The steps of a Mamba take
+one token each and replace its states.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import transformers
 from transformers.cache_utils import DynamicCache
 
 LAYERS, HEADS, GROUPS, DEPTH, HIDDEN, INNER, VOCABULARY = 3, 4, 2, 32, 128, 256, 512
+TAPS, STATE, RANK = 4, 16, 8  # of a Mamba: of its convolution, numbers of a channel, rank of its time steps
 CONTEXT = 2048  # positions that the models know
 STEP, PAST = 3, 5  # of the example that torch exports with
 _SHAPE: dict[str, Any] = {
@@ -120,6 +122,54 @@ def export(kind: str, exporter: str, path: Path) -> None:
         torch.onnx.export(WithCache(model), example, str(path), **named, **options)
 
 
+class MambaStep(torch.nn.Module):  # type: ignore[misc]
+    """A token through blocks of a Mamba (Gu and Dao, 2023), each with a state and last inputs of its convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(VOCABULARY, HIDDEN)
+        self.norms = torch.nn.ModuleList([torch.nn.LayerNorm(HIDDEN) for _ in range(LAYERS + 1)])
+        self.ins = torch.nn.ModuleList([torch.nn.Linear(HIDDEN, 2 * INNER, bias=False) for _ in range(LAYERS)])
+        self.taps = torch.nn.ParameterList([torch.randn(INNER, TAPS) for _ in range(LAYERS)])
+        self.chosen = torch.nn.ModuleList([torch.nn.Linear(INNER, RANK + 2 * STATE, bias=False) for _ in range(LAYERS)])
+        self.steps = torch.nn.ModuleList([torch.nn.Linear(RANK, INNER) for _ in range(LAYERS)])
+        self.decays = torch.nn.ParameterList([torch.rand(INNER, STATE) * STATE for _ in range(LAYERS)])
+        self.skips = torch.nn.ParameterList([torch.ones(INNER) for _ in range(LAYERS)])
+        self.outs = torch.nn.ModuleList([torch.nn.Linear(INNER, HIDDEN, bias=False) for _ in range(LAYERS)])
+        self.head = torch.nn.Linear(HIDDEN, VOCABULARY, bias=False)
+        for one in self.outs:  # so that texts do not end in a circle
+            torch.nn.init.normal_(one.weight, std=1.0)
+
+    def forward(self, input_ids: Any, *states: Any) -> tuple[Any, ...]:
+        """Logits [1, 1, vocabulary] and the states after the token [1, 1]."""
+        hidden, kept = self.table(input_ids)[:, 0], []
+        for layer in range(LAYERS):
+            window, state = states[2 * layer], states[2 * layer + 1]
+            x, gate = self.ins[layer](self.norms[layer](hidden)).chunk(2, dim=-1)
+            window = torch.cat([window[:, :, 1:], x[:, :, None]], dim=2)
+            x = torch.nn.functional.silu((window * self.taps[layer]).sum(-1))
+            rank, b, c = self.chosen[layer](x).split([RANK, STATE, STATE], dim=-1)
+            time = torch.nn.functional.softplus(self.steps[layer](rank))[:, :, None]
+            state = state * torch.exp(-time * self.decays[layer]) + time * b[:, None, :] * x[:, :, None]
+            y = (state * c[:, None, :]).sum(-1) + self.skips[layer] * x
+            hidden = hidden + self.outs[layer](y * torch.nn.functional.silu(gate))
+            kept += [window, state]
+        return (self.head(self.norms[LAYERS](hidden))[:, None], *kept)
+
+
+def export_mamba(exporter: str, path: Path) -> None:
+    """Write a Mamba's step."""
+    torch.manual_seed(0)
+    model = MambaStep().eval()
+    names = [f"{part}_state_{layer}" for layer in range(LAYERS) for part in ("conv", "ssm")]
+    states = [torch.zeros(1, INNER, TAPS if "conv" in name else STATE) for name in names]
+    named = {"input_names": ["input_ids", *names], "output_names": ["logits", *(f"{name}_out" for name in names)]}
+    with torch.no_grad():
+        example = (torch.zeros(1, 1, dtype=torch.long), *states)
+        options: dict[str, Any] = {"opset_version": 18, "dynamo": exporter == "dynamo"}
+        torch.onnx.export(model, example, str(path), **named, **options)
+
+
 def build_genai(kind: str, precision: str, path: Path) -> None:
     """Have onnxruntime-genai's builder write a model from weights and a tokenizer on disk, and put it into one file."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -155,13 +205,15 @@ def main() -> None:
     parser.add_argument("patterns", nargs="*", default=["*"], help="names of files, without their suffix")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    files = [(kind, way) for kind in KINDS for way in _ATTENTION]
+    files = [(kind, way) for kind in (*KINDS, "mamba") for way in _ATTENTION]
     files += [(kind, f"genai_{precision}") for kind in GENAI for precision in ("fp32", "int4")]
     for kind, way in files:
         path = options.folder / f"{kind}_{way}.onnx"
         if path.exists() or not any(fnmatch.fnmatch(path.stem, pattern) for pattern in options.patterns):
             continue
-        if way in _ATTENTION:
+        if kind == "mamba":
+            export_mamba(way, path)
+        elif way in _ATTENTION:
             export(kind, way, path)
         else:
             build_genai(kind, way.removeprefix("genai_"), path)

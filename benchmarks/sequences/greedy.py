@@ -61,6 +61,30 @@ class Greedy:
         return Text(tuple(tokens), np.array(rows))
 
 
+class GreedySteps:
+    """The same with a model that takes a token at a time and replaces its states."""
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(path), options)
+        given = self._session.get_inputs()
+        self._zeros = {one.name: np.zeros(one.shape, np.float32) for one in given if one.name != "input_ids"}
+
+    def generate(self, prompt: Sequence[int], count: int) -> Text:
+        """So many tokens after a prompt."""
+        states: dict[str, Any] = self._zeros
+        given, tokens, rows = list(prompt), [], []
+        for place in range(len(prompt) + count - 1):
+            logits, *kept = self._session.run(None, {"input_ids": np.array([[given[place]]]), **states})
+            states = dict(zip(self._zeros, kept, strict=True))
+            if place >= len(prompt) - 1:
+                rows.append(logits[0, -1])
+                tokens.append(int(logits[0, -1].argmax()))
+                given.append(tokens[-1])
+        return Text(tuple(tokens), np.array(rows))
+
+
 def prompts(lengths: Sequence[int], vocabulary: int, seed: int = 0) -> list[list[int]]:
     """Seeded tokens, so many in each."""
     random = np.random.default_rng(seed)

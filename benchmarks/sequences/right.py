@@ -23,8 +23,17 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.results_file import save, text_of
-from benchmarks.sequences.greedy import Greedy, Text, prompts
-from benchmarks.sequences.running import caches, cluster_of, compile_as, cut_layers, fuse, generate
+from benchmarks.sequences.greedy import Greedy, GreedySteps, Text, prompts
+from benchmarks.sequences.running import (
+    caches,
+    cluster_of,
+    compile_as,
+    compile_pinned,
+    cut_layers,
+    cut_states,
+    fuse,
+    generate,
+)
 from tvmpipe.commands.progress import stderr
 from tvmpipe.commands.stdout import reserve_stdout
 from tvmpipe.errors import TvmpipeError, reason_of
@@ -59,9 +68,14 @@ class Found:
 
 def check(path: Path, count: int) -> Found:
     """Compile, run on agents, compare."""
-    fused = fuse(path, CONTEXT, len(LENGTHS))
-    bundle = compile_as(fused, cluster_of(KEYS), cut_layers(fused.graph, dict.fromkeys(KEYS, 1.0)))
-    assert caches(bundle) == list(KEYS)
+    grows = "mamba" not in path.stem
+    if grows:
+        fused = fuse(path, CONTEXT, len(LENGTHS))
+        bundle = compile_as(fused, cluster_of(KEYS), cut_layers(fused.graph, dict.fromkeys(KEYS, 1.0)))
+        assert caches(bundle) == list(KEYS)
+    else:
+        fused = fuse(path, None, len(LENGTHS))
+        bundle = compile_pinned(fused, cluster_of(KEYS), cut_states(fused.graph, KEYS))
     buckets = sorted(next(iter(bucket.extents.values()), 1) for bucket in bundle.manifest.buckets)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.tvmpipe"
@@ -73,8 +87,12 @@ def check(path: Path, count: int) -> Found:
             given = prompts(LENGTHS, model.vocabulary)
             texts = generate(model, given, count)
     assert bundle.manifest.sequences is not None
-    _, groups, _, depth = bundle.manifest.sequences.states[0].spec.shape
-    greedy = Greedy(path, groups, depth)
+    greedy: Greedy | GreedySteps
+    if grows:
+        _, groups, _, depth = bundle.manifest.sequences.states[0].spec.shape
+        greedy = Greedy(path, groups, depth)
+    else:
+        greedy = GreedySteps(path)
     return compare(texts, [greedy.generate(prompt, count) for prompt in given], " ".join(map(str, buckets)))
 
 

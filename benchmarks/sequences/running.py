@@ -58,8 +58,23 @@ def compile_as(fused: driver.Fused, cluster: Cluster, placement: Mapping[str, st
         return driver.compile(driver.plan(fused, cluster, BuildOptions(plan=plan, **options))).bundle
 
 
-def fuse(model: Any, context: int, sequences: int, **options: Any) -> driver.Fused:
-    """Import a decoder with its caches."""
+def cut_states(graph: PrimitiveGraph, keys: Sequence[str]) -> dict[str, str]:
+    """A device for each primitive that reads or makes a state: each device has as many states, in their order."""
+    count = len(graph.state_users)
+    return {
+        graph.primitives[user].name: keys[number * len(keys) // count]
+        for number, users in enumerate(graph.state_users)
+        for user in users
+    }
+
+
+def compile_pinned(fused: driver.Fused, cluster: Cluster, pins: Mapping[str, str]) -> Bundle:
+    """The bundle with some primitives on these devices."""
+    return driver.compile(driver.plan(fused, cluster, BuildOptions(pins=pins, time_limit_s=10.0))).bundle
+
+
+def fuse(model: Any, context: int | None, sequences: int, **options: Any) -> driver.Fused:
+    """Import a decoder with its caches, or other states where `context` is None."""
     return driver.front(model, ImportOptions(context=context, sequences=sequences, **options))
 
 
