@@ -9,7 +9,7 @@ primitives that take a twentieth of an inference or more, each on its own with w
 
 `--int8` is about models that onnxruntime.quantization makes of those (`resnet18_qdq`, `resnet18_qoperator`,
 `bert_base_dynamic`), per channel, against ONNX Runtime on the same file; its tables are `kernels_int8.txt` and
-`primitives_int8.txt`.
+`primitives_int8.txt`, where a processor is named with its instructions.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchmarks.quantised import FORMS, quantised
 from tvmpipe.bench.compare import BenchResult, bench_model
 from tvmpipe.errors import reason_of
 from tvmpipe.reference.seeded_models import LIGHT_MODELS, light_model
+from tvmpipe.targets.description.boards import find_target
 
 DEFAULT = (
     *("vit_base", "vit_large", "bert_base", "resnet50", "resnet18", "mobilenet_v2"),
@@ -87,10 +88,17 @@ def _line(name: str, threads: int, rest: str) -> str:
     return f"{name:<20}{threads:>8}{rest}"
 
 
-def title(element: str = "float32") -> str:
-    """What was measured with what."""
+def title(place: str, element: str = "float32") -> str:
+    """What was measured with what, where."""
     tools = ", ".join(f"{name} {version(name)}" for name in ("apache-tvm", "onnxruntime"))
-    return f"{processor()}; {tools}; batch 1, {element}; ratio = tvmpipe / ONNX Runtime, below 1 is faster"
+    return f"{place}; {tools}; batch 1, {element}; ratio = tvmpipe / ONNX Runtime, below 1 is faster"
+
+
+def processor_for_bytes() -> str:
+    """The processor, and with what instructions: products of bytes differ between processors of one name."""
+    native = find_target("native")
+    instructions = " with VNNI" if native.features else ""
+    return f"{processor()}, {native.cpu}{instructions}"
 
 
 def processor() -> str:
@@ -120,15 +128,16 @@ def hot(name: str, result: BenchResult) -> list[str]:
 def record(path: Path, head: tuple[str, ...], lines: list[str]) -> None:
     """Write lines of one model and thread count to a file, in place of those measured on this processor before.
 
-    The file has a section for each processor: its name, `head`, then lines by threads and model.
+    The file has a section for each processor: `head`, which begins with its name, then lines by threads and model.
     """
+    here = head[0].split(";")[0]
     order = {name: position for position, name in enumerate((*DEFAULT, *DEFAULT_INT8))}
     sections: dict[str, tuple[tuple[str, ...], list[str]]] = {}
     for section in path.read_text(encoding="utf-8").split("\n\n") if path.exists() else []:
         first, *others = section.strip().splitlines()
         known = len(head) - 1
         sections[first.split(";")[0]] = ((first, *others[:known]), others[known:])
-    _, old = sections.get(processor(), (head, []))
+    _, old = sections.get(here, (head, []))
     replaced = {tuple(line.split()[:2]) for line in lines}
     kept = [line for line in old if tuple(line.split()[:2]) not in replaced]
 
@@ -136,7 +145,7 @@ def record(path: Path, head: tuple[str, ...], lines: list[str]) -> None:
         model, threads = line.split()[:2]
         return int(threads), order.get(model, len(order)), model
 
-    sections[processor()] = (head, sorted([*kept, *lines], key=place))
+    sections[here] = (head, sorted([*kept, *lines], key=place))
     path.write_text("\n\n".join("\n".join((*top, *rows)) for top, rows in sections.values()) + "\n", encoding="utf-8")
 
 
@@ -155,10 +164,10 @@ def main() -> None:
     models = arguments.models or list(DEFAULT_INT8 if arguments.int8 else DEFAULT)
     if unknown := sorted({*models} - known):
         parser.error(f"no model {', '.join(unknown)}; allowed: {', '.join(sorted(known))}")
-    files, head = (RESULTS, PRIMITIVES), title()
+    files, head = (RESULTS, PRIMITIVES), title(processor())
     if arguments.int8:
         files = (RESULTS.with_name("kernels_int8.txt"), RESULTS.with_name("primitives_int8.txt"))
-        head = title("8-bit integers per channel")
+        head = title(processor_for_bytes(), "8-bit integers per channel")
     print(head, _HEADER, sep="\n\n", flush=True)
     failed = False
     for name in models:

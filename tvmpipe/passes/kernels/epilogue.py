@@ -8,6 +8,7 @@ from tvmpipe.passes.kernels.inspect import SPATIAL, NotApplicable, blocks_of, ex
 from tvmpipe.passes.kernels.operations import operations_of
 
 _UNROLLED = 4  # operations for each result
+_UNROLLED_OF_BYTES = 32  # the same where the sums are of bytes
 
 
 def fold_epilogue(schedule: Any, main: Any) -> Any:
@@ -41,13 +42,15 @@ def fold_epilogue(schedule: Any, main: Any) -> Any:
     return last
 
 
-def is_cheap(schedule: Any, block: Any) -> bool:
+def is_cheap(schedule: Any, block: Any, *, of_bytes: bool = False) -> bool:
     """Whether unrolling the block over a whole tile leaves code of a sensible size.
 
-    A bias and a ReLU do, a residual as well does not.
+    A bias and a ReLU do, a residual as well does not. Of bytes, sums take a quarter of the time, so that
+    clearing them in memory and reading them from there, as LLVM does for a loop, weighs four times as much.
     """
     operations = operations_of(schedule.get(block).body)
-    return operations.costly_calls == 0 and operations.arithmetic <= _UNROLLED
+    most = _UNROLLED_OF_BYTES if of_bytes else _UNROLLED
+    return operations.costly_calls == 0 and operations.arithmetic <= most
 
 
 def _beside(schedule: Any, main: Any) -> list[Any]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmpipe.passes.kernels.inspect import PARTITION, REDUCTION, SPATIAL, reduces
-from tvmpipe.passes.kernels.operations import operations_of, reads_of
+from tvmpipe.passes.kernels.operations import calls, operations_of, reads_of
+from tvmpipe.passes.kernels.tir_operators import NEAREST
 
 _PARALLEL_FROM = 1 << 14  # elements below which starting threads costs more than it saves
 _MAX_CHUNKS = 64  # parallel chunks of an elementwise loop
@@ -82,8 +83,11 @@ class _Scheduler:
         elif len(spatial) > 1 and (extents[-1] % self.lanes == 0 or extents[-1] >= 4 * self.lanes):
             # The last axis by itself: no division finds the place of each vector in the others.
             *outer, middle, last = spatial
-            _, lane = self.schedule.split(last, [None, self.lanes])
+            vectors, lane = self.schedule.split(last, [None, self.lanes])
             self.schedule.vectorize(lane)
+            if extents[-1] % self.lanes and calls(self.schedule.get(block).body, NEAREST):
+                # Without it each number has a branch. Measured of what rounds; what does not is as it was measured.
+                self.schedule.annotate(vectors, PARTITION, 1)
             if math.prod(extents) >= _PARALLEL_FROM:
                 rows = self.schedule.fuse(*(outer if math.prod(extents[:-2]) > 1 else (*outer, middle)))
                 self.schedule.parallel(rows)

@@ -53,5 +53,14 @@ def reads_of(body: Any, buffer: Any) -> int:
     return sum(type(node).__name__ == "TensorLoad" and node.source.same_as(buffer) for node in found)
 
 
+def calls(body: Any, name: str) -> bool:
+    """Whether the body of a TIR block calls an operator."""
+    from tvm_ffi import structural_walk
+
+    found: list[Any] = []
+    structural_walk(body, found.append)
+    return any(type(node).__name__ == "Call" and str(getattr(node.op, "name", "")) == name for node in found)
+
+
 def _is_float(node: Any) -> bool:
     return str(node.ty).startswith("float")

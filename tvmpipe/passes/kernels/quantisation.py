@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tvmpipe.passes.kernels.base import ELEMENTWISE, Legalize, constant_of
-from tvmpipe.passes.kernels.tir_operators import NEAREST, call_operator
+from tvmpipe.passes.kernels.base import ELEMENTWISE, Legalize, constant_of, is_float32
+from tvmpipe.passes.kernels.exact_reciprocal import reciprocal_terms
+from tvmpipe.passes.kernels.tir_operators import NEAREST, QUOTIENT, call_operator
+
+_SMALL = 1 << 16  # numbers of a type, from which float32 may not hold its bounds less a zero point
 
 At = Callable[[Any, Sequence[Any]], Any]
 """(parameter, indices of the result) -> the element of the parameter that belongs there."""
@@ -23,14 +26,22 @@ def legalizations() -> dict[str, Legalize]:
     return {"relax.quantize": _legalize, "relax.dequantize": _legalize}
 
 
-def quantize(x: Any, scale: Any, zero: Any | None, dtype: str, at: At) -> Any:
-    """`saturate(round(x / scale) + zero)`, half to even, as 8-bit integers; a `zero` of None is 0."""
+def quantize(x: Any, scale: Any | None, zero: Any | None, dtype: str, at: At, terms: Sequence[Any] = ()) -> Any:
+    """`saturate(round(x / scale) + zero)`, half to even, as 8-bit integers; a `zero` of None is 0, a `scale` 1.
+
+    `terms` are `reciprocal_terms` of the scale, where it has such.
+    """
     from tvm import te
 
     bounds = np.iinfo(dtype)
 
     def element(*indices: Any) -> Any:
-        quotient = x(*indices) if scale is None else x(*indices) / at(scale, indices)
+        quotient = x(*indices)
+        if terms:
+            operands = (at(one, indices) for one in (scale, *terms))
+            quotient = call_operator(QUOTIENT, quotient, *operands, dtype="float32")
+        elif scale is not None:
+            quotient = quotient / at(scale, indices)
         return saturated(quotient, None if zero is None else at(zero, indices), bounds.min, bounds.max, dtype)
 
     return te.compute(x.shape, element, name="quantize")
@@ -62,6 +73,8 @@ def saturated(number: Any, zero: Any | None, smallest: int, largest: int, dtype:
     # `number` stands here once: a chain of such operators that is fused would grow with every time that it does.
     held = tirx.min(tirx.max(number, lowest), highest)  # rounded afterwards: between integers that is the same
     rounded = call_operator(NEAREST, held) if str(number.ty) == "float32" else tirx.nearbyint(held).astype("int32")
+    if str(number.ty) == "float32" and largest - smallest < _SMALL:
+        return (rounded + added).astype(dtype)  # floats hold the bounds, and where NaN is compared the bound is left
     return tirx.min(tirx.max(rounded + added, low), high).astype(dtype)
 
 
@@ -96,15 +109,22 @@ def _legalize(builder: Any, call: Any) -> Any:
 
 def emit_quantisation(builder: Any, call: Any, arguments: tuple[Any, Any, Any], at: At) -> Any:
     """A call of the TIR function that computes a call of `relax.quantize` or `relax.dequantize` of these arguments."""
+    from tvm import relax
+
     name = call.op.name.removeprefix("relax.")
-    given = [one for one in arguments if one is not None]
-    scaled, shifted = arguments[1] is not None, arguments[2] is not None
+    x, scale, zero = arguments
+    number = constant_of(scale) if name == "quantize" and scale is not None and is_float32(x) else None
+    terms = () if number is None else tuple(map(relax.const, reciprocal_terms(number) or ()))
+    given = [one for one in (x, scale, *terms, zero) if one is not None]
+    scaled, shifted = scale is not None, zero is not None
     dtype = str(call.attrs.out_dtype)
 
     def compute(x: Any, *parameters: Any) -> Any:
         scale = parameters[0] if scaled else None
         zero = parameters[-1] if shifted else None
-        return quantize(x, scale, zero, dtype, at) if name == "quantize" else dequantize(x, scale, zero, at)
+        if name == "quantize":
+            return quantize(x, scale, zero, dtype, at, parameters[1:3] if terms else ())
+        return dequantize(x, scale, zero, at)
 
     # Fusion would not put what broadcasts behind a kernel with results of another type.
     attributes = {"op_pattern": ELEMENTWISE}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
-from tvmpipe.passes.kernels.inspect import PARTITION, NotApplicable, extents
-from tvmpipe.passes.kernels.tiles import divisors, rows_apart
+from tvmpipe.passes.kernels.inspect import PARTITION, NotApplicable, extents, of_bytes
+from tvmpipe.passes.kernels.tiles import BLOCK, divisors, rows_apart
 from tvmpipe.targets.description.cpu_model import CpuModel
 
 _PIXELS = 8  # results in registers at a time
@@ -19,6 +19,7 @@ def schedule_window(schedule: Any, main: Any, cpu: CpuModel) -> None:
     pads = schedule.get_producers(main)
     if any(schedule.get_producers(pad) for pad in pads):
         raise NotApplicable("what precedes the window is more than padding")
+    bytes_at_once = cpu.lanes == BLOCK and any(of_bytes(schedule, block) for block in (main, *pads))
     last = fold_epilogue(schedule, main)
     image, block, row, column, lane = schedule.get_loops(last)
     blocks, height, width = extents(schedule, [block, row, column])
@@ -44,7 +45,7 @@ def schedule_window(schedule: Any, main: Any, cpu: CpuModel) -> None:
         schedule.vectorize(pad_lane)
     vector, inner = schedule.split(lane, [None, cpu.lanes])
     schedule.vectorize(inner)
-    if is_cheap(schedule, last):
+    if is_cheap(schedule, last, of_bytes=bytes_at_once):
         schedule.unroll(pixel)
         schedule.unroll(vector)
     if rows_apart(height // rows, height * width, blocks, cpu.threads):

@@ -8,7 +8,7 @@ from typing import Any
 from tvmpipe.passes.kernels.epilogue import fold_epilogue, is_cheap
 from tvmpipe.passes.kernels.half_weights import weight_itemsize
 from tvmpipe.passes.kernels.inspect import PARTITION, REDUCTION, NotApplicable, extents, of_bytes
-from tvmpipe.passes.kernels.tiles import image_tile, rows_apart, spreads, tile_candidates
+from tvmpipe.passes.kernels.tiles import BLOCK, image_tile, rows_apart, spreads, tile_candidates
 from tvmpipe.targets.description.cpu_model import CpuModel
 
 
@@ -62,7 +62,7 @@ def schedule_conv2d(schedule: Any, main: Any, cpu: CpuModel) -> None:
         _load_pixels(schedule, main, summed)
     vector, inner = schedule.split(lane, [None, cpu.lanes])
     schedule.vectorize(inner)
-    if is_cheap(schedule, last):
+    if is_cheap(schedule, last, of_bytes=of_four and cpu.lanes == BLOCK):
         for loop in (pixel, block, vector):
             schedule.unroll(loop)
     schedule.parallel(schedule.fuse(*outer))

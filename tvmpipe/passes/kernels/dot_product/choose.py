@@ -8,11 +8,15 @@ from typing import Any
 from tvmpipe.passes.kernels.dot_product import arm, x86
 from tvmpipe.passes.kernels.dot_product.instruction_set import InstructionSet, accumulate_bytes
 from tvmpipe.passes.kernels.dot_product.operators import bytes_as_int32, raised
+from tvmpipe.passes.kernels.quantised_pairs import without_inverses
 from tvmpipe.passes.kernels.tir_operators import (
     DOT4,
     NARROW,
     OFFSET,
+    PRODUCT,
     QUAD,
+    QUOTIENT,
+    call_operator,
     register_operator,
     register_operators,
 )
@@ -22,6 +26,8 @@ GENERAL = InstructionSet("any", frozenset(), 1, 0, 16.0, lambda sums, x, w: accu
 
 INSTRUCTION_SETS = (*x86.INSTRUCTION_SETS, *arm.INSTRUCTION_SETS, GENERAL)
 """The first that a processor has, for vectors as long as its schedules', is used."""
+_FUSED = frozenset({"fma", "neon", "f"})
+"""Features of which each has a multiplication and addition that is rounded once: of x86-64, Arm and RISC-V."""
 
 
 def instructions_of(cpu: CpuModel) -> InstructionSet:
@@ -43,6 +49,8 @@ def use_instructions(function: Any, cpu: CpuModel) -> Any:
         name = str(getattr(call.op, "name", ""))
         if name == OFFSET:
             return tirx.const(chosen.offset, "int32")
+        if name == QUOTIENT and cpu.features & _FUSED:
+            return call_operator(PRODUCT, *call.args, dtype=str(call.ty))
         if name == QUAD:
             word = _neighbours(call.args)
             return bytes_as_int32(call.args) if word is None else word
@@ -57,7 +65,8 @@ def use_instructions(function: Any, cpu: CpuModel) -> Any:
             return addition
         return tirx.call_intrin("int32", _operator(chosen, name), addition.a, *product.args)
 
-    replaced = structural_map(function.body, (ir.Call, replace_call), order="post")
+    body = without_inverses(function.body)
+    replaced = structural_map(body, (ir.Call, replace_call), order="post")
     if replaced.same_as(function.body):
         return function
     return function.with_body(structural_map(replaced, (ir.prim.Add, replace_sum), order="post"))

@@ -69,7 +69,8 @@ def schedule_matmul(schedule: Any, main: Any, cpu: CpuModel) -> None:
     tile_product(schedule, i, j, reduction, panels * BLOCK, cpu)
     if row_vectors and tile_rows > 1:
         reduction = _load_row_vectors(schedule, main, reduction, cpu)
-    _finish(schedule, last, row, column, cpu)
+    of_integers = str(schedule.get(main).writes[0].source.dtype) == "int32" and cpu.lanes == BLOCK
+    _finish(schedule, last, row, column, cpu, of_bytes=of_integers)
     schedule.parallel(schedule.fuse(*parallel))
     schedule.decompose_reduction(main, reduction)  # last: TVM accepts no `parallel` around what is in two blocks
 
@@ -183,10 +184,10 @@ def _length(schedule: Any, product: Any) -> int:
     return int(schedule.get(product).iter_vars[-1].dom.extent)
 
 
-def _finish(schedule: Any, last: Any, row: Any, column: Any, cpu: CpuModel) -> None:
+def _finish(schedule: Any, last: Any, row: Any, column: Any, cpu: CpuModel, *, of_bytes: bool) -> None:
     """Vectorise what writes a tile; unrolled as well, it reads the accumulators from registers."""
     vector, lane = schedule.split(column, [None, cpu.lanes])
     schedule.vectorize(lane)
-    if is_cheap(schedule, last):
+    if is_cheap(schedule, last, of_bytes=of_bytes):
         schedule.unroll(row)
         schedule.unroll(vector)
