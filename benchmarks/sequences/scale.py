@@ -1,6 +1,6 @@
 """Tokens per second over equal and unequal emulated devices.
 
-    python -m benchmarks.sequences.scale [--devices 1,2,4,8] [--slowdown 12] [--tokens 45] [--record]
+    python -m benchmarks.sequences.scale [--devices 1,2,4,8] [--slowdown 40] [--tokens 45] [--record]
 
 Each device is an agent on this machine that computes for real on one thread and then waits, as one would that is
 `--slowdown` times slower, so that this machine's cores are enough for all of them; its link is a gigabit's, emulated
@@ -43,7 +43,8 @@ from tvmpipe.passes.options import BuildOptions
 from tvmpipe.runtime.emulation.local_cluster import local_cluster
 from tvmpipe.targets.description.cluster import Cluster
 
-SHAPE = SHAPES["scale"]
+SHAPE = SHAPES["medium"]
+SEQUENCES = 16
 PROMPT = 16
 WARM = 18  # tokens of a sequence before it counts: emulated devices go by their latest 15 runs
 DISTRIBUTED_LLAMA = {1: "1", 2: "1.29", 4: "2.01"}
@@ -73,9 +74,9 @@ def unequal(slowdown: float, model_bytes: int) -> Cluster:
     return described(kinds, GIGABIT)
 
 
-def fused_for(sequences: int) -> driver.Fused:
-    """The decoder for so many sequences."""
-    return fuse(llama(SHAPE), SHAPE.context, sequences, buckets={"sequence_length": [1, PROMPT]})
+def fused_once() -> driver.Fused:
+    """The decoder, with room for as many sequences as there will be."""
+    return fuse(llama(SHAPE, int4=True), SHAPE.context, SEQUENCES, buckets={"sequence_length": [1, PROMPT]})
 
 
 def planned(fused: driver.Fused, cluster: Cluster, tokens: int) -> Bundle:
@@ -117,7 +118,7 @@ def check(rate: Rate) -> None:
     """The first text is what ONNX Runtime generates."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        onnx.save(llama(SHAPE), path)
+        onnx.save(llama(SHAPE, int4=True), path)
         (prompt,) = prompts([PROMPT], SHAPE.vocabulary)
         wanted = Greedy(path, SHAPE.groups, SHAPE.depth).generate(prompt, len(rate.texts[0].tokens))
     if wanted.tokens != rate.texts[0].tokens:
@@ -133,7 +134,7 @@ def layers_of(bundle: Bundle) -> str:
     return " ".join(str(count) for count in found.values())
 
 
-def equal_table(counts: Sequence[int], slowdown: float, tokens: int) -> tuple[Table, dict[int, Rate]]:
+def equal_table(fused: driver.Fused, counts: Sequence[int], slowdown: float, tokens: int) -> Table:
     """Equal devices with twice as many sequences."""
     table = Table("devices", "sequences", "layers on each", "tokens/s", "times one device", "planned", "wanted")
     table.add_column("distributed-llama, 1 sequence")
@@ -141,7 +142,7 @@ def equal_table(counts: Sequence[int], slowdown: float, tokens: int) -> tuple[Ta
     periods: dict[int, float] = {}
     for count in counts:
         cluster = equal(count, slowdown)
-        bundle = planned(fused_for(2 * count), cluster, tokens)
+        bundle = planned(fused, cluster, tokens)
         rate = rates[count] = measure(bundle, cluster, 2 * count, tokens)
         check(rate)
         periods[count] = bundle.manifest.plan.predicted.period_s
@@ -156,17 +157,17 @@ def equal_table(counts: Sequence[int], slowdown: float, tokens: int) -> tuple[Ta
             str(WANTED.get(count, "")),
             DISTRIBUTED_LLAMA.get(count, ""),
         )
-    return table, rates
+    return table
 
 
-def alone_table(slowdown: float, tokens: int) -> Table:
+def alone_table(fused: driver.Fused, slowdown: float, tokens: int) -> Table:
     """One sequence on one device and on four."""
     table = Table("devices", "a token, ms", "in stages, ms", "links and head, ms", "lost")
     first: Rate | None = None
     for count in (1, 4):
         cluster = equal(count, slowdown)
         # As with several sequences: for one alone nothing is gained by using more than one device.
-        rate = measure(planned(fused_for(2 * count), cluster, tokens), cluster, 1, tokens)
+        rate = measure(planned(fused, cluster, tokens), cluster, 1, tokens)
         check(rate)
         first = first or rate
         between = rate.token_s - rate.compute_s
@@ -175,11 +176,10 @@ def alone_table(slowdown: float, tokens: int) -> Table:
     return table
 
 
-def unequal_table(slowdown: float, tokens: int) -> Table:
+def unequal_table(fused: driver.Fused, slowdown: float, tokens: int) -> Table:
     """Unequal devices of which none holds the model."""
     sequences = 2 * len(UNEQUAL)
-    fused = fused_for(sequences)
-    held = sum(fused.graph.weight_sizes.values()) + sequences * SHAPE.cache_bytes
+    held = sum(fused.graph.weight_sizes.values()) + SEQUENCES * SHAPE.cache_bytes
     cluster = unequal(slowdown, held)
     names = [device.name for device in cluster.devices]
     ways: dict[str, Bundle] = {
@@ -204,32 +204,33 @@ def unequal_table(slowdown: float, tokens: int) -> Table:
 
 @click.command()
 @click.option("--devices", default="1,2,4,8")
-@click.option("--slowdown", default=12.0)
+@click.option("--slowdown", default=40.0)
 @click.option("--tokens", default=45, help="Of each sequence.")
 @click.option("--only", type=click.Choice(["equal", "alone", "unequal"]), help="One table.")
 @click.option("--record", is_flag=True, help="Write the tables into benchmarks/results/.")
 def main(devices: str, slowdown: float, tokens: int, only: str | None, record: bool) -> None:
     """Print the tables, all emulated."""
     header = (
-        f"A decoder of {SHAPE.layers} layers with {SHAPE.parameters / 1e6:.0f} million float32 weights; emulated "
+        f"A decoder of {SHAPE.layers} layers with {SHAPE.parameters / 1e6:.0f} million weights of 4 bits; emulated "
         f"devices of one thread, {slowdown:g} times slower than this machine,\nlinks of 117 MB/s and 0.5 ms, emulated "
         f"too. Prompts of {PROMPT} tokens; {tokens} tokens each, greedy; the first text equals ONNX Runtime's.\n"
     )
     parts: list[Any] = [header]
+    fused = fused_once()
     if only in (None, "equal"):
         counts = [int(count) for count in devices.split(",")]
-        table, _ = equal_table(counts, slowdown, tokens)
+        table = equal_table(fused, counts, slowdown, tokens)
         parts += [
             "Twice as many sequences as devices. distributed-llama: Llama 2 7B on Raspberry Pi 5, README of 0.3.1.",
             table,
         ]
     if only in (None, "alone"):
-        parts += ["One sequence alone.", alone_table(slowdown, tokens)]
+        parts += ["One sequence alone.", alone_table(fused, slowdown, tokens)]
     if only in (None, "unequal"):
         shown = ", ".join(f"{slow} times ({share:.0%})" for slow, share in UNEQUAL)
         parts += [
             f"Three devices, slower than the fastest by (memory, of what the model and its caches need): {shown}.",
-            unequal_table(slowdown, tokens),
+            unequal_table(fused, slowdown, tokens),
         ]
     text = text_of(*parts, width=150)
     if record:
