@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -186,13 +185,13 @@ def main(count: int, memory_only: bool, record: bool) -> None:
         f"of one thread on one machine,\n{SEQUENCES} sequences of {SHAPE.context} tokens; one of them is given "
         f"{PROMPT} tokens and generates {count}, one after the other."
     )
-    parts: list[Any] = [header, memory_table(took, without, plans)]
+    texts = {"sequences_memory.txt": text_of(header, memory_table(took, without, plans), width=130)}
     if not memory_only:
-        parts.append(time_table(times, count))
-    text = text_of(*parts, width=130)
-    if record:
-        save("sequences_memory.txt" if memory_only else "sequences_long.txt", text)
-    click.echo(text, nl=False)
+        texts["sequences_long.txt"] = text_of(header, time_table(times, count), width=130)
+    for name, text in texts.items():
+        if record:
+            save(name, text)
+        click.echo(text, nl=False)
 
 
 if __name__ == "__main__":

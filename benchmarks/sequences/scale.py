@@ -1,6 +1,6 @@
 """Tokens per second over equal and unequal emulated devices.
 
-    python -m benchmarks.sequences.scale [--devices 1,2,4,8] [--slowdown 40] [--tokens 45] [--record]
+    python -m benchmarks.sequences.scale [--devices 1,2,4,8] [--slowdown 80] [--tokens 45] [--record]
 
 Each device is an agent on this machine that computes for real on one thread and then waits, as one would that is
 `--slowdown` times slower, so that this machine's cores are enough for all of them; its link is a gigabit's, emulated
@@ -82,7 +82,7 @@ def fused_once() -> driver.Fused:
 def planned(fused: driver.Fused, cluster: Cluster, tokens: int) -> Bundle:
     """As tvmpipe places it."""
     return driver.compile(
-        driver.plan(fused, cluster, BuildOptions(time_limit_s=30, prompt=PROMPT, generate=tokens))
+        driver.plan(fused, cluster, BuildOptions(time_limit_s=60, prompt=PROMPT, generate=tokens))
     ).bundle
 
 
@@ -204,7 +204,7 @@ def unequal_table(fused: driver.Fused, slowdown: float, tokens: int) -> Table:
 
 @click.command()
 @click.option("--devices", default="1,2,4,8")
-@click.option("--slowdown", default=40.0)
+@click.option("--slowdown", default=80.0)
 @click.option("--tokens", default=45, help="Of each sequence.")
 @click.option("--only", type=click.Choice(["equal", "alone", "unequal"]), help="One table.")
 @click.option("--record", is_flag=True, help="Write the tables into benchmarks/results/.")
