@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from tvmpipe.passes.frontend.signature import State
 from tvmpipe.passes.frontend.states.fix_capacity import fix_capacity
 from tvmpipe.passes.frontend.states.growing import Growing, find_growing
 from tvmpipe.passes.frontend.states.probe import LENGTHS, probe
+from tvmpipe.passes.frontend.weightless import large_weights, without_weights
 from tvmpipe.tensors import TensorSpec
 
 Array = NDArray[Any]
@@ -54,8 +56,8 @@ class GrowingModel:
     growing: Growing
 
     def facing(self) -> onnx.ModelProto:
-        """The model with the inputs that its users give; its nodes are not those that go with them."""
-        model = _copied(self.model)
+        """The model's outline with the inputs that its users give; its nodes are not those that go with them."""
+        model = _copied(self._outline)
         inputs = [value for value in model.graph.input if value.name not in self.growing.told]
         kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in inputs]
         del model.graph.input[:]
@@ -79,16 +81,17 @@ class GrowingModel:
 
         Raises UnsupportedModelError where that cannot be, with the reason.
         """
-        samples, model, step = [], self.model, 1
+        samples, step = [], 1
         for length in LENGTHS:
-            model, inputs, step = self._at(length, shapes, dims)
+            inputs, step = self._at(length, shapes, dims)
             samples.append(self._sample(inputs, length, step, seed=0))
         facts = probe(self.model, samples)
-        original = runnable(self.model)
+        model = _copied(self.model)
+        self._fix(model, LENGTHS[-1], step, shapes, dims)
         why = ""
         for masked in (False, True):
             made, states = fix_capacity(model, self.growing, facts, step, masked=masked)
-            found = self._difference(original, made, shapes, dims)
+            found = self._difference(runnable(made), shapes, dims)
             if found is None:
                 return made, states
             why = why or found
@@ -108,13 +111,31 @@ class GrowingModel:
 
         What a step is padded with is in the buffers then, behind the sequence's end, where the next one writes.
         """
-        _, _, step = self._at(LENGTHS[0], shapes, dims)
-        original = runnable(self.model)
+        _, step = self._at(LENGTHS[0], shapes, dims)
+        changed = runnable(made)
         for count in sorted({step - 1, (step + 1) // 2, 1} - {0, step}, reverse=True):
-            found = self._difference(original, made, shapes, dims, count, padding)
+            found = self._difference(changed, shapes, dims, count, padding)
             if found is not None:
                 return f"a step of {count} padded to {step} gives other results: {found}"
         return None
+
+    @functools.cached_property
+    def _original(self) -> Model:
+        """The model as it was given, which every bucket is compared with."""
+        return runnable(self.model)
+
+    @functools.cached_property
+    def _outline(self) -> onnx.ModelProto:
+        """The model with its large weights' shapes alone: what it is asked for extents and inputs, many times."""
+        large = large_weights(self.model)
+        outline = without_weights(self.model, large)
+        given = [value for value in outline.graph.input if value.name not in large]
+        del outline.graph.input[:]
+        outline.graph.input.extend(given)
+        outline.graph.initializer.extend(
+            onnx.TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims) for name, tensor in large.items()
+        )
+        return outline
 
     # -- models with extents -------------------------------------------------------------------------------------
 
@@ -144,16 +165,26 @@ class GrowingModel:
 
     def _at(
         self, length: int, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
-    ) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], int]:
-        """The model where states have so many elements: its inputs, and the elements of a step."""
+    ) -> tuple[tuple[TensorSpec, ...], int]:
+        """Inputs of the model where states have so many elements, and the elements of a step."""
         model = self.facing()
         specs = {spec.name: spec for spec in fix_inputs(model, shapes, dims)}
         own = self._own(model)
         extents = specs[own[0].name].shape if own else ()
         step = extents[1] if len(extents) > 1 else 1
-        model = _copied(self.model)
+        return self._fix(_copied(self._outline), length, step, shapes, dims), step
+
+    def _fix(
+        self,
+        model: onnx.ModelProto,
+        length: int,
+        step: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        dims: Mapping[str, int],
+    ) -> tuple[TensorSpec, ...]:
+        """Write all extents into the inputs of a model, or its outline; returns these inputs."""
         self._set(model, length, step)
-        return model, fix_inputs(model, {n: s for n, s in shapes.items() if n not in self.growing.names}, dims), step
+        return fix_inputs(model, {n: s for n, s in shapes.items() if n not in self.growing.names}, dims)
 
     def _sample(self, inputs: Sequence[TensorSpec], length: int, step: int, seed: int) -> dict[str, Array]:
         """Seeded content, and what a step is told."""
@@ -171,28 +202,27 @@ class GrowingModel:
 
     def _difference(
         self,
-        original: Model,
-        made: onnx.ModelProto,
+        changed: Model,
         shapes: Mapping[str, tuple[int, ...]],
         dims: Mapping[str, int],
         count: int | None = None,
         padding: StepPadding | None = None,
     ) -> str | None:
-        """How results differ at the start of a sequence, further on, and where it ends; None where they do not.
+        """How what `changed` computes differs at the start of a sequence, further on, and where it ends; None: nowhere.
 
         With `padding` only `count` elements of a step are given.
         """
-        changed = runnable(made)
-        names = [value.name for value in made.graph.output]
+        original = self._original
+        names = [value.name for value in self.model.graph.output]
         grown = {state.output: state for state in self.growing.states}
         buffers = {state.name: state.axis or 0 for state in self.growing.states}
-        _, _, step = self._at(LENGTHS[0], shapes, dims)
+        _, step = self._at(LENGTHS[0], shapes, dims)
         count = count or step
         shown = False
         for seed, length in enumerate(
             dict.fromkeys((0, min(LENGTHS[1], self.growing.context - step), self.growing.context - step))
         ):
-            _, whole, _ = self._at(max(length, 1), shapes, dims)
+            whole, _ = self._at(max(length, 1), shapes, dims)
             inputs = [self._of_length(spec, length, count) for spec in whole]
             if padding is not None:
                 inputs = [padding.smaller(spec, count) for spec in inputs]
