@@ -9,7 +9,8 @@ sequence is, and reads no key twice from memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,11 +206,7 @@ class _Group:
                         * self.key[(*self.caches, self.group, first + place, at)]
                     )
                     T.buffer_store(self.lanes, self.lanes[lane] + product, [lane])
-            half = BLOCK // 2
-            while half:  # of 16 sums one, by halves, so that they stay in registers
-                with T.vectorized(half) as lane:
-                    T.buffer_store(self.lanes, self.lanes[lane] + self.lanes[lane + half], [lane])
-                half //= 2
+            self._fold(operator.add)
             T.buffer_store(self.scores, self.lanes[0] * _f32(a.scale), [place])
 
     def _mask(self, first: Any, row: Any) -> None:
@@ -236,11 +233,7 @@ class _Group:
             T.buffer_store(self.lanes, _f32(-math.inf), [lane])
         with T.unroll(CHUNK // BLOCK) as block, T.vectorized(BLOCK) as lane:
             T.buffer_store(self.lanes, tirx.max(self.lanes[lane], self.scores[block * BLOCK + lane]), [lane])
-        half = BLOCK // 2
-        while half:
-            with T.vectorized(half) as lane:
-                T.buffer_store(self.lanes, tirx.max(self.lanes[lane], self.lanes[lane + half]), [lane])
-            half //= 2
+        self._fold(tirx.max)
         # Where nothing has been seen yet, -inf less -inf would be NaN.
         highest = tirx.max(tirx.max(self.largest[row], self.lanes[0]), _f32(-3.4e38))
         T.buffer_store(self.pair, highest, [0])
@@ -253,13 +246,19 @@ class _Group:
             T.buffer_store(self.lanes, _f32(0), [lane])
         with T.unroll(CHUNK // BLOCK) as block, T.vectorized(BLOCK) as lane:
             T.buffer_store(self.lanes, self.lanes[lane] + self.scores[block * BLOCK + lane], [lane])
+        self._fold(operator.add)
+        T.buffer_store(self.total, self.total[row] * self.pair[1] + self.lanes[0], [row])
+        self._values(first, row)
+
+    def _fold(self, combine: Callable[[Any, Any], Any]) -> None:
+        """Make one number of those in `lanes`, the first of them: by halves, so that they stay in registers."""
+        from tvm.tirx.script import builder as T
+
         half = BLOCK // 2
         while half:
             with T.vectorized(half) as lane:
-                T.buffer_store(self.lanes, self.lanes[lane] + self.lanes[lane + half], [lane])
+                T.buffer_store(self.lanes, combine(self.lanes[lane], self.lanes[lane + half]), [lane])
             half //= 2
-        T.buffer_store(self.total, self.total[row] * self.pair[1] + self.lanes[0], [row])
-        self._values(first, row)
 
     def _values(self, first: Any, row: Any) -> None:
         from tvm.tirx.script import builder as T
