@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from tvmpipe.chunks import Chunk, Chunks
-from tvmpipe.errors import BundleError, QueueFullError
+from tvmpipe.errors import BundleError
 from tvmpipe.generation.language_model import Logits
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.head import sequences
@@ -52,10 +52,7 @@ class PipelineModel:
         """A new sequence without tokens. Raises QueueFullError when as many are open as may be."""
         with self._lock:
             if self._open == self.sequences:
-                raise QueueFullError(
-                    f"all {self.sequences} sequences that the bundle was compiled for are in use; close one, or "
-                    "compile it for more"
-                )
+                raise sequences.all_in_use(self.sequences)
             self._open += 1
         try:
             # One that was closed is free on the devices once nothing of it is under way.

@@ -208,6 +208,13 @@ class Sequence:
         return future
 
 
+def all_in_use(count: int) -> QueueFullError:
+    """What to raise where no more sequences can be opened."""
+    return QueueFullError(
+        f"all {count} sequences that the bundle was compiled for are in use; close one, or compile it for more"
+    )
+
+
 class Slots:
     """The places for sequences on the devices, and who has them. Safe to use from several threads."""
 
@@ -244,10 +251,7 @@ class Slots:
                 check()
                 while not self._free or self._waiting[0] != number:
                     if not self._changed.wait(None if deadline is None else deadline - time.monotonic()):
-                        raise QueueFullError(
-                            f"all {self._count} sequences that the bundle was compiled for are in use; close one, or "
-                            "compile it for more"
-                        )
+                        raise all_in_use(self._count)
                     check()
                 slot = heapq.heappop(self._free)
             finally:

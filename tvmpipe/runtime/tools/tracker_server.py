@@ -8,10 +8,8 @@ import secrets
 import socket
 
 from tvmpipe.errors import InputError
-from tvmpipe.runtime.transport.address import format_address
+from tvmpipe.runtime.transport.address import format_address, listen
 from tvmpipe.runtime.tvm_runtime import import_runtime
-
-_WAITING = 64  # connections that the kernel may hold
 
 
 def serve_tracker(listening: socket.socket) -> None:
@@ -27,20 +25,10 @@ def serve_tracker(listening: socket.socket) -> None:
 
 def listening_socket(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises InputError, with what to do where another one does."""
-    address = format_address(host, port)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        return listen(host, port)
     except OSError as error:
-        raise InputError(f"the tracker cannot listen on {address}: {error.strerror or error}") from None
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(_WAITING)
-    except OSError as error:
-        listening.close()
         raise InputError(
-            f"the tracker cannot listen on {address}: {error.strerror or error}; a tracker that runs already can be "
-            "used, or give another --port"
+            f"the tracker cannot listen on {format_address(host, port)}: {error.strerror or error}; a tracker that "
+            "runs already can be used, or give another --port"
         ) from None
-    return listening
