@@ -29,6 +29,9 @@ Primitive = Callable[[], Any]
 
 SYMBOL = "primitive"
 
+ARM_BRANCH = re.compile(r"\s+(?:b\.\w+|b|cbn?z|tbn?z)\s.*?(\.L\w+)$")
+"""A branch in aarch64's assembly, and where it goes."""
+
 
 def matmul_primitive(m: int, k: int, n: int, *batch: int) -> Primitive:
     """`[*batch, m, k]` times packed columns."""

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.passes.kernels.cross import (
+    ARM_BRANCH,
     Primitive,
     conv2d_primitive,
     innermost_loops,
@@ -16,7 +17,6 @@ from tests.passes.kernels.cross import (
     winograd_primitive,
 )
 
-BRANCH = re.compile(r"\s+(?:b\.\w+|b|cbn?z|tbn?z)\s.*?(\.L\w+)$")
 PRODUCT = re.compile(r"\s+f(?:mla|mls|mul|madd|msub|nmadd|nmsub)\s")
 BY_ELEMENT = re.compile(r"\s+fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[[0-3]\]$")
 STACK = re.compile(r"\[(?:sp|x29)\b")
@@ -30,7 +30,7 @@ def by_element(loop: list[str]) -> int:
 @functools.cache
 def product_loop(primitive: Primitive, target: str) -> list[str]:
     """The innermost loop with most multiply-adds by an element."""
-    return max(innermost_loops(machine_code(primitive, target).inspect_source("asm"), BRANCH), key=by_element)
+    return max(innermost_loops(machine_code(primitive, target).inspect_source("asm"), ARM_BRANCH), key=by_element)
 
 
 PRODUCTS = {

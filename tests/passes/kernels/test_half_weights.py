@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.passes.kernels.cross import (
+    ARM_BRANCH,
     Primitive,
     conv2d_primitive,
     innermost_loops,
@@ -16,7 +17,6 @@ from tests.passes.kernels.cross import (
     matmul_primitive,
     on_halves,
 )
-from tests.passes.kernels.test_aarch64 import BRANCH
 from tests.passes.kernels.test_x86 import JUMP
 from tvmpipe.passes.kernels.half_weights import narrowed
 
@@ -39,7 +39,7 @@ PRIMITIVES = {"matmul": matmul_primitive(197, 768, 768), "conv2d": conv2d_primit
 def test_loops_of_products_widen_weights_where_they_load_them(primitive: Primitive, place: str) -> None:
     """Once for a vector of weights, however many rows it is multiplied with, and nothing else."""
     target, dtype = place.split()
-    branch = BRANCH if target.startswith("pi") else JUMP
+    branch = ARM_BRANCH if target.startswith("pi") else JUMP
     assembly = machine_code(on_halves(primitive, dtype), target).inspect_source("asm")
     loops = innermost_loops(assembly, branch)
     loop = max(loops, key=lambda lines: sum(map(bool, map(PRODUCT.match, lines))))
