@@ -30,7 +30,8 @@ compile_side += " tokenizers jinja2 starlette uvicorn prometheus_client"
 for name in compile_side.split():
     sys.modules[name] = None
 import tvmpipe, tvmpipe.cli, tvmpipe.commands.agent
-assert "tvm" not in sys.modules  # which only the processes have that an agent starts
+heavy = [name for name in ("tvm", "numpy", "pydantic", "cryptography") if name in sys.modules]
+assert not heavy, heavy  # which only the processes have that an agent starts, or an agent that is used
 import tvmpipe.runtime.device.host_process, tvmpipe.runtime.device.rpc_process, tvmpipe.runtime.device.load_stages
 import tvmpipe.runtime.head.pipeline
 import tvmpipe.commands.run
@@ -39,6 +40,19 @@ assert not loaded, loaded
 import tvmpipe.targets.store.profile_store, tvmpipe.targets.store.stage_times  # which `run --learn` needs on a head
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_an_option_that_needs_what_is_not_installed_says_so() -> None:
+    """Read before the command runs."""
+    code = """
+import sys
+sys.modules["networkx"] = None
+from tvmpipe.cli import invoke
+sys.exit(invoke(["plan", "model.onnx", "--cluster", "cluster.toml"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "tvmpipe: error: this command needs the package 'networkx'; install tvmpipe[compile]\n" in done.stderr
 
 
 def test_layers() -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tvmpipe.build import build
-from tvmpipe.bundle import Bundle, load
 
 if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle, load
     from tvmpipe.runtime.head.connect import connect
 else:
 
     def __getattr__(name: str) -> Any:
-        """`connect` brings TVM with it, which takes seconds on a small machine, and which nothing else here needs."""
-        if name == "connect":
-            from tvmpipe.runtime.head.connect import connect
+        """What is asked for: a device needs neither, and `connect` takes seconds to import on a small machine."""
+        import importlib
 
-            return connect
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+_PLACES = {"Bundle": "tvmpipe.bundle", "load": "tvmpipe.bundle", "connect": "tvmpipe.runtime.head.connect"}
 
 
 __all__ = ["Bundle", "build", "connect", "load"]

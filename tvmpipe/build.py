@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmpipe.bundle import Bundle
-
 if TYPE_CHECKING:
+    from tvmpipe.bundle import Bundle
     from tvmpipe.manifest import Encoding
     from tvmpipe.passes.frontend.inputs.open_dimensions import Extent
     from tvmpipe.passes.monitor import Progress

@@ -66,9 +66,7 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
         except TvmpipeError as error:
             _fail(error, str(error), error.exit_code, as_json)
         except ModuleNotFoundError as error:
-            extra = _EXTRAS.get(str(error.name).partition(".")[0], "compile")
-            message = f"this command needs the package {error.name!r}; install tvmpipe[{extra}]"
-            _fail(error, message, InputError.exit_code, as_json)
+            _fail(error, _what_to_install(error), InputError.exit_code, as_json)
         if outcome is not None and as_json:
             click.echo(json.dumps(outcome.facts, indent=2))
         elif outcome is not None:
@@ -77,6 +75,11 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
             sys.exit(outcome.exit_code)
 
     return wrapped
+
+
+def _what_to_install(error: ModuleNotFoundError) -> str:
+    extra = _EXTRAS.get(str(error.name).partition(".")[0], "compile")
+    return f"this command needs the package {error.name!r}; install tvmpipe[{extra}]"
 
 
 def _fail(error: Exception, message: str, code: int, as_json: bool) -> None:
@@ -449,6 +452,9 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except ModuleNotFoundError as error:  # of an option, which is read before the command runs
+        click.echo(f"tvmpipe: error: {_what_to_install(error)}", err=True)
+        return InputError.exit_code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     return 0

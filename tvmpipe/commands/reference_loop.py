@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
 
 from tvmpipe.errors import InputError, TvmpipeError
 from tvmpipe.process import describe_exit
 from tvmpipe.runtime.emulation.speed_probe import ReferenceLoop
-
-_LOOP = TypeAdapter(ReferenceLoop)
 
 
 def make_reference_loop(name: str, profiles: Path | None, folder: Path, cluster: Path | None = None) -> ReferenceLoop:
@@ -52,13 +49,15 @@ def request_reference_loop(
 ) -> ReferenceLoop:
     """What `make_reference_loop` returns, made by another process. Raises InputError with what that raises."""
     arguments = [name, *(None if path is None else str(path) for path in (profiles, folder.absolute(), cluster))]
+    from pydantic import TypeAdapter, ValidationError
+
     command = [sys.executable, "-m", "tvmpipe.commands.reference_loop", json.dumps(arguments)]
     made = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     try:
         answer = json.loads(made.stdout)
         if "error" in answer:
             raise InputError(answer["error"])
-        return _LOOP.validate_python(answer)
+        return TypeAdapter(ReferenceLoop).validate_python(answer)
     except (json.JSONDecodeError, ValidationError):
         ended = describe_exit(made.returncode)
         raise InputError(f"the loop that --like {name} needs could not be compiled ({ended})") from None
@@ -75,7 +74,7 @@ def main(name: str, profiles: str | None, folder: str, cluster: str | None) -> N
     except TvmpipeError as error:
         print(json.dumps({"error": str(error)}), flush=True)
     else:
-        print(_LOOP.dump_json(loop).decode(), flush=True)
+        print(json.dumps({**asdict(loop), "library": str(loop.library)}), flush=True)
 
 
 if __name__ == "__main__":

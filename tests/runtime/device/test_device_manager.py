@@ -24,8 +24,9 @@ from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.errors import InputError
 from tvmpipe.manifest import StageEntry, Turn
 from tvmpipe.runtime.device import device_manager as device_manager
-from tvmpipe.runtime.device.device_manager import DeviceManager, DeviceManagerClient, device_manager_address
-from tvmpipe.runtime.device.host_process import HostOptions
+from tvmpipe.runtime.device.device_manager import DeviceManager
+from tvmpipe.runtime.device.host_options import HostOptions
+from tvmpipe.runtime.device.manager_client import DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.spec import Claim, HostSpec
 from tvmpipe.runtime.emulation.options import Emulation
 from tvmpipe.runtime.transport import deadlines

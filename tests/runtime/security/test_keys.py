@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tvmpipe.cli import cli
 from tvmpipe.errors import InputError
@@ -104,6 +106,13 @@ def test_what_is_derived() -> None:
     assert ONE._derive("tls") != ONE._derive("curve")
     with pytest.raises(ValueError, match="has 32 bytes"):
         ClusterKey(b"short")
+
+
+@pytest.mark.parametrize(("purpose", "size"), [("tls", 32), ("fingerprint", 8)])
+def test_secrets_are_derived_as_rfc_5869_says(purpose: str, size: int) -> None:
+    info = f"tvmpipe-cluster-key-1 {purpose}".encode()
+    expected = HKDF(algorithm=hashes.SHA256(), length=size, salt=None, info=info).derive(ONE.secret)
+    assert ONE._derive(purpose, size) == expected
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[Exception | None, str | None]:

@@ -8,6 +8,7 @@ when it ends; so is the host.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -29,8 +30,9 @@ from tvmpipe.files import TemporaryFolder
 from tvmpipe.process import compute_environment
 from tvmpipe.runtime.device.advertise import check_registration
 from tvmpipe.runtime.device.blob_store import Store
-from tvmpipe.runtime.device.device_manager import DeviceManager, DeviceManagerClient, device_manager_address
-from tvmpipe.runtime.device.host_process import HostOptions
+from tvmpipe.runtime.device.device_manager import DeviceManager
+from tvmpipe.runtime.device.host_options import HostOptions
+from tvmpipe.runtime.device.manager_client import DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.rpc_process import RpcServer, RpcServerOptions
 from tvmpipe.runtime.device.runners import available_runners
 from tvmpipe.runtime.emulation.options import Emulation
@@ -170,7 +172,7 @@ def _keep_serving(server_options: RpcServerOptions, manager: DeviceManager, tls_
         secret = b"" if tls_server is None else secrets.token_bytes(SECRET_BYTES)
         started = time.monotonic()
         try:
-            server = RpcServer(server_options.model_copy(update={"secret": secret.hex()}))
+            server = RpcServer(dataclasses.replace(server_options, secret=secret.hex()))
         except (OSError, RuntimeError) as error:
             ended = str(error)
         else:

@@ -6,10 +6,12 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import StageCount
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.device.status import Status
 
 _KEPT_SESSIONS = 4
 _RATE_WINDOW_S = 5.0

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import zmq
-from pydantic import ValidationError
 
-from tvmpipe.errors import InputError
 from tvmpipe.runtime.device.agent_totals import AgentTotals
 from tvmpipe.runtime.device.host_handle import HostHandle
-from tvmpipe.runtime.device.host_process import HostOptions
-from tvmpipe.runtime.device.spec import Claim, HostSpec
+from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.units import format_size
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.device.spec import Claim, HostSpec
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +92,8 @@ class DeviceManager:
             name = request.pop("do")
             if name == "info":
                 return self._info()
+            from tvmpipe.runtime.device.spec import Claim, HostSpec  # and numpy: an agent that was never used has none
+
             claim = Claim.model_validate(request.pop("claim"))
             if name == "reserve":
                 return self._reserve(claim, *(float(request.get(key, 0.0)) for key in ("more_s", "wait_s")))
@@ -105,7 +105,7 @@ class DeviceManager:
                 return act(claim, str(request["session"]))
             if name == "release":
                 return self._release(claim)
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # pydantic's is a ValueError
             return {"error": f"malformed request: {error}"}
         except OSError as error:
             return {"failed": f"a stage host cannot be started: {error.strerror or error}"}
@@ -224,7 +224,7 @@ class DeviceManager:
         if host is None or not host.open(spec):
             if host is not None:
                 self._end(host)
-            host = HostHandle(self._options.model_copy(update={"port": port}), self._agent_totals)
+            host = HostHandle(replace(self._options, port=port), self._agent_totals)
             self._hosts.append(host)
             host.open(spec)  # one that has ended already says why as its state
         self._agent_totals.opened()
@@ -305,33 +305,3 @@ class DeviceManager:
         self._hosts.remove(host)
         if self._current is host:
             self._current = None
-
-
-class DeviceManagerClient:
-    """Requests to the device manager of this machine, from a process of its own. Raises OSError when none answers."""
-
-    def __init__(self, address: str, timeout_s: float = deadlines.MANAGER_S) -> None:
-        self._address = address
-        self._timeout_s = timeout_s
-
-    def ask(self, request: str) -> str:
-        """A JSON object as it stands in `DeviceManager`, and its answer."""
-        with zmq.Context() as context, context.socket(zmq.REQ) as socket:
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.connect(self._address)
-            socket.send(request.encode())
-            if not socket.poll(int(self._timeout_s * 1e3)):
-                raise OSError("the agent does not answer its own session")
-            return socket.recv().decode()
-
-
-def device_manager_address(folder: Path) -> str:
-    """Where a device manager listens, in a folder of this user alone. Raises InputError when the path is too long."""
-    path = folder / "manager"
-    size = len(os.fsencode(path))
-    if size > zmq.IPC_PATH_MAX_LEN:
-        raise InputError(
-            f"the path of an agent's socket, {path}, has {size} bytes, and the system allows {zmq.IPC_PATH_MAX_LEN}; "
-            "set TMPDIR to a shorter folder"
-        )
-    return f"ipc://{path}"

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvmpipe.process import describe_exit
 from tvmpipe.runtime.device.agent_totals import AgentTotals
-from tvmpipe.runtime.device.host_process import HostOptions
-from tvmpipe.runtime.device.spec import HostSpec
-from tvmpipe.runtime.device.status import Status
+from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.transport import deadlines
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.device.spec import HostSpec
+    from tvmpipe.runtime.device.status import Status
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class HostHandle:
         self._imported = self._ended = self._unwanted = False
         self._status: tuple[Status, float] | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tvmpipe.runtime.device.host_process", options.model_dump_json()],
+            [sys.executable, "-m", "tvmpipe.runtime.device.host_process", json.dumps(options.facts())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -188,6 +190,8 @@ class HostHandle:
 
     def _hear(self, answer: dict[str, Any]) -> None:
         if "status" in answer:
+            from tvmpipe.runtime.device.status import Status
+
             status = Status.model_validate(answer["status"])
             self._agent_totals.take(status)
             if status.session == self.session:

@@ -13,19 +13,18 @@ import os
 import queue
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from tvmpipe.errors import TvmpipeError
 from tvmpipe.manifest import StageEntry
 from tvmpipe.process import die_with_parent
 from tvmpipe.runtime.device.blob_store import Store
+from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.device.status import Status
-from tvmpipe.runtime.emulation.options import Emulation
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport.sockets import Sockets
 from tvmpipe.runtime.tvm_runtime import import_runtime
@@ -37,27 +36,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class HostOptions(BaseModel):
-    """What an agent tells its host when it starts it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    address: str
-    port: int
-    store: Path
-    store_limit_bytes: int | None = None
-    memory_bytes: int
-    cluster_key: Path | None
-    emulation: Emulation
-
-
 def main() -> None:
     """Read openings until the input ends."""
     die_with_parent()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("tvmpipe host: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    options = HostOptions.model_validate_json(sys.argv[1])
+    options = HostOptions.from_facts(json.loads(sys.argv[1]))
     # Whatever else writes to the output must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

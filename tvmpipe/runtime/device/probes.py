@@ -12,15 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from tvmpipe.errors import DeviceError, InputError
-from tvmpipe.runtime.device.host_process import HostOptions
-from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import is_loopback, leads_back, parse_address
-from tvmpipe.runtime.transport.link_times import LONGEST_MESSAGE_BYTES, LinkEnd, link_end
-from tvmpipe.runtime.transport.sockets import Sockets
-from tvmpipe.runtime.transport.wire import WireError
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.transport.link_times import LinkEnd
 
 
 class LinkProbes:
@@ -47,6 +47,8 @@ class LinkProbes:
 
     def echo(self, address: str, seconds: float) -> str:
         """Answer what comes to the stage link at HOST:PORT (`LinkEnd.answer`). Returns JSON, maybe `error`."""
+        from tvmpipe.runtime.transport.wire import WireError
+
         try:
             with self._link(address, asks=False) as end:
                 end.answer(seconds, deadlines.ECHO_S)
@@ -72,6 +74,10 @@ class LinkProbes:
 
     @contextmanager
     def _link(self, address: str, *, asks: bool) -> Iterator[LinkEnd]:
+        from tvmpipe.runtime.security.keys import ClusterKey
+        from tvmpipe.runtime.transport.link_times import LONGEST_MESSAGE_BYTES, link_end
+        from tvmpipe.runtime.transport.sockets import Sockets
+
         options = self._options
         peer = parse_address(address, "link")
         if leads_back(peer, (options.address, options.port)):

@@ -7,29 +7,31 @@ it listens on. It runs until it is killed; a session that crashes can end it.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import BaseModel, ConfigDict
 
 from tvmpipe.process import describe_exit, die_with_parent
 from tvmpipe.runtime.device.blob_store import Store
-from tvmpipe.runtime.device.device_manager import DeviceManagerClient, device_manager_address
-from tvmpipe.runtime.device.host_process import HostOptions
+from tvmpipe.runtime.device.host_options import HostOptions
+from tvmpipe.runtime.device.manager_client import DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.probes import LinkProbes
 from tvmpipe.runtime.device.store_functions import store_functions
 from tvmpipe.runtime.tvm_runtime import import_runtime
 from tvmpipe.text import clean
 
 
-class RpcServerOptions(BaseModel):
+@dataclass(frozen=True)
+class RpcServerOptions:
     """What an agent tells its RPC server.
 
     Attributes: `address`, and `port` to `port_end`, where it may listen; `tracker` (host, port) and `key`, where and as
@@ -38,17 +40,33 @@ class RpcServerOptions(BaseModel):
     device manager's socket lies, and the files of sessions; `host` what the agent tells its stage host.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     address: str
     port: int
     port_end: int
     tracker: tuple[str, int]
     key: str
     shown: tuple[str, int] | None
-    secret: str = ""
     folder: Path
     host: HostOptions
+    secret: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON; `from_facts` takes them back."""
+        return {**asdict(self), "folder": str(self.folder), "host": self.host.facts()}
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> RpcServerOptions:
+        """What `facts` are of."""
+        tracker, shown = facts["tracker"], facts["shown"]
+        return cls(
+            **{
+                **facts,
+                "tracker": tuple(tracker),
+                "shown": None if shown is None else tuple(shown),
+                "folder": Path(facts["folder"]),
+                "host": HostOptions.from_facts(facts["host"]),
+            }
+        )
 
 
 class RpcServer:
@@ -64,7 +82,7 @@ class RpcServer:
         assert self._process.stdout is not None
         with self._process.stdout as stdout:
             with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-                stdin.write(options.model_dump_json().encode())
+                stdin.write(json.dumps(options.facts()).encode())
             answer = stdout.readline()
         if not answer:
             raise RuntimeError(f"the RPC server ended before it listened ({describe_exit(self._process.wait())})")
@@ -90,7 +108,7 @@ def main() -> None:
     """Serve until killed. Sessions are forked from this process."""
     die_with_parent()
     logging.basicConfig(level=logging.WARNING, format="tvmpipe agent: %(message)s", stream=sys.stderr)
-    options = RpcServerOptions.model_validate_json(sys.stdin.read())
+    options = RpcServerOptions.from_facts(json.loads(sys.stdin.read()))
     # Whatever else writes to the output must not be taken for the answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

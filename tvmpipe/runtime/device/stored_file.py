@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tvmpipe.manifest import FileEntry, StageEntry
+if TYPE_CHECKING:  # a store knows no bundles
+    from tvmpipe.manifest import FileEntry, StageEntry
 
 
 class StoredFile(NamedTuple):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tvmpipe.runtime.device.stage_host import Stages
-from tvmpipe.runtime.emulation.slow_link import SlowLink
-from tvmpipe.runtime.emulation.slow_runner import SlowStages
 from tvmpipe.runtime.emulation.speed_probe import ReferenceLoop, SpeedProbe
-from tvmpipe.runtime.transport.sender import Sender
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.device.stage_host import Stages
+    from tvmpipe.runtime.transport.sender import Sender
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,18 @@ class Emulation:
         """The same stages, which take longer; waits end when `stopped` is set. Call where they are to run."""
         if self.slowdown == 1.0:
             return stages
+        from tvmpipe.runtime.emulation.slow_runner import SlowStages
+
         probe = None if self.like is None else SpeedProbe(self.like)
         return SlowStages(stages, self.slowdown, threads, stopped, probe)
 
     def wrap_sender(self, sender: Sender) -> Sender:
         """The same way out, which is slower."""
-        return SlowLink(sender, self.bandwidth_bps, self.latency_s) if self._slows_links else sender
+        if not self._slows_links:
+            return sender
+        from tvmpipe.runtime.emulation.slow_link import SlowLink
+
+        return SlowLink(sender, self.bandwidth_bps, self.latency_s)
 
     @property
     def _slows_links(self) -> bool:

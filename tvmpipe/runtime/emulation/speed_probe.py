@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 _SHARE = 0.05  # of the time, at most, that goes into looking
 
 
@@ -28,6 +26,7 @@ class SpeedProbe:
     """How this machine compares with the one that a loop is known of. Raises RuntimeError when it cannot run here."""
 
     def __init__(self, loop: ReferenceLoop) -> None:
+        import numpy as np
         import tvm
 
         self._usual_s = loop.usual_s

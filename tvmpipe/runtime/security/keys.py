@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import datetime
+import hashlib
+import hmac
 import os
 import secrets
 import ssl
@@ -21,23 +22,16 @@ from functools import cached_property
 from pathlib import Path
 
 import zmq
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from zmq.utils import z85
 
 from tvmpipe.errors import InputError
+from tvmpipe.runtime.security.certificates import Certificates, certificates_from_child, make_certificates
 
 ALPN = "tvmpipe-rpc-1"  # what both ends of a TLS connection must name in the TLS handshake
 
 _HEADER = "tvmpipe-cluster-key-1"
 _SECRET_BYTES = 32
 _LONGEST_FILE = 1024
-# Boards without a battery start in 1970, and a key holds until it is replaced (RFC 5280, 4.1.2.5).
-_NOT_BEFORE = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-_NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -120,79 +114,38 @@ class ClusterKey:
         return zmq.curve_public(self.curve_secret)
 
     def server_context(self) -> ssl.SSLContext:
-        """TLS 1.3 for the accepting side, which asks the other for a certificate under this key."""
-        context = self._context(ssl.PROTOCOL_TLS_SERVER)
+        """TLS 1.3 for the accepting side, which asks the other for a certificate under this key.
+
+        Its certificates come from a child process. Raises OSError when that cannot be started, RuntimeError when it
+        fails.
+        """
+        context = _context(ssl.PROTOCOL_TLS_SERVER, certificates_from_child(self._derive("tls")))
         context.num_tickets = 0  # sessions are never resumed: each proves the key anew
         return context
 
     def client_context(self) -> ssl.SSLContext:
         """TLS 1.3 for the connecting side. Who the server is, is decided by the key, not by its host name."""
-        return self._context(ssl.PROTOCOL_TLS_CLIENT)
-
-    def _context(self, protocol: int) -> ssl.SSLContext:
-        """Both sides present a certificate signed with the cluster's key and accept only such.
-
-        The signing key follows from the cluster key. Each context gets a certificate for a fresh key of its own, and
-        trusts every other that has the same signer.
-        """
-        signer = Ed25519PrivateKey.from_private_bytes(self._derive("tls"))
-        own = Ed25519PrivateKey.generate()
-        root = _certificate("tvmpipe cluster", signer.public_key(), signer, is_root=True)
-        leaf = _certificate("tvmpipe peer", own.public_key(), signer, is_root=False)
-        context = ssl.SSLContext(protocol)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.set_alpn_protocols([ALPN])
-        context.load_verify_locations(cadata=root.public_bytes(serialization.Encoding.PEM).decode())
-        # The ssl module takes a private key only from a file; what reaches the disk is of no use without the password.
-        password = secrets.token_bytes(32)
-        private = own.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(password.hex().encode()),
-        )
-        with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
-            chain = Path(folder, "chain.pem")
-            chain.touch(mode=0o600)
-            chain.write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
-            context.load_cert_chain(chain, password=password.hex())
-        return context
+        return _context(ssl.PROTOCOL_TLS_CLIENT, make_certificates(self._derive("tls")))
 
     def _derive(self, purpose: str, size: int = 32) -> bytes:
-        """`size` bytes that follow from the key and from what they are for."""
+        """`size` bytes, 32 at most, that follow from the key and from what they are for: HKDF-SHA256 without a salt."""
         info = f"{_HEADER} {purpose}".encode()
-        return HKDF(algorithm=hashes.SHA256(), length=size, salt=None, info=info).derive(self.secret)
+        extracted = hmac.digest(bytes(hashlib.sha256().digest_size), self.secret, "sha256")
+        return hmac.digest(extracted, info + b"\x01", "sha256")[:size]
 
 
-def _certificate(name: str, public: Ed25519PublicKey, signer: Ed25519PrivateKey, *, is_root: bool) -> x509.Certificate:
-    """A certificate of the cluster: its root, which signs itself, or a peer's."""
-
-    def named(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-    usage = {
-        usage: False
-        for usage in (
-            "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-            "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
-        )
-    }  # fmt: skip
-    usage["key_cert_sign" if is_root else "digital_signature"] = True
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(named(name))
-        .issuer_name(named("tvmpipe cluster"))
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_NOT_BEFORE)
-        .not_valid_after(_NOT_AFTER)
-        .add_extension(x509.BasicConstraints(ca=is_root, path_length=0 if is_root else None), critical=True)
-        .add_extension(x509.KeyUsage(**usage), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-    )
-    if not is_root:
-        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
-    return builder.sign(signer, None)
+def _context(protocol: int, certificates: Certificates) -> ssl.SSLContext:
+    """Both sides present a certificate signed with the cluster's key and accept only such."""
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols([ALPN])
+    context.load_verify_locations(cadata=certificates.root)
+    # The ssl module takes a private key only from a file; what reaches the disk is of no use without the password.
+    with tempfile.TemporaryDirectory(prefix="tvmpipe-") as folder:
+        chain = Path(folder, "chain.pem")
+        chain.touch(mode=0o600)
+        chain.write_text(certificates.chain, encoding="ascii")
+        context.load_cert_chain(chain, password=certificates.password)
+    return context

@@ -11,12 +11,14 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tvmpipe.errors import DeviceError
-from tvmpipe.manifest import StageEntry
+
+if TYPE_CHECKING:  # which runners there are is asked where nothing runs
+    from numpy.typing import NDArray
+
+    from tvmpipe.manifest import StageEntry
 
 
 class Runner(Protocol):
