@@ -24,6 +24,7 @@ from tvmpipe.runtime.device.blob_store import DamagedFileError, Store, StoreFull
 from tvmpipe.runtime.device.load_stages import LoadedStages
 from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
+from tvmpipe.runtime.transport.chunks_wire import CHUNK_BYTES, chunk_count
 
 X = {"x": np.ones((4, 256), np.float32)}
 MIB = 1 << 20
@@ -36,10 +37,15 @@ def wanted(content: bytes, suffix: str = ".so") -> StoredFile:
 def put(store: Store, content: bytes) -> Path:
     """Keep a file; the store holds it until it is let go."""
     one = wanted(content)
-    store.append(one.sha256, one.suffix, content[: len(content) // 2])
-    store.append(one.sha256, one.suffix, content[len(content) // 2 :])
-    store.commit(one.sha256, one.suffix)
+    receive(store, one, content)
     return store.path(one.sha256, one.suffix)
+
+
+def receive(store: Store, one: StoredFile, content: bytes) -> None:
+    """Have a store receive a file, the last of its chunks first."""
+    for number in reversed(range(chunk_count(one.size_bytes))):
+        store.write(one, number, content[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES])
+    store.commit(one)
 
 
 def names(folder: Path) -> set[str]:
@@ -65,9 +71,8 @@ def test_what_is_whole_is_not_asked_for_again(
 
 def test_other_bytes_are_not_kept(tmp_path: Path) -> None:
     store, one = Store(tmp_path / "s"), wanted(b"right")
-    store.append(one.sha256, one.suffix, b"wrong")
     with pytest.raises(ValueError, match="the bytes received have sha256"):
-        store.commit(one.sha256, one.suffix)
+        receive(store, one, b"wrong")
     assert names(store.root) == set()
 
 
@@ -107,9 +112,7 @@ def test_no_damaged_stage_is_loaded(which: str, place: float, tmp_path: Path, ch
     stage = chain_bundle.manifest.plan.stages[0]
     with Store(tmp_path / "s") as store:
         for one, entry in stored_files(stage).items():
-            content = chain_bundle.path_of(entry).read_bytes()
-            store.append(one.sha256, one.suffix, content)
-            store.commit(one.sha256, one.suffix)
+            receive(store, one, chain_bundle.path_of(entry).read_bytes())
         LoadedStages([stage], store, 1 << 30, 1)
         harmed = next(store.path(one.sha256, one.suffix) for one in stored_files(stage) if one.suffix == which)
     changed = bytearray(harmed.read_bytes())
@@ -150,7 +153,7 @@ from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.stored_file import StoredFile
 store = Store(Path(sys.argv[1]))
 store.hold(StoredFile(sys.argv[2], ".so", int(sys.argv[3])))
-store.append("b" * 64, ".so", b"half")
+store.write(StoredFile("b" * 64, ".so", 5 << 20), 0, bytes(1 << 20))
 print("holding", flush=True)
 sys.stdin.read()
 """
@@ -187,8 +190,10 @@ def test_what_another_process_uses_stays_until_it_is_gone(tmp_path: Path) -> Non
         assert len(names(limited.root)) == 2, "what it is receiving stays, too"
         process.send_signal(signal.SIGKILL)
         process.wait()
+    begun = next(iter(names(limited.root) - {path.name}))
+    assert begun == f".part-{'b' * 64}.so", "what is gone on with stays, too"
     assert limited.prepare([more]) == [more]
-    assert names(limited.root) == set()
+    assert names(limited.root) == set(), "and makes room where that is needed"
 
 
 def small_disk(folder: Path, size_bytes: int) -> bool:
@@ -215,8 +220,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_meanwhile(disk: Path) -> None:
     store = Store(disk / "s")
     with pytest.raises(StoreFullError, match=r"^No space left on device; .* are free at its store"):
-        for _ in range(30):
-            store.append("a" * 64, ".so", bytes(MIB))
+        for number in range(30):
+            store.write(StoredFile("a" * 64, ".so", 30 * MIB), number, b"a" * MIB)
     assert names(store.root) == set()
 
 

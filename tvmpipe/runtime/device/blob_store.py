@@ -9,26 +9,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from tvmpipe.files import hash_file, sync_folder
 from tvmpipe.process import cache_folder
+from tvmpipe.runtime.device.partial_file import PartialFile
 from tvmpipe.runtime.device.stored_file import StoredFile
 from tvmpipe.units import format_size
 
 _FILE = re.compile(r"[0-9a-f]{64}\.[a-z]+")
 _PARTIAL = ".part-"
+_RESUMABLE = re.compile(re.escape(_PARTIAL) + _FILE.pattern)
 _SPARE_BYTES = 16 << 20  # that others on the same disk are left
+_BLOCK_BYTES = 512  # the unit of st_blocks
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -45,27 +46,19 @@ class StoreFullError(Exception):
     """There is no room for what is to be kept; the message says how much is needed and what there is."""
 
 
-@dataclass
-class _Receiving:
-    """A file that is being received."""
-
-    path: Path
-    file: BinaryIO
-    digest: hashlib._Hash
-
-
 class Store:
     """A folder of files named by their sha256, for this user alone; a context manager that lets go of what it holds.
 
-    A file appears only when its bytes have been checked and lie on the disk. With `limit_bytes`, what has not been used
-    for longest goes where more would lie there, as it does where the disk is full.
+    A file appears only when its bytes have been checked and lie on the disk; what was received of one stays, so that
+    the rest can come later. With `limit_bytes`, what has not been used for longest goes where more would lie there, as
+    it does where the disk is full.
     """
 
     def __init__(self, root: Path, limit_bytes: int | None = None) -> None:
         self.root = root
         self._limit_bytes = limit_bytes
         self._held: dict[str, BinaryIO] = {}
-        self._receiving: dict[str, _Receiving] = {}
+        self._receiving: dict[str, PartialFile] = {}
         self._verified: dict[str, tuple[int, ...]] = {}
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Of a folder with anything else in it, this is not the place to say who may look into it.
@@ -93,46 +86,48 @@ class Store:
         """
         self.clean()
         missing = [one for one in dict.fromkeys(wanted) if not self._hold(one)]
-        self._make_room(sum(one.size_bytes for one in missing))
+        begun = {self._partial_path(one).name: one.size_bytes for one in missing}
+        self._make_room(sum(one.size_bytes for one in missing), begun)
         return missing
 
-    def append(self, sha256: str, suffix: str, chunk: bytes) -> None:
-        """Add the next bytes of a file that this process is receiving. Raises StoreFullError; nothing is left then."""
-        name = self.path(sha256, suffix).name
-        if name not in self._receiving:
-            self._receiving[name] = self._begin()
-        one = self._receiving[name]
-        try:
-            one.file.write(chunk)
-        except OSError as error:
-            self._drop(name)
-            if error.errno in _FULL:
-                raise StoreFullError(f"{error.strerror}; {self._free()}") from None
-            raise
-        one.digest.update(chunk)
+    def has(self, one: StoredFile) -> bool:
+        """Whether a file is here whole; then it stays until `release`."""
+        return self._hold(one)
 
-    def commit(self, sha256: str, suffix: str) -> None:
-        """Keep and hold the file whose bytes have all been appended. Raises ValueError when their hash differs."""
-        path = self.path(sha256, suffix)
-        if path.name not in self._receiving:
-            self.append(sha256, suffix, b"")
-        one = self._receiving[path.name]
-        try:
-            if one.digest.hexdigest() != sha256:
-                raise ValueError(f"the bytes received have sha256 {one.digest.hexdigest()}, not {sha256}")
-            os.fsync(one.file.fileno())
-            fcntl.flock(one.file, fcntl.LOCK_SH)
-            os.replace(one.path, path)
+    def has_part(self, one: StoredFile) -> bool:
+        """Whether something of a file was received before."""
+        return self._partial_path(one).exists()
+
+    def receive(self, one: StoredFile) -> PartialFile:
+        """A file that this process receives from now on, with what was received of it before. Raises StoreFullError.
+
+        Where another process receives it too, this one begins anew, and beside it.
+        """
+        name = self.path(one.sha256, one.suffix).name
+        if name not in self._receiving:
+            with self._room_or_error(name):
+                self._receiving[name] = self._begin(one)
+        return self._receiving[name]
+
+    def write(self, one: StoredFile, index: int, data: bytes) -> None:
+        """A chunk of a file that is being received. Raises StoreFullError; nothing is left of the file then."""
+        with self._room_or_error(self.path(one.sha256, one.suffix).name):
+            self.receive(one).write(index, data)
+
+    def commit(self, one: StoredFile) -> None:
+        """Keep and hold a file that has been received whole. Raises ValueError when its hash differs."""
+        path = self.path(one.sha256, one.suffix)
+        partial = self.receive(one)
+        if partial.sha256 != one.sha256:
+            self._drop(path.name)
+            raise ValueError(f"the bytes received have sha256 {partial.sha256}, not {one.sha256}")
+        with self._room_or_error(path.name):
+            os.fsync(partial.descriptor)
+            fcntl.flock(partial.descriptor, fcntl.LOCK_SH)
+            os.replace(partial.path, path)
             sync_folder(self.root)
-        except OSError as error:
-            self._drop(path.name)
-            if error.errno in _FULL:
-                raise StoreFullError(f"{error.strerror}; {self._free()}") from None
-            raise
-        except ValueError:
-            self._drop(path.name)
-            raise
-        self._held[path.name] = self._receiving.pop(path.name).file
+        del self._receiving[path.name]
+        self._held[path.name] = os.fdopen(partial.descriptor, "rb")
 
     def hold(self, one: StoredFile) -> Path:
         """A file that stays until `release`. Raises DamagedFileError when it is not there, or has another size."""
@@ -160,16 +155,19 @@ class Store:
         return path
 
     def release(self) -> None:
-        """Let go of every file, and of what has been received of others."""
-        for name in list(self._receiving):
-            self._drop(name)
+        """Let go of every file; what has been received of others stays for later."""
+        for partial in self._receiving.values():
+            partial.close()
+        self._receiving.clear()
         for file in self._held.values():
             file.close()
         self._held.clear()
 
     def clean(self) -> None:
-        """Remove what was received by processes that are gone."""
+        """Remove what processes that are gone have received, but for what another one can go on with."""
         for partial in self.root.glob(f"{_PARTIAL}*"):
+            if _RESUMABLE.fullmatch(partial.name):
+                continue
             with contextlib.suppress(OSError), partial.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 partial.unlink()
@@ -200,27 +198,56 @@ class Store:
         self._verified.pop(path.name, None)
         path.unlink(missing_ok=True)
 
-    def _begin(self) -> _Receiving:
-        """A new file for what is being received, locked for as long as this process has it."""
+    def _partial_path(self, one: StoredFile) -> Path:
+        return self.root / f"{_PARTIAL}{self.path(one.sha256, one.suffix).name}"
+
+    def _begin(self, one: StoredFile) -> PartialFile:
+        """A file to receive into, locked for as long as this process has it."""
+        path = self._partial_path(one)
         while True:
-            path = self.root / f"{_PARTIAL}{secrets.token_hex(8)}"
-            file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb", buffering=0)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):  # another agent has just cleaned up
-                if _same(file, path):
-                    return _Receiving(path, file, hashlib.sha256())
-            file.close()
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(FileNotFoundError):  # another agent has just made room
+                    if _same(descriptor, path):
+                        return PartialFile(path, descriptor, one.size_bytes)
+            except BlockingIOError:  # another process receives it
+                path = self.root / f"{_PARTIAL}{secrets.token_hex(8)}"
+            except OSError:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _room_or_error(self, name: str) -> Iterator[None]:
+        """Nothing stays of a file that is being received when there is no room for it."""
+        try:
+            yield
+        except OSError as error:
+            if name in self._receiving:
+                self._drop(name)
+            if error.errno in _FULL:
+                raise StoreFullError(f"{error.strerror}; {self._free()}") from None
+            raise
 
     def _drop(self, name: str) -> None:
         one = self._receiving.pop(name)
         one.path.unlink(missing_ok=True)
-        one.file.close()
+        one.close()
 
-    def _make_room(self, need_bytes: int) -> None:
-        """Remove files that nobody holds, those first that nobody used for longest, until so much more may be kept."""
+    def _make_room(self, need_bytes: int, begun: Mapping[str, int]) -> None:
+        """Remove files that nobody holds, those first that nobody used for longest, until so much more may be kept.
+
+        `begun`: the partial files that will be gone on with, and their sizes; what they hold counts as kept already.
+        """
         if not need_bytes:
             return
-        files = list(self._files())
+        files = []
+        for used, path, size in self._files():
+            if path.name in begun:
+                need_bytes -= min(size, begun[path.name])
+            else:
+                files.append((used, path, size))
         kept = sum(size for _, _, size in files)
         over = need_bytes + _SPARE_BYTES - shutil.disk_usage(self.root).free
         if self._limit_bytes is not None:
@@ -237,12 +264,15 @@ class Store:
             )
 
     def _files(self) -> Iterator[tuple[int, Path, int]]:
-        """When each file was last used, the file, and its size."""
+        """When each file was last used, the file, and its size; of those that are not whole, what is there of them."""
         for path in self.root.iterdir():
-            if _FILE.fullmatch(path.name):
-                with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                if _FILE.fullmatch(path.name):
                     status = path.stat()
                     yield status.st_atime_ns, path, status.st_size
+                elif _RESUMABLE.fullmatch(path.name):
+                    status = path.stat()
+                    yield status.st_mtime_ns, path, _BLOCK_BYTES * status.st_blocks
 
     def _evict(self, path: Path) -> bool:
         """Remove a file unless somebody uses it."""
@@ -259,9 +289,9 @@ class Store:
         return f"{format_size(shutil.disk_usage(self.root).free)} are free at its store {self.root}"
 
 
-def _same(file: BinaryIO, path: Path) -> bool:
+def _same(file: BinaryIO | int, path: Path) -> bool:
     """Whether the open file is what lies there now. Raises FileNotFoundError when nothing does."""
-    mine, there = os.fstat(file.fileno()), path.stat()
+    mine, there = os.fstat(file if isinstance(file, int) else file.fileno()), path.stat()
     return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 

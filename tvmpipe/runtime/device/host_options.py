@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvmpipe.runtime.emulation.options import Emulation
 from tvmpipe.runtime.emulation.speed_probe import ReferenceLoop
+
+if TYPE_CHECKING:
+    from tvmpipe.runtime.transport.sockets import Sockets
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,14 @@ class HostOptions:
     cluster_key: Path | None
     emulation: Emulation
     store_limit_bytes: int | None = None
+
+    def link_sockets(self) -> Sockets:
+        """Sockets for measuring links and for files, without heartbeats. Raises InputError."""
+        from tvmpipe.runtime.security.keys import ClusterKey
+        from tvmpipe.runtime.transport.sockets import Sockets
+
+        key = None if self.cluster_key is None else ClusterKey.load(self.cluster_key)
+        return Sockets(key, heartbeat_s=None)
 
     def facts(self) -> dict[str, Any]:
         """For JSON; `from_facts` takes them back."""

@@ -74,16 +74,13 @@ class LinkProbes:
 
     @contextmanager
     def _link(self, address: str, *, asks: bool) -> Iterator[LinkEnd]:
-        from tvmpipe.runtime.security.keys import ClusterKey
         from tvmpipe.runtime.transport.link_times import LONGEST_MESSAGE_BYTES, link_end
-        from tvmpipe.runtime.transport.sockets import Sockets
 
         options = self._options
         peer = parse_address(address, "link")
         if leads_back(peer, (options.address, options.port)):
             raise InputError(f"{address} leads to this device itself")
-        key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
-        with Sockets(key, heartbeat_s=None) as sockets:  # as the end that asks does
+        with options.link_sockets() as sockets:  # as the end that asks does
             inbox, _ = sockets.pull(options.address, options.port, max_frame_bytes=LONGEST_MESSAGE_BYTES)
             outbox, _ = sockets.push(peer, queue=0)
             with link_end(inbox, outbox, options.emulation.wrap_sender, asks=asks) as end:

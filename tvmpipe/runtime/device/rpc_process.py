@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import psutil
 
 from tvmpipe.process import describe_exit, die_with_parent
 from tvmpipe.runtime.device.blob_store import Store
+from tvmpipe.runtime.device.file_receivers import FileReceivers
 from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.device.manager_client import DeviceManagerClient, device_manager_address
 from tvmpipe.runtime.device.probes import LinkProbes
@@ -119,7 +121,9 @@ def main() -> None:
     # TVM's listening thread ends with an exception when a session crashes; a server that cannot listen must go.
     threading.excepthook = _exit_on_error
     store = Store(options.host.store, options.host.store_limit_bytes)
-    register_functions(store, DeviceManagerClient(device_manager_address(options.folder)), LinkProbes(options.host))
+    receivers = FileReceivers(store, options.host)
+    manager = DeviceManagerClient(device_manager_address(options.folder))
+    register_functions(store_functions(store, receivers), manager, LinkProbes(options.host))
     server = _listen(options)
     with answer:
         answer.write(f"{server.port}\n")
@@ -158,13 +162,13 @@ def _exit_on_error(failure: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def register_functions(store: Store, manager: DeviceManagerClient, link: LinkProbes) -> None:
-    """Make store, device manager and probes of the link callable over RPC, under names that begin with `tvmpipe.`."""
+def register_functions(files: dict[str, Callable[..., str]], manager: DeviceManagerClient, link: LinkProbes) -> None:
+    """Make these callable over RPC, under names that begin with `tvmpipe.`."""
     import tvm_ffi
 
     for name, function in {
         "device_manager": manager.ask,
-        **store_functions(store),
+        **files,
         "dial_back": link.dial_back,
         "echo": link.echo,
         "time_link": link.time_link,

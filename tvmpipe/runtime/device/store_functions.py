@@ -6,36 +6,49 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tvmpipe.errors import InputError
 from tvmpipe.runtime.device.blob_store import Store, StoreFullError
+from tvmpipe.runtime.device.file_receiver import FileReceivers, Transfer
 from tvmpipe.runtime.device.stored_file import StoredFile
 
 
-def store_functions(store: Store) -> dict[str, Callable[..., str]]:
-    """By name: `store_prepare` takes a JSON list of files and returns an object with those that are `missing`, or an
-    `error`; `store_append` and `store_commit` return an empty string, or what went wrong."""
+def store_functions(store: Store, receivers: FileReceivers) -> dict[str, Callable[..., str]]:
+    """By name: `store_prepare` takes a JSON list of files and returns an object with those that are `missing`, and of
+    these the ones that were `begun` earlier. `receive_begin` takes a `Transfer` and returns a `Begun`, `receive_work`
+    takes seconds and returns how many files are still `missing`, `receive_end` ends the transfer. Where something goes
+    wrong each returns an object with an `error`. All of it is JSON."""
 
-    def prepare(request: str) -> str:
+    def prepare(request: str) -> dict[str, Any]:
+        missing = store.prepare([StoredFile(**one) for one in json.loads(request)])
+        begun = [one for one in missing if store.has_part(one)]
+        return {"missing": [one._asdict() for one in missing], "begun": [one._asdict() for one in begun]}
+
+    def begin(request: str) -> dict[str, Any]:
+        return receivers.begin(Transfer.model_validate_json(request)).model_dump()
+
+    def work(seconds: float) -> dict[str, Any]:
+        return {"missing": receivers.work(float(seconds))}
+
+    def end() -> dict[str, Any]:
+        receivers.end()
+        return {}
+
+    return {
+        "store_prepare": _answering(prepare),
+        "receive_begin": _answering(begin),
+        "receive_work": _answering(work),
+        "receive_end": _answering(end),
+    }
+
+
+def _answering(work: Callable[..., dict[str, Any]]) -> Callable[..., str]:
+    def answer(*arguments: Any) -> str:
         try:
-            missing = store.prepare([StoredFile(**one) for one in json.loads(request)])
-        except (StoreFullError, OSError, ValueError, TypeError) as error:
+            return json.dumps(work(*arguments))
+        except (StoreFullError, InputError, OSError, ValueError, TypeError) as error:
             return json.dumps({"error": _why(error)})
-        return json.dumps({"missing": [one._asdict() for one in missing]})
 
-    def append(sha256: str, suffix: str, chunk: Any) -> str:
-        return _answer(lambda: store.append(sha256, suffix, bytes(chunk)))
-
-    def commit(sha256: str, suffix: str) -> str:
-        return _answer(lambda: store.commit(sha256, suffix))
-
-    return {"store_prepare": prepare, "store_append": append, "store_commit": commit}
-
-
-def _answer(work: Callable[[], None]) -> str:
-    try:
-        work()
-    except (StoreFullError, OSError, ValueError) as error:
-        return _why(error)
-    return ""
+    return answer
 
 
 def _why(error: Exception) -> str:

@@ -9,21 +9,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
-from tvmpipe.manifest import FileEntry, Files, StageEntry, memory_bytes_of
+from tvmpipe.manifest import StageEntry, memory_bytes_of
+from tvmpipe.runtime.device.file_receiver import Begun, Transfer
 from tvmpipe.runtime.device.spec import Claim, HostSpec
-from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
+from tvmpipe.runtime.device.stored_file import StoredFile
 from tvmpipe.runtime.head.agent_facts import AgentFacts, check_agent_facts
 from tvmpipe.runtime.head.options import Limits
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address
-from tvmpipe.runtime.transport.rpc_session import SLOWEST_UPLOAD_BPS, RpcSession
+from tvmpipe.runtime.transport.rpc_session import RpcSession
 from tvmpipe.runtime.transport.versions import difference, work_together
 from tvmpipe.units import format_duration, format_size
 
 logger = logging.getLogger(__name__)
 
-_FIRST_CHUNK_BYTES = 256 << 10
-_MOST_CHUNK_BYTES = 4 << 20
 _MACHINES = {"x86_64": ("x86_64", "amd64"), "aarch64": ("aarch64", "arm64")}
 _LOAD_BPS = 20e6  # a device that reads its own store more slowly than this counts as lost
 _STATES = {
@@ -116,21 +115,32 @@ class AgentClient:
                 float(answer["again_s"]),
             )
 
-    def send(self, files: Files, stages: Iterable[StageEntry], alive: Callable[[float], None]) -> int:
-        """Send the libraries and weights that the device's store lacks. Returns the bytes sent.
-
-        `alive` is called again and again meanwhile, with the seconds that the next step may take.
-        """
-        entries = {wanted: entry for stage in stages for wanted, entry in stored_files(stage).items()}
-        prepare = self._function("tvmpipe.store_prepare")
+    def prepare_files(self, wanted: Iterable[StoredFile]) -> tuple[list[StoredFile], list[StoredFile]]:
+        """Those of the files that the device's store lacks, for which it has made room; and of these, what it has in
+        part. The others stay as long as the session."""
         with self.session.guard("looking at what it has"):
-            answer = json.loads(str(prepare(json.dumps([one._asdict() for one in entries]))))
-        self._refuse_on(answer.get("error"), "the stages' files")
-        missing = [StoredFile(**one) for one in answer["missing"]]
-        for one in missing:
-            with self.session.guard(f"sending {entries[one].path}", more_s=one.size_bytes / SLOWEST_UPLOAD_BPS):
-                self._send(files, entries[one], one, alive)
-        return sum(one.size_bytes for one in missing)
+            answer = self._call("store_prepare", json.dumps([one._asdict() for one in wanted]))
+        missing, begun = ([StoredFile(**one) for one in answer[part]] for part in ("missing", "begun"))
+        return missing, begun
+
+    def begin_transfer(self, transfer: Transfer, begun_bytes: int, alive: Callable[[float], None]) -> Begun:
+        """Have the device take in files, and give them to others. `alive` is told how long it may not answer: it reads
+        `begun_bytes` of what it has in part."""
+        more_s = begun_bytes / _LOAD_BPS
+        alive(more_s)
+        with self.session.guard("beginning to take files", more_s=more_s):
+            return Begun.model_validate(self._call("receive_begin", transfer.model_dump_json()))
+
+    def work_on_transfer(self, seconds: float, describe: Callable[[str], str]) -> int:
+        """Have the device take in files for so long at most. Returns how many it still lacks; `describe` words what it
+        says went wrong."""
+        with self.session.guard("receiving files"):
+            return int(self._call("receive_work", seconds, describe=describe)["missing"])
+
+    def end_transfer(self) -> None:
+        """The device gives no files to others any more."""
+        with self.session.guard("ending a transfer of files"):
+            self._call("receive_end")
 
     def open(
         self,
@@ -233,25 +243,14 @@ class AgentClient:
         with self.session.guard("giving it back"):
             _ask(self.session, {"do": "release", "claim": claim.model_dump()})
 
-    def _send(self, files: Files, file: FileEntry, one: StoredFile, alive: Callable[[float], None]) -> None:
-        append, commit = (self._function(f"tvmpipe.store_{verb}") for verb in ("append", "commit"))
-        size = _FIRST_CHUNK_BYTES
-        with files.path_of(file).open("rb") as stream:
-            while chunk := stream.read(size):
-                alive(0.0)
-                began = time.monotonic()
-                self._refuse_on(str(append(one.sha256, one.suffix, bytearray(chunk))), file.path)
-                took_s = time.monotonic() - began
-                if took_s < deadlines.CHUNK_S / 2:
-                    size = min(_MOST_CHUNK_BYTES, 2 * size)
-                elif took_s > deadlines.CHUNK_S:
-                    size = max(_FIRST_CHUNK_BYTES // 16, size // 2)
-        alive(one.size_bytes / _LOAD_BPS)  # while it syncs and checks the file, it answers nothing
-        self._refuse_on(str(commit(one.sha256, one.suffix)), file.path)
-
-    def _refuse_on(self, error: str | None, what: str) -> None:
-        if error:
-            raise DeviceError(f"device {self.session.device.name} cannot take {what}: {error}")
+    def _call(self, name: str, *arguments: Any, describe: Callable[[str], str] = str) -> dict[str, Any]:
+        """What the store answers. Raises DeviceError with what went wrong there."""
+        answer: dict[str, Any] = json.loads(str(self._function(f"tvmpipe.{name}")(*arguments)))
+        if "error" in answer:
+            raise DeviceError(
+                f"device {self.session.device.name} cannot take the stages' files: {describe(answer['error'])}"
+            )
+        return answer
 
     def _function(self, name: str) -> Any:
         function = self.session.function(name)

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tvmpipe.errors import DeviceError, DeviceLostError
 from tvmpipe.manifest import DeviceEntry, Files, Manifest, PlanEntry, StageEntry
@@ -18,6 +18,7 @@ from tvmpipe.runtime.head.agent_client import AgentClient, NoRoom
 from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.attempt import Attempt, Attempts, for_each
 from tvmpipe.runtime.head.claims import Claims, Reached
+from tvmpipe.runtime.head.delivery.deliver import Delivered, Receiver, deliver
 from tvmpipe.runtime.head.link_checks import check_links, check_reachable
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError
 from tvmpipe.runtime.head.options import ConnectOptions
@@ -126,11 +127,13 @@ class Deployer:
             self._claims.claim(devices, attempt, reached)
             links = {device.name: self._link(device, reached[device.name], beside=beside) for device in devices}
             check_links(plan, {name: link for name, link in links.items() if reached[name].agent is not None})
+            specs = {
+                device.name: self._spec(plan, head, device, reached[device.name], session, links) for device in devices
+            }
+            self._deliver(devices, reached, specs, links, attempt)
             for_each(
                 devices,
-                lambda device: self._host(
-                    plan, head, device, reached[device.name], session, links, attempt, beside=beside
-                ),
+                lambda device: self._host(specs[device.name], head, device, reached, links, attempt, beside=beside),
                 attempt,
             )
             if beside:
@@ -173,7 +176,7 @@ class Deployer:
             raise NoRoomError(device.name, NoRoom(f"the agent on device {device.name} has one link port only"))
         return address
 
-    def _host(
+    def _spec(
         self,
         plan: PlanEntry,
         head: HeadEnd,
@@ -181,10 +184,8 @@ class Deployer:
         reached: Reached,
         session: str,
         links: Mapping[str, str],
-        attempt: Attempt,
-        *,
-        beside: bool,
-    ) -> None:
+    ) -> HostSpec:
+        """What a device is told to host. Raises OpenError when it cannot."""
         here = _here(reached.session)
         opening = Opening(
             session=session,
@@ -197,43 +198,77 @@ class Deployer:
             trace=self._options.trace,
         )
         spec = host_spec(self._manifest, plan, device.name, opening)
-        if reached.agent is None:
-            self._host_here(spec, reached, links[device.name])
-            return
-        agent = reached.agent
-        agent.check(spec.stages, spec.state_bytes)
+        if reached.agent is not None:
+            try:
+                reached.agent.check(spec.stages, spec.state_bytes)
+            except DeviceError as error:
+                raise OpenError(device.name, error) from error
+        return spec
 
-        def alive(more_s: float) -> None:
-            attempt.check()
-            reached.renew(self._claims.own_claim, more_s)
+    def _deliver(
+        self,
+        devices: Sequence[DeviceEntry],
+        reached: Mapping[str, Reached],
+        specs: Mapping[str, HostSpec],
+        links: Mapping[str, str],
+        attempt: Attempt,
+    ) -> Delivered:
+        """Bring devices the files that they lack; what was brought."""
+        receivers = [
+            Receiver(
+                device,
+                reached[device.name],
+                links[device.name],
+                (*specs[device.name].stages, *self._spare(device.name)),
+            )
+            for device in devices
+            if reached[device.name].agent is not None
+        ]
+        delivered = deliver(
+            receivers, self._files, self._claims.own_claim, self._key, attempt, self._options.on_delivery
+        )
+        self._count(delivered.sent_bytes)
+        return delivered
+
+    def _host(
+        self,
+        spec: HostSpec,
+        head: HeadEnd,
+        device: DeviceEntry,
+        reached: Mapping[str, Reached],
+        links: Mapping[str, str],
+        attempt: Attempt,
+        *,
+        beside: bool,
+    ) -> None:
+        session, agent = reached[device.name].session, reached[device.name].agent
+        if agent is None:
+            self._host_here(spec, session, links[device.name])
+            return
 
         def load() -> None:
             own = agent.facts.link_address is None
-            agent.open(
-                self._claims.own_claim,
-                spec,
-                parse_address(links[device.name], "link")[1] if own else agent.facts.link_port,
-                lambda: head.heard(session, device.name),
-                self._options.limits,
-                attempt.pause,
-                beside=beside,
-            )
+            with attempt.waits_on(session):
+                agent.open(
+                    self._claims.own_claim,
+                    spec,
+                    parse_address(links[device.name], "link")[1] if own else agent.facts.link_port,
+                    lambda: head.heard(spec.session, device.name),
+                    self._options.limits,
+                    attempt.pause,
+                    beside=beside,
+                )
 
-        files = [*spec.stages, *self._spare(device.name)]
-        with attempt.waits_on(reached.session):
-            self._count(agent.send(self._files, files, alive))
-            try:
-                load()
-            except (DeviceLostError, NoRoom):
+        try:
+            load()
+        except (DeviceLostError, NoRoom):
+            raise
+        except DeviceError:
+            # What it finds damaged it removes from its store; then there is something to send again.
+            if not self._deliver([device], reached, {device.name: spec}, links, attempt).lacked_bytes:
                 raise
-            except DeviceError:
-                # What it finds damaged it removes from its store; then there is something to send again.
-                sent_bytes = agent.send(self._files, files, alive)
-                if not sent_bytes:
-                    raise
-                logger.warning("device %s lacked files, or had damaged ones; they were sent again", device.name)
-                self._count(sent_bytes)
-                load()
+            logger.warning("device %s lacked files, or had damaged ones; they were sent again", device.name)
+            load()
 
     def _wait_until_linked(self, reached: Reached, session: str, attempt: Attempt) -> None:
         if reached.agent is None:
@@ -302,11 +337,11 @@ class Deployer:
         plans = self._manifest.plans if self._options.failover else ()
         return (stage for plan in plans for stage in plan.stages if stage.device == device)
 
-    def _host_here(self, spec: HostSpec, reached: Reached, link: str) -> None:
-        runner = RemoteStages(reached.session, self._files, spec.stages)
+    def _host_here(self, spec: HostSpec, session: RpcSession, link: str) -> None:
+        runner = RemoteStages(session, self._files, spec.stages)
         self._count(runner.sent_bytes)
         server = StockServer(spec, runner, lambda: Sockets(self._key), parse_address(link, "link"))
-        self._stock.append((server, reached.session))
+        self._stock.append((server, session))
 
     def _count(self, sent_bytes: int) -> None:
         with self._lock:

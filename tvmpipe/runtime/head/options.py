@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tvmpipe.runtime.head.delivery.progress import DeviceProgress
 from tvmpipe.runtime.transport import deadlines
 
 
@@ -32,7 +34,8 @@ class ConnectOptions:
     Attributes: `inflight` samples in the pipeline at once, None: what keeps every device busy; `batch` samples that
     travel together, None: as many as the period asks for; `failover` whether to go on without a lost device;
     `cluster_key` the key file of the cluster; `trace` whether devices note what they do when; `event_log` a file for
-    the events that the executor decided on.
+    the events that the executor decided on; `on_delivery` is told, a few times a second, how far devices have got with
+    files that they lacked.
     """
 
     inflight: int | None = None
@@ -42,6 +45,7 @@ class ConnectOptions:
     cluster_key: Path | None = None
     trace: bool = False
     event_log: Path | None = None
+    on_delivery: Callable[[Sequence[DeviceProgress]], None] | None = None
 
     @property
     def recover_s(self) -> float:

@@ -23,6 +23,9 @@ LINGER_S = 0.002
 OWNERS_AGAIN_S = 0.01
 """Between two looks at the system's table of connections, which may be read while it changes."""
 
+FIRST_RECEIVE_S = 0.01
+"""Head: as `RECEIVE_S`, at first: files may be small."""
+
 TICK_S = 0.05
 """Head: between two looks at what is late. Outlasts `LINGER_S`."""
 
@@ -50,8 +53,14 @@ DEVICE_AGAIN_S = 0.2
 CLAIM_POLL_S = 0.2
 """Head: between two looks at which of its devices are to hear that it lives, while it waits for others."""
 
+RECEIVE_S = 0.2
+"""Head: for how long a device takes in files until it is asked again whether it is there. Well within `RENEW_S`."""
+
 HOST_IDLE_S = 0.2
 """Stage host: between two looks whether it is to end, while nothing comes in."""
+
+DELIVERY_TOLD_S = 0.25
+"""Head: between two words to whoever wants to know how far devices have got with their files."""
 
 HEARTBEAT_S = 0.25
 """Stage host: between two messages to the head that say how it is. Six must fit into `SILENCE_S`."""
@@ -70,10 +79,6 @@ LONGEST_SESSION_AGAIN_S = 0.5
 
 PROBE_S = 0.5
 """Head: between two looks whether lost devices are back."""
-
-CHUNK_S = 0.5
-"""Head: what one piece of a file should take, since between two the device hears that its head lives. With `RENEW_S`
-well within `LEASE_S`."""
 
 INTERRUPT_S = 0.5
 """Head: for an opening that was given up to end by itself, before the calls that it waits in are ended."""
@@ -170,6 +175,12 @@ MANAGER_S = 5.0
 
 METRICS_S = 5.0
 """Metrics: for whoever asks to say what it wants, and to take the answer."""
+
+HEAD_CHUNK_S = 5.0
+"""Head: for a device to get a piece of a file, before another that has nothing else to do is sent it as well."""
+
+PEER_CHUNK_S = 5.0
+"""Agent: for another device to send a piece of a file, before the head is asked for it."""
 
 PARENT_S = 5.0
 """TLS client process: between two looks whether the head still runs."""

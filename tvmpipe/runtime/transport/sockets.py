@@ -157,13 +157,13 @@ class Sockets:
         socket.connect(endpoint)
         return socket, monitor
 
-    def dealer(self, address: tuple[str, int]) -> zmq.Socket[bytes]:
+    def dealer(self, address: tuple[str, int], *, queue: int = _STATUS_QUEUE) -> zmq.Socket[bytes]:
         """A DEALER socket that connects to a ROUTER socket at (host, port), and again when the connection is lost.
 
-        Raises InputError as `push` does.
+        `queue` messages wait before `send` blocks, 0 for any number. Raises InputError as `push` does.
         """
         socket, endpoint = self._towards(zmq.DEALER, address)
-        socket.sndhwm = _STATUS_QUEUE
+        socket.sndhwm = queue
         socket.connect(endpoint)
         return socket
 

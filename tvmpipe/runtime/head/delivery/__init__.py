@@ -1,0 +1,1 @@
+"""Brings files to devices: each byte leaves the head once, and what several devices want they give each other."""
