@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tvmpipe.commands.parameters import Finite
+from tvmpipe.commands.progress import delivery_progress
 from tvmpipe.runtime.tvm_runtime import import_runtime
 
 
@@ -32,13 +33,15 @@ def connect_options(function: Callable[..., Any]) -> Callable[..., Any]:
         import_runtime()
         from tvmpipe.runtime.head.options import ConnectOptions, Limits
 
-        connecting = ConnectOptions(
-            failover=failover,
-            limits=Limits(connect_timeout_s, wait_s, timeout_s, start_timeout_s, recover_s),
-            cluster_key=cluster_key,
-            event_log=event_log,
-        )
-        return function(*args, connecting=connecting, **kwargs)
+        with delivery_progress() as on_delivery:
+            connecting = ConnectOptions(
+                failover=failover,
+                limits=Limits(connect_timeout_s, wait_s, timeout_s, start_timeout_s, recover_s),
+                cluster_key=cluster_key,
+                event_log=event_log,
+                on_delivery=on_delivery,
+            )
+            return function(*args, connecting=connecting, **kwargs)
 
     recovering = "Seconds to wait for a lost device that is needed; default: 60 with --failover, 10 without."
     starting = "Seconds a device may take to start Python and TVM, and again to load."

@@ -237,27 +237,27 @@ def test_a_failed_opening_gives_everything_back_at_once(chain_bundle: Bundle, tm
 
 
 HEAD_PROCESS = """
-import sys, time, threading
+import sys
 import tvmpipe
 from tvmpipe.runtime.head.agent_client import AgentClient
+from tvmpipe.runtime.head.delivery.chunk_server import ChunkServer
 
-send = AgentClient.send
-def slow(self, bundle, stages, alive):
+begin = AgentClient.begin_transfer
+def begin_and_tell(self, *arguments):
+    begun = begin(self, *arguments)
     sys.stdout.write("sending\\n")
     sys.stdout.flush()
-    for _ in range({steps}):
-        time.sleep(0.2)
-        {between}
-    return send(self, bundle, stages, alive)
-AgentClient.send = slow
+    return begun
+AgentClient.begin_transfer = begin_and_tell
+ChunkServer._carry_out = lambda self, order: None
 tvmpipe.connect({path!r}, {tracker!r})
 """
 
 
 @contextmanager
-def sending_head(bundle: Path, tracker: str, steps: int, between: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that connects, and takes long to send what the devices lack."""
-    code = HEAD_PROCESS.format(path=str(bundle), tracker=tracker, steps=steps, between=between)
+def sending_head(bundle: Path, tracker: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that connects, and takes for ever to send what the devices lack."""
+    code = HEAD_PROCESS.format(path=str(bundle), tracker=tracker)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     try:
@@ -277,7 +277,7 @@ def chain_folder(chain_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory)
 def test_a_head_killed_while_it_sends_holds_devices_for_a_lease_at_most(
     chain_folder: Path, agents: LocalCluster
 ) -> None:
-    with sending_head(chain_folder, agents.tracker, 5000, "alive(0.0)") as process:
+    with sending_head(chain_folder, agents.tracker) as process:
         # It lives, and holds them for longer than a lease.
         until = time.monotonic() + deadlines.LEASE_S + 2
         time.sleep(until - time.monotonic())
@@ -291,7 +291,7 @@ def test_a_head_killed_while_it_sends_holds_devices_for_a_lease_at_most(
 
 
 def test_an_interrupted_head_gives_devices_back_at_once(chain_folder: Path, agents: LocalCluster) -> None:
-    with sending_head(chain_folder, agents.tracker, 5000, "alive(0.0)") as process:
+    with sending_head(chain_folder, agents.tracker) as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_S) != 0
         assert [agent_facts(agents, key)["held_by"] for key in KEYS] == [None] * 3

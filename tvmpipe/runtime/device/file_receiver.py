@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import zmq
-from pydantic import BaseModel, ConfigDict
 
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.device.blob_store import Store
-from tvmpipe.runtime.device.stored_file import StoredFile
+from tvmpipe.runtime.device.transfer import Begun, Transfer
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import parse_address
 from tvmpipe.runtime.transport.chunks_wire import (
@@ -34,39 +33,6 @@ from tvmpipe.runtime.transport.chunks_wire import (
 )
 from tvmpipe.runtime.transport.sockets import Sockets
 from tvmpipe.runtime.transport.wire import WireError, receive
-
-
-class Transfer(BaseModel):
-    """What a device is told when a transfer begins.
-
-    Attributes: `device` its name; `head` where the head listens, as HOST:PORT; `token` hex digits that every message
-    carries; `files` all that the transfer is about, and the places in them of those that are `wanted` here; `hashes`
-    of the chunks of files that were begun earlier, by place, in hex; `port` where it listens for other devices.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    device: str
-    head: str
-    token: str
-    files: tuple[StoredFile, ...]
-    wanted: tuple[int, ...]
-    hashes: dict[int, tuple[str, ...]] = {}
-    port: int
-
-
-class Begun(BaseModel):
-    """What it answers.
-
-    Attributes: `serves` whether others can take chunks from it; `whole` and `there`: the files that it has, and the
-    chunks that it has of others, by their places.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    serves: bool
-    whole: tuple[int, ...]
-    there: dict[int, tuple[int, ...]]
 
 
 class FileReceiver:

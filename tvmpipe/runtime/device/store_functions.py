@@ -8,8 +8,9 @@ from typing import Any
 
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.device.blob_store import Store, StoreFullError
-from tvmpipe.runtime.device.file_receiver import FileReceivers, Transfer
+from tvmpipe.runtime.device.file_receiver import FileReceivers
 from tvmpipe.runtime.device.stored_file import StoredFile
+from tvmpipe.runtime.device.transfer import Transfer
 
 
 def store_functions(store: Store, receivers: FileReceivers) -> dict[str, Callable[..., str]]:

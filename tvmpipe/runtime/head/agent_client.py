@@ -10,9 +10,9 @@ from typing import Any
 
 from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError
 from tvmpipe.manifest import StageEntry, memory_bytes_of
-from tvmpipe.runtime.device.file_receiver import Begun, Transfer
 from tvmpipe.runtime.device.spec import Claim, HostSpec
 from tvmpipe.runtime.device.stored_file import StoredFile
+from tvmpipe.runtime.device.transfer import Begun, Transfer
 from tvmpipe.runtime.head.agent_facts import AgentFacts, check_agent_facts
 from tvmpipe.runtime.head.options import Limits
 from tvmpipe.runtime.transport import deadlines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import os
 import queue
 import threading
@@ -11,6 +13,7 @@ from typing import Any
 
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.head.sample import Result
+from tvmpipe.runtime.transport import deadlines
 
 _MOST_THREADS = 256
 
@@ -87,6 +90,9 @@ class ResultFuture(Future[Result]):
     def result(self, timeout: float | None = None) -> Result:
         """As any future's. Raises DeviceError in a forked process, where nothing would ever come."""
         self._check_process()
+        while timeout is None and not self.done():
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                super().exception(deadlines.SIGNALS_S)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

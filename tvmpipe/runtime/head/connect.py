@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from tvmpipe.bundle import Bundle, load
 from tvmpipe.errors import InputError
 from tvmpipe.manifest import Files, Manifest, PlanEntry
+from tvmpipe.runtime.head.delivery.progress import DeviceProgress
 from tvmpipe.runtime.head.deployer import Deployer
 from tvmpipe.runtime.head.options import ConnectOptions, Limits
 from tvmpipe.runtime.head.pipeline import Pipeline
@@ -39,6 +41,7 @@ def connect(
     cluster_key: str | Path | None = None,
     trace: bool = False,
     event_log: str | Path | None = None,
+    on_delivery: Callable[[Sequence[DeviceProgress]], None] | None = None,
 ) -> Pipeline:
     """Request a bundle's devices from a tracker ("host:port"), have the stages hosted, return the pipeline.
 
@@ -51,7 +54,8 @@ def connect(
     for that; otherwise, and without `failover`, the device is waited for. Nothing may run for `recover_s` at most, by
     default 60 s with failover and 10 s without; 0 without failover makes every loss final.
     `cluster_key` is the file that the agents have too, needed off loopback. `trace` has devices note what they
-    do when; `event_log` is a file for what the executor decided on, from which a run can be replayed.
+    do when; `event_log` is a file for what the executor decided on, from which a run can be replayed. `on_delivery` is
+    called a few times a second, in another thread, while devices receive files, with how far each has got.
 
     Raises BundleError, TrackerError, DeviceUnavailableError, DeviceError, InputError.
     """
@@ -64,6 +68,7 @@ def connect(
         cluster_key=None if cluster_key is None else Path(cluster_key),
         trace=trace,
         event_log=None if event_log is None else Path(event_log),
+        on_delivery=on_delivery,
     )
     return open_pipeline(loaded.manifest, loaded, tracker, options)
 

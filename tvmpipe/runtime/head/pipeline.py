@@ -37,6 +37,7 @@ from tvmpipe.runtime.head.sequences import (
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.head.streams import stream, stream_async
 from tvmpipe.runtime.security.keys import ClusterKey
+from tvmpipe.runtime.transport import deadlines
 from tvmpipe.tensors import random_tensor
 
 
@@ -345,7 +346,8 @@ class Pipeline:
         """Return once the pipeline runs. Raises what kept it from it."""
         try:
             with self._phase:
-                self._phase.wait_for(lambda: self._state in ("running", "failed"))
+                while not self._phase.wait_for(lambda: self._state in ("running", "failed"), deadlines.SIGNALS_S):
+                    pass
         except BaseException:
             self.close()
             raise

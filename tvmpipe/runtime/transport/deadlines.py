@@ -71,6 +71,10 @@ LATEST_TICK_S = 0.3
 REFUSED_AGAIN_S = 0.3
 """Head: before a device that refused its match key is asked for again. Outlasts a registration with the tracker."""
 
+SIGNALS_S = 0.5
+"""Head: for how long a caller's thread waits in one go. Where another thread takes the signal of Ctrl-C,
+Python's main thread hears of it when it next does something."""
+
 LONGEST_STATE_POLL_S = 0.5
 """Head: as `STATE_POLL_S`, after many questions: each costs a small device something."""
 

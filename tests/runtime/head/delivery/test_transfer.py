@@ -16,8 +16,9 @@ import pytest
 from tests.waiting import PATIENCE_S
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.device.blob_store import Store
-from tvmpipe.runtime.device.file_receiver import Begun, FileReceivers, Transfer
+from tvmpipe.runtime.device.file_receiver import FileReceivers
 from tvmpipe.runtime.device.stored_file import StoredFile
+from tvmpipe.runtime.device.transfer import Begun, Transfer
 from tvmpipe.runtime.head.delivery.chunk_reader import ChunkReader, Source
 from tvmpipe.runtime.head.delivery.chunk_server import ChunkServer
 from tvmpipe.runtime.head.delivery.schedule import Schedule

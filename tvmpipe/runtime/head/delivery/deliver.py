@@ -11,9 +11,9 @@ import zmq
 
 from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import DeviceEntry, FileEntry, Files, StageEntry
-from tvmpipe.runtime.device.file_receiver import Begun, Transfer
 from tvmpipe.runtime.device.spec import Claim
 from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
+from tvmpipe.runtime.device.transfer import Begun, Transfer
 from tvmpipe.runtime.head.agent_client import AgentClient
 from tvmpipe.runtime.head.attempt import Attempt, for_each
 from tvmpipe.runtime.head.claims import Reached
