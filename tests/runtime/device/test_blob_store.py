@@ -24,7 +24,7 @@ from tvmpipe.runtime.device.blob_store import DamagedFileError, Store, StoreFull
 from tvmpipe.runtime.device.load_stages import LoadedStages
 from tvmpipe.runtime.device.stored_file import StoredFile, stored_files
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
-from tvmpipe.runtime.transport.chunks_wire import CHUNK_BYTES, chunk_count
+from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, chunk_count
 
 X = {"x": np.ones((4, 256), np.float32)}
 MIB = 1 << 20

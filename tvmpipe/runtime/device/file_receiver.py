@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import zmq
@@ -19,18 +18,8 @@ from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.transfer import Begun, Transfer
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import parse_address
-from tvmpipe.runtime.transport.chunks_wire import (
-    CHUNK_BYTES,
-    MOST_FRAME_BYTES,
-    Chunk,
-    Kind,
-    Message,
-    chunk_bytes,
-    chunk_count,
-    elements,
-    hash_chunk,
-    unpack,
-)
+from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, Chunk, chunk_bytes, chunk_count, hash_chunk
+from tvmpipe.runtime.transport.chunks_wire import MOST_FRAME_BYTES, Kind, Message, elements, unpack
 from tvmpipe.runtime.transport.sockets import Sockets
 from tvmpipe.runtime.transport.wire import WireError, receive
 
@@ -184,37 +173,3 @@ class FileReceiver:
         for place, one in enumerate(self._transfer.files):
             if place not in self._missing and self._store.has(one):
                 self._open[place] = self._store.path(one.sha256, one.suffix)
-
-
-class FileReceivers:
-    """The transfers of a session as its head calls them over RPC: `sockets` makes the ends of a link, on `host`.
-
-    One transfer at a time; a new one ends the one before.
-    """
-
-    def __init__(self, store: Store, sockets: Callable[[], Sockets], host: str) -> None:
-        self._store = store
-        self._make_sockets = sockets
-        self._host = host
-        self._sockets: Sockets | None = None
-        self._receiver: FileReceiver | None = None
-
-    def begin(self, transfer: Transfer) -> Begun:
-        """Begin a transfer. Raises as `FileReceiver` does."""
-        self.end()
-        self._sockets = self._make_sockets()
-        self._receiver = FileReceiver(transfer, self._store, self._sockets, self._host)
-        return self._receiver.begun
-
-    def work(self, seconds: float) -> int:
-        """As `FileReceiver.work`."""
-        if self._receiver is None:
-            raise ValueError("no transfer has begun")
-        return self._receiver.work(seconds)
-
-    def end(self) -> None:
-        """Give nothing more to anybody; the port is free afterwards."""
-        self._receiver = None
-        if self._sockets is not None:
-            self._sockets.close()
-            self._sockets = None

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tvmpipe.runtime.transport.chunks_wire import CHUNK_BYTES, chunk_bytes, chunk_count, hash_chunk
+from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, chunk_bytes, chunk_count, hash_chunk
 
 _SYNC_BYTES = 16 << 20  # written and not yet on the disk, so that the last sync is short
 

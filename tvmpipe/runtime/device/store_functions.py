@@ -8,9 +8,8 @@ from typing import Any
 
 from tvmpipe.errors import InputError
 from tvmpipe.runtime.device.blob_store import Store, StoreFullError
-from tvmpipe.runtime.device.file_receiver import FileReceivers
+from tvmpipe.runtime.device.file_receivers import FileReceivers
 from tvmpipe.runtime.device.stored_file import StoredFile
-from tvmpipe.runtime.device.transfer import Transfer
 
 
 def store_functions(store: Store, receivers: FileReceivers) -> dict[str, Callable[..., str]]:
@@ -25,7 +24,8 @@ def store_functions(store: Store, receivers: FileReceivers) -> dict[str, Callabl
         return {"missing": [one._asdict() for one in missing], "begun": [one._asdict() for one in begun]}
 
     def begin(request: str) -> dict[str, Any]:
-        return receivers.begin(Transfer.model_validate_json(request)).model_dump()
+        begun: dict[str, Any] = json.loads(receivers.begin(request))
+        return begun
 
     def work(seconds: float) -> dict[str, Any]:
         return {"missing": receivers.work(float(seconds))}

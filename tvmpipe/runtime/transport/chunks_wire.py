@@ -11,33 +11,24 @@ makes it smaller. Nothing in a message is executed or unpickled; what does not h
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import zstandard
 
+from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, Chunk
 from tvmpipe.runtime.transport.wire import WireError
 
-CHUNK_BYTES = 1 << 20
 TOKEN_BYTES = 8
-HASH_BYTES = 32
 MOST_FRAME_BYTES = CHUNK_BYTES + (64 << 10)
 
 _MAGIC = b"TVC1"
 _HEADER = struct.Struct("<4sB8sII")
 _WORTH = 0.95  # of its size; a chunk that zstd makes no smaller travels as it is
 _LEVEL = 1
-
-
-class Chunk(NamedTuple):
-    """A piece of a file: the file's place in the transfer's list, and the piece's place in the file."""
-
-    file: int
-    number: int
 
 
 class Kind(IntEnum):
@@ -86,21 +77,6 @@ def unpack(frames: Sequence[Any]) -> Message:
         return Message(Kind(kind), token, Chunk(file, number), tuple(frames[1:]))
     except (struct.error, ValueError, IndexError) as error:
         raise WireError(f"malformed message: {error}") from None
-
-
-def chunk_count(size_bytes: int) -> int:
-    """Of how many chunks a file consists."""
-    return -(-size_bytes // CHUNK_BYTES)
-
-
-def chunk_bytes(size_bytes: int, number: int) -> int:
-    """The size of one of them."""
-    return min(CHUNK_BYTES, size_bytes - number * CHUNK_BYTES)
-
-
-def hash_chunk(data: Any) -> bytes:
-    """sha256 of a chunk."""
-    return hashlib.sha256(data).digest()
 
 
 def compress(data: bytes) -> bytes | None:

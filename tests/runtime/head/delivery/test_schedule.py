@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tvmpipe.runtime.head.delivery.schedule import Order, Schedule
 from tvmpipe.runtime.transport import deadlines
-from tvmpipe.runtime.transport.chunks_wire import Chunk
+from tvmpipe.runtime.transport.chunks import Chunk
 
 
 @dataclass

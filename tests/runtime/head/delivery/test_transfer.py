@@ -16,13 +16,15 @@ import pytest
 from tests.waiting import PATIENCE_S
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.device.blob_store import Store
-from tvmpipe.runtime.device.file_receiver import FileReceivers
+from tvmpipe.runtime.device.file_receivers import FileReceivers
+from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.device.stored_file import StoredFile
 from tvmpipe.runtime.device.transfer import Begun, Transfer
+from tvmpipe.runtime.emulation.options import Emulation
 from tvmpipe.runtime.head.delivery.chunk_reader import ChunkReader, Source
 from tvmpipe.runtime.head.delivery.chunk_server import ChunkServer
 from tvmpipe.runtime.head.delivery.schedule import Schedule
-from tvmpipe.runtime.transport.chunks_wire import CHUNK_BYTES, Chunk, chunk_count
+from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, Chunk, chunk_count
 from tvmpipe.runtime.transport.ports import hold_port
 from tvmpipe.runtime.transport.sockets import Sockets
 
@@ -151,21 +153,20 @@ class World:
         files = [source.stored for source in reader.sources]
         missing = device.store.prepare([files[place] for place in wanted])
         places = [place for place in wanted if files[place] in missing]
-        device.begun = device.receivers.begin(
-            Transfer(
-                device=device.name,
-                head=f"127.0.0.1:{port}",
-                token=token.hex(),
-                files=tuple(files),
-                wanted=tuple(places),
-                hashes={
-                    place: tuple(one.hex() for one in reader.hashes(place))
-                    for place in places
-                    if device.store.has_part(files[place])
-                },
-                port=device.port,
-            )
+        transfer = Transfer(
+            device=device.name,
+            head=f"127.0.0.1:{port}",
+            token=token.hex(),
+            files=tuple(files),
+            wanted=tuple(places),
+            hashes={
+                place: tuple(one.hex() for one in reader.hashes(place))
+                for place in places
+                if device.store.has_part(files[place])
+            },
+            port=device.port,
         )
+        device.begun = Begun.model_validate_json(device.receivers.begin(transfer.model_dump_json()))
 
     def _schedule(self, wanted: dict[str, list[int]]) -> Schedule:
         lacks, has, serving = {}, {}, []
@@ -196,8 +197,8 @@ def world(folder: Path, contents: list[bytes], count: int) -> Iterator[World]:
         for name in "abcd"[:count]:
             store = stack.enter_context(Store(folder / name))
             port = stack.enter_context(hold_port("127.0.0.1", range(9700, 9900)))
-            receivers = FileReceivers(store, lambda: Sockets(heartbeat_s=None), "127.0.0.1")
-            devices.append(Device(name, store, receivers, port))
+            options = HostOptions("127.0.0.1", port, store.root, 1 << 30, None, Emulation())
+            devices.append(Device(name, store, FileReceivers(store, options), port))
         yield World(folder, contents, devices)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.device.stored_file import StoredFile
-from tvmpipe.runtime.transport.chunks_wire import CHUNK_BYTES, Chunk, chunk_bytes, chunk_count, hash_chunk
+from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, Chunk, chunk_bytes, chunk_count, hash_chunk
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,8 @@ from tvmpipe.runtime.head.delivery.chunk_reader import ChunkReader
 from tvmpipe.runtime.head.delivery.progress import DeviceProgress
 from tvmpipe.runtime.head.delivery.schedule import Order, Schedule
 from tvmpipe.runtime.transport import deadlines
-from tvmpipe.runtime.transport.chunks_wire import (
-    Chunk,
-    Kind,
-    Message,
-    compress,
-    unpack,
-)
+from tvmpipe.runtime.transport.chunks import Chunk
+from tvmpipe.runtime.transport.chunks_wire import Kind, Message, compress, unpack
 from tvmpipe.runtime.transport.wire import WireError, receive
 
 logger = logging.getLogger(__name__)

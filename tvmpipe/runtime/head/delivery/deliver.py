@@ -24,7 +24,8 @@ from tvmpipe.runtime.head.delivery.schedule import Schedule
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import address_towards, format_address, is_loopback, parse_address
-from tvmpipe.runtime.transport.chunks_wire import MOST_FRAME_BYTES, TOKEN_BYTES, Chunk, chunk_count
+from tvmpipe.runtime.transport.chunks import Chunk, chunk_count
+from tvmpipe.runtime.transport.chunks_wire import MOST_FRAME_BYTES, TOKEN_BYTES
 from tvmpipe.runtime.transport.sockets import Sockets, head_hosts
 from tvmpipe.units import format_duration
 
@@ -82,6 +83,8 @@ def deliver(
         finally:
             server.stop()
         delivery.end()
+    if server.failure is not None:
+        raise server.failure
     return Delivered(delivery.lacked_bytes, server.sent_bytes)
 
 

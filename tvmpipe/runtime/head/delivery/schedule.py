@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from tvmpipe.runtime.transport import deadlines
-from tvmpipe.runtime.transport.chunks_wire import Chunk
+from tvmpipe.runtime.transport.chunks import Chunk
 
 _FIRST_CHUNKS = 2
 _MOST_CHUNKS = 24
