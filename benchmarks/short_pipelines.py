@@ -1,6 +1,6 @@
 """Many short pipelines, each with a device that is killed, stopped or cut off at a random moment of its life.
 
-    python -m benchmarks.short_pipelines [--pipelines 1000] [--seed 0]
+    python -m benchmarks.short_pipelines [--pipelines 1000] [--seed 0] [--record FILE]
 
 Each is opened with failover, runs some samples and is closed, all within seconds; one device is harmed while that
 happens (opening, running, opening again or closing) and mended a little later. Every sample must be answered as ONNX
@@ -125,8 +125,9 @@ def hosts_of(cluster: LocalCluster) -> dict[str, int]:
 @click.command()
 @click.option("--pipelines", default=1000)
 @click.option("--seed", default=0)
+@click.option("--record", type=click.Path(path_type=Path), help="A file to add a line to.")
 @click.option("--json", "as_json", is_flag=True)
-def main(pipelines: int, seed: int, as_json: bool) -> None:
+def main(pipelines: int, seed: int, record: Path | None, as_json: bool) -> None:
     """Run it and print what was harmed when, what was met, and what is left."""
     choose = random.Random(seed)
     moments: Counter[str] = Counter()
@@ -175,6 +176,11 @@ def main(pipelines: int, seed: int, as_json: bool) -> None:
         }
         tempfile.tempdir = None
     facts = {"pipelines": pipelines, "longest_s": longest_s, **left, "harm": dict(moments), "met": dict(met)}
+    if record is not None:
+        line = {"seed": seed, "pipelines": pipelines, "longest_s": f"{longest_s:.2g}", **left}
+        counts = [f"{name}: {count}" for name, count in sorted((moments + met).items())]
+        with record.open("a") as file:
+            file.write("  ".join(f"{name} {value}" for name, value in line.items()) + "  " + ", ".join(counts) + "\n")
     if as_json:
         click.echo(json.dumps(facts))
         return
