@@ -16,7 +16,7 @@ PROJECT = Path(tvmpipe.__file__).parents[1]
 
 
 def test_public_names() -> None:
-    assert sorted(tvmpipe.__all__) == ["Bundle", "build", "connect", "load"]
+    assert sorted(tvmpipe.__all__) == ["Bundle", "Replanner", "build", "connect", "load"]
     assert all(hasattr(tvmpipe, name) for name in tvmpipe.__all__)
 
 

@@ -8,6 +8,7 @@ from tvmpipe.build import build
 
 if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle, load
+    from tvmpipe.elastic.replanner import Replanner
     from tvmpipe.runtime.head.connect import connect
 else:
 
@@ -20,7 +21,12 @@ else:
         return getattr(importlib.import_module(_PLACES[name]), name)
 
 
-_PLACES = {"Bundle": "tvmpipe.bundle", "load": "tvmpipe.bundle", "connect": "tvmpipe.runtime.head.connect"}
+_PLACES = {
+    "Bundle": "tvmpipe.bundle",
+    "load": "tvmpipe.bundle",
+    "connect": "tvmpipe.runtime.head.connect",
+    "Replanner": "tvmpipe.elastic.replanner",
+}
 
 
-__all__ = ["Bundle", "build", "connect", "load"]
+__all__ = ["Bundle", "Replanner", "build", "connect", "load"]

@@ -36,6 +36,7 @@ def build(
     cluster_key: str | Path | None = None,
     replicate: bool = False,
     failover: bool = False,
+    elastic: bool = False,
     compress: Encoding = "none",
     robust: bool = False,
     profiles: str | Path | None = None,
@@ -67,7 +68,9 @@ def build(
     says nothing of are as they were measured, where that folder has them.
     With `replicate`, devices may take samples in turn where that lowers the period.
     With `failover` the bundle also holds a plan for the loss of each device; what no plan survives is a note in the
-    report. With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
+    report. With `elastic` it keeps what other plans can be made of where it runs, for several losses and for devices
+    that join (`connect` with a `replanner`).
+    With `compress` "fp16" or "int8", links that are slower than every device carry float32 tensors so.
     With `fallback`, ONNX Runtime runs the nodes that cannot be compiled, in stages of their own on devices that have
     it; the report says which and why. Without, a model that has such nodes is refused.
     Outputs that are inputs of the next step (`states`, output name -> input name, and, with `stateful`, those that
@@ -96,6 +99,7 @@ def build(
         plan=None if plan is None else Path(plan),
         replicate=replicate,
         failover=failover,
+        elastic=elastic,
         compress=compress,
         robust=robust,
         profiles=None if profiles is None else Path(profiles),

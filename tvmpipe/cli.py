@@ -143,6 +143,7 @@ def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--plan", type=click.Path(path_type=Path), help="Follow this plan file instead of searching."),
         click.option("--replicate", is_flag=True, help="Let devices take samples in turn where that is faster."),
         click.option("--failover", is_flag=True, help="Also plan for the loss of each device."),
+        click.option("--elastic", is_flag=True, help="Keep what other plans can be made of where the bundle runs."),
         click.option(
             "--compress",
             type=click.Choice(["none", "fp16", "int8"]),
@@ -272,17 +273,32 @@ def profile(models: tuple[Path, ...], **options: Any) -> Outcome:
 @click.option("--inflight", type=click.IntRange(min=1), help="Samples in the pipeline at once.")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples that travel together; default: as periods ask.")
 @connect_options
+@click.option("--elastic", is_flag=True, help="Make plans for the devices that are there; `compile --elastic` first.")
+@click.option(
+    "--horizon",
+    "horizon_s",
+    type=Finite(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds in which a change to another plan has to pay, with --elastic.",
+)
 @click.option("--trace", type=click.Path(path_type=Path), help="Write what devices did when here, for Perfetto.")
 @click.option("--learn", is_flag=True, help="Keep what stages took, for the plans to come.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder to keep that in; default: your cache.")
 @_command
 def run(
-    bundle: Path, *, inflight: int | None, batch: int | None, connecting: ConnectOptions, **options: Any
+    bundle: Path,
+    *,
+    inflight: int | None,
+    batch: int | None,
+    horizon_s: float,
+    connecting: ConnectOptions,
+    **options: Any,
 ) -> Outcome:
     """Run samples through BUNDLE on the devices behind a tracker."""
     from tvmpipe.commands.run import run_bundle
 
-    connecting = dataclasses.replace(connecting, inflight=inflight, batch=batch)
+    connecting = dataclasses.replace(connecting, inflight=inflight, batch=batch, horizon_s=horizon_s)
     return run_bundle(bundle, options=connecting, **options)
 
 

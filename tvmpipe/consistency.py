@@ -71,6 +71,8 @@ def _files(manifest: Manifest) -> Iterator[str]:
             folder = "/".join(above[:count])
             if folder in paths:
                 yield f"lists {_show(folder)} as a file and as a folder"
+    if manifest.elastic is not None:
+        yield from _listed(paths, manifest.elastic)
     for stage in (stage for plan in manifest.plans for stage in plan.stages):
         for entry in (stage.library, *stage.weight_files):
             yield from _listed(paths, entry)

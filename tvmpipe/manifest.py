@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tvmpipe.tensors import TensorSpec
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 
 _DEEPEST = 8
 _LONGEST_NAME_BYTES = 200
@@ -317,7 +317,8 @@ class Manifest(_Frozen):
 
     A model with open dimensions (`open`) is described by its largest bucket; plans have stages of all buckets. One with
     states (`sequences`) is run in steps; its inputs and outputs here are those that are no states.
-    `code` is missing where tuned schedules were used, which cost models know nothing of.
+    `code` is missing where tuned schedules were used, which cost models know nothing of. `elastic` is the file of
+    what an elastic bundle keeps of its compilation, of which other plans are made where it runs.
     """
 
     format: int
@@ -331,6 +332,7 @@ class Manifest(_Frozen):
     sequences: SequencesEntry | None = None
     plans: tuple[PlanEntry, ...]
     code: CodeEntry | None = None
+    elastic: FileEntry | None = None
     files: tuple[FileEntry, ...]
 
     @property

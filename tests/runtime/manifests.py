@@ -112,12 +112,7 @@ def manifest(plans: Sequence[PlanEntry], inputs: Mapping[str, int], outputs: Map
             outputs=tuple(tensor(value, name).spec for name, value in outputs.items()),
         ),
         objective="throughput",
-        devices=tuple(
-            DeviceEntry(
-                name=name, key=name, target="native", triple="", cpu="", identity="", threads=1, memory_bytes=None
-            )
-            for name in names
-        ),
+        devices=tuple(device(name) for name in names),
         model_inputs=dict(inputs),
         model_outputs=dict(outputs),
         plans=tuple(plans),
@@ -125,16 +120,32 @@ def manifest(plans: Sequence[PlanEntry], inputs: Mapping[str, int], outputs: Map
     )
 
 
+def chain_plan(prefix: str, names: Sequence[str], last: int, lost: str | None = None) -> PlanEntry:
+    """A chain of one stage a device that makes value `last` of value 0, without links."""
+    stages = []
+    for place, name in enumerate(names):
+        after = last if place == len(names) - 1 else place + 1
+        stages.append(stage(f"{prefix}-s{place}", name, [place], [after]))
+    return plan(stages, lost)
+
+
+def linked(plan: PlanEntry, last: int) -> PlanEntry:
+    """A plan that stands alone, with the links that it needs."""
+    return plan.model_copy(update={"links": links(plan, [0], [last])})
+
+
+def device(name: str) -> DeviceEntry:
+    """A device that is called so."""
+    return DeviceEntry(
+        name=name, key=name, target="native", triple="", cpu="", identity="", threads=1, memory_bytes=None
+    )
+
+
 def chain(*devices: str) -> Manifest:
     """A chain of one stage a device, and for each device the chain without it."""
 
     def made(names: Sequence[str], lost: str | None) -> PlanEntry:
-        last = len(devices)
-        stages = []
-        for place, name in enumerate(names):
-            after = last if place == len(names) - 1 else place + 1
-            stages.append(stage(f"{lost or 'main'}-s{place}", name, [place], [after]))
-        return plan(stages, lost)
+        return chain_plan(lost or "main", names, len(devices), lost)
 
     others = [[name for name in devices if name != lost] for lost in devices]
     spare = [made(names, lost) for lost, names in zip(devices, others, strict=True) if names]

@@ -17,6 +17,7 @@ from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import Opening, host_spec
 from tvmpipe.runtime.head.opened import HeadEnd, Opened, OpenError
 from tvmpipe.runtime.head.pipeline import Pipeline
+from tvmpipe.runtime.head.replanner import Extension, Replanner
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.transport.address import format_address
 from tvmpipe.runtime.transport.ports import hold_port
@@ -87,6 +88,7 @@ class ThreadDeployer:
         self.sent_bytes = 0
         self.sessions: frozenset[str] = frozenset()
         self.prepared = 0
+        self.given_back: list[str] = []
         self._manifest = manifest
         self._devices = devices
         self._running: Opened | None = None
@@ -110,6 +112,17 @@ class ThreadDeployer:
     def discard(self, opened: Opened) -> None:
         """End what was prepared."""
         self._end(opened)
+
+    def extend(self, manifest: Manifest) -> None:
+        """There are devices and plans more."""
+        self._manifest = manifest
+
+    def add_files(self, extension: Extension) -> None:
+        """Threads need no files."""
+
+    def give_back(self, device: str) -> None:
+        """Note it."""
+        self.given_back.append(device)
 
     def back(self, device: str) -> bool:
         """Whether a device can be had."""
@@ -161,9 +174,11 @@ class ThreadPipeline:
 
 
 @contextlib.contextmanager
-def thread_pipeline(manifest: Manifest, settings: Settings, inflight: int = 4) -> Iterator[ThreadPipeline]:
+def thread_pipeline(
+    manifest: Manifest, settings: Settings, inflight: int = 4, replanner: Replanner | None = None
+) -> Iterator[ThreadPipeline]:
     """A manifest's pipeline, running on threads."""
     devices = {entry.name: Device(entry.name) for entry in manifest.devices}
     deployer = ThreadDeployer(manifest, devices)
-    with Pipeline(manifest, deployer, inflight=inflight, settings=settings) as pipe:
+    with Pipeline(manifest, deployer, inflight=inflight, settings=settings, replanner=replanner) as pipe:
         yield ThreadPipeline(pipe, devices, deployer)

@@ -41,11 +41,13 @@ def run_bundle(
     trace: Path | None,
     learn: bool,
     store: Path | None,
+    elastic: bool,
     options: ConnectOptions,
 ) -> Outcome:
     """Run samples from files (or random ones) through a bundle; write results where `output` says.
 
-    With `learn`, what stages took goes to the profiles in `store`. `options` say how to connect.
+    With `elastic`, plans are made for the devices that are there. With `learn`, what stages took goes to the profiles
+    in `store`. `options` say how to connect.
     """
     bundle = load(path)
     if learn:
@@ -57,7 +59,12 @@ def run_bundle(
     if trace is not None:
         check_writable(trace, "trace")
     options = replace(options, trace=options.trace or trace is not None)
-    with open_pipeline(bundle.manifest, bundle, tracker, options) as pipe:
+    replanner = None
+    if elastic:
+        from tvmpipe.elastic.replanner import Replanner
+
+        replanner = Replanner(bundle)
+    with open_pipeline(bundle.manifest, bundle, tracker, options, replanner, _tell) as pipe:
         stderr.print(f"connected to {len(pipe.devices)} devices, sent {format_size(pipe.sent_bytes)}")
         facts: dict[str, Any] = {"bundle": str(path)}
         if any(link.encoding != "none" for link in pipe.manifest.plan.links):
@@ -77,6 +84,11 @@ def run_bundle(
             if learn:
                 facts["learned"] = learn_stages(pipe, store)
     return Outcome(facts, render_run(facts))
+
+
+def _tell(sentence: str) -> None:
+    """What was decided on plans, beside the progress."""
+    stderr.print(sentence, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -123,10 +135,10 @@ def describe_run(pipe: Pipeline) -> dict[str, Any]:
     """Predicted figures and what each stage did, per sample."""
     stages = []
     counts = pipe.counts()
-    for plan in pipe.manifest.plans:
+    for number, plan in enumerate(pipe.manifest.plans):
         for stage in plan.stages:
             count = counts[stage.name]
-            if (plan.lost is not None or stage.bucket) and not count.samples:
+            if (number or stage.bucket) and not count.samples:
                 continue
             per_sample = max(count.samples, 1)
             stages.append(

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from tvmpipe.bundle import Bundle
 from tvmpipe.errors import InfeasibleError, ModelError, PlanError, UnsupportedModelError
 from tvmpipe.passes.backend.alone import refused_nodes as refused_primitives
-from tvmpipe.passes.backend.lower import NotCompiledError, StageLibrary, allocated_bytes, lower
+from tvmpipe.passes.backend.elastic_file import Kept, check_keepable, to_json
+from tvmpipe.passes.backend.lower import Find, NotCompiledError, StageLibrary, allocated_bytes, lower
 from tvmpipe.passes.backend.memory import held_bytes, with_compiled_loads
 from tvmpipe.passes.backend.partition import CutPlan, partition
 from tvmpipe.passes.backend.tune import tune
@@ -210,6 +211,8 @@ def plan(
     Raises InfeasibleError when nothing fits, PlanError for a wrong pin or plan file.
     """
     options, monitor = options or BuildOptions(), monitor or Monitor(PLAN)
+    if options.elastic:
+        check_keepable(options)
     folder = options.profiles or default_store()
     given = cluster
     cluster, notes = with_measured_links(given, folder)
@@ -271,6 +274,20 @@ def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:
             for stage in made.cuts[0].stages
         ]
     )
+
+    def keep(libraries: Mapping[str, tuple[str, int]]) -> str:
+        one = planned.one_graph
+        return to_json(
+            planned.signature,
+            planned.module,
+            one,
+            planned.buckets,
+            planned.left,
+            planned.given,
+            planned.options,
+            libraries,
+        )
+
     bundle = write_bundle(
         planned.signature,
         (planned.one_graph, *planned.graphs[1:]),
@@ -281,9 +298,28 @@ def compile(planned: Planned, monitor: Monitor | None = None) -> Compiled:
         made.libraries,
         facts,
         tuned=planned.options.records is not None,
+        keep=keep if planned.options.elastic else None,
     )
     monitor.end()
     return Compiled(**vars(planned), bundle=bundle)
+
+
+def restore(kept: Kept) -> Fused:
+    """The fused model that an elastic bundle keeps; what cannot be compiled of it cannot be left to ONNX Runtime."""
+    return Fused(
+        None, ImportOptions(), kept.left, kept.signature, kept.module, kept.graph, (), {}, buckets=kept.buckets
+    )
+
+
+def compile_plan(planned: Planned, find: Find, prefix: str, monitor: Monitor | None = None) -> Made:
+    """Cut and compile a plan but for what `find` has; names of its stages begin with `prefix`. As `compile`, it plans
+    again where compiled stages do not fit.
+
+    Raises UnsupportedModelError and InfeasibleError.
+    """
+    monitor = monitor or Monitor(COMPILE)
+    how = _How(find, prefix)
+    return _fit(_compile(planned, planned.cluster, monitor, how), monitor, how)
 
 
 def explain(planned: Planned, time_limit_s: float, notice: explanations.Notice | None = None) -> dict[str, Any]:
@@ -344,24 +380,35 @@ def _replan(
 
 
 @dataclass(frozen=True)
-class _Made:
-    """Plans cut and compiled; the first of `cuts` is the plan to start with, the others those for losses."""
+class Made:
+    """Plans cut and compiled. The first of `cuts` is the plan to start with, the others those for losses."""
 
     planned: Planned
     cuts: tuple[CutPlan, ...]
     libraries: tuple[StageLibrary, ...]
 
 
-def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
+@dataclass(frozen=True)
+class _How:
+    """What has been compiled before, and how names of stages begin."""
+
+    find: Find | None = None
+    prefix: str = ""
+
+
+def _compile(planned: Planned, cluster: Cluster, monitor: Monitor, how: _How = _How()) -> Made:
     monitor.begin("partition")
-    cuts = (_cut(planned, planned.plan), *(_cut(planned, spare.plan, spare.lost) for spare in planned.spares))
+    cuts = (
+        _cut(planned, planned.plan, prefix=how.prefix),
+        *(_cut(planned, spare.plan, spare.lost) for spare in planned.spares),
+    )
     stages = [stage for cut in cuts for stage in cut.all_stages]
     monitor.dump({stage.name: stage.module for stage in stages})
     monitor.begin("tune")
     tune(cuts[0].all_stages, cluster, planned.options)
     plans = f" of {len(cuts)} plans" if len(cuts) > 1 else ""
     monitor.begin("lower", f"{len(stages)} stages{plans}")
-    libraries = lower(stages, planned.cluster, planned.options.records)
+    libraries = lower(stages, planned.cluster, planned.options.records, how.find)
     allocated = allocated_bytes(libraries)
     graphs = planned.graphs
     return _with_cuts(
@@ -369,7 +416,7 @@ def _compile(planned: Planned, cluster: Cluster, monitor: Monitor) -> _Made:
     )
 
 
-def _compiled(planned: Planned, monitor: Monitor) -> _Made:
+def _compiled(planned: Planned, monitor: Monitor) -> Made:
     """Compiled and fitting, perhaps with more nodes for ONNX Runtime."""
     try:
         made = _compile(planned, planned.cluster, monitor)
@@ -388,18 +435,18 @@ def _compiled(planned: Planned, monitor: Monitor) -> _Made:
         return _compiled(plan(again, planned.given, planned.options, monitor.within()), monitor)
 
 
-def _cut(planned: Planned, plan: Plan, lost: str | None = None) -> CutPlan:
+def _cut(planned: Planned, plan: Plan, lost: str | None = None, prefix: str = "") -> CutPlan:
     buckets = zip(planned.buckets.others, planned.bucket_prices(plan), strict=True)
-    return partition(planned.graph, planned.module, plan, lost, tuple(buckets))
+    return partition(planned.graph, planned.module, plan, lost, tuple(buckets), prefix)
 
 
-def _with_cuts(planned: Planned, cuts: Sequence[CutPlan], libraries: Sequence[StageLibrary]) -> _Made:
+def _with_cuts(planned: Planned, cuts: Sequence[CutPlan], libraries: Sequence[StageLibrary]) -> Made:
     """`cuts` have the plans that count."""
     spares = tuple(Spare(cut.lost, cut.plan) for cut in cuts if cut.lost is not None)
-    return _Made(replace(planned, plan=cuts[0].plan, spares=spares), tuple(cuts), tuple(libraries))
+    return Made(replace(planned, plan=cuts[0].plan, spares=spares), tuple(cuts), tuple(libraries))
 
 
-def _fit(made: _Made, monitor: Monitor) -> _Made:
+def _fit(made: Made, monitor: Monitor, how: _How = _How()) -> Made:
     """Check that what TVM allocates fits the devices; plan, cut and compile again for smaller memories where not.
 
     Placements are searched by a count of what is alive at a time; TVM's plan is known only of compiled stages. What it
@@ -416,7 +463,7 @@ def _fit(made: _Made, monitor: Monitor) -> _Made:
         reserved = _beyond_the_count(made, reserved)
         try:
             again = _plan(made.planned.priced, _with_less_memory(cluster, reserved), monitor.within())
-            made = _compile(again, cluster, monitor.within())
+            made = _compile(again, cluster, monitor.within(), how)
         except InfeasibleError:
             break
     first = made.cuts[0].plan
@@ -435,7 +482,7 @@ def _fit(made: _Made, monitor: Monitor) -> _Made:
     return _with_cuts(planned, fitting, libraries)
 
 
-def _beyond_the_count(made: _Made, known: Mapping[str, int]) -> dict[str, int]:
+def _beyond_the_count(made: Made, known: Mapping[str, int]) -> dict[str, int]:
     """For each device the most bytes that a plan takes beyond what `price_stages` counts, and no less than `known`."""
     planned, beyond = made.planned, dict(known)
     for cut in made.cuts:

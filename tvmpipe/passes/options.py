@@ -38,6 +38,7 @@ class BuildOptions:
     plan: Path | None = None
     replicate: bool = False
     failover: bool = False
+    elastic: bool = False
     compress: Encoding = "none"
     robust: bool = False
     profiles: Path | None = None

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from tests.runtime import manifests
 from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.head import events
+from tvmpipe.runtime.head import instructions as do
 from tvmpipe.runtime.head.batches import Batch
-from tvmpipe.runtime.head.events import Event, Instruction
+from tvmpipe.runtime.head.events import Event
 from tvmpipe.runtime.head.histories import Histories
+from tvmpipe.runtime.head.instructions import Instruction
 from tvmpipe.runtime.head.replay_blocks import StepSizes
 from tvmpipe.runtime.head.state_machine import MOST_TRIES, Settings, StateMachine, replay
 from tvmpipe.runtime.transport.wire import Step
@@ -60,9 +62,9 @@ def submit(machine: StateMachine, sample: int, sequence: int) -> list[Instructio
     return machine.handle(events.Submitted(sample, 0.0, 0, sequence))
 
 
-def feed(machine: StateMachine, batch: int, sample: int, *step: int) -> events.Feed:
+def feed(machine: StateMachine, batch: int, sample: int, *step: int) -> do.Feed:
     slot, number, first = step
-    return events.Feed(machine.epoch, batch, (sample,), 0, (Step(slot, number, bool(first)),))
+    return do.Feed(machine.epoch, batch, (sample,), 0, (Step(slot, number, bool(first)),))
 
 
 def test_a_batch_has_one_step_of_a_sequence_and_a_slot_goes_on_counting() -> None:
@@ -72,11 +74,11 @@ def test_a_batch_has_one_step_of_a_sequence_and_a_slot_goes_on_counting() -> Non
     assert submit(machine, 1, 0) == []
     assert submit(machine, 2, 1) == []
     both = (Step(2, 1, False), Step(0, 0, True))
-    assert submit(machine, 3, 0) == [events.Feed(1, 1, (1, 2), 0, both)], "the third has to wait for its turn"
-    assert arrived(machine, 0) == [events.Answer(0, 0, 0), feed(machine, 2, 3, 2, 2, 0)]
-    assert arrived(machine, 1) == [events.Answer(1, 1, 0), events.Answer(2, 1, 1)]
-    assert arrived(machine, 2) == [events.Answer(3, 2, 0)]
-    assert machine.handle(events.Ended(0, 0.5)) == [events.Forget((0, 1, 3)), events.Freed(0)]
+    assert submit(machine, 3, 0) == [do.Feed(1, 1, (1, 2), 0, both)], "the third has to wait for its turn"
+    assert arrived(machine, 0) == [do.Answer(0, 0, 0), feed(machine, 2, 3, 2, 2, 0)]
+    assert arrived(machine, 1) == [do.Answer(1, 1, 0), do.Answer(2, 1, 1)]
+    assert arrived(machine, 2) == [do.Answer(3, 2, 0)]
+    assert machine.handle(events.Ended(0, 0.5)) == [do.Forget((0, 1, 3)), do.Freed(0)]
     machine.handle(events.Began(2, 2, 0.6))
     assert submit(machine, 4, 2) == [feed(machine, 3, 4, 2, 3, 1)]
 
@@ -89,7 +91,7 @@ def test_steps_are_answered_in_their_order() -> None:
     assert arrived(machine, 2) == []
     assert arrived(machine, 1) == []
     assert machine.knows(1)
-    assert arrived(machine, 0) == [events.Answer(number, number, 0) for number in range(3)]
+    assert arrived(machine, 0) == [do.Answer(number, number, 0) for number in range(3)]
 
 
 def test_after_an_opening_each_history_is_fed_again_before_what_was_under_way() -> None:
@@ -108,9 +110,9 @@ def test_after_an_opening_each_history_is_fed_again_before_what_was_under_way() 
         feed(machine, 7, 3, 0, 2, 0),
     ]
     assert arrived(machine, 4) == []
-    assert arrived(machine, 5) == [events.Answer(2, 5, 0)]
+    assert arrived(machine, 5) == [do.Answer(2, 5, 0)]
     assert arrived(machine, 6) == []
-    assert arrived(machine, 7) == [events.Answer(3, 7, 0)]
+    assert arrived(machine, 7) == [do.Answer(3, 7, 0)]
 
 
 def test_a_change_over_begins_anew_too() -> None:
@@ -128,7 +130,7 @@ def test_a_change_over_begins_anew_too() -> None:
         for name in "ac":
             machine.handle(events.Seen(2, name, None, now))
         machine.handle(events.Tick(now))
-    assert machine.handle(events.Prepared(3, now)) == [events.Activate(3), feed(machine, 2, 0, 0, 0, 1)]
+    assert machine.handle(events.Prepared(3, now)) == [do.Activate(3), feed(machine, 2, 0, 0, 0, 1)]
 
 
 def test_a_step_that_fails_takes_those_behind_it_along_and_no_other_sequence() -> None:
@@ -138,16 +140,16 @@ def test_a_step_that_fails_takes_those_behind_it_along_and_no_other_sequence() -
         submit(machine, sample, sequence)
     arrived(machine, 0)
     failed = arrived(machine, 1, (0, "b", "s", "no such index"))
-    later = events.Failure("b", "s", 2, "step 1 of its sequence failed: no such index", lost=False)
+    later = do.Failure("b", "s", 2, "step 1 of its sequence failed: no such index", lost=False)
     assert failed == [
-        events.Fail(1, events.Failure("b", "s", 1, "no such index", lost=False)),
-        events.Fail(2, later),
-        events.Forget((0,)),
+        do.Fail(1, do.Failure("b", "s", 1, "no such index", lost=False)),
+        do.Fail(2, later),
+        do.Forget((0,)),
     ]
     assert arrived(machine, 2) == [], "it was answered already"
-    assert arrived(machine, 3) == [events.Answer(3, 3, 0)]
-    assert submit(machine, 4, 0) == [events.Fail(4, later.of(4))]
-    assert machine.handle(events.Ended(0, 0.5)) == [events.Freed(0)]
+    assert arrived(machine, 3) == [do.Answer(3, 3, 0)]
+    assert submit(machine, 4, 0) == [do.Fail(4, later.of(4))]
+    assert machine.handle(events.Ended(0, 0.5)) == [do.Freed(0)]
 
 
 def test_with_failover_another_device_is_asked_before_a_step_is_blamed() -> None:
@@ -156,12 +158,12 @@ def test_with_failover_another_device_is_asked_before_a_step_is_blamed() -> None
     submit(machine, 0, 0)
     submit(machine, 1, 0)
     arrived(machine, 0)
-    assert arrived(machine, 1, (0, "b", "s", "no"))[0] == events.Open(2, 2)
+    assert arrived(machine, 1, (0, "b", "s", "no"))[0] == do.Open(2, 2)
     assert len(machine.handle(events.Opened(2, 0.5))) == 2
     assert arrived(machine, 2) == []
     (failed, forgotten) = arrived(machine, 3, (0, "a", "s", "no"))
-    assert failed == events.Fail(1, events.Failure("a", "s", 1, "no", lost=False))
-    assert forgotten == events.Forget((0,))
+    assert failed == do.Fail(1, do.Failure("a", "s", 1, "no", lost=False))
+    assert forgotten == do.Forget((0,))
 
 
 def test_a_slot_is_free_when_nothing_is_under_way() -> None:
@@ -170,9 +172,9 @@ def test_a_slot_is_free_when_nothing_is_under_way() -> None:
     submit(machine, 0, 0)
     submit(machine, 1, 0)
     assert machine.handle(events.Ended(0, 0.1)) == []
-    assert submit(machine, 2, 0) == [events.Fail(2, events.Failure(None, None, 2, "the sequence is closed"))]
-    assert arrived(machine, 0) == [events.Answer(0, 0, 0)]
-    assert arrived(machine, 1) == [events.Answer(1, 1, 0), events.Forget((0, 1)), events.Freed(0)]
+    assert submit(machine, 2, 0) == [do.Fail(2, do.Failure(None, None, 2, "the sequence is closed"))]
+    assert arrived(machine, 0) == [do.Answer(0, 0, 0)]
+    assert arrived(machine, 1) == [do.Answer(1, 1, 0), do.Forget((0, 1)), do.Freed(0)]
 
 
 def test_what_was_cut_off_is_not_fed_again_once_nobody_needs_it() -> None:
@@ -183,13 +185,13 @@ def test_what_was_cut_off_is_not_fed_again_once_nobody_needs_it() -> None:
     arrived(machine, 0)
     arrived(machine, 1)
     assert machine.handle(events.Cut(0, (1, 2), 0.1)) == [], "the last step is under way, and reads the one before"
-    assert arrived(machine, 2) == [events.Answer(2, 2, 0), events.Forget((1, 2))]
+    assert arrived(machine, 2) == [do.Answer(2, 2, 0), do.Forget((1, 2))]
     submit(machine, 3, 0)
     machine.handle(events.DeviceLost(1, "b", "gone", 0.5))
     machine.handle(events.Returned("b", 0.6))
     epoch = machine.epoch
     fed = machine.handle(events.Opened(epoch, 0.7))
-    assert [one.samples for one in fed if isinstance(one, events.Feed)] == [(0,), (3,)]
+    assert [one.samples for one in fed if isinstance(one, do.Feed)] == [(0,), (3,)]
 
 
 def test_a_step_that_is_under_way_at_every_loss_is_given_up() -> None:
@@ -203,7 +205,7 @@ def test_a_step_that_is_under_way_at_every_loss_is_given_up() -> None:
     while not failed:
         losses, now = losses + 1, now + 1.0
         lost = machine.handle(events.DeviceLost(machine.epoch, "b", "its host died", now))
-        failed = [one for one in lost if isinstance(one, events.Fail)]
+        failed = [one for one in lost if isinstance(one, do.Fail)]
         machine.handle(events.Returned("b", now))
         machine.handle(events.Opened(machine.epoch, now))
         for batch in range(100):
@@ -211,7 +213,7 @@ def test_a_step_that_is_under_way_at_every_loss_is_given_up() -> None:
                 arrived(machine, batch)
     assert losses == MOST_TRIES
     assert machine.phase == "running"
-    assert [type(one) for one in submit(machine, 2, 1)] == [events.Feed]
+    assert [type(one) for one in submit(machine, 2, 1)] == [do.Feed]
 
 
 class World:
@@ -256,31 +258,31 @@ class World:
     def _carry_out(self, instructions: list[Instruction]) -> None:
         self.done.append(instructions)
         for one in instructions:
-            if isinstance(one, events.Feed):
+            if isinstance(one, do.Feed):
                 self._feed(one)
-            elif isinstance(one, events.Open):
+            elif isinstance(one, do.Open):
                 self.wires.append(events.Opened(one.epoch, self.clock))
-            elif isinstance(one, events.Prepare):
+            elif isinstance(one, do.Prepare):
                 unready = events.Unprepared(one.epoch, self._choose.choice("abc"), "no", True, self.clock)
                 self.wires.append(unready if self._choose.random() < 0.3 else events.Prepared(one.epoch, self.clock))
-            elif isinstance(one, events.Probe):
+            elif isinstance(one, do.Probe):
                 self.wanted = one.devices
-            elif isinstance(one, events.Forget):
+            elif isinstance(one, do.Forget):
                 assert not self.forgotten & {*one.samples}
                 self.forgotten |= {*one.samples}
-            elif isinstance(one, events.Freed):
+            elif isinstance(one, do.Freed):
                 assert all(self.outcomes[sample] for sample in self.submitted[one.sequence])
                 del self.slots[one.sequence]
-            elif isinstance(one, events.Answer | events.Fail):
+            elif isinstance(one, do.Answer | do.Fail):
                 self.outcomes[one.sample] += 1
                 before = [sample for sample in self.submitted[self.owner[one.sample]] if sample < one.sample]
                 assert all(self.outcomes[sample] for sample in before), "steps are answered in their order"
-                if isinstance(one, events.Answer):
+                if isinstance(one, do.Answer):
                     self.answered.append(one.sample)
                 else:
                     self.forgotten.add(one.sample)
 
-    def _feed(self, one: events.Feed) -> None:
+    def _feed(self, one: do.Feed) -> None:
         if one.epoch != self._epoch:
             self._epoch = one.epoch
             self._fed.clear()
@@ -368,9 +370,9 @@ def test_what_grew_token_by_token_is_fed_again_in_long_steps() -> None:
         histories.feed([sample])
         batches[sample] = Batch((sample,), 0.0, {}, 1, done=sample < 6)
     answered = histories.release(batches)
-    assert [one.sample for one in answered if isinstance(one, events.Answer)] == list(range(6))
+    assert [one.sample for one in answered if isinstance(one, do.Answer)] == list(range(6))
     waiting, done = histories.rewind(batches.values())
-    assert done == [events.Join((0, 1, 2, 3), (1,) * 4, 0), events.Join((4, 5), (1, 1), 0)]
+    assert done == [do.Join((0, 1, 2, 3), (1,) * 4, 0), do.Join((4, 5), (1, 1), 0)]
     assert [(one.sample, one.bucket, one.start, one.elements) for one in waiting] == [
         (0, 0, 0, 4),
         (4, 0, 4, 2),
@@ -380,5 +382,5 @@ def test_what_grew_token_by_token_is_fed_again_in_long_steps() -> None:
     # Cut off from the sixth element on: what was joined stays whole, for the next step writes over what is too much.
     assert histories.cut(events.Cut(0, (5, 6), 0.0)) == []
     again = {number: Batch((sample,), 0.0, {}, done=True) for number, sample in enumerate((0, 4, 6))}
-    assert histories.release(again) == [events.Answer(6, 2, 0), events.Forget((6,))]
+    assert histories.release(again) == [do.Answer(6, 2, 0), do.Forget((6,))]
     assert [one.sample for one in histories.rewind([])[0]] == [0, 4]

@@ -23,6 +23,7 @@ from tvmpipe.errors import DeviceError, QueueFullError, SampleError
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head import events
+from tvmpipe.runtime.head import instructions as do
 from tvmpipe.runtime.head.state_machine import Settings, replay
 
 ONES = {"x": np.ones((4, 256), np.float32)}
@@ -184,7 +185,7 @@ def test_a_run_can_be_traced_and_replayed(chain_bundle: Bundle, agents: LocalClu
 
     happened = [events.from_line(line) for line in log.read_text().splitlines()]
     decided = replay(chain_bundle.manifest, Settings(max_batches=3), happened)
-    answered = [one.sample for instructions in decided for one in instructions if isinstance(one, events.Answer)]
+    answered = [one.sample for instructions in decided for one in instructions if isinstance(one, do.Answer)]
     assert sorted(answered) == list(range(10))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,17 @@ def allocated_bytes(libraries: Iterable[StageLibrary]) -> dict[str, int]:
     return {library.stage: library.code.allocated_bytes for library in libraries}
 
 
-def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None) -> tuple[StageLibrary, ...]:
+Find = Callable[[Stage, Device], StageCode | None]
+"""What a stage was compiled to for a device before, None for what was not."""
+
+
+def lower(
+    stages: Sequence[Stage], cluster: Cluster, records: Path | None = None, find: Find | None = None
+) -> tuple[StageLibrary, ...]:
     """Compile stages for the devices that host them, several at a time where they are large and the host has the cores.
 
-    Schedules are from the folder `records` where it has any. Raises NotCompiledError, and UnsupportedModelError where
-    there is no such code generator.
+    What `find` has is not compiled. Schedules are from the folder `records` where it has any. Raises NotCompiledError,
+    and UnsupportedModelError where there is no such code generator.
     """
     from tvm_ffi import StructuralKey
 
@@ -70,13 +76,15 @@ def lower(stages: Sequence[Stage], cluster: Cluster, records: Path | None = None
     work = list(jobs.values())
     for job in work:
         code_generator(job.codegen)  # an unknown one ends it here, before minutes of compiling
+    found = {job.name: code for job in work if find is not None and (code := find(job.stage, job.device)) is not None}
+    work = [job for job in work if job.name not in found]
     here = [job for job in work if isinstance(job.stage.module, OnnxStage)]  # which is ready as it is
     elsewhere = [job for job in work if not isinstance(job.stage.module, OnnxStage)]
     functions = sum(len(job.stage.module.functions) for job in elsewhere)
     if len(elsewhere) == 1 or (os.cpu_count() or 1) == 1 or functions <= _FEW:
         here, elsewhere = work, []
     made = _compile_here(here, records) + _compile_in_processes(elsewhere, records)
-    made_of = {job.name: one for job, one in zip((*here, *elsewhere), made, strict=True)}
+    made_of = {**found, **{job.name: one for job, one in zip((*here, *elsewhere), made, strict=True)}}
     return tuple(
         StageLibrary(stage, job.name, job.codegen, code_generator(job.codegen).SUFFIX, made_of[job.name])
         for stage, job in job_of.items()

@@ -22,11 +22,12 @@ ENTRY = "main"
 class Stage:
     """A convex part of the graph on one device, or on several that take turns.
 
-    Attributes: `name` "s0", "s1", ... in an order they can run in, before it in a spare plan the lost device ("pi-s0")
-    and in another bucket than the largest its number ("b1-s0"); `shape` what is in it; `module` an IRModule whose
-    `main` takes the inputs and then, if there are any, one tuple of all weights, and returns a tuple of the outputs, or
-    an `OnnxStage` where ONNX Runtime runs it; `weights` in the order of that tuple; `onnx_nodes` of the model that it
-    computes; `bucket` the number of the bucket whose samples it computes.
+    Attributes: `name` "s0", "s1", ... in an order they can run in, before it in a spare plan the lost device ("pi-s0"),
+    in one that was made where the bundle runs its number ("+1-s0"), and in another bucket than the largest its number
+    ("b1-s0"); `shape` what is in it; `module` an IRModule whose `main` takes the inputs and then, if there are any, one
+    tuple of all weights, and returns a tuple of the outputs, or an `OnnxStage` where ONNX Runtime runs it; `weights` in
+    the order of that tuple; `onnx_nodes` of the model that it computes; `bucket` the number of the bucket whose samples
+    it computes.
     """
 
     name: str
@@ -77,20 +78,23 @@ def partition(
     plan: Plan,
     lost: str | None = None,
     buckets: Sequence[tuple[Bucket, Price]] = (),
+    prefix: str = "",
 ) -> CutPlan:
     """Emit a module for each stage of a plan; `module` is the fused model that `graph` was read off.
 
-    `buckets` are the others than the largest, each priced as the plan places it.
+    `buckets` are the others than the largest, each priced as the plan places it. Names of the stages begin with
+    `prefix`.
     """
+    prefix = prefix or ("" if lost is None else f"{lost}-")
     others = (
-        CutBucket(price, _emit_all(bucket.graph, bucket.module, price, lost, number))
+        CutBucket(price, _emit_all(bucket.graph, bucket.module, price, prefix, number))
         for number, (bucket, price) in enumerate(buckets, start=1)
     )
-    return CutPlan(lost, plan, _emit_all(graph, module, plan, lost, 0), tuple(others))
+    return CutPlan(lost, plan, _emit_all(graph, module, plan, prefix, 0), tuple(others))
 
 
-def _emit_all(graph: PrimitiveGraph, module: Any, priced: Price, lost: str | None, bucket: int) -> tuple[Stage, ...]:
-    prefix = ("" if lost is None else f"{lost}-") + (f"b{bucket}-" if bucket else "")
+def _emit_all(graph: PrimitiveGraph, module: Any, priced: Price, prefix: str, bucket: int) -> tuple[Stage, ...]:
+    prefix += f"b{bucket}-" if bucket else ""
     return tuple(emit(graph, module, f"{prefix}s{number}", shape, bucket) for number, shape in enumerate(priced.stages))
 
 

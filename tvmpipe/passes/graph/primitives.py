@@ -202,16 +202,22 @@ def is_tensor_constant(expr: Any) -> bool:
     return isinstance(expr, tvm.ir.GenericConst) and isinstance(expr.ty, relax.TensorType)
 
 
-def extract_graph(module: Any, signature: Signature, groups: Sequence[FallbackGroup] = ()) -> PrimitiveGraph:
+def extract_graph(
+    module: Any, signature: Signature, groups: Sequence[FallbackGroup] = (), pool: WeightPool | None = None
+) -> PrimitiveGraph:
     """Read the primitive graph off the module that the rewrites left; `groups` are what it calls of ONNX Runtime.
+
+    `pool` has weights that are known already.
 
     Raises UnsupportedModelError where a result's shape depends on data or control flow is left.
     """
-    return _Extractor(module, signature, groups).run()
+    return _Extractor(module, signature, groups, pool).run()
 
 
 class _Extractor:
-    def __init__(self, module: Any, signature: Signature, groups: Sequence[FallbackGroup]) -> None:
+    def __init__(
+        self, module: Any, signature: Signature, groups: Sequence[FallbackGroup], pool: WeightPool | None
+    ) -> None:
         self.groups = {group.symbol: group for group in groups}
         self.module = module
         self.signature = signature
@@ -222,7 +228,7 @@ class _Extractor:
         self.value_of: dict[Any, tuple[int, ...]] = {}
         self.primitives: list[Primitive] = []
         self.flops_of: dict[str, float] = {}
-        self.pool = WeightPool()
+        self.pool = pool or WeightPool()
         self.weight_sizes: dict[str, int] = {}
         self.written: dict[int, int] = {}  # a value that is made by writing into another one -> that one
 

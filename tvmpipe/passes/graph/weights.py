@@ -28,6 +28,14 @@ class WeightPool:
         self._by_handle: dict[int, tuple[Any, Weight]] = {}  # with the constant, so that its handle stays its own
         self._by_name: dict[str, Weight] = {}
 
+    def add(self, constant: Any, weight: Weight) -> None:
+        """A Relax constant is known to hold this weight, so that nobody hashes it."""
+        self._by_handle[constant.__chandle__()] = constant, self._by_name.setdefault(weight.name, weight)
+
+    def named(self, name: str) -> Weight:
+        """A weight that was found before."""
+        return self._by_name[name]
+
     def find(self, constant: Any) -> Weight:
         """The weight that a Relax constant holds; its array is the constant's own memory."""
         handle = constant.__chandle__()

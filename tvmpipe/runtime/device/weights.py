@@ -73,6 +73,18 @@ def stored_bytes(files: Sequence[Path], names: Sequence[str]) -> int:
     return sum(found.get(name, 0) for name in dict.fromkeys(names))
 
 
+def mapped_weights(files: Sequence[Path]) -> dict[str, NDArray[Any]]:
+    """All tensors of the files by name, as they lie on the disk: who reads one has it read. Raises ValueError."""
+    found: dict[str, NDArray[Any]] = {}
+    for path in files:
+        for name, tensor in _tensors(path).items():
+            if not tensor.nbytes:
+                found[name] = np.zeros(tensor.shape, tensor.dtype)
+            else:
+                found[name] = np.memmap(path, tensor.dtype, "c", tensor.start, tensor.shape)
+    return found
+
+
 def huge_pages(size: int) -> NDArray[np.uint8]:
     """New memory, where the kernel can in huge pages.
 

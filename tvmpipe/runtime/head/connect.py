@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -15,6 +16,7 @@ from tvmpipe.runtime.head.delivery.progress import DeviceProgress
 from tvmpipe.runtime.head.deployer import Deployer
 from tvmpipe.runtime.head.options import ConnectOptions, Limits
 from tvmpipe.runtime.head.pipeline import Pipeline
+from tvmpipe.runtime.head.replanner import Replanner
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
@@ -42,6 +44,9 @@ def connect(
     trace: bool = False,
     event_log: str | Path | None = None,
     on_delivery: Callable[[Sequence[DeviceProgress]], None] | None = None,
+    replanner: Replanner | None = None,
+    horizon_s: float = deadlines.HORIZON_S,
+    on_decision: Callable[[str], None] = lambda sentence: None,
 ) -> Pipeline:
     """Request a bundle's devices from a tracker ("host:port"), have the stages hosted, return the pipeline.
 
@@ -57,6 +62,10 @@ def connect(
     do when; `event_log` is a file for what the executor decided on, from which a run can be replayed. `on_delivery` is
     called a few times a second, in another thread, while devices receive files, with how far each has got.
 
+    With a `replanner` (`tvmpipe.Replanner`) the pipeline is elastic: where the bundle has no plan for the devices that
+    are left one is made, and devices join and leave with `Pipeline.add_device` and `remove_device`. A change from what
+    runs to another plan is made where it pays within `horizon_s`; `on_decision` hears a sentence on each.
+
     Raises BundleError, TrackerError, DeviceUnavailableError, DeviceError, InputError.
     """
     loaded = bundle if isinstance(bundle, Bundle) else load(bundle)
@@ -69,18 +78,44 @@ def connect(
         trace=trace,
         event_log=None if event_log is None else Path(event_log),
         on_delivery=on_delivery,
+        horizon_s=horizon_s,
     )
-    return open_pipeline(loaded.manifest, loaded, tracker, options)
+    return open_pipeline(loaded.manifest, loaded, tracker, options, replanner, on_decision)
 
 
-def open_pipeline(manifest: Manifest, files: Files, tracker: str, options: ConnectOptions) -> Pipeline:
+def open_pipeline(
+    manifest: Manifest,
+    files: Files,
+    tracker: str,
+    options: ConnectOptions,
+    replanner: Replanner | None = None,
+    on_decision: Callable[[str], None] = lambda sentence: None,
+) -> Pipeline:
     """As `connect`, for a manifest and the files that it lists."""
-    if options.failover and len(manifest.plans) == 1:
+    if replanner is not None:
+        options = replace(options, failover=True, elastic=True)
+    elif options.failover and len(manifest.plans) == 1:
         logger.warning(
             "this bundle has no plan without one of its devices (`compile --failover` makes those that are possible): "
             "a device that is lost is waited for, at most %g s",
             options.recover_s,
         )
+    try:
+        return _open_pipeline(manifest, files, tracker, options, replanner, on_decision)
+    except BaseException:
+        if replanner is not None:
+            replanner.close()
+        raise
+
+
+def _open_pipeline(
+    manifest: Manifest,
+    files: Files,
+    tracker: str,
+    options: ConnectOptions,
+    replanner: Replanner | None,
+    on_decision: Callable[[str], None],
+) -> Pipeline:
     key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
     samples, settings = plan_settings(manifest.plan, options)
     return Pipeline(
@@ -90,6 +125,8 @@ def open_pipeline(manifest: Manifest, files: Files, tracker: str, options: Conne
         settings=settings,
         key=key,
         log=None if options.event_log is None else _open_log(options.event_log),
+        replanner=replanner,
+        on_decision=on_decision,
     )
 
 
@@ -108,6 +145,9 @@ def plan_settings(plan: PlanEntry, options: ConnectOptions) -> tuple[int, Settin
         failover=options.failover,
         timeout_s=options.limits.timeout_s,
         recover_s=options.recover_s,
+        elastic=options.elastic,
+        horizon_s=options.horizon_s,
+        widens=options.elastic and options.inflight is None,
     )
 
 

@@ -22,6 +22,7 @@ from tvmpipe.runtime.head.delivery.deliver import Delivered, Receiver, deliver
 from tvmpipe.runtime.head.link_checks import check_links, check_reachable
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError
 from tvmpipe.runtime.head.options import ConnectOptions
+from tvmpipe.runtime.head.replanner import Extension, MoreFiles
 from tvmpipe.runtime.head.stock_server import RemoteStages, StockServer
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
@@ -51,7 +52,7 @@ class Deployer:
         self.sent_bytes = 0
         self.agents: dict[str, AgentFacts] = {}
         self._manifest = manifest
-        self._files = files
+        self._files = MoreFiles(files)
         self._key = key
         self._options = options
         self._claims = Claims(tracker, key, options.limits, Claim(token=secrets.token_hex(8), owner=_owner()))
@@ -103,6 +104,18 @@ class Deployer:
         with self._attempt("discard", opened.plan) as attempt:
             self._forget(opened.session)
             self._tell(opened, attempt, lambda agent: agent.discard(self._claims.own_claim, opened.session))
+
+    def extend(self, manifest: Manifest) -> None:
+        """There are devices and plans more than there were."""
+        self._manifest = manifest
+
+    def add_files(self, extension: Extension) -> None:
+        """Where the files of a plan that was made lie."""
+        self._files.add(extension, self._manifest)
+
+    def give_back(self, device: str) -> None:
+        """Make a device free for others, if it answers."""
+        self._claims.give_back([self._manifest.device(device)])
 
     def back(self, device: str) -> bool:
         """Whether a lost device can be had again."""

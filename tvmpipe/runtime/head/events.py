@@ -1,31 +1,15 @@
-"""What can happen to the executor, and what it can be told to do. Plain data: a log of it is JSON lines."""
+"""What can happen to the executor. Plain data: a log of it is JSON lines."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
+from typing import Any, get_args
 
-from tvmpipe.runtime.transport.wire import Step
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a sample is not answered: device, stage and sample as far as they are known, and a sentence.
-
-    The device is `lost`, or a stage raised for this sample alone.
-    """
-
-    device: str | None
-    stage: str | None
-    sample: int | None
-    message: str
-    lost: bool = True
-
-    def of(self, sample: int) -> Failure:
-        """The same about another sample."""
-        return replace(self, sample=sample)
+from tvmpipe.manifest import PlanEntry
+from tvmpipe.runtime.head.replanner import Speeds
 
 
 @dataclass(frozen=True)
@@ -150,6 +134,74 @@ class Returned:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """A device that a plan was to be made with does not answer, whatever runs."""
+
+    device: str
+    message: str
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A device may be planned with."""
+
+    device: str
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A device is to be given back, as soon as nothing needs it."""
+
+    device: str
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What devices and links take now, over what was planned for them: by name, and by both ends."""
+
+    devices: tuple[tuple[str, float], ...]
+    links: tuple[tuple[str, str, float], ...]
+    now_s: float
+
+    @property
+    def speeds(self) -> Speeds:
+        """The same to look up."""
+        return Speeds(dict(self.devices), {(first, second): factor for first, second, factor in self.links})
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """A plan that was asked for under this number could be ready in `ready_s`; its figures are predicted."""
+
+    number: int
+    period_s: float
+    latency_s: float
+    ready_s: float
+    now_s: float
+
+
+@dataclass(frozen=True)
+class PlanReady:
+    """A plan was made."""
+
+    number: int
+    plan: PlanEntry
+    now_s: float
+
+
+@dataclass(frozen=True)
+class PlanFailed:
+    """There is no such plan, or it could not be made; `message` says why."""
+
+    number: int
+    message: str
+    now_s: float
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time has passed."""
 
@@ -175,112 +227,38 @@ Event = (
     | Unprepared
     | DeviceLost
     | Returned
+    | Missing
+    | Joined
+    | Leaving
+    | Measured
+    | Proposed
+    | PlanReady
+    | PlanFailed
     | Tick
     | Closed
 )
 
 
-@dataclass(frozen=True)
-class Open:
-    """Open a plan of the bundle on its devices, as opening number `epoch`."""
-
-    epoch: int
-    plan: int
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Make a plan ready beside the one that runs, as opening number `epoch`."""
-
-    epoch: int
-    plan: int
-
-
-@dataclass(frozen=True)
-class Activate:
-    """Change over to the plan that was prepared as `epoch`: nothing of what ran before is under way any more."""
-
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Feed:
-    """Send the inputs of these samples, as one batch, to the devices that read them and whose turn the batch is.
-
-    `steps` says of each which step of its sequence it is.
-    """
-
-    epoch: int
-    batch: int
-    samples: tuple[int, ...]
-    bucket: int = 0
-    steps: tuple[Step, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A sample is done: its results are those at `place` in the batch."""
-
-    sample: int
-    batch: int
-    place: int
-
-
-@dataclass(frozen=True)
-class Fail:
-    """A sample will not be done."""
-
-    sample: int
-    failure: Failure
-
-
-@dataclass(frozen=True)
-class Forget:
-    """The inputs of these samples, steps of a sequence, are not fed again."""
-
-    samples: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Join:
-    """The inputs of these samples, steps of a sequence with so many elements each, are fed again as one of a bucket.
-
-    That is called as the first of them, and the others are forgotten.
-    """
-
-    samples: tuple[int, ...]
-    elements: tuple[int, ...]
-    bucket: int
-
-
-@dataclass(frozen=True)
-class Freed:
-    """Of an ended sequence nothing is under way any more: its slot is for another one."""
-
-    sequence: int
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Look whether these devices, and no others, come back."""
-
-    devices: tuple[str, ...]
-
-
-Instruction = Open | Prepare | Activate | Feed | Answer | Fail | Forget | Join | Freed | Probe
-
-_KINDS = (Submitted, Began, Cut, Ended, Arrived, Seen, Opened, Prepared, Unprepared, DeviceLost, Returned, Tick, Closed)
-_EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in _KINDS}
+_EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
 def to_line(event: Event) -> str:
     """An event as a line of a log."""
-    return json.dumps({"event": type(event).__name__, **asdict(event)})
+    fields = {one.name: getattr(event, one.name) for one in dataclass_fields(event)}
+    if isinstance(event, PlanReady):
+        fields["plan"] = event.plan.model_dump(mode="json")
+    return json.dumps({"event": type(event).__name__, **fields})
 
 
 def from_line(line: str) -> Event:
     """An event from a line of a log. Raises ValueError, KeyError or TypeError when it is none."""
-    fields: dict[str, Any] = json.loads(line)
-    kind = _EVENTS[fields.pop("event")]
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return kind(**fields)
+    told: dict[str, Any] = json.loads(line)
+    kind = _EVENTS[told.pop("event")]
+    if kind is PlanReady:
+        told["plan"] = PlanEntry.model_validate(told["plan"])
+    return kind(**{name: _tuples(value) for name, value in told.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 import numpy as np
@@ -17,14 +17,17 @@ import zmq
 from pydantic import ValidationError
 
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.manifest import HEAD, Manifest
+from tvmpipe.manifest import HEAD, Manifest, PlanEntry
 from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head import events
+from tvmpipe.runtime.head import instructions as do
 from tvmpipe.runtime.head.event_log import EventLog
-from tvmpipe.runtime.head.events import Event, Failure
+from tvmpipe.runtime.head.events import Event
 from tvmpipe.runtime.head.input_sender import InputSender
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError, PlanDeployer
+from tvmpipe.runtime.head.plan_maker import PlanMaker
+from tvmpipe.runtime.head.replanner import Replanner, extended
 from tvmpipe.runtime.head.sample import Result, join_steps
 from tvmpipe.runtime.head.sequences import Extent
 from tvmpipe.runtime.head.state_machine import Settings, StateMachine
@@ -46,15 +49,19 @@ _GONE = "broke or could not be made"
 @dataclass(frozen=True)
 class Callbacks:
     """Whom the head tells: a sample's results or failure, that the slot of a sequence is free again, that the pipeline
-    runs (or has failed) now, each tick, and that the head itself has failed, so that nothing will be answered any
-    more."""
+    runs (or has failed) now, each tick, a sentence on what was decided, that so many samples may be under way, that a
+    device was given back (or why not), and that the head itself has failed, so that nothing will be answered any more.
+    """
 
     answer: Callable[[int, Result], None]
-    fail: Callable[[int, Failure], None]
+    fail: Callable[[int, do.Failure], None]
     freed: Callable[[int], None]
-    phase: Callable[[str, Failure | None], None]
+    phase: Callable[[str, do.Failure | None], None]
     tick: Callable[[], None]
-    crashed: Callable[[Failure], None]
+    told: Callable[[str], None]
+    widened: Callable[[int], None]
+    left: Callable[[str, str | None], None]
+    crashed: Callable[[do.Failure], None]
 
 
 class Head:
@@ -71,7 +78,9 @@ class Head:
         deployer: PlanDeployer,
         callbacks: Callbacks,
         log: TextIO | None = None,
+        replanner: Replanner | None = None,
     ) -> None:
+        self._settings = settings
         self.deployer = deployer
         self.telemetry = Telemetry(manifest)
         self.cause: TvmpipeError | None = None
@@ -105,10 +114,16 @@ class Head:
         self._wakeup = Wakeup()
         self._stopped = threading.Event()
         # A device that makes no results may be behind the others by the last step of each sequence.
-        behind = 0 if manifest.sequences is None else manifest.sequences.count
-        self._end = HeadEnd(results_port, status_port, settings.max_batches + behind, self.telemetry.heard)
+        self._behind = 0 if manifest.sequences is None else manifest.sequences.count
+        self._end = HeadEnd(results_port, status_port, settings.max_batches + self._behind, self.telemetry.heard)
+        self._maker = None if replanner is None else PlanMaker(replanner, deployer, self._post)
         self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
         self._prober = threading.Thread(target=self._probe, name="tvmpipe-prober", daemon=True)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's, with the devices and plans that have come since."""
+        return self._manifest
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -153,6 +168,8 @@ class Head:
         self._post(events.Closed(time.monotonic()))
         self._stopped.set()
         self._thread.join()
+        if self._maker is not None:
+            self._maker.close()
         self.deployer.close()
         for thread in (self._prober, *self._deploying):
             thread.join(timeout=deadlines.JOIN_S)
@@ -187,7 +204,7 @@ class Head:
                     last_tick = now
         except Exception as error:  # whatever it is, nobody may wait for ever
             logger.exception("the head failed")
-            self._callbacks.crashed(Failure(None, None, None, f"the head failed: {error}"))
+            self._callbacks.crashed(do.Failure(None, None, None, f"the head failed: {error}"))
         finally:
             self._sockets.close()
 
@@ -198,44 +215,69 @@ class Head:
         if self._state_machine.phase != before:
             self._callbacks.phase(self._state_machine.phase, self._state_machine.failure)
 
-    def _carry_out(self, instructions: list[events.Instruction]) -> None:
+    def _carry_out(self, instructions: list[do.Instruction]) -> None:
         for one in instructions:
-            if isinstance(one, events.Feed):
+            if isinstance(one, do.Feed):
                 self._feed(one)
-            elif isinstance(one, events.Answer):
+            elif isinstance(one, do.Answer):
                 self._answer(one)
-            elif isinstance(one, events.Fail):
+            elif isinstance(one, do.Fail):
                 self._inputs.pop(one.sample, None)
                 self._callbacks.fail(one.sample, one.failure)
-            elif isinstance(one, events.Forget):
+            elif isinstance(one, do.Forget):
                 for sample in one.samples:
                     del self._inputs[sample]
-            elif isinstance(one, events.Join):
+            elif isinstance(one, do.Join):
                 steps = [self._inputs.pop(sample) for sample in one.samples]
                 joined = join_steps(self._manifest, [inputs for inputs, _, _ in steps], one.elements, one.bucket)
                 self._inputs[one.samples[0]] = joined, one.bucket, any(plain for _, _, plain in steps)
-            elif isinstance(one, events.Freed):
+            elif isinstance(one, do.Freed):
                 self._callbacks.freed(one.sequence)
-            elif isinstance(one, events.Open):
+            elif isinstance(one, do.Open):
                 self._open(one)
-            elif isinstance(one, events.Prepare):
+            elif isinstance(one, do.Prepare):
                 self._prepare(one)
-            elif isinstance(one, events.Activate):
+            elif isinstance(one, do.Activate):
                 self._activate(one)
-            else:
+            elif isinstance(one, do.Probe):
                 self._wanted = one.devices
+            else:
+                self._change(one)
         if self._state_machine.phase in ("failed", "closed"):
             self._arrived.clear()
 
-    def _open(self, one: events.Open) -> None:
+    def _change(self, one: do.Replan | do.Compile | do.GiveBack | do.Refused | do.Widen | do.Tell) -> None:
+        """What concerns who takes part."""
+        if isinstance(one, do.Tell):
+            logger.info("%s", one.sentence)
+            self._callbacks.told(one.sentence)
+        elif isinstance(one, do.Widen):
+            self._callbacks.widened(one.samples)
+        elif isinstance(one, do.GiveBack):
+            self._begin(functools.partial(self._give_back, one.device))
+        elif isinstance(one, do.Refused):
+            self._callbacks.left(one.device, one.message)
+        elif self._maker is not None:
+            if isinstance(one, do.Replan):
+                self._maker.replan(one, self._manifest.plans)
+            else:
+                self._maker.compile(one)
+
+    def _give_back(self, device: str) -> None:
+        self.deployer.give_back(device)
+        self._callbacks.left(device, None)
+
+    def _open(self, one: do.Open) -> None:
         """Open a plan in a thread of its own; how it went comes back as an event."""
         self._input_sender.disconnect()
         self._arrived.clear()
         plan = self._manifest.plans[one.plan]
 
+        end = self._end_for(plan)
+
         def work() -> None:
             try:
-                opened = self.deployer.open(plan, self._end)
+                opened = self.deployer.open(plan, end)
             except OpenError as error:
                 self.cause = error.cause
                 lost = events.DeviceLost(one.epoch, error.device, str(error), time.monotonic())
@@ -248,16 +290,19 @@ class Head:
 
         self._begin(work)
 
-    def _prepare(self, one: events.Prepare) -> None:
+    def _prepare(self, one: do.Prepare) -> None:
         """Make a plan ready beside the one that runs, in a thread of its own."""
         plan = self._manifest.plans[one.plan]
 
         def failed(device: str, error: Exception, *, room: bool) -> None:
             self._post(events.Unprepared(one.epoch, device, str(error), room, time.monotonic()))
 
+        end = self._end_for(plan)
+
         def work() -> None:
+            began, sent_bytes = time.monotonic(), self.deployer.sent_bytes
             try:
-                prepared = self.deployer.prepare(plan, self._end)
+                prepared = self.deployer.prepare(plan, end)
             except NoRoomError as error:
                 failed(error.device, error, room=False)
             except OpenError as error:
@@ -266,11 +311,13 @@ class Head:
                 logger.exception("preparing failed")
                 failed(plan.devices[0], error, room=True)
             else:
+                if self._maker is not None:
+                    self._maker.opened(time.monotonic() - began, self.deployer.sent_bytes - sent_bytes)
                 self._post(events.Prepared(one.epoch, time.monotonic()), prepared)
 
         self._begin(work)
 
-    def _activate(self, one: events.Activate) -> None:
+    def _activate(self, one: do.Activate) -> None:
         """From now on what was prepared is fed; what ran before ends."""
         prepared = self._prepared.pop(one.epoch)
         self._input_sender.disconnect()
@@ -296,7 +343,7 @@ class Head:
         self._epoch_of = {opened.session: epoch}
         self._input_sender.connect(opened)
 
-    def _feed(self, one: events.Feed) -> None:
+    def _feed(self, one: do.Feed) -> None:
         samples = [self._inputs[number] for number in one.samples]
         bucket = self._buckets[one.bucket]
         given = bucket.model_outputs.values()
@@ -307,7 +354,7 @@ class Head:
         inputs = [given for given, _, _ in samples]
         self._input_sender.send(one.batch, inputs, plain=plain, bucket=one.bucket, steps=one.steps)
 
-    def _answer(self, one: events.Answer) -> None:
+    def _answer(self, one: do.Answer) -> None:
         values = self._arrived[one.batch][one.place]
         _, bucket, _ = self._inputs[one.sample]
         if self._manifest.sequences is None:
@@ -405,7 +452,21 @@ class Head:
                     self._begin(functools.partial(self.deployer.discard, extra))
                     continue
                 self._prepared = {event.epoch: extra}
+            elif isinstance(event, events.PlanReady):
+                self._extend(extended(self._manifest, extra))
+                self.deployer.add_files(extra)
             self._handle(event)
+
+    def _extend(self, manifest: Manifest) -> None:
+        """There is a plan or a device more."""
+        self._manifest = manifest
+        self._device_of.update((stage.name, stage.device) for plan in manifest.plans for stage in plan.stages)
+        self.telemetry.extend(manifest)
+        self.deployer.extend(manifest)
+
+    def _end_for(self, plan: PlanEntry) -> HeadEnd:
+        """Where the devices of a plan reach the head."""
+        return replace(self._end, max_batches=self._settings.batches_of(plan) + self._behind)
 
     def _watch_links(self) -> None:
         for device in self._input_sender.broken():

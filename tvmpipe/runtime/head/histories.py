@@ -13,19 +13,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from tvmpipe.runtime.head.batches import Batch
-from tvmpipe.runtime.head.events import (
-    Answer,
-    Began,
-    Cut,
-    Ended,
-    Fail,
-    Failure,
-    Forget,
-    Freed,
-    Instruction,
-    Join,
-    Submitted,
-)
+from tvmpipe.runtime.head.events import Began, Cut, Ended, Submitted
+from tvmpipe.runtime.head.instructions import Answer, Fail, Failure, Forget, Freed, Instruction, Join
 from tvmpipe.runtime.head.replay_blocks import StepSizes, Taken
 from tvmpipe.runtime.transport.wire import Step
 

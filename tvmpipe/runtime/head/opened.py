@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.manifest import PlanEntry
+from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.head.agent_facts import AgentFacts
+from tvmpipe.runtime.head.replanner import Extension
 
 
 class OpenError(Exception):
@@ -83,6 +84,18 @@ class PlanDeployer(Protocol):
 
     def back(self, device: str) -> bool:
         """Whether a lost device can be had again."""
+        ...
+
+    def extend(self, manifest: Manifest) -> None:
+        """There are devices and plans more than there were."""
+        ...
+
+    def add_files(self, extension: Extension) -> None:
+        """Where the files of a plan that was made lie."""
+        ...
+
+    def give_back(self, device: str) -> None:
+        """Make a device free for others, if it answers."""
         ...
 
     def close(self) -> None:

@@ -35,7 +35,8 @@ class ConnectOptions:
     travel together, None: as many as the period asks for; `failover` whether to go on without a lost device;
     `cluster_key` the key file of the cluster; `trace` whether devices note what they do when; `event_log` a file for
     the events that the executor decided on; `on_delivery` is told, a few times a second, how far devices have got with
-    files that they lacked.
+    files that they lacked; `elastic` whether plans are made that the bundle has not, and `horizon_s`
+    within which a change to one is to pay.
     """
 
     inflight: int | None = None
@@ -46,6 +47,8 @@ class ConnectOptions:
     trace: bool = False
     event_log: Path | None = None
     on_delivery: Callable[[Sequence[DeviceProgress]], None] | None = None
+    elastic: bool = False
+    horizon_s: float = deadlines.HORIZON_S
 
     @property
     def recover_s(self) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
@@ -15,14 +15,23 @@ from typing import Any, TextIO
 import numpy as np
 
 from tvmpipe.equality import Expected, compare
-from tvmpipe.errors import DeviceError, DeviceLostError, QueueFullError, SampleError, SequenceError, StageError
+from tvmpipe.errors import (
+    DeviceError,
+    DeviceLostError,
+    InfeasibleError,
+    QueueFullError,
+    SampleError,
+    SequenceError,
+    StageError,
+)
 from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.callbacks import CallbackRunner, ResultFuture, check_process
-from tvmpipe.runtime.head.events import Failure
 from tvmpipe.runtime.head.head import Callbacks, Head
+from tvmpipe.runtime.head.instructions import Failure
 from tvmpipe.runtime.head.opened import PlanDeployer
+from tvmpipe.runtime.head.replanner import Replanner
 from tvmpipe.runtime.head.sample import Fitted, Fitting, Result, Sample
 from tvmpipe.runtime.head.sequences import (
     NO_STEPS,
@@ -58,10 +67,12 @@ class Pipeline:
         settings: Settings,
         key: ClusterKey | None = None,
         log: TextIO | None = None,
+        replanner: Replanner | None = None,
+        on_decision: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self.manifest = manifest
         self.inflight = inflight
-        self._places = threading.BoundedSemaphore(inflight)
+        self._places = threading.Semaphore(inflight)
+        self._leaving: dict[str, Future[None]] = {}
         self._slots = None if manifest.sequences is None else Slots(manifest.sequences.count)
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -75,9 +86,17 @@ class Pipeline:
         self._closed = False
 
         callbacks = Callbacks(
-            self._answer, self._fail, self._freed, self._phase_changed, self._runner.tick, self._crashed
+            self._answer,
+            self._fail,
+            self._freed,
+            self._phase_changed,
+            self._runner.tick,
+            on_decision,
+            self._widened,
+            self._device_left,
+            self._crashed,
         )
-        self._head = Head(manifest, settings, key, deployer, callbacks, log)
+        self._head = Head(manifest, settings, key, deployer, callbacks, log, replanner)
         self._head.start()
         self._wait_until_open()
 
@@ -88,6 +107,11 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's, with the devices and plans that have come since."""
+        return self._head.manifest
 
     @property
     def sent_bytes(self) -> int:
@@ -181,7 +205,7 @@ class Pipeline:
         come, for which they are iterated over in a thread of its own. Raises the first error it meets, of `samples`
         too, after the results of what came before. `copy` as for `submit`.
         """
-        return stream(lambda sample: self.submit(sample, copy=copy), samples, self.inflight)
+        return stream(lambda sample: self.submit(sample, copy=copy), samples, lambda: self.inflight)
 
     async def submit_async(self, sample: Sample) -> asyncio.Future[Result]:
         """As `submit`, without blocking the event loop while the pipeline is full."""
@@ -197,7 +221,7 @@ class Pipeline:
 
     async def stream_async(self, samples: Iterable[Sample] | AsyncIterable[Sample]) -> AsyncIterator[Result]:
         """As `stream`; `samples` may be asynchronous."""
-        async for result in stream_async(self.submit_async, samples, self.inflight):
+        async for result in stream_async(self.submit_async, samples, lambda: self.inflight):
             yield result
 
     def warm_up(self, samples: int = 1) -> None:
@@ -293,6 +317,21 @@ class Pipeline:
     def _put_step(self, fitted: Fitted, extent: Extent, patience: Patience, plain: bool) -> tuple[int, Future[Result]]:
         check_process(self._pid)
         return self._put(fitted, patience, copy=True, plain=plain, extent=extent)
+
+    def _widened(self, samples: int) -> None:
+        """A plan needs more samples under way than those before."""
+        more, self.inflight = samples - self.inflight, max(samples, self.inflight)
+        if more > 0:
+            self._places.release(more)
+
+    def _device_left(self, device: str, refused: str | None) -> None:
+        future = self._leaving.pop(device, None)
+        if future is None:
+            return
+        if refused is None:
+            future.set_result(None)
+        else:
+            future.set_exception(InfeasibleError(f"device {device} is needed: {refused}"))
 
     def _freed(self, sequence: int) -> None:
         assert self._slots is not None

@@ -19,15 +19,14 @@ The same events always give the same instructions, so that a log of events repla
 from __future__ import annotations
 
 import itertools
-from collections import Counter, deque
+import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.head.batches import Batch, Progress
 from tvmpipe.runtime.head.events import (
-    Activate,
-    Answer,
     Arrived,
     Began,
     Closed,
@@ -35,21 +34,36 @@ from tvmpipe.runtime.head.events import (
     DeviceLost,
     Ended,
     Event,
-    Fail,
-    Failure,
-    Feed,
-    Instruction,
-    Open,
+    Joined,
+    Leaving,
+    Measured,
+    Missing,
     Opened,
-    Prepare,
+    PlanFailed,
+    PlanReady,
     Prepared,
-    Probe,
+    Proposed,
     Returned,
     Submitted,
     Tick,
     Unprepared,
 )
 from tvmpipe.runtime.head.histories import Histories
+from tvmpipe.runtime.head.instructions import (
+    Activate,
+    Answer,
+    Fail,
+    Failure,
+    Feed,
+    GiveBack,
+    Instruction,
+    Open,
+    Prepare,
+    Probe,
+    Widen,
+)
+from tvmpipe.runtime.head.known_plans import KnownPlans
+from tvmpipe.runtime.head.membership import BETTER, Membership, Running
 from tvmpipe.runtime.head.replay_blocks import step_sizes
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.wire import Step
@@ -64,7 +78,8 @@ class Settings:
     Attributes: `batch` samples that travel together; `max_batches` under way at once; `failover` whether to go on
     without a lost device; `timeout_s` the longest that one stage may take for a batch, and that a batch may take for
     each stage it has to pass; `recover_s` the longest that nothing may run after a loss, while lost devices are waited
-    for and plans are opened.
+    for and plans are made and opened; `elastic` whether plans are made that the bundle has not, and a change to one is
+    to pay within `horizon_s`; `widens` whether a plan may have more batches under way, where it needs them.
     """
 
     batch: int = 1
@@ -72,6 +87,15 @@ class Settings:
     failover: bool = False
     timeout_s: float = deadlines.STAGE_S
     recover_s: float = deadlines.RECOVER_S
+    elastic: bool = False
+    horizon_s: float = deadlines.HORIZON_S
+    widens: bool = False
+
+    def batches_of(self, plan: PlanEntry) -> int:
+        """Batches under way at once in a plan."""
+        with_devices = max(1, plan.inflight - plan.on_links)  # these have batches; links delay large ones no longer
+        samples = with_devices * self.batch + plan.on_links
+        return max(self.max_batches, math.ceil(samples / self.batch)) if self.widens else self.max_batches
 
 
 @dataclass(frozen=True)
@@ -94,10 +118,12 @@ class StateMachine:
         self.failure: Failure | None = None
         self.lost: dict[str, tuple[float, Failure]] = {}
         self._losses: dict[str, tuple[float, int]] = {}  # when a device was last lost, and how often in a row
-        self._plans = manifest.plans if settings.failover else manifest.plans[:1]
-        self._devices = [plan.devices for plan in manifest.plans]
-        self._first_stage = [{s.device: s.name for s in reversed(plan.stages)} for plan in manifest.plans]
-        self._stages = [_most_stages(plan) for plan in manifest.plans]
+        plans = manifest.plans if settings.failover else manifest.plans[:1]
+        self._plans = KnownPlans(plans, manifest.objective)
+        devices = frozenset(device.name for device in manifest.devices)
+        planned_for = [devices.difference([plan.lost]) for plan in plans]
+        self._membership = Membership(devices, planned_for, settings.horizon_s)
+        self._most_batches = settings.max_batches
         self._results = [
             frozenset(bucket.model_outputs.values()) - frozenset(bucket.model_inputs.values())
             for bucket in manifest.buckets
@@ -131,7 +157,7 @@ class StateMachine:
     @property
     def lingers(self) -> bool:
         """Whether an incomplete batch waits for more samples, so that ticks must come soon."""
-        return bool(self._pending) and self.phase == "running" and len(self._batches) < self.settings.max_batches
+        return bool(self._pending) and self.phase == "running" and len(self._batches) < self._most_batches
 
     def handle(self, event: Event) -> list[Instruction]:
         """Take an event; raises nothing."""
@@ -153,6 +179,10 @@ class StateMachine:
             return self._returned(event)
         if isinstance(event, Began | Cut | Ended):
             return self._sequence(event)
+        if isinstance(event, Missing):
+            return self._missing(event)
+        if isinstance(event, Joined | Leaving | Measured | Proposed | PlanReady | PlanFailed):
+            return self._members(event)
         if isinstance(event, Closed):
             return self._closed()
         if isinstance(event, Tick):
@@ -206,7 +236,7 @@ class StateMachine:
         size = self.settings.batch
         if self._prepared is not None and self._prepared.ready:
             return instructions  # what is under way is waited for, to change over
-        while self._pending and self.phase == "running" and len(self._batches) < self.settings.max_batches:
+        while self._pending and self.phase == "running" and len(self._batches) < self._most_batches:
             lingers = linger and self._batches and now_s - self._pending[0].now_s < deadlines.LINGER_S
             bucket = self._pending[0].bucket
             alike = self._alike(size)
@@ -283,7 +313,7 @@ class StateMachine:
         if not self._batches:
             self._stalled = None  # else that it runs is shown by the first that comes out
         self._begin(event.now_s)
-        instructions = self._rewind()
+        instructions = [*self._widen(), *self._rewind()]
         for number, batch in self._batches.items():
             batch.there.clear()
             batch.faults.clear()
@@ -291,12 +321,13 @@ class StateMachine:
             batch.tries += 1
             batch.due = self._progress.fed(number, len(batch.samples), batch.bucket)
             instructions.append(Feed(self.epoch, number, batch.samples, batch.bucket))
-        return [*instructions, *self._feed(event.now_s, linger=False)]
+        return [*instructions, *self._feed(event.now_s, linger=False), *self._give_back()]
 
     def _begin(self, now_s: float) -> None:
         """From now on what was opened last is fed."""
-        self._seen = dict.fromkeys(self._devices[self.plan], now_s)
-        self._progress = Progress(self._plans[self.plan])
+        plan = self._plans.entries[self.plan]
+        self._seen = dict.fromkeys(plan.devices, now_s)
+        self._progress = Progress(plan)
 
     def _rewind(self) -> list[Instruction]:
         """What was opened has no states, so that every sequence begins anew."""
@@ -320,17 +351,29 @@ class StateMachine:
         self._prepared = None
         self._back.clear()
         self._begin(now_s)
-        return [Activate(self.epoch), *self._rewind(), *self._feed(now_s, linger=False)]
+        return [
+            *self._widen(),
+            Activate(self.epoch),
+            *self._rewind(),
+            *self._feed(now_s, linger=False),
+            *self._give_back(),
+        ]
+
+    def _widen(self) -> list[Instruction]:
+        """As many batches under way as the plan that runs now needs."""
+        self._most_batches, before = self.settings.batches_of(self._plans.entries[self.plan]), self._most_batches
+        return [Widen(self._most_batches * self.settings.batch)] if self._most_batches > before else []
 
     def _unprepared(self, event: Unprepared) -> list[Instruction]:
         if not self.prepares(event.epoch):
             return []
-        self._prepared = None
+        assert self._prepared is not None
+        plan, self._prepared = self._prepared.plan, None
         if not event.room:
             self._back.clear()
-            return self._open(0)
+            return self._open(plan)
         self._count_loss(event.device, event.now_s)
-        if event.device in self._devices[self.plan]:
+        if event.device in self._plans.devices(self.plan):
             self._back[event.device] = event.now_s  # it does what it is needed for now; more is asked of it later
             return self._feed(event.now_s)
         self._back.pop(event.device, None)
@@ -340,7 +383,7 @@ class StateMachine:
     def _device_lost(self, event: DeviceLost) -> list[Instruction]:
         if event.epoch != self.epoch or self.phase in ("failed", "waiting") or event.device in self.lost:
             return []
-        stage = event.stage or self._first_stage[self.plan].get(event.device)
+        stage = event.stage or self._plans.first_stage(self.plan, event.device)
         batch = self._batches.get(event.batch) if event.batch is not None else None
         oldest = min((b.samples[0] for b in self._batches.values()), default=None)
         failure = Failure(event.device, stage, batch.samples[0] if batch else oldest, event.message)
@@ -354,6 +397,16 @@ class StateMachine:
             return self._give_up_recovery(overdue)
         return [*self._fail_exhausted(failure), *self._choose(), Probe(tuple(sorted(self.lost)))]
 
+    def _missing(self, event: Missing) -> list[Instruction]:
+        """A device was found to be gone while a plan was made without which nothing runs."""
+        needed = self._plans.devices(self.plan) if self.phase in ("running", "opening") else ()
+        if event.device in self.lost or event.device in needed or self.phase == "failed":
+            return []
+        self.lost[event.device] = (event.now_s, Failure(event.device, None, None, event.message))
+        self._count_loss(event.device, event.now_s)
+        self._back.pop(event.device, None)
+        return [Probe(tuple(sorted(self.lost)))]
+
     def _overdue(self, now_s: float) -> Failure | None:
         """Why nothing comes out, when that has lasted longer than a recovery may."""
         if self._stalled is None or now_s - self._stalled[0] <= self.settings.recover_s:
@@ -363,6 +416,8 @@ class StateMachine:
     def _give_up_recovery(self, failure: Failure) -> list[Instruction]:
         """Nothing has come out for too long since a device was lost, however often something was opened."""
         why = f"nothing could run again within {self.settings.recover_s:g} s"
+        if self._membership.why_none:
+            why += f", as there is no plan for the devices that are left: {self._membership.why_none}"
         return self._fail(replace(failure, message=f"{failure.message}; {why}"))
 
     def _stage_hangs(self, event: DeviceLost) -> list[Instruction]:
@@ -371,7 +426,7 @@ class StateMachine:
         batch = self._batches.get(number)
         if batch is None or event.epoch != self.epoch:
             return self._device_lost(event)
-        stage = event.stage or self._first_stage[self.plan].get(event.device)
+        stage = event.stage or self._plans.first_stage(self.plan, event.device)
         failed: list[Instruction] = []
         guilty = [sample for sample in batch.samples if sample in batch.suspects or not self.settings.failover]
         if guilty and self._histories is not None:
@@ -396,13 +451,13 @@ class StateMachine:
         self._losses[device] = now_s, losses + 1 if now_s - last_s < deadlines.FORGIVEN_S else 1
 
     def _choose(self) -> list[Instruction]:
-        """Open the first plan that needs no lost device; without one, wait."""
-        for position, plan in enumerate(self._plans):
-            if not set(plan.devices) & self.lost.keys():
-                return self._open(position)
+        """Open the best plan that needs no lost device; without one, wait, and have one made where that can be."""
+        best = self._plans.best({*self.lost, *self._membership.outsiders})
+        if best is not None:
+            return self._open(best)
         self.phase = "waiting"
         self.epoch = self._new_epoch()
-        return []
+        return self._membership.ask(self.lost, self._plans.speeds, urgent=True) if self.settings.elastic else []
 
     def _open(self, plan: int) -> list[Instruction]:
         self.epoch = self._new_epoch()
@@ -429,7 +484,7 @@ class StateMachine:
             return self._give_up_recovery(overdue)
         if self.phase != "running":
             return []
-        for device in self._devices[self.plan]:
+        for device in self._plans.devices(self.plan):
             silent_s = event.now_s - self._seen[device]
             if silent_s > deadlines.SILENCE_S:
                 return self._device_lost(
@@ -438,19 +493,74 @@ class StateMachine:
         late = self._late(event.now_s)
         if late is not None:
             return self._stage_hangs(late)
-        better = self.plan and self._prepared is None and not set(self._devices[0]) & self.lost.keys()
-        if better and all(event.now_s - since > self._probation_s(name) for name, since in self._back.items()):
-            self._prepared = _Prepared(self._new_epoch(), 0)
-            return [Prepare(self._prepared.epoch, 0), *self._feed(event.now_s)]
-        return self._feed(event.now_s)
+        return [*self._improve(event.now_s), *self._feed(event.now_s)]
+
+    def _improve(self, now_s: float) -> list[Instruction]:
+        """Make a better plan ready, or ask for one, once devices that came have stayed for a while."""
+        if self._prepared is not None or any(
+            now_s - since <= self._probation_s(name) for name, since in self._back.items()
+        ):
+            return []
+        away = {*self.lost, *self._membership.outsiders}
+        best = self._plans.best(away)
+        if best is not None and best != self.plan:
+            least = BETTER * self._plans.figure(self.plan)
+            if best == 0 or self._plans.figure(best) < least or away.intersection(self._plans.devices(self.plan)):
+                self._prepared = _Prepared(self._new_epoch(), best)
+                return [Prepare(self._prepared.epoch, best)]
+        if self.settings.elastic and self._membership.unplanned(self.lost):
+            return self._membership.ask(self.lost, self._plans.speeds, urgent=False)
+        return []
+
+    def _members(self, event: Joined | Leaving | Measured | Proposed | PlanReady | PlanFailed) -> list[Instruction]:
+        """Devices come and go, and plans are made for those that are there."""
+        membership = self._membership
+        if self.phase == "failed":
+            return []
+        if isinstance(event, Joined):
+            membership.join(event.device)
+            self._back[event.device] = event.now_s
+            return self._choose() if self.phase == "waiting" else []
+        if isinstance(event, Leaving):
+            membership.leaving.add(event.device)
+            return self._give_back()
+        if isinstance(event, Measured):
+            self._plans.speeds = event.speeds
+            membership.forget_plans()
+            return []
+        if isinstance(event, Proposed):
+            return membership.proposed(event, self._plans.predicted(event.period_s, event.latency_s), self._running())
+        if isinstance(event, PlanFailed):
+            return membership.failed(event)
+        self._plans.add(event.plan, membership.ready(event, self.lost))
+        return self._choose() if self.phase == "waiting" else []
+
+    def _running(self) -> Running:
+        """What a proposed plan is compared with."""
+        devices = self._plans.devices(self.plan)
+        if self.phase != "running" or self._membership.leaving.intersection(devices):
+            return Running(None, 0.0)
+        plan = self._plans.entries[self.plan]
+        return Running(self._plans.figure(self.plan), plan.predicted.latency_s)
+
+    def _give_back(self) -> list[Instruction]:
+        """Give back devices that are to leave and that nothing needs any more."""
+        needed = self._plans.devices(self.plan) if self.phase in ("running", "opening") else ()
+        free = sorted(self._membership.leaving.difference(needed))
+        for device in free:
+            self._membership.leave(device)
+            self._back.pop(device, None)
+        gone = [device for device in free if self.lost.pop(device, None) is not None]
+        probe: list[Instruction] = [Probe(tuple(sorted(self.lost)))] if gone else []
+        return [*(GiveBack(device) for device in free), *probe]
 
     def _late(self, now_s: float) -> DeviceLost | None:
         """The loss of the device that holds a batch for longer than all stages together may take.
 
         A batch may have to wait for all others. But where none comes out at all, the first should long have done so.
         """
-        stages = self._stages[self.plan]
-        silence_s, patience_s = (self.settings.timeout_s * (stages + n) for n in (1, self.settings.max_batches))
+        stages = self._plans.most_stages(self.plan)
+        silence_s, patience_s = (self.settings.timeout_s * (stages + n) for n in (1, self._most_batches))
         for place, (number, batch) in enumerate(self._batches.items()):
             silent = place == 0 and now_s - max(batch.fed_s, self._heard_s) > silence_s
             if silent or now_s - batch.fed_s > patience_s:
@@ -460,7 +570,8 @@ class StateMachine:
 
     def _probation_s(self, device: str) -> float:
         """How long a device must have been back: longer for one that was lost again and again."""
-        return float(min(deadlines.RETURN_S * 2 ** (self._losses[device][1] - 1), deadlines.LONGEST_RETURN_S))
+        losses = self._losses[device][1] if device in self._losses else 1
+        return float(min(deadlines.RETURN_S * 2 ** (losses - 1), deadlines.LONGEST_RETURN_S))
 
     def _fail(self, failure: Failure) -> list[Instruction]:
         self.phase, self.failure, self._stalled = "failed", failure, None
@@ -478,11 +589,6 @@ class StateMachine:
         instructions = self._fail(_CLOSED)
         self.phase = "closed"
         return instructions
-
-
-def _most_stages(plan: PlanEntry) -> int:
-    """How many stages a batch passes, of the bucket that has the most."""
-    return max(Counter(stage.bucket for stage in plan.stages if stage.turn.place == 0).values(), default=0)
 
 
 _CLOSED = Failure(None, None, None, "the pipeline was closed before the sample was done")

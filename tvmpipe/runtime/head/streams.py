@@ -23,10 +23,26 @@ class _End:
     error: BaseException | None = None
 
 
-def stream(submit: Callable[[Sample], Future[Result]], samples: Iterable[Sample], most: int) -> Iterator[Result]:
+class _Most:
+    """How many may be under way: a number, or a function that says it again after each result; it never shrinks."""
+
+    def __init__(self, most: int | Callable[[], int]) -> None:
+        self._ask = most if callable(most) else lambda: most
+        self.now = self._ask()
+
+    def more(self) -> int:
+        """By how many it has grown since it was asked last."""
+        before, self.now = self.now, max(self.now, self._ask())
+        return self.now - before
+
+
+def stream(
+    submit: Callable[[Sample], Future[Result]], samples: Iterable[Sample], most: int | Callable[[], int]
+) -> Iterator[Result]:
     """Results of `samples`, of which at most `most` are under way or wait to be taken."""
     submitted: queue.SimpleQueue[Future[Result] | _End] = queue.SimpleQueue()
-    room = threading.Semaphore(most)
+    limit = _Most(most)
+    room = threading.Semaphore(limit.now)
     stopped = threading.Event()
 
     def feed() -> None:
@@ -45,7 +61,7 @@ def stream(submit: Callable[[Sample], Future[Result]], samples: Iterable[Sample]
     try:
         while not isinstance(one := submitted.get(), _End):
             result = one.result()
-            room.release()
+            room.release(1 + limit.more())
             yield result
         if one.error is not None:
             raise one.error
@@ -57,11 +73,12 @@ def stream(submit: Callable[[Sample], Future[Result]], samples: Iterable[Sample]
 async def stream_async(
     submit: Callable[[Sample], Awaitable[asyncio.Future[Result]]],
     samples: Iterable[Sample] | AsyncIterable[Sample],
-    most: int,
+    most: int | Callable[[], int],
 ) -> AsyncIterator[Result]:
     """As `stream`, in an event loop."""
     submitted: asyncio.Queue[asyncio.Future[Result] | _End] = asyncio.Queue()
-    room = asyncio.Semaphore(most)
+    limit = _Most(most)
+    room = asyncio.Semaphore(limit.now)
 
     async def feed() -> None:
         end = _End()
@@ -77,7 +94,8 @@ async def stream_async(
     try:
         while not isinstance(one := await submitted.get(), _End):
             result = await one
-            room.release()
+            for _ in range(1 + limit.more()):
+                room.release()
             yield result
         if one.error is not None:
             raise one.error

@@ -30,6 +30,12 @@ class Telemetry:
         self._heard: dict[tuple[str, str], None] = {}
         self._spans: list[tuple[str, Span]] = []
 
+    def extend(self, manifest: Manifest) -> None:
+        """There are devices and stages more."""
+        with self._condition:
+            self._devices = {device.name for device in manifest.devices}
+            self._names = {stage.name for plan in manifest.plans for stage in plan.stages}
+
     def take(self, status: Status, *, current: bool) -> None:
         """A device has said how it is; before its opening is `current`, only that it was heard counts.
 

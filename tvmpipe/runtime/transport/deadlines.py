@@ -146,6 +146,9 @@ TRACKER_AGAIN_S = 2.0
 RENEW_S = 2.5
 """Head: between two messages that keep a device before its stages run. Two in a row may be late in a `LEASE_S`."""
 
+URGENT_PLAN_S = 2.0
+"""Head: for the search for a plan, while nothing runs."""
+
 BACK_S = 3.0
 """Head: for a lost device to answer. Outlasts `NOTICED_S`."""
 
@@ -154,6 +157,12 @@ DIAL_S = 3.0
 
 REPLACE_S = 3.0
 """Agent: for a stage host to begin with something else, at least, before it is ended."""
+
+OPENING_S = 5.0
+"""Head: what a plan is said to take to get ready beside another, until one has."""
+
+PLAN_S = 5.0
+"""Head: for the search for a plan beside what runs."""
 
 CHANGE_OVER_S = 5.0
 """Head: for an agent to take part in a change from one plan to another."""
@@ -247,6 +256,9 @@ AGENT_START_S = 60.0
 
 LONGEST_RETURN_S = 60.0
 """Head: as `RETURN_S`, which doubles with each further loss of the device."""
+
+HORIZON_S = 60.0
+"""Default of `--horizon`: within this a change to another plan has to pay."""
 
 RECOVER_S = 60.0
 """Default of `--recover` with failover: for something to run again after a loss. Outlasts `RECONNECT_DEVICE_S`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,6 +130,20 @@ class _File(BaseModel):
     device: Annotated[list[_DeviceEntry], Field(min_length=1)]
     link: list[_LinkEntry] = []
     network: _NetworkEntry | None = None
+
+
+def parse_device(table: Mapping[str, Any], own: Sequence[TargetDescription] = ()) -> Device:
+    """A device from what would be its [[device]] table; `own` are a user's boards. Raises ClusterError."""
+    try:
+        entry = _DeviceEntry.model_validate(dict(table))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        allowed = ", ".join(_DeviceEntry.model_fields)
+        raise ClusterError(f"a device's {where or 'table'}: {first['msg']}; allowed: {allowed}") from None
+    target = find_target(entry.target, own)
+    threads = entry.threads or target.cores
+    return Device(entry.name, entry.key or entry.name, target, threads, entry.memory, entry.slowdown, entry.onnxruntime)
 
 
 def load_cluster(path: str | Path) -> Cluster:
