@@ -26,7 +26,7 @@ def test_a_device_needs_nothing_of_the_compile_side() -> None:
 import sys
 from pathlib import Path
 compile_side = "onnx onnxslim safetensors xgboost pulp highspy ortools simpy networkx scipy yaml onnxruntime ziglang"
-compile_side += " tokenizers jinja2 starlette uvicorn prometheus_client"
+compile_side += " tokenizers jinja2 starlette uvicorn prometheus_client zeroconf"
 for name in compile_side.split():
     sys.modules[name] = None
 import tvmpipe, tvmpipe.cli, tvmpipe.commands.agent

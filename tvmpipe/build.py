@@ -61,8 +61,8 @@ def build(
     long again. `pins` maps names of primitives (shell patterns) to devices; `plan` is an edited `plan.yaml` to follow
     instead of searching. `dump` is a directory for the TVMScript after each pass. `records` is a folder of measured
     schedules that are used where they fit; with `tune`, up to so many schedules of each hot primitive are measured
-    first, on the plan's devices behind `tracker` (off loopback with the file `cluster_key`), and those that beat
-    tvmpipe's own are added to it.
+    first, on the plan's devices behind `tracker` ("host:port" or "auto"; off loopback with the file `cluster_key`), and
+    those that beat tvmpipe's own are added to it.
     Costs are those of `cost_model`; by default of the measurements that come with tvmpipe and those in the folder
     `profiles`, which is the user's own unless it is given (`tvmpipe profile` writes there). Links that the cluster file
     says nothing of are as they were measured, where that folder has them.
@@ -90,8 +90,12 @@ def build(
     from tvmpipe.passes.objectives import find_objective
     from tvmpipe.passes.options import BuildOptions
     from tvmpipe.runtime.security.keys import ClusterKey
+    from tvmpipe.runtime.transport.discover import AUTO, find_tracker
     from tvmpipe.targets.description.cluster import Cluster, load_cluster
 
+    key = None if cluster_key is None else ClusterKey.load(Path(cluster_key))
+    if tracker == AUTO:
+        tracker = find_tracker(key).address
     options = BuildOptions(
         objective=find_objective(objective) if isinstance(objective, str) else objective,
         time_limit_s=time_limit_s,
@@ -107,7 +111,7 @@ def build(
         records=None if records is None else Path(records),
         tune=tune,
         tracker=tracker,
-        cluster_key=None if cluster_key is None else ClusterKey.load(Path(cluster_key)),
+        cluster_key=key,
         prompt=prompt,
         generate=generate,
     )

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +48,12 @@ if TYPE_CHECKING:
 
 _PIPED_WIDTH = 4096  # characters: nothing is wrapped or cut for a pipe, whose reader may look for names
 
+_FIND_TRACKERS = ("agent", "doctor")
+"""Commands that take "auto" for a tracker themselves: one waits for it, one says what it found."""
+
 _EXTRAS = {
     **dict.fromkeys(("tokenizers", "jinja2"), "generate"),
+    "zeroconf": "discovery",
     **dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve"),
 }
 """Packages that are not of the extra `compile`."""
@@ -62,6 +66,8 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: Any, as_json: bool, **kwargs: Any) -> None:
         try:
+            if kwargs.get("tracker") == "auto" and function.__name__ not in _FIND_TRACKERS:
+                kwargs["tracker"] = _found_tracker(kwargs)
             outcome = function(*args, **kwargs)
         except TvmpipeError as error:
             _fail(error, str(error), error.exit_code, as_json)
@@ -75,6 +81,17 @@ def _command(function: Callable[..., Outcome | None]) -> Callable[..., None]:
             sys.exit(outcome.exit_code)
 
     return wrapped
+
+
+def _found_tracker(given: Mapping[str, Any]) -> str:
+    """The address of the tracker of the cluster that a command's options are about."""
+    from tvmpipe.runtime.security.keys import ClusterKey
+    from tvmpipe.runtime.transport.discover import find_tracker
+
+    path = given["connecting"].cluster_key if "connecting" in given else given.get("cluster_key")
+    found = find_tracker(None if path is None else ClusterKey.load(path))
+    click.echo(f"tracker {found.address}: {clean(found.why)}", err=True)
+    return found.address
 
 
 def _what_to_install(error: ModuleNotFoundError) -> str:
@@ -133,6 +150,11 @@ def _fallback_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--fallback/--no-fallback", default=True, help=told)(function)
 
 
+def _announce_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    told = "Tell the local network (mDNS) where zeroconf is installed, for --tracker auto."
+    return click.option("--announce/--no-announce", default=True, help=told)(function)
+
+
 def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[[Any], Any]] = [
         click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
@@ -178,7 +200,7 @@ def cli(verbose: int) -> None:
 @click.option("--force", "overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option("--records", type=click.Path(path_type=Path), help="Folder of measured schedules to use.")
 @click.option("--tune", type=click.IntRange(min=1), default=None, help="Measure so many schedules a hot primitive.")
-@click.option("--tracker", metavar="HOST:PORT", help="TVM RPC tracker with the devices to tune on.")
+@click.option("--tracker", metavar="HOST:PORT|auto", help="TVM RPC tracker with the devices to tune on.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
 def compile_(model: Path, output: Path | None, tune: int | None, **options: Any) -> Outcome:
@@ -246,7 +268,7 @@ def bench(model: Path, **options: Any) -> Outcome:
 @cli.command()
 @click.argument("models", metavar="[MODEL]...", type=click.Path(path_type=Path), nargs=-1)
 @click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices to measure (TOML).")
-@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices.")
+@click.option("--tracker", required=True, metavar="HOST:PORT|auto", help="TVM RPC tracker with the devices.")
 @_import_options
 @click.option("--store", type=click.Path(path_type=Path), help="Folder to keep measurements in; default: your cache.")
 @click.option("--budget", "budget_s", type=Finite(min=1), help="Seconds to measure; default: 600, or all.")
@@ -354,9 +376,10 @@ def serve(
 
 
 @cli.command()
-@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to ask.")
+@click.option("--tracker", required=True, metavar="HOST:PORT|auto", help="TVM RPC tracker to ask.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster, for --tracker auto.")
 @_command
-def devices(tracker: str) -> Outcome:
+def devices(tracker: str, cluster_key: Path | None) -> Outcome:
     """List the devices a tracker knows."""
     from tvmpipe.commands.devices import list_devices
 
@@ -364,7 +387,7 @@ def devices(tracker: str) -> Outcome:
 
 
 @cli.command()
-@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to ask.")
+@click.option("--tracker", required=True, metavar="HOST:PORT|auto", help="TVM RPC tracker to ask.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @click.option("--once", is_flag=True, help="Print one table and end, as with --json and where there is no terminal.")
 @_command
@@ -380,7 +403,7 @@ def top(tracker: str, cluster_key: Path | None, once: bool) -> Outcome | None:
 
 
 @cli.command()
-@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to ask.")
+@click.option("--tracker", required=True, metavar="HOST:PORT|auto", help="TVM RPC tracker to ask.")
 @click.option("--key", type=Key(), help="Look at the devices with this key only.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
@@ -395,6 +418,8 @@ def doctor(tracker: str, key: str | None, cluster_key: Path | None) -> Outcome:
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9190, show_default=True, help="Port to listen on.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster, for --tracker auto.")
+@_announce_option
 @_command
 def tracker(**options: Any) -> None:
     """Tell heads where devices are: TVM's RPC tracker, until it is interrupted."""
@@ -404,9 +429,10 @@ def tracker(**options: Any) -> None:
 
 
 @cli.command()
-@click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker to register with.")
+@click.option("--tracker", required=True, metavar="HOST:PORT|auto", help="TVM RPC tracker to register with.")
 @click.option("--key", required=True, type=Key(), help="Name under which heads ask for this device.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on; whoever reaches it can run code.")
+@click.option("--host", help="Address to listen on, loopback's unless said; whoever reaches it can run code.")
+@click.option("--interface", metavar="NAME", help="Listen on the address of this network interface, such as eth0.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9091, help="First port to try.")
 @click.option("--port-end", type=click.IntRange(2, 65536), default=9199, help="Port to stop before.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
@@ -427,6 +453,7 @@ def tracker(**options: Any) -> None:
 @click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Serve /metrics and /healthz here; default: do not."
 )
+@_announce_option
 @_command
 def agent(**options: Any) -> None:
     """Offer this machine as a device."""

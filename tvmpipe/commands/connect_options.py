@@ -53,7 +53,7 @@ def connect_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ("--start-timeout", "start_timeout_s", 0.1, 120.0, starting),
     ]
     options: list[Callable[[Any], Any]] = [
-        click.option("--tracker", required=True, metavar="HOST:PORT", help="TVM RPC tracker with the devices."),
+        click.option("--tracker", required=True, metavar="HOST:PORT|auto", help="TVM RPC tracker with the devices."),
         click.option("--failover", is_flag=True, help="Go on without a device that is lost."),
         *(
             click.option(name, to, type=Finite(min=least), default=usual, help=told)

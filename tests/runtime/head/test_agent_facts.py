@@ -39,6 +39,7 @@ FACTS: dict[str, Any] = {
     "memory_bytes": 1 << 30,
     "pid": 7,
     "link_address": "board.lan:9200",
+    "address_why": "it was told to",
     "runners": ["llvm"],
     "emulated": {"slowdown": 4.0, "bandwidth_bps": None, "latency_s": 0.0, "like": None},
     "link_port": 9200,

@@ -15,6 +15,7 @@ from tvmpipe.errors import InputError, TrackerError
 from tvmpipe.runtime.transport.address import (
     WILDCARDS,
     address_towards,
+    interface_address,
     is_loopback,
     numeric,
     own_addresses,
@@ -70,10 +71,22 @@ def registered_host(host: str, here: str, there: str) -> str | None:
     return addresses[0]
 
 
-def check_registration(host: str, tracker: str, *, keyed: bool) -> None:
+def chosen_host(host: str | None, interface: str | None) -> tuple[str, str]:
+    """What to listen on for `--host` and `--interface`, and why, for people. Raises InputError."""
+    if interface is not None:
+        if host is not None:
+            raise InputError("--host and --interface both say where to listen; give one of them")
+        return interface_address(interface), f"the address of its interface {interface} (--interface)"
+    if host is None:
+        return "127.0.0.1", "loopback, as nothing else was said (--host)"
+    return host, f"it was told to listen on {host} (--host)"
+
+
+def check_registration(host: str, tracker: str, *, keyed: bool) -> str:
     """Find out before the server does that an agent with a key would register where nobody finds it.
 
-    Raises InputError, or TrackerError while the tracker's name or the way to it is not known.
+    Returns how its address is found when it listens on all, for people. Raises InputError, or TrackerError while the
+    tracker's name or the way to it is not known.
     """
     name, port = parse_address(tracker)
     try:
@@ -81,5 +94,6 @@ def check_registration(host: str, tracker: str, *, keyed: bool) -> None:
         here = address_towards(there, port)
     except InputError as error:
         raise TrackerError(f"there is no way to the tracker at {tracker}: {error}") from None
-    if keyed:
-        registered_host(host, here, there)
+    if keyed and registered_host(host, here, there) is not None:
+        return "its tracker is on the same machine, and by this address it reaches others"
+    return "by this address it reaches its tracker"

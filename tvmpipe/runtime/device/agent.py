@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from tvmpipe.errors import InputError, TrackerError
 from tvmpipe.files import TemporaryFolder
 from tvmpipe.process import compute_environment
-from tvmpipe.runtime.device.advertise import check_registration
+from tvmpipe.runtime.device.advertise import check_registration, chosen_host
 from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.device_manager import DeviceManager
 from tvmpipe.runtime.device.host_options import HostOptions
@@ -40,7 +40,17 @@ from tvmpipe.runtime.security.handshake import SECRET_BYTES
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.security.tls_server import TlsServer
 from tvmpipe.runtime.transport import deadlines
-from tvmpipe.runtime.transport.address import is_loopback, listen, listening_host, parse_address
+from tvmpipe.runtime.transport.address import (
+    WILDCARDS,
+    format_address,
+    is_loopback,
+    listen,
+    listening_host,
+    parse_address,
+    resolve,
+)
+from tvmpipe.runtime.transport.announce import Announcement, announcing
+from tvmpipe.runtime.transport.discover import AUTO, await_tracker
 from tvmpipe.runtime.transport.ports import hold_port
 from tvmpipe.runtime.transport.versions import own_versions
 
@@ -53,6 +63,9 @@ _HIDDEN_PORT = 19091  # where the search for a port on loopback begins that a TL
 class AgentOptions:
     """What an agent is told. `memory_bytes` None offers what the machine has.
 
+    `tracker` is an address, or "auto" for the one of its cluster that is found on the local network. It listens on
+    `host` or, without one, on the address of `interface`, on loopback by default; with `announce` it tells the local
+    network so, where zeroconf is installed.
     `port` to `port_end` is where its RPC server may listen, `link_port` the first tried for the stage link;
     `advertise` is the HOST:PORT under which others reach that link, where it is another than the agent sees. With
     `metrics_port` Prometheus can ask there what the agent has done.
@@ -60,7 +73,8 @@ class AgentOptions:
 
     tracker: str
     key: str
-    host: str = "127.0.0.1"
+    host: str | None = None
+    interface: str | None = None
     port: int = 9091
     port_end: int = 9199
     link_port: int = 9200
@@ -72,30 +86,40 @@ class AgentOptions:
     cluster_key: Path | None = None
     emulation: Emulation = field(default_factory=Emulation)
     metrics_port: int | None = None
+    announce: bool = True
 
 
 def serve(options: AgentOptions) -> None:
     """Serve until interrupted. Starts the RPC server again whenever it ends.
 
-    Raises InputError when the store cannot be written, nothing can listen on the address, a cluster key is needed,
-    TMPDIR is too long for a socket's path, or prometheus_client is missing for metrics.
+    Raises TrackerError when "auto" could mean several trackers, InputError when the store cannot be written, nothing
+    can listen on the address, a cluster key is needed, TMPDIR is too long for a socket's path, or a package is missing.
     """
     import psutil
 
     from tvmpipe.runtime.device.blob_store import default_store
 
-    parse_address(options.tracker)
+    if options.tracker != AUTO:
+        parse_address(options.tracker)
     if options.advertise is not None:
         parse_address(options.advertise, "advertised")
     key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
-    if key is None and not is_loopback(options.host):
+    said, why = chosen_host(options.host, options.interface)
+    if key is None and not is_loopback(said):
         raise InputError(
-            f"off loopback ({options.host}) an agent needs --cluster-key FILE, the same on every machine; "
+            f"off loopback ({said}) an agent needs --cluster-key FILE, the same on every machine; "
             "`tvmpipe key FILE` makes one"
         )
-    host = listening_host(options.host)
+    host = listening_host(said)
+    tracker = options.tracker
+    if tracker == AUTO:
+        found = await_tracker(key)
+        logger.warning("tracker %s: %s", found.address, found.why)
+        tracker = found.address
+    options = dataclasses.replace(options, host=said, tracker=tracker)
     with contextlib.suppress(TrackerError):  # a name that cannot be resolved yet, perhaps; the server waits for it
-        check_registration(host, options.tracker, keyed=key is not None)
+        way = check_registration(host, tracker, keyed=key is not None)
+        why = way if host in WILDCARDS else why
     threads = options.threads or psutil.cpu_count(logical=False) or 1
     os.environ.update(compute_environment(threads))
     root = options.store or default_store()
@@ -116,7 +140,7 @@ def serve(options: AgentOptions) -> None:
         _second_port(options, host, link_port) as beside_port,
         TemporaryFolder("tvmpipe-agent-") as folder,
         _metrics(
-            options, DeviceManagerClient(device_manager_address(Path(folder)), timeout_s=deadlines.AGENT_ANSWER_S)
+            options, said, DeviceManagerClient(device_manager_address(Path(folder)), timeout_s=deadlines.AGENT_ANSWER_S)
         ),
     ):
         facts = {
@@ -126,6 +150,7 @@ def serve(options: AgentOptions) -> None:
             "memory_bytes": memory_bytes,
             "pid": os.getpid(),
             "link_address": options.advertise,
+            "address_why": why,
             "runners": available_runners(),
             "emulated": options.emulation.facts() if options.emulation.active else None,
         }
@@ -153,12 +178,27 @@ def serve(options: AgentOptions) -> None:
             folder=Path(folder),
             host=hosting,
         )
+        links = (link_port,) if beside_port is None else (link_port, beside_port)
         try:
-            _keep_serving(server, manager, tls_server)
+            with _announcing(options, host, key, tls_server, links):
+                _keep_serving(server, manager, tls_server)
         finally:
             manager.close()
             if tls_server is not None:
                 tls_server.stop()
+
+
+def _announcing(
+    options: AgentOptions, host: str, key: ClusterKey | None, tls_server: TlsServer | None, links: tuple[int, ...]
+) -> AbstractContextManager[object]:
+    """Tell the local network of an agent with a key; others serve this machine alone."""
+    if not options.announce or key is None or tls_server is None:
+        return contextlib.nullcontext()
+    name, port = parse_address(options.tracker)
+    with contextlib.suppress(InputError):  # one that cannot be resolved yet
+        name = resolve(name)
+    facts = {"tracker": format_address(name, port), "links": ",".join(map(str, links))}
+    return announcing(Announcement("agent", options.key, host, tls_server.port, key.fingerprint, facts))
 
 
 def _keep_serving(server_options: RpcServerOptions, manager: DeviceManager, tls_server: TlsServer | None) -> NoReturn:
@@ -211,7 +251,7 @@ def _second_port(options: AgentOptions, host: str, first: int) -> Iterator[int |
         yield port
 
 
-def _metrics(options: AgentOptions, manager: DeviceManagerClient) -> AbstractContextManager[Any]:
+def _metrics(options: AgentOptions, host: str, manager: DeviceManagerClient) -> AbstractContextManager[Any]:
     """A server of metrics, if one is wanted. It asks the device manager as other processes do: they share nothing."""
     if options.metrics_port is None:
         return contextlib.nullcontext()
@@ -220,7 +260,7 @@ def _metrics(options: AgentOptions, manager: DeviceManagerClient) -> AbstractCon
     except ModuleNotFoundError as error:
         raise InputError(f"--metrics-port needs the package {error.name!r}; install tvmpipe[metrics]") from None
     look = TrackerLook(options.tracker, options.key)
-    return MetricsServer(options.host, options.metrics_port, lambda: json.loads(manager.ask('{"do": "info"}')), look)
+    return MetricsServer(host, options.metrics_port, lambda: json.loads(manager.ask('{"do": "info"}')), look)
 
 
 def _check_address(host: str, options: AgentOptions) -> None:

@@ -103,6 +103,7 @@ def local_cluster(agents: list[LocalAgent], *, store: Path, log: Path | None = N
         cluster.start("tracker", "-c", code)
         for agent in agents:
             arguments = ["--tracker", address, "--key", agent.key, "--threads", str(agent.threads), *agent.options]
+            arguments.append("--no-announce")
             if agent.memory_bytes is not None:
                 arguments += ["--memory", str(agent.memory_bytes)]
             cluster.start(agent.key, "-m", "tvmpipe", "agent", *arguments, "--store", str(store / agent.key))

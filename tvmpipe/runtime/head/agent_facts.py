@@ -81,9 +81,9 @@ class AgentFacts(_Told):
 
     Attributes: `tvmpipe` and `tvm` its versions; `machine` its architecture; `threads` and `memory_bytes` what it
     offers; `link_address` where others reach its stage link, None where it is at `link_port` of its own address, and
-    `beside_port` of another opening; `held_by` and `held_s` who has it and since when; `host` the state of its stage
-    host; `status` what that said last; `server_up` whether its RPC server runs and `server_starts` how often it was
-    started.
+    `beside_port` of another opening; `address_why` why it is reached where it is; `held_by` and `held_s` who has it and
+    since when; `host` the state of its stage host; `status` what that said last; `server_up` whether its RPC server
+    runs and `server_starts` how often it was started.
     """
 
     tvmpipe: str
@@ -93,6 +93,7 @@ class AgentFacts(_Told):
     memory_bytes: _Count
     pid: _Count
     link_address: Annotated[str | None, BeforeValidator(_address)]
+    address_why: str
     link_port: _Port
     beside_port: _Port | None
     runners: list[str]

@@ -20,6 +20,7 @@ from tvmpipe.runtime.head.replanner import Replanner
 from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
+from tvmpipe.runtime.transport.discover import AUTO, find_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ def connect(
     on_decision: Callable[[str], None] = lambda sentence: None,
 ) -> Pipeline:
     """Request a bundle's devices from a tracker ("host:port"), have the stages hosted, return the pipeline.
+
+    "auto" finds the tracker of the cluster key on the local network, and needs `tvmpipe[discovery]`.
 
     `bundle` is one, or the path of one. `inflight` samples at most are in the pipeline at once, by default what the
     plan says keeps every device busy; `batch` samples travel together, by default more than one where periods are so
@@ -117,6 +120,8 @@ def _open_pipeline(
     on_decision: Callable[[str], None],
 ) -> Pipeline:
     key = None if options.cluster_key is None else ClusterKey.load(options.cluster_key)
+    if tracker == AUTO:
+        tracker = find_tracker(key).address
     samples, settings = plan_settings(manifest.plan, options)
     return Pipeline(
         manifest,

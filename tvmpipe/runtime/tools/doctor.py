@@ -22,6 +22,7 @@ from tvmpipe.runtime.tools.cluster_status import device_with_key
 from tvmpipe.runtime.tools.linktest import dial_back, measure_link, try_pair
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import format_address, is_loopback, parse_address, resolve
+from tvmpipe.runtime.transport.discover import AUTO, find_tracker
 from tvmpipe.runtime.transport.rpc_session import RpcSession, open_session
 from tvmpipe.runtime.transport.tracker import DeviceAddress, Tracker
 from tvmpipe.runtime.transport.versions import NAMES, difference, work_together
@@ -96,7 +97,8 @@ def diagnose(
     checks = _Checks("")
     say(f"tracker {tracker}")
     try:
-        keys = _tracker(tracker, key, checks)
+        tracker, why = _named(tracker, cluster_key, checks)
+        keys = _tracker(tracker, why, key, checks)
     except _Stopped:
         keys = {}
     yield from _complete(checks, TRACKER_STEPS)
@@ -127,11 +129,22 @@ def _complete(checks: _Checks, names: tuple[str, ...]) -> Iterator[Step]:
             yield Step(checks.device, name, "skipped", "")
 
 
-def _tracker(address: str, key: str | None, checks: _Checks) -> dict[str, int]:
+def _named(tracker: str, key: ClusterKey | None, checks: _Checks) -> tuple[str, str]:
+    """A tracker's address, and how that was found where nobody has typed it."""
+    if tracker != AUTO:
+        return tracker, ""
+    try:
+        found = find_tracker(key)
+    except TvmpipeError as error:
+        checks.fail("tracker address", error, "give --tracker HOST:PORT, where it is known")
+    return found.address, found.why
+
+
+def _tracker(address: str, why: str, key: str | None, checks: _Checks) -> dict[str, int]:
     """How many devices each wanted key has."""
     host, port = parse_address(address)
     numeric = _resolve(checks, "tracker address", host)
-    checks.ok("tracker address", f"{host} is {numeric}" if host != numeric else numeric)
+    checks.ok("tracker address", (f"{host} is {numeric}" if host != numeric else numeric) + (why and f": {why}"))
     _dial(checks, "tracker connection", host, port, f"`tvmpipe tracker --port {port}` starts one")
     checks.ok("tracker connection", f"something listens at {address}")
     try:
@@ -242,7 +255,8 @@ def _examine(session: RpcSession, cluster_key: ClusterKey | None, checks: _Check
         checks.warn("agent", "it is a stock TVM RPC server: usable, but tensors pass through the head", start)
         return
     facts = agent.facts
-    checks.ok("agent", f"it is a tvmpipe agent, process {facts.pid}")
+    where = format_address(session.address.host, session.address.port)
+    checks.ok("agent", f"it is a tvmpipe agent, process {facts.pid}, at {where}: {facts.address_why}")
     _versions(facts.versions, checks)
     about = f"{facts.machine}, {facts.threads} threads, {format_size(facts.memory_bytes)} of memory offered"
     if facts.emulated is not None:
@@ -256,10 +270,11 @@ def _examine(session: RpcSession, cluster_key: ClusterKey | None, checks: _Check
         checks.ok("holder", "nobody has it")
     remedy = "let the device connect to this machine on any port above 1023: it sends results and its state"
     try:
-        seconds = dial_back(agent)
+        address, seconds = dial_back(agent)
     except TvmpipeError as error:
         checks.fail("dial back", error, remedy)
-    checks.ok("dial back", f"it connects to this machine, in {format_duration(seconds)}")
+    here = f"this machine at {address}, by which that reaches it"
+    checks.ok("dial back", f"it connects to {here}, in {format_duration(seconds)}")
     if facts.held_by is not None:
         checks.skip("link", "not measured, so as not to disturb who uses it")
         return

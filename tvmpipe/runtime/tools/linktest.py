@@ -36,8 +36,11 @@ class LinkSpeed:
     bytes_per_s: float
 
 
-def dial_back(agent: AgentClient) -> float:
-    """Have the device connect to a new port of this machine. Returns the seconds it took. Raises DeviceError."""
+def dial_back(agent: AgentClient) -> tuple[str, float]:
+    """Have the device connect to a new port of this machine. Returns to which address, and the seconds it took.
+
+    Raises DeviceError.
+    """
     session = agent.session
     call = session.function("tvmpipe.dial_back")
     if call is None:
@@ -51,7 +54,7 @@ def dial_back(agent: AgentClient) -> float:
             answer = json.loads(str(call(address, nonce)))
     if "error" in answer:
         raise DeviceError(f"it cannot connect to this machine at {address}: {answer['error']}")
-    return float(answer["seconds"])
+    return host, float(answer["seconds"])
 
 
 def _answer(listener: socket.socket, nonce: bytes) -> None:

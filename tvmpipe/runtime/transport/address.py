@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 from tvmpipe.errors import InputError
 
@@ -104,6 +106,25 @@ def leads_back(address: tuple[str, int], own: tuple[str, int]) -> bool:
     if own[0] in WILDCARDS:
         return is_loopback(there) or there in own_addresses()
     return there == own[0]
+
+
+def interface_address(name: str) -> str:
+    """The address of a network interface that others may reach: IPv4 before IPv6. Raises InputError, with those there
+    are."""
+    import psutil
+
+    found = {each: _usable(addresses) for each, addresses in psutil.net_if_addrs().items()}
+    if found.get(name):
+        return found[name][0]
+    there = ", ".join(f"{each} ({addresses[0]})" for each, addresses in found.items() if addresses)
+    raise InputError(f"no network interface {name!r} of this machine has an address; there are {there}")
+
+
+def _usable(addresses: Sequence[Any]) -> list[str]:
+    """The numeric addresses of an interface, but for those of its link alone."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = [numeric(each.address) for family in families for each in addresses if each.family == family]
+    return [each for each in found if not ipaddress.ip_address(each).is_link_local]
 
 
 def own_addresses() -> list[str]:

@@ -93,6 +93,9 @@ LAST_HANDSHAKES_S = 0.5
 LAST_WORDS_S = 0.5
 """Agent: for a stage host to say what it has done, before it is ended."""
 
+DISCOVER_MORE_S = 1.0
+"""Whoever looks for a tracker: for others to be announced once one was, and for the rest of what was half heard."""
+
 CONNECT_GRACE_S = 1.0
 """Head: for TVM's client to return beyond the deadline of the call; and what must be left to try a device again."""
 
@@ -143,11 +146,11 @@ SETTLE_S = 2.0
 TRACKER_AGAIN_S = 2.0
 """Agent: before it tries again to reach its tracker."""
 
-RENEW_S = 2.5
-"""Head: between two messages that keep a device before its stages run. Two in a row may be late in a `LEASE_S`."""
-
 URGENT_PLAN_S = 2.0
 """Head: for the search for a plan, while nothing runs."""
+
+RENEW_S = 2.5
+"""Head: between two messages that keep a device before its stages run. Two in a row may be late in a `LEASE_S`."""
 
 BACK_S = 3.0
 """Head: for a lost device to answer. Outlasts `NOTICED_S`."""
@@ -157,6 +160,9 @@ DIAL_S = 3.0
 
 REPLACE_S = 3.0
 """Agent: for a stage host to begin with something else, at least, before it is ended."""
+
+DISCOVER_S = 3.0
+"""Whoever looks for a tracker: for one to be announced. Questions are repeated after 1 s, should one be lost."""
 
 OPENING_S = 5.0
 """Head: what a plan is said to take to get ready beside another, until one has."""
@@ -212,6 +218,9 @@ TLS_CLIENT_S = 5.0
 
 REGISTER_AGAIN_S = 8.0
 """TVM's RPC server: a device that was given out and not used registers anew after this; it cannot be set."""
+
+ANNOUNCE_AGAIN_S = 10.0
+"""Tracker and agent: between two looks whether the machine has the addresses that were announced."""
 
 ATTEMPT_S = 10.0
 """Head: at its end, for openings under way to end. Outlasts `INTERRUPT_S`, `UNDO_S` and `CHANGE_OVER_S`."""
