@@ -1,4 +1,4 @@
-"""Two machines on a cable: network namespaces, which only root can make."""
+"""Machines on a cable or at a switch: network namespaces, which only root can make."""
 
 from __future__ import annotations
 
@@ -38,11 +38,9 @@ class Machine:
         with log.open("ab") as out:
             return subprocess.Popen(self._command(arguments), stdout=out, stderr=out)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, patience_s: float = 3 * PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """The same until it ends."""
-        return subprocess.run(
-            self._command(arguments), capture_output=True, text=True, timeout=3 * PATIENCE_S, check=False
-        )
+        return subprocess.run(self._command(arguments), capture_output=True, text=True, timeout=patience_s, check=False)
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
         return ["ip", "netns", "exec", self.name, sys.executable, *arguments]
@@ -63,12 +61,58 @@ def two_machines(first: str, second: str) -> Iterator[tuple[Machine, Machine]]:
         yield Machine(names[0], first.partition("/")[0]), Machine(names[1], second.partition("/")[0])
     finally:
         for name in names:
-            for pid in subprocess.run(
-                ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
-            ).stdout.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), 9)
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+            _delete(name)
+
+
+@contextlib.contextmanager
+def machines_at_switch(count: int, rate_bps: float | None = None) -> Iterator[list[Machine]]:
+    """Machines 10.78.0.1/24 and so on at one switch, whose cables carry `rate_bps` bytes a second each way.
+
+    Needs the kernel's token bucket filter where a rate is given.
+    """
+    switch = f"tvmpipe-{os.getpid()}-switch"
+    names = [f"tvmpipe-{os.getpid()}-{number}" for number in range(1, count + 1)]
+    machines = [Machine(name, f"10.78.0.{number}") for number, name in enumerate(names, 1)]
+    try:
+        for name in (switch, *names):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+        _ip("-n", switch, "link", "set", "bridge", "up")
+        for number, machine in enumerate(machines, 1):
+            port = f"port{number}"
+            _ip("-n", machine.name, "link", "add", "cable", "type", "veth", "peer", "name", port, "netns", switch)
+            _ip("-n", machine.name, "addr", "add", f"{machine.address}/24", "dev", "cable")
+            _ip("-n", switch, "link", "set", port, "master", "bridge")
+            for namespace, end in ((machine.name, "cable"), (switch, port)):
+                _ip("-n", namespace, "link", "set", end, "up")
+                if rate_bps is not None:
+                    _shape(namespace, end, rate_bps)
+        yield machines
+    finally:
+        for name in names:
+            _delete(name)
+        _delete(switch)
+
+
+def _shape(namespace: str, end: str, rate_bps: float) -> None:
+    rate = ["rate", f"{round(8 * rate_bps)}bit", "burst", "256kb", "latency", "50ms"]
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, "tc", "qdisc", "add", "dev", end, "root", "tbf", *rate],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"tc: {done.stderr}"
+
+
+def _delete(name: str) -> None:
+    """A namespace with all that runs there."""
+    found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    for pid in found.stdout.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), 9)
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
 def _ip(*arguments: str) -> None:
