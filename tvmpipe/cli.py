@@ -296,6 +296,7 @@ def profile(models: tuple[Path, ...], **options: Any) -> Outcome:
 @click.option("--batch", type=click.IntRange(min=1), help="Samples that travel together; default: as periods ask.")
 @connect_options
 @click.option("--elastic", is_flag=True, help="Make plans for the devices that are there; `compile --elastic` first.")
+@click.option("--cluster", type=click.Choice(["auto"]), help="auto: use whoever registers with the tracker, too.")
 @click.option(
     "--horizon",
     "horizon_s",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.models import chain
+from tests.models import chain, save
 from tests.waiting import wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.cli import cli
@@ -131,3 +131,23 @@ def test_a_long_stream_takes_no_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak_bytes < 1 << 20
+
+
+def test_an_elastic_run(tmp_path: Path) -> None:
+    """With a bundle for one device, on two."""
+    model, cluster_file = save(chain(6, width=1024), tmp_path), tmp_path / "cluster.toml"
+    cluster_file.write_text('[[device]]\nname = "alpha"\nthreads = 1\nslowdown = 50\n')
+    compiled = CliRunner().invoke(
+        cli, ["compile", str(model), "--cluster", str(cluster_file), "--elastic", "-o", str(tmp_path / "bundle")]
+    )
+    assert compiled.exit_code == 0, compiled.output
+    options = ("--slowdown", "50", "--threads", "1")
+    with local_cluster([LocalAgent(key, options=options) for key in KEYS[:2]], store=tmp_path / "agents") as cluster:
+        command = ["run", str(tmp_path / "bundle"), "--tracker", cluster.tracker, "--random", "600"]
+        refused = CliRunner().invoke(cli, [*command, "--cluster", "auto"])
+        assert refused.exit_code == 1
+        assert "--cluster auto is for elastic pipelines: give --elastic, too" in refused.output
+        ran = CliRunner().invoke(cli, [*command, "--elastic", "--cluster", "auto", "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert {stage["device"] for stage in json.loads(ran.stdout)["stages"]} == {"alpha", "beta"}
+    assert "a plan for alpha, beta takes" in ran.stderr

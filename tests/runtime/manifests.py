@@ -122,10 +122,8 @@ def manifest(plans: Sequence[PlanEntry], inputs: Mapping[str, int], outputs: Map
 
 def chain_plan(prefix: str, names: Sequence[str], last: int, lost: str | None = None) -> PlanEntry:
     """A chain of one stage a device that makes value `last` of value 0, without links."""
-    stages = []
-    for place, name in enumerate(names):
-        after = last if place == len(names) - 1 else place + 1
-        stages.append(stage(f"{prefix}-s{place}", name, [place], [after]))
+    values = [place if place < last else IDS // 2 + place for place in range(len(names))] + [last]
+    stages = [stage(f"{prefix}-s{n}", name, [values[n]], [values[n + 1]]) for n, name in enumerate(names)]
     return plan(stages, lost)
 
 

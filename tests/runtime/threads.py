@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from tvmpipe.errors import DeviceError
 from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.device.hosting import HostedSession
 from tvmpipe.runtime.device.spec import Opening, host_spec
+from tvmpipe.runtime.head.agent_facts import AgentFacts, check_agent_facts
 from tvmpipe.runtime.head.opened import HeadEnd, Opened, OpenError
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.replanner import Extension, Replanner
@@ -22,6 +24,33 @@ from tvmpipe.runtime.head.state_machine import Settings
 from tvmpipe.runtime.transport.address import format_address
 from tvmpipe.runtime.transport.ports import hold_port
 from tvmpipe.runtime.transport.sockets import Sockets
+
+FACTS: dict[str, Any] = {
+    "tvmpipe": "1",
+    "apache-tvm": "1",
+    "machine": "x86_64",
+    "threads": 1,
+    "memory_bytes": 1 << 30,
+    "pid": 7,
+    "link_address": None,
+    "link_port": 9200,
+    "beside_port": 9201,
+    "address_why": "it was told to",
+    "runners": ["llvm"],
+    "features": [],
+    "emulated": None,
+    "held_by": None,
+    "held_s": None,
+    "host": None,
+    "host_message": "",
+    "host_pid": None,
+    "status": None,
+    "samples_per_s": {},
+    "totals": {"sessions": 0, "refused": 0, "stages": []},
+    "server_up": True,
+    "server_starts": 1,
+}
+"""What an agent that does nothing says of itself."""
 
 Compute = Callable[[str, Sequence[NDArray[Any]]], list[NDArray[Any]]]
 """Outputs of a stage for its inputs."""
@@ -102,7 +131,9 @@ class ThreadDeployer:
     def prepare(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         """Host the plan beside what runs."""
         self.prepared += 1
-        return self._host(plan, head)
+        opened = self._host(plan, head)
+        time.sleep(0.3)  # for links to be made, as agents wait: ZeroMQ aborts where one ends in its handshake
+        return opened
 
     def activate(self, opened: Opened) -> None:
         """End what ran before."""
@@ -119,6 +150,16 @@ class ThreadDeployer:
 
     def add_files(self, extension: Extension) -> None:
         """Threads need no files."""
+
+    def registered(self) -> dict[str, int]:
+        """Devices that are there."""
+        return {name: 1 for name, device in self._devices.items() if device.there}
+
+    def look(self, key: str) -> AgentFacts | None:
+        """As an agent with a thread would say."""
+        if key not in self._devices or not self._devices[key].there:
+            raise DeviceError(f"no device with key {key!r} is registered")
+        return check_agent_facts(FACTS)
 
     def give_back(self, device: str) -> None:
         """Note it."""
@@ -175,10 +216,16 @@ class ThreadPipeline:
 
 @contextlib.contextmanager
 def thread_pipeline(
-    manifest: Manifest, settings: Settings, inflight: int = 4, replanner: Replanner | None = None
+    manifest: Manifest,
+    settings: Settings,
+    inflight: int = 4,
+    replanner: Replanner | None = None,
+    told: Callable[[str], None] = lambda sentence: None,
 ) -> Iterator[ThreadPipeline]:
     """A manifest's pipeline, running on threads."""
     devices = {entry.name: Device(entry.name) for entry in manifest.devices}
     deployer = ThreadDeployer(manifest, devices)
-    with Pipeline(manifest, deployer, inflight=inflight, settings=settings, replanner=replanner) as pipe:
+    with Pipeline(
+        manifest, deployer, inflight=inflight, settings=settings, replanner=replanner, on_decision=told
+    ) as pipe:
         yield ThreadPipeline(pipe, devices, deployer)

@@ -42,13 +42,16 @@ def run_bundle(
     learn: bool,
     store: Path | None,
     elastic: bool,
+    cluster: str | None,
     options: ConnectOptions,
 ) -> Outcome:
     """Run samples from files (or random ones) through a bundle; write results where `output` says.
 
-    With `elastic`, plans are made for the devices that are there. With `learn`, what stages took goes to the profiles
-    in `store`. `options` say how to connect.
+    With `elastic`, plans are made for the devices that are there; with `cluster` "auto", also of those that register
+    with the tracker. With `learn`, what stages took goes to the profiles in `store`. `options` say how to connect.
     """
+    if cluster is not None and not elastic:
+        raise InputError("--cluster auto is for elastic pipelines: give --elastic, too")
     bundle = load(path)
     if learn:
         options = learning(bundle.manifest, options)
@@ -65,6 +68,8 @@ def run_bundle(
 
         replanner = Replanner(bundle)
     with open_pipeline(bundle.manifest, bundle, tracker, options, replanner, _tell) as pipe:
+        if cluster is not None:
+            pipe.watch_tracker()
         stderr.print(f"connected to {len(pipe.devices)} devices, sent {format_size(pipe.sent_bytes)}")
         facts: dict[str, Any] = {"bundle": str(path)}
         if any(link.encoding != "none" for link in pipe.manifest.plan.links):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tvmpipe.bundle import Bundle
+from tvmpipe.elastic.described import device_table, emulated_link
 from tvmpipe.errors import BundleError, ClusterError, InfeasibleError
-from tvmpipe.manifest import DeviceEntry, FileEntry, PlanEntry
+from tvmpipe.manifest import HEAD, DeviceEntry, FileEntry, PlanEntry
 from tvmpipe.passes import driver
 from tvmpipe.passes.backend.codegen import StageCode
 from tvmpipe.passes.backend.describe_plan import PlanDescriber, device_entry
@@ -21,6 +23,7 @@ from tvmpipe.passes.driver import Planned
 from tvmpipe.passes.options import BuildOptions
 from tvmpipe.passes.planning.default_cost import default_cost
 from tvmpipe.runtime.device.weights import mapped_weights
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.replanner import Proposal, Request, Speeds
 from tvmpipe.targets.description.cluster import Cluster, Device, Link, parse_device
 from tvmpipe.targets.store.profile_store import default_store
@@ -61,22 +64,37 @@ class Planner:
         folder = profiles or default_store()
         model = default_cost(folder, kept.cluster.targets)
         self._options: BuildOptions = replace(kept.options, profiles=folder, cost_model=model)
+        self._emulated: dict[str, Link] = {}
         self._found: dict[int, _Found] = {}
         self._plans = 0
         self._functions, self._compile_s = 0, 0.0
 
-    def describe(self, name: str, key: str, table: Mapping[str, Any]) -> DeviceEntry:
-        """As `Replanner.describe`. `table` may also have "links": other end -> bandwidth_bps and latency_s."""
-        if table or name not in self._devices:
-            told = {"name": name, "key": key, **table}
-            links: Mapping[str, Any] = told.pop("links", {})
-            device = parse_device(told, self._cluster.targets)
-            if name == "head":
-                raise ClusterError("a device cannot be called 'head', which is the process that submits samples")
-            self._devices[name] = device
-            more = {frozenset((name, other)): Link(*figures) for other, figures in links.items()}
-            self._cluster = replace(self._cluster, links={**self._cluster.links, **more})
+    def knows(self, name: str) -> bool:
+        """As `Replanner.knows`."""
+        return name in self._devices
+
+    def describe(self, name: str, key: str, table: Mapping[str, Any], facts: AgentFacts | None = None) -> DeviceEntry:
+        """As `Replanner.describe`."""
+        if name == HEAD:
+            raise ClusterError(f"a device cannot be called {HEAD!r}, which is the process that submits samples")
+        if table or facts is not None or name not in self._devices:
+            if not table and facts is None:
+                raise ClusterError(f"nothing is known of device {name!r}; say what it is")
+            told = {} if facts is None else device_table(facts)
+            self._devices[name] = parse_device({**told, "name": name, "key": key, **table}, self._cluster.targets)
+        if facts is not None and facts.emulated is not None:
+            self._emulated[name] = emulated_link(facts.emulated, self._cluster.network)
         return device_entry(replace(self._devices[name], key=key))
+
+    def _links(self, present: Collection[str]) -> dict[frozenset[str], Link]:
+        """Links that the cluster file names, and those that devices emulate."""
+        links = dict(self._cluster.links)
+        for first, second in itertools.combinations((HEAD, *present), 2):
+            ends = frozenset((first, second))
+            slow = [self._emulated[end] for end in ends if end in self._emulated]
+            if slow and ends not in links:
+                links[ends] = Link(min(one.bandwidth_bps for one in slow), max(one.latency_s for one in slow))
+        return links
 
     def propose(self, request: Request) -> Proposal:
         """As `Replanner.propose`."""
@@ -86,7 +104,8 @@ class Planner:
         if not request.present:
             raise InfeasibleError("no device is left")
         devices = tuple(self._devices[name] for name in request.present)
-        cluster = as_measured(replace(self._cluster, devices=devices), request.speeds)
+        cluster = replace(self._cluster, devices=devices, links=self._links(request.present))
+        cluster = as_measured(cluster, request.speeds)
         pins = {what: device for what, device in self._options.pins.items() if device in request.present}
         options = replace(self._options, pins=pins, time_limit_s=request.time_limit_s)
         planned = driver.plan(self._fused, cluster, options)

@@ -18,6 +18,7 @@ from tvmpipe.errors import BundleError, DeviceError, TvmpipeError
 from tvmpipe.files import TemporaryFolder
 from tvmpipe.manifest import DeviceEntry, FileEntry, PlanEntry
 from tvmpipe.process import describe_exit, die_with_parent
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.replanner import Extension, Proposal, Request
 
 
@@ -53,9 +54,14 @@ class Replanner:
             return Path(self._folder.name) / entry.path
         return self._bundle.path_of(entry)
 
-    def describe(self, name: str, key: str, table: Mapping[str, Any]) -> DeviceEntry:
-        """As `Replanner.describe`."""
-        told = self._ask({"do": "describe", "name": name, "key": key, "table": dict(table)})
+    def knows(self, name: str) -> bool:
+        """Whether the bundle's cluster file has a device of this name, or it was described."""
+        return bool(self._ask({"do": "knows", "name": name})["known"])
+
+    def describe(self, name: str, key: str, table: Mapping[str, Any], facts: AgentFacts | None = None) -> DeviceEntry:
+        """A device from now on may be planned with: as `table` says, or else the cluster file, or else its agent."""
+        told_of = None if facts is None else facts.to_dict()
+        told = self._ask({"do": "describe", "name": name, "key": key, "table": dict(table), "facts": told_of})
         return DeviceEntry.model_validate(told)
 
     def propose(self, request: Request) -> Proposal:

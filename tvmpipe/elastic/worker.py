@@ -17,13 +17,18 @@ from tvmpipe.bundle import Bundle
 from tvmpipe.elastic.planner import Planner
 from tvmpipe.errors import TvmpipeError, reason_of
 from tvmpipe.manifest import Manifest
+from tvmpipe.runtime.head.agent_facts import check_agent_facts
 from tvmpipe.runtime.head.replanner import Request, Speeds
 
 
 def answer(planner: Planner, question: dict[str, Any]) -> dict[str, Any]:
     """What a question is answered with; raises TvmpipeError."""
     if question["do"] == "describe":
-        return planner.describe(question["name"], question["key"], question["table"]).model_dump(mode="json")
+        facts = None if question["facts"] is None else check_agent_facts(question["facts"])
+        device = planner.describe(question["name"], question["key"], question["table"], facts)
+        return device.model_dump(mode="json")
+    if question["do"] == "knows":
+        return {"known": planner.knows(question["name"])}
     if question["do"] == "propose":
         links = {(first, second): factor for first, second, factor in question["links"]}
         speeds = Speeds(question["devices"], links)

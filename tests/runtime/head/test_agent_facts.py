@@ -41,6 +41,7 @@ FACTS: dict[str, Any] = {
     "link_address": "board.lan:9200",
     "address_why": "it was told to",
     "runners": ["llvm"],
+    "features": [],
     "emulated": {"slowdown": 4.0, "bandwidth_bps": None, "latency_s": 0.0, "like": None},
     "link_port": 9200,
     "beside_port": 9201,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ import pytest
 import tvmpipe
 from tests.models import chain
 from tests.runtime import manifests
-from tests.runtime.threads import thread_pipeline
+from tests.runtime.threads import Device, thread_pipeline
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.bundle import Bundle
 from tvmpipe.commands.samples import random_samples
 from tvmpipe.equality import compare
-from tvmpipe.errors import DeviceLostError, InfeasibleError
+from tvmpipe.errors import ClusterError, DeviceError, DeviceLostError, InfeasibleError, InputError
 from tvmpipe.manifest import DeviceEntry, FileEntry, PlanEntry, Predicted
 from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, local_cluster
+from tvmpipe.runtime.head.agent_facts import AgentFacts
+from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.replanner import Extension, Proposal, Request
 from tvmpipe.runtime.head.sample import Result
 from tvmpipe.runtime.head.state_machine import Settings
@@ -32,7 +34,7 @@ CHAIN = manifests.chain("a", "b", "c")
 
 
 class ChainReplanner:
-    """Chains of one stage a device over all that are present; each device more takes a second off the period.
+    """Chains of one stage a device over all that are present; the period is two seconds over their number.
 
     `least` devices are needed.
     """
@@ -44,15 +46,22 @@ class ChainReplanner:
         self.hold = threading.Event()
         self.hold.set()
 
-    def describe(self, name: str, key: str, table: Mapping[str, Any]) -> DeviceEntry:
+    def knows(self, name: str) -> bool:
+        return False
+
+    def describe(self, name: str, key: str, table: Mapping[str, Any], facts: AgentFacts | None = None) -> DeviceEntry:
+        if facts is None and not table:
+            raise ClusterError(f"nothing is known of {name}")
         return manifests.device(name)
 
     def propose(self, request: Request) -> Proposal:
         self.asked.append(request)
         self.hold.wait(PATIENCE_S)
+        if not request.present:
+            raise InfeasibleError("no device is left")
         if len(request.present) < self.least:
             raise InfeasibleError(f"the model needs {self.least} devices")
-        period_s = 10.0 - len(request.present)
+        period_s = 2.0 / len(request.present)
         return Proposal(len(self.asked), period_s, period_s, 0.0, {})
 
     def make(self, proposal: Proposal) -> Extension:
@@ -109,6 +118,76 @@ def test_where_no_plan_fits_the_error_says_why() -> None:
             threads.pipe.run(sample(1))
 
 
+ELASTIC = Settings(max_batches=4, failover=True, elastic=True, recover_s=PATIENCE_S)
+
+
+def wait_for(pipe: Pipeline, *devices: str) -> None:
+    """Until a plan runs on exactly these; samples go through it meanwhile."""
+
+    def there() -> bool:
+        pipe.run(sample(0))
+        return set(pipe.devices) == set(devices)
+
+    wait_until(there, lambda: f"runs on {pipe.devices}")
+
+
+def test_devices_are_added_and_removed_while_samples_stream() -> None:
+    told: list[str] = []
+    replanner = ChainReplanner()
+    with thread_pipeline(CHAIN, ELASTIC, replanner=replanner, told=told.append) as threads:
+        pipe = threads.pipe
+        threads.devices["d"] = Device("d")
+        with pytest.raises(DeviceError, match="no device with key 'e'"):
+            pipe.add_device("e")
+        stop = threading.Event()
+
+        def endless() -> Iterator[Result]:
+            number = 0
+            while not stop.is_set():
+                yield sample(number)
+                number += 1
+
+        found: list[float] = []
+        reader = threading.Thread(target=lambda: found.extend(value_of(one) for one in pipe.stream(endless())))
+        reader.start()
+        pipe.add_device("d")
+        wait_until(lambda: set(pipe.devices) == set("abcd"), lambda: f"runs on {pipe.devices}, {told}")
+        pipe.remove_device("a", timeout_s=PATIENCE_S)
+        wait_until(lambda: set(pipe.devices) == set("bcd"), lambda: f"runs on {pipe.devices}, {told}")
+        assert threads.deployer.given_back == ["a"]
+        pipe.remove_device("b", timeout_s=PATIENCE_S)
+        pipe.remove_device("c", timeout_s=PATIENCE_S)
+        with pytest.raises(InfeasibleError, match="device d is needed: no other device is left"):
+            pipe.remove_device("d", timeout_s=PATIENCE_S)
+        with pytest.raises(InputError, match="'z' is no device of this pipeline; its devices are a, b, c, d"):
+            pipe.remove_device("z")
+        pipe.add_device("a")
+        wait_until(lambda: set(pipe.devices) == set("ad"), lambda: f"runs on {pipe.devices}, {told}")
+        stop.set()
+        reader.join(PATIENCE_S)
+    added = [value - number for number, value in enumerate(found)]
+    assert set(added) <= {1.0, 2.0, 3.0, 4.0}, "none is lost, doubled or out of order"
+    assert {3.0, 4.0, 1.0, 2.0} == set(added)
+
+
+def test_devices_that_register_join_by_themselves() -> None:
+    with thread_pipeline(CHAIN, ELASTIC, replanner=ChainReplanner()) as threads:
+        threads.pipe.watch_tracker()
+        threads.devices["d"] = Device("d")
+        wait_for(threads.pipe, *"abcd")
+        threads.devices["d"].die()
+        wait_for(threads.pipe, *"abc")
+
+
+def test_only_elastic_pipelines_change() -> None:
+    with thread_pipeline(CHAIN, Settings()) as threads:
+        for call in (threads.pipe.add_device, threads.pipe.remove_device):
+            with pytest.raises(InputError, match="elastic pipelines only: compile with --elastic"):
+                call("a")
+        with pytest.raises(InputError, match="elastic pipelines only"):
+            threads.pipe.watch_tracker()
+
+
 @pytest.fixture(scope="module")
 def elastic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Five layers over five devices, slow on paper, so that the best plan uses all."""
@@ -145,3 +224,32 @@ def test_three_devices_of_five_lost_at_once(elastic_bundle: Bundle, tmp_path: Pa
                 before = time.monotonic()
     assert number == 299
     assert slowest_s < PATIENCE_S
+
+
+def test_agents_that_register_are_planned_with_and_given_back(tmp_path: Path) -> None:
+    """A bundle for one slow device: two more are found at the tracker, and the first one leaves."""
+    cluster_file = tmp_path / "cluster.toml"
+    cluster_file.write_text('[[device]]\nname = "alpha"\nthreads = 1\nslowdown = 50\n')
+    bundle = tvmpipe.build(chain(6, width=1024), cluster_file, elastic=True)
+    samples = random_samples(bundle.manifest, 4, seed=7)
+    reference = Reference(chain(6, width=1024).SerializeToString())
+    wanted = [reference.expect(sample) for sample in samples]
+    slow = ("--slowdown", "50", "--threads", "1", "--like", "native")
+    told: list[str] = []
+    with (
+        local_cluster([LocalAgent(key, options=slow) for key in KEYS[:3]], store=tmp_path) as cluster,
+        tvmpipe.connect(bundle, cluster.tracker, replanner=tvmpipe.Replanner(bundle), on_decision=told.append) as pipe,
+    ):
+
+        def run_on(*devices: str) -> bool:
+            for sample, want in zip(samples, wanted, strict=True):
+                assert compare(pipe.run(sample), want).equal
+            return set(pipe.devices) == set(devices)
+
+        assert run_on("alpha")
+        pipe.watch_tracker()
+        wait_until(lambda: run_on("alpha", "beta", "gamma"), lambda: f"runs on {pipe.devices}, {told}")
+        pipe.remove_device("alpha", timeout_s=PATIENCE_S)
+        assert run_on("beta", "gamma")
+        with tvmpipe.connect(bundle, cluster.tracker) as other:
+            assert other.devices == ("alpha",), "it is free for others"

@@ -33,6 +33,7 @@ from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.device_manager import DeviceManager
 from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.device.manager_client import DeviceManagerClient, device_manager_address
+from tvmpipe.runtime.device.processor import processor_features
 from tvmpipe.runtime.device.rpc_process import RpcServer, RpcServerOptions
 from tvmpipe.runtime.device.runners import available_runners
 from tvmpipe.runtime.emulation.options import Emulation
@@ -152,6 +153,7 @@ def serve(options: AgentOptions) -> None:
             "link_address": options.advertise,
             "address_why": why,
             "runners": available_runners(),
+            "features": processor_features(),
             "emulated": options.emulation.facts() if options.emulation.active else None,
         }
         hosting = HostOptions(

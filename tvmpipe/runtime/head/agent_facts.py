@@ -79,11 +79,11 @@ class LastStatus(Status):
 class AgentFacts(_Told):
     """All that an agent says of itself.
 
-    Attributes: `tvmpipe` and `tvm` its versions; `machine` its architecture; `threads` and `memory_bytes` what it
-    offers; `link_address` where others reach its stage link, None where it is at `link_port` of its own address, and
-    `beside_port` of another opening; `address_why` why it is reached where it is; `held_by` and `held_s` who has it and
-    since when; `host` the state of its stage host; `status` what that said last; `server_up` whether its RPC server
-    runs and `server_starts` how often it was started.
+    Attributes: `tvmpipe` and `tvm` its versions; `machine` its architecture and `features` what its processor has
+    beyond that, as LLVM spells it; `threads` and `memory_bytes` what it offers; `link_address` where others reach its
+    stage link, None where it is at `link_port` of its own address, and `beside_port` of another opening; `address_why`
+    why it is reached where it is; `held_by` and `held_s` who has it and since when; `host` the state of its stage host;
+    `status` what that said last; `server_up` whether its RPC server runs and `server_starts` how often it was started.
     """
 
     tvmpipe: str
@@ -97,6 +97,7 @@ class AgentFacts(_Told):
     link_port: _Port
     beside_port: _Port | None
     runners: list[str]
+    features: list[str]
     emulated: EmulatedFacts | None
     held_by: str | None
     held_s: _Seconds | None

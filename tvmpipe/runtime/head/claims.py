@@ -19,6 +19,7 @@ from tvmpipe.errors import DeviceError, DeviceHeldError, DeviceUnavailableError,
 from tvmpipe.manifest import DeviceEntry
 from tvmpipe.runtime.device.spec import Claim
 from tvmpipe.runtime.head.agent_client import AgentClient
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.attempt import Attempt, for_each
 from tvmpipe.runtime.head.opened import OpenError
 from tvmpipe.runtime.head.options import Limits
@@ -132,6 +133,26 @@ class Claims:
         finally:
             session.close()
         return True
+
+    def registered(self) -> dict[str, int]:
+        """How many devices the tracker has of each key. Raises TrackerError."""
+        with Tracker(self._tracker, timeout_s=deadlines.TRACKER_S) as tracker:
+            return {status.key: status.total for status in tracker.status() if status.total}
+
+    def look(self, device: DeviceEntry, attempt: Attempt) -> AgentFacts | None:
+        """What a device says of itself that this head has for no other; None for a stock RPC server.
+
+        Raises DeviceError.
+        """
+        with Tracker(self._tracker, timeout_s=deadlines.BACK_S) as tracker, attempt.waits_on(tracker):
+            session = self._session(tracker, device, time.monotonic() + deadlines.BACK_S)
+        try:
+            with attempt.waits_on(session):
+                session.timeout_s = deadlines.BACK_S
+                agent = AgentClient.of(session)
+                return None if agent is None else agent.facts
+        finally:
+            session.close()
 
     def give_back(self, devices: Iterable[DeviceEntry]) -> None:
         """Make these free for others, as far as they answer.

@@ -20,7 +20,7 @@ from tvmpipe.runtime.head.attempt import Attempt, Attempts, for_each
 from tvmpipe.runtime.head.claims import Claims, Reached
 from tvmpipe.runtime.head.delivery.deliver import Delivered, Receiver, deliver
 from tvmpipe.runtime.head.link_checks import check_links, check_reachable
-from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError
+from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError, any_device
 from tvmpipe.runtime.head.options import ConnectOptions
 from tvmpipe.runtime.head.replanner import Extension, MoreFiles
 from tvmpipe.runtime.head.stock_server import RemoteStages, StockServer
@@ -116,6 +116,18 @@ class Deployer:
     def give_back(self, device: str) -> None:
         """Make a device free for others, if it answers."""
         self._claims.give_back([self._manifest.device(device)])
+
+    def registered(self) -> Mapping[str, int]:
+        """How many devices the tracker has of each key. Raises TrackerError."""
+        return self._claims.registered()
+
+    def look(self, key: str) -> AgentFacts | None:
+        """What a device says of itself that this head has for no other; None for a stock RPC server.
+
+        Raises DeviceError.
+        """
+        with self._attempts.begin("look") as attempt:
+            return self._claims.look(any_device(key), attempt)
 
     def back(self, device: str) -> bool:
         """Whether a lost device can be had again."""

@@ -8,7 +8,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
@@ -16,18 +17,20 @@ import numpy as np
 import zmq
 from pydantic import ValidationError
 
-from tvmpipe.errors import TvmpipeError
+from tvmpipe.errors import InputError, TvmpipeError
 from tvmpipe.manifest import HEAD, Manifest, PlanEntry
 from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head import events
 from tvmpipe.runtime.head import instructions as do
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.event_log import EventLog
 from tvmpipe.runtime.head.events import Event
 from tvmpipe.runtime.head.input_sender import InputSender
+from tvmpipe.runtime.head.newcomers import Newcomers
 from tvmpipe.runtime.head.opened import HeadEnd, NoRoomError, Opened, OpenError, PlanDeployer
 from tvmpipe.runtime.head.plan_maker import PlanMaker
-from tvmpipe.runtime.head.replanner import Replanner, extended
+from tvmpipe.runtime.head.replanner import Replanner, extended, with_device
 from tvmpipe.runtime.head.sample import Result, join_steps
 from tvmpipe.runtime.head.sequences import Extent
 from tvmpipe.runtime.head.state_machine import Settings, StateMachine
@@ -44,6 +47,7 @@ logger = logging.getLogger(__name__)
 _MESSAGES_A_TURN = 256
 _STATUSES = 16  # of one device that wait to be heard
 _GONE = "broke or could not be made"
+_NOT_ELASTIC = "devices come and go with elastic pipelines only: compile with --elastic, and connect with a replanner"
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Head:
         # A device that makes no results may be behind the others by the last step of each sequence.
         self._behind = 0 if manifest.sequences is None else manifest.sequences.count
         self._end = HeadEnd(results_port, status_port, settings.max_batches + self._behind, self.telemetry.heard)
+        self._newcomers: Newcomers | None = None
         self._maker = None if replanner is None else PlanMaker(replanner, deployer, self._post)
         self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
         self._prober = threading.Thread(target=self._probe, name="tvmpipe-prober", daemon=True)
@@ -163,11 +168,34 @@ class Head:
         """No more steps of a sequence come."""
         self._post(events.Ended(sequence, time.monotonic()))
 
+    def join(self, name: str, key: str, table: Mapping[str, Any], facts: AgentFacts | None = None) -> Future[None]:
+        """Have plans made with a device; what keeps it from that is raised by the future."""
+        if self._maker is None:
+            raise InputError(_NOT_ELASTIC)
+        return self._maker.join(name, key, table, facts)
+
+    def leave(self, device: str) -> None:
+        """Do without a device, and give it back."""
+        if self._maker is None:
+            raise InputError(_NOT_ELASTIC)
+        if all(one.name != device for one in self._manifest.devices):
+            known = ", ".join(one.name for one in self._manifest.devices)
+            raise InputError(f"{device!r} is no device of this pipeline; its devices are {known}")
+        self._post(events.Leaving(device, time.monotonic()))
+
+    def watch(self) -> None:
+        """From now on devices that register with the tracker join by themselves."""
+        if self._maker is None:
+            raise InputError(_NOT_ELASTIC)
+        self._newcomers = Newcomers(self.deployer, self._known, self._welcome, self._vanished)
+
     def close(self) -> None:
         """Fail what is not answered, and end the threads. The devices are given back."""
         self._post(events.Closed(time.monotonic()))
         self._stopped.set()
         self._thread.join()
+        if self._newcomers is not None:
+            self._newcomers.close()
         if self._maker is not None:
             self._maker.close()
         self.deployer.close()
@@ -452,6 +480,8 @@ class Head:
                     self._begin(functools.partial(self.deployer.discard, extra))
                     continue
                 self._prepared = {event.epoch: extra}
+            elif isinstance(event, events.Joined):
+                self._extend(with_device(self._manifest, extra))
             elif isinstance(event, events.PlanReady):
                 self._extend(extended(self._manifest, extra))
                 self.deployer.add_files(extra)
@@ -463,6 +493,17 @@ class Head:
         self._device_of.update((stage.name, stage.device) for plan in manifest.plans for stage in plan.stages)
         self.telemetry.extend(manifest)
         self.deployer.extend(manifest)
+
+    def _known(self) -> Mapping[str, str]:
+        return {device.name: device.key for device in self._manifest.devices}
+
+    def _welcome(self, name: str, key: str, facts: AgentFacts) -> None:
+        self.join(name, key, {}, facts).result()
+
+    def _vanished(self, keys: Collection[str]) -> None:
+        for device in self._manifest.devices:
+            if device.key in keys and device.name not in self._wanted:
+                self._post(events.Missing(device.name, "it is not registered any more", time.monotonic()))
 
     def _end_for(self, plan: PlanEntry) -> HeadEnd:
         """Where the devices of a plan reach the head."""

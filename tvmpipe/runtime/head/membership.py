@@ -67,17 +67,22 @@ class Membership:
         """Speeds have changed: for no devices the best plan is known any more."""
         self._planned_for.clear()
 
-    def unplanned(self, lost: Collection[str]) -> bool:
-        """Whether a plan should be asked for: none was made for the devices that are there, and none is under way."""
+    def unplanned(self, lost: Collection[str], *, needed: bool) -> bool:
+        """Whether a plan should be asked for: none is under way, and none was sought for the devices that are there.
+
+        It is `needed` where what runs cannot go on, and no plan that is known can.
+        """
         available = self.available(lost)
-        return self._asked is None and bool(available) and available not in self._planned_for
+        return self._asked is None and (needed or (bool(available) and available not in self._planned_for))
 
     def ask(self, lost: Collection[str], speeds: Speeds, *, urgent: bool) -> list[Instruction]:
         """Ask for the best plan of the devices that are there, unless it is known that there is none."""
         present = tuple(sorted(self.available(lost)))
         if urgent and self._asked is not None and self._asked.urgent:
             return []  # its answer comes first: whoever makes plans looks who is there, too
-        if not present or (urgent and self.why_none and frozenset(present) in self._planned_for):
+        if not present:
+            return self._refuse("no other device is left")
+        if urgent and self.why_none and frozenset(present) in self._planned_for:
             return []
         self._numbers += 1
         self._asked = Replan(self._numbers, present, urgent, speeds)
@@ -116,9 +121,14 @@ class Membership:
             return []
         self._done(asked)
         self.why_none = event.message
-        refused: list[Instruction] = [Refused(device, event.message) for device in sorted(self.leaving)]
+        told = Tell(f"there is no plan for {', '.join(asked.present)}: {event.message}")
+        return [told, *self._refuse(event.message)]
+
+    def _refuse(self, why: str) -> list[Instruction]:
+        """Whoever was to leave stays."""
+        refused: list[Instruction] = [Refused(device, why) for device in sorted(self.leaving)]
         self.leaving.clear()
-        return [Tell(f"there is no plan for {', '.join(asked.present)}: {event.message}"), *refused]
+        return refused
 
     def _done(self, asked: Replan) -> None:
         self._asked = None

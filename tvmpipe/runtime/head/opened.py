@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tvmpipe.errors import TvmpipeError
-from tvmpipe.manifest import Manifest, PlanEntry
+from tvmpipe.manifest import DeviceEntry, Manifest, PlanEntry
 from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.replanner import Extension
+
+
+def any_device(key: str) -> DeviceEntry:
+    """What stands for a device of which only the key is known."""
+    return DeviceEntry(name=key, key=key, target="", triple="", cpu="", identity="", threads=1, memory_bytes=None)
 
 
 class OpenError(Exception):
@@ -92,6 +97,14 @@ class PlanDeployer(Protocol):
 
     def add_files(self, extension: Extension) -> None:
         """Where the files of a plan that was made lie."""
+        ...
+
+    def registered(self) -> Mapping[str, int]:
+        """How many devices there are of each key, in use or not. Raises TvmpipeError."""
+        ...
+
+    def look(self, key: str) -> AgentFacts | None:
+        """What a device with this key says of itself, that this head has for no other. Raises TvmpipeError."""
         ...
 
     def give_back(self, device: str) -> None:

@@ -19,6 +19,7 @@ from tvmpipe.errors import (
     DeviceError,
     DeviceLostError,
     InfeasibleError,
+    InputError,
     QueueFullError,
     SampleError,
     SequenceError,
@@ -256,6 +257,43 @@ class Pipeline:
         rounds = range(self.manifest.plan.round)
         return max(compare(self._run_alone(sample), Expected(exact)).relative for _ in rounds)
 
+    def add_device(self, key: str, device: Mapping[str, Any] | None = None, *, name: str | None = None) -> None:
+        """Have plans made with another device, that the tracker knows by `key`; it is called so unless `name` is given.
+
+        `device` says what it is, as a [[device]] table of a cluster file: {"target": "pi5", "memory": "4GB"}. Without,
+        it is as the bundle's cluster file has it, or as its agent describes itself. A plan is made in the background,
+        and changed over to between two samples where that pays within the horizon.
+
+        Raises InputError for a pipeline that is not elastic, ClusterError for a device that cannot be used, and
+        DeviceError where it does not answer.
+        """
+        check_process(self._pid)
+        self._check_open()
+        self._head.join(name or key, key, device or {}).result()
+
+    def watch_tracker(self) -> None:
+        """From now on every device that registers with the tracker, and that nobody else has, is added.
+
+        Raises InputError for a pipeline that is not elastic.
+        """
+        self._head.watch()
+
+    def remove_device(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Do without a device and give it back: a plan without it takes over between two samples.
+
+        Raises InputError for a pipeline that is not elastic or a name that is none of its devices, InfeasibleError when
+        the devices that are left cannot hold the model, and TimeoutError when that takes longer than `timeout_s`.
+        """
+        check_process(self._pid)
+        self._check_open()
+        future = self._leaving.setdefault(name, Future())
+        try:
+            self._head.leave(name)
+        except InputError:
+            self._leaving.pop(name, None)
+            raise
+        future.result(timeout_s)
+
     def close(self) -> None:
         """Give the devices back. Samples still in flight fail. In a forked process this does nothing."""
         if os.getpid() != self._pid:
@@ -267,6 +305,7 @@ class Pipeline:
         if self._slots is not None:
             self._slots.wake()
         self._head.close()
+        self._end_leaving(DeviceError("the pipeline was closed"))
         self._runner.close()
 
     def _submit(
@@ -324,6 +363,11 @@ class Pipeline:
         if more > 0:
             self._places.release(more)
 
+    def _end_leaving(self, error: DeviceError) -> None:
+        """Nothing is given back any more before the pipeline is closed."""
+        while self._leaving:
+            self._leaving.popitem()[1].set_exception(error)
+
     def _device_left(self, device: str, refused: str | None) -> None:
         future = self._leaving.pop(device, None)
         if future is None:
@@ -378,6 +422,8 @@ class Pipeline:
             if phase == "failed":
                 self._failure = failure
             self._phase.notify_all()
+        if phase == "failed" and failure is not None:
+            self._end_leaving(self._error(failure))
         if phase == "failed" and self._slots is not None:
             self._slots.wake()
 

@@ -7,11 +7,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
-from tvmpipe.errors import TvmpipeError
-from tvmpipe.manifest import DeviceEntry, PlanEntry
+from tvmpipe.errors import DeviceError, TvmpipeError
+from tvmpipe.manifest import PlanEntry
 from tvmpipe.runtime.head import events
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.instructions import Compile, Replan
 from tvmpipe.runtime.head.opened import PlanDeployer
 from tvmpipe.runtime.head.replanner import Proposal, Replanner, Request
@@ -49,18 +51,27 @@ class PlanMaker:
         """Make the plan that was found last."""
         self._work.put(lambda: self._compile(one.number))
 
-    def describe(
-        self, name: str, key: str, table: Mapping[str, Any], done: Callable[[DeviceEntry | TvmpipeError], None]
-    ) -> None:
-        """Tell who makes plans of a device; `done` hears of it in this thread, or why that cannot be."""
+    def join(self, name: str, key: str, table: Mapping[str, Any], facts: AgentFacts | None) -> Future[None]:
+        """Have plans made with a device from now on. The future raises what keeps it from that."""
+        done: Future[None] = Future()
 
         def work() -> None:
             try:
-                done(self.replanner.describe(name, key, table))
+                known = facts
+                if known is None and not table and not self.replanner.knows(name):
+                    known = self._deployer.look(key)
+                device = self.replanner.describe(name, key, table, known)
             except TvmpipeError as error:
-                done(error)
+                done.set_exception(error)
+            except Exception as error:  # a fault in this program, and nobody may wait for ever
+                logger.exception("a device could not join")
+                done.set_exception(DeviceError(f"device {name} could not join: {error}"))
+            else:
+                self._post(events.Joined(name, time.monotonic()), device)
+                done.set_result(None)
 
         self._work.put(work)
+        return done
 
     def opened(self, seconds: float, sent_bytes: int) -> None:
         """A plan was made ready beside another in so long, for which so much was sent."""

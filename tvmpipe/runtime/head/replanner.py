@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tvmpipe.manifest import DeviceEntry, FileEntry, Files, Manifest, PlanEntry
+from tvmpipe.runtime.head.agent_facts import AgentFacts
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,16 @@ class Extension:
 class Replanner(Protocol):
     """Makes plans. `describe` and `close` are for any thread, the others for one at a time and may take long."""
 
-    def describe(self, name: str, key: str, table: Mapping[str, Any]) -> DeviceEntry:
+    def describe(self, name: str, key: str, table: Mapping[str, Any], facts: AgentFacts | None = None) -> DeviceEntry:
         """A device from now on may be `present`; `table` says what it is, as in a cluster file.
 
-        Without one it is as the bundle's cluster file has it. Raises ClusterError where it cannot be used.
+        What that leaves out is as the bundle's cluster file has it, or as its agent told. Raises ClusterError where it
+        cannot be used.
         """
+        ...
+
+    def knows(self, name: str) -> bool:
+        """Whether the bundle's cluster file has a device of this name, or it was described."""
         ...
 
     def propose(self, request: Request) -> Proposal:

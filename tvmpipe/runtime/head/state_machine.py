@@ -400,7 +400,8 @@ class StateMachine:
     def _missing(self, event: Missing) -> list[Instruction]:
         """A device was found to be gone while a plan was made without which nothing runs."""
         needed = self._plans.devices(self.plan) if self.phase in ("running", "opening") else ()
-        if event.device in self.lost or event.device in needed or self.phase == "failed":
+        known = event.device in self._membership.members
+        if not known or event.device in self.lost or event.device in needed or self.phase == "failed":
             return []
         self.lost[event.device] = (event.now_s, Failure(event.device, None, None, event.message))
         self._count_loss(event.device, event.now_s)
@@ -508,7 +509,8 @@ class StateMachine:
             if best == 0 or self._plans.figure(best) < least or away.intersection(self._plans.devices(self.plan)):
                 self._prepared = _Prepared(self._new_epoch(), best)
                 return [Prepare(self._prepared.epoch, best)]
-        if self.settings.elastic and self._membership.unplanned(self.lost):
+        needed = best is None and bool(away.intersection(self._plans.devices(self.plan)))
+        if self.settings.elastic and self._membership.unplanned(self.lost, needed=needed):
             return self._membership.ask(self.lost, self._plans.speeds, urgent=False)
         return []
 

@@ -134,6 +134,9 @@ which it could be lost again unnoticed."""
 UNDO_S = 2.0
 """Head: for an agent to be told that an opening failed."""
 
+NEWCOMERS_S = 2.0
+"""Head: between two looks at the tracker for devices that have come."""
+
 STATUS_S = 2.0
 """`top`: for tracker and device to answer, each."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tvmpipe.targets.description import llvm
@@ -20,6 +20,16 @@ _X86_LEVELS = {  # of the x86-64 psABI, best first: the instructions that one ha
 _BYTE_PRODUCTS = {"x86-64-v4": "avx512vnni", "x86-64-v3": "avxvnni"}  # that processors of a level may have besides
 
 
+def level_of(features: Collection[str], boards: Sequence[TargetDescription]) -> str | None:
+    """The best level of x86-64 among `boards` whose instructions a processor with these features has."""
+    has = set(features)
+    for level, needed in _X86_LEVELS.items():
+        if has.issuperset(needed):
+            name = f"{level}-vnni" if _BYTE_PRODUCTS.get(level) in has else level
+            return next((board.name for board in boards if board.name == name), None)
+    return None
+
+
 def describe_host(boards: Sequence[TargetDescription]) -> TargetDescription:
     """This machine: on x86-64 the best level of `boards` that it has, elsewhere what LLVM says of its processor.
 
@@ -35,14 +45,11 @@ def describe_host(boards: Sequence[TargetDescription]) -> TargetDescription:
     if architecture == "x86_64":
         # Of the machine itself: a virtual one may lack some of what processors of its name have.
         has = {str(name) for name, there in tvm.get_global_func(_HOST_FEATURES)().items() if there}
-        for level, features in _X86_LEVELS.items():
-            if has.issuperset(features):
-                # Not the processor itself: for some, Zen 5 among them, LLVM unrolls the loops around a register tile
-                # until the tile no longer fits, and 197x4096x1024 takes 2.2 times as long. What was measured of the
-                # level holds as well.
-                name = f"{level}-vnni" if _BYTE_PRODUCTS.get(level) in has else level
-                found = next(board for board in boards if board.name == name)
-                return replace(found, name=NATIVE, cores=cores)
+        # Not the processor itself: for some, Zen 5 among them, LLVM unrolls the loops around a register tile until the
+        # tile no longer fits, and 197x4096x1024 takes 2.2 times as long. What was measured of the level holds as well.
+        level = level_of(has, boards)
+        if level is not None:
+            return replace(next(board for board in boards if board.name == level), name=NATIVE, cores=cores)
     bits = llvm.vector_bits(triple, cpu, ())
     # The clock is the nominal one: a measured one would make two compilations of one model differ.
     return TargetDescription(
