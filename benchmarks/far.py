@@ -87,6 +87,11 @@ class FarLink:
         self._relay.kill()
         self._relay.wait()
 
+    @property
+    def relay_pid(self) -> int:
+        """The process that carries the packets."""
+        return self._relay.pid
+
     def start(self, end: int, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         """A process in the namespace of one end, 0 or 1; before others, as a machine of its own would run it."""
         first = ["nice", "-n", "-10", "nsenter", f"--net={self._namespaces[end]}"]
