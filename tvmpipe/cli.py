@@ -455,6 +455,7 @@ def tracker(**options: Any) -> None:
     "--metrics-port", type=click.IntRange(1, 65535), help="Serve /metrics and /healthz here; default: do not."
 )
 @_announce_option
+@click.option("--user-limits", is_flag=True, help="Give stages the memory that they promised, and no more.")
 @_command
 def agent(**options: Any) -> None:
     """Offer this machine as a device."""

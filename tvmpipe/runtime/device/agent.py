@@ -30,6 +30,7 @@ from tvmpipe.files import TemporaryFolder
 from tvmpipe.process import compute_environment
 from tvmpipe.runtime.device.advertise import check_registration, chosen_host
 from tvmpipe.runtime.device.blob_store import Store
+from tvmpipe.runtime.device.control_groups import ControlGroups
 from tvmpipe.runtime.device.device_manager import DeviceManager
 from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.device.manager_client import DeviceManagerClient, device_manager_address
@@ -66,7 +67,7 @@ class AgentOptions:
 
     `tracker` is an address, or "auto" for the one of its cluster that is found on the local network. It listens on
     `host` or, without one, on the address of `interface`, on loopback by default; with `announce` it tells the local
-    network so, where zeroconf is installed.
+    network so, where zeroconf is installed. With `user_limits` a stage host gets the memory that its stages promised.
     `port` to `port_end` is where its RPC server may listen, `link_port` the first tried for the stage link;
     `advertise` is the HOST:PORT under which others reach that link, where it is another than the agent sees. With
     `metrics_port` Prometheus can ask there what the agent has done.
@@ -88,6 +89,7 @@ class AgentOptions:
     emulation: Emulation = field(default_factory=Emulation)
     metrics_port: int | None = None
     announce: bool = True
+    user_limits: bool = False
 
 
 def serve(options: AgentOptions) -> None:
@@ -164,8 +166,10 @@ def serve(options: AgentOptions) -> None:
             memory_bytes=memory_bytes,
             cluster_key=None if options.cluster_key is None else options.cluster_key.absolute(),
             emulation=options.emulation,
+            user_limits=options.user_limits,
         )
-        manager = DeviceManager(facts, hosting, device_manager_address(Path(folder)), beside_port)
+        groups = _control_groups() if options.user_limits else None
+        manager = DeviceManager(facts, hosting, device_manager_address(Path(folder)), beside_port, groups)
         tls_server = None
         if key is not None:
             tls_server = TlsServer(host, options.port, options.port_end, None, key)
@@ -188,6 +192,17 @@ def serve(options: AgentOptions) -> None:
             manager.close()
             if tls_server is not None:
                 tls_server.stop()
+
+
+def _control_groups() -> ControlGroups | None:
+    """Those of this agent, where it may have any. Raises InputError where processes cannot be bounded at all."""
+    if sys.platform != "linux":
+        raise InputError("--user-limits takes Linux, which says what a process has allocated")
+    try:
+        return ControlGroups()
+    except OSError as error:
+        logger.info("no control groups for stage hosts (%s); their allocations are bounded all the same", error)
+        return None
 
 
 def _announcing(

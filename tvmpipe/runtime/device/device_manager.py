@@ -16,6 +16,7 @@ import psutil
 import zmq
 
 from tvmpipe.runtime.device.agent_totals import AgentTotals
+from tvmpipe.runtime.device.control_groups import ControlGroups
 from tvmpipe.runtime.device.host_handle import HostHandle
 from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.transport import deadlines
@@ -50,6 +51,7 @@ class _Waiting:
 class DeviceManager:
     """Answers requests of RPC sessions; one request at a time, in the thread that calls `serve`.
 
+    `groups` are those that hosts are put into which get what they promised and no more.
     One host serves; with `beside_port` another may get a second opening ready meanwhile, which then takes its place.
 
     Attributes: `server_up` whether the RPC server runs, `server_starts` how often it was started; whoever starts it
@@ -57,10 +59,16 @@ class DeviceManager:
     """
 
     def __init__(
-        self, facts: dict[str, Any], options: HostOptions, address: str, beside_port: int | None = None
+        self,
+        facts: dict[str, Any],
+        options: HostOptions,
+        address: str,
+        beside_port: int | None = None,
+        groups: ControlGroups | None = None,
     ) -> None:
         self._facts = facts
         self._options = options
+        self._groups = groups
         self._ports = (options.port,) if beside_port is None else (options.port, beside_port)
         self._holding: _Holding | None = None
         self._waiting: dict[str, _Waiting] = {}  # by the token of a head, who was refused first comes first
@@ -224,7 +232,7 @@ class DeviceManager:
         if host is None or not host.open(spec):
             if host is not None:
                 self._end(host)
-            host = HostHandle(replace(self._options, port=port), self._agent_totals)
+            host = HostHandle(replace(self._options, port=port), self._agent_totals, self._groups)
             self._hosts.append(host)
             host.open(spec)  # one that has ended already says why as its state
         self._agent_totals.opened()

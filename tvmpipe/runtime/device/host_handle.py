@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmpipe.process import describe_exit
 from tvmpipe.runtime.device.agent_totals import AgentTotals
+from tvmpipe.runtime.device.control_groups import ControlGroups
 from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.transport import deadlines
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_IDLE_BYTES = 100 << 20  # a process without stages; what it shares with others counts too
 _SAID = ("loading", "ready", "failed", "expired", "idle")
 
 
@@ -35,8 +37,9 @@ class HostHandle:
     Used by the agent's main thread, with which the process ends.
     """
 
-    def __init__(self, options: HostOptions, agent_totals: AgentTotals) -> None:
+    def __init__(self, options: HostOptions, agent_totals: AgentTotals, groups: ControlGroups | None = None) -> None:
         self.port = options.port
+        self._offered_bytes = options.memory_bytes
         self.spec: HostSpec | None = None
         self._agent_totals = agent_totals
         self._lock = threading.Lock()
@@ -53,6 +56,7 @@ class HostHandle:
             text=True,
             bufsize=1,
         )
+        self._group = None if groups is None else groups.make(f"host-{options.port}")
         # What it is told may be more than a pipe holds, and it reads nothing before it has started.
         self._commands: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._threads = [
@@ -131,12 +135,23 @@ class HostHandle:
         with self._lock:
             if self._ended:
                 return False
+            self._bound(spec)
             state = "waiting" if self._imported else self.state
             since = self._since if self.state == "waiting" else time.monotonic()
             self.spec, self._status, self._took, self._since = spec, None, {}, since
             self._state = {"state": state, "session": spec.session, "message": ""}
         self._commands.put(json.dumps({"open": spec.model_dump(mode="json")}) + "\n")
         return True
+
+    def _bound(self, spec: HostSpec) -> None:
+        if self._group is None:
+            return
+        from tvmpipe.runtime.device.limits import allowed_bytes
+
+        try:
+            self._group.hold(self.pid, allowed_bytes(spec, self._offered_bytes) + _IDLE_BYTES)
+        except OSError as error:
+            logger.warning("the stage host cannot be put into its control group: %s", error)
 
     def forget(self) -> None:
         """Tell one that has not come to its stages yet that nobody wants them any more."""
@@ -161,6 +176,8 @@ class HostHandle:
         self._commands.put(None)
         for thread in self._threads:
             thread.join(deadlines.LAST_WORDS_S)
+        if self._group is not None:
+            self._group.close()
 
     def _write(self) -> None:
         assert self._process.stdin is not None
@@ -183,10 +200,15 @@ class HostHandle:
             if not self._unwanted:
                 logger.warning("the stage host ended (%s)", describe_exit(code))
             if self.state not in ("failed", "expired"):
-                self._advance(
-                    {**self._state, "state": "failed", "message": f"the stage host ended ({describe_exit(code)})"}
-                )
+                self._advance({**self._state, "state": "failed", "message": self._why_ended(code)})
         self._commands.put(None)
+
+    def _why_ended(self, code: int) -> str:
+        if self.spec is not None and self._group is not None and self._group.exceeded:
+            from tvmpipe.runtime.device.limits import allowed_bytes, exceeded
+
+            return exceeded(self.spec, allowed_bytes(self.spec, self._offered_bytes))
+        return f"the stage host ended ({describe_exit(code)})"
 
     def _hear(self, answer: dict[str, Any]) -> None:
         if "status" in answer:

@@ -24,6 +24,7 @@ class HostOptions:
     cluster_key: Path | None
     emulation: Emulation
     store_limit_bytes: int | None = None
+    user_limits: bool = False
 
     def link_sockets(self) -> Sockets:
         """Sockets for measuring links and for files, without heartbeats. Raises InputError."""

@@ -7,22 +7,32 @@ that the new one has too stay loaded.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import queue
 import sys
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from tvmpipe.errors import TvmpipeError
+from tvmpipe.errors import DeviceError, TvmpipeError
 from tvmpipe.manifest import StageEntry
 from tvmpipe.process import die_with_parent
 from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.host_options import HostOptions
 from tvmpipe.runtime.device.hosting import HostedSession
+from tvmpipe.runtime.device.limits import (
+    LimitedStages,
+    allow,
+    allowed_bytes,
+    data_bytes,
+    exceeded,
+    is_want_of_memory,
+)
 from tvmpipe.runtime.device.spec import HostSpec
 from tvmpipe.runtime.device.status import Status
 from tvmpipe.runtime.security.keys import ClusterKey
@@ -59,6 +69,7 @@ class _HostProcess:
         self._writing = threading.Lock()
         self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hosted: HostedSession | None = None
+        self._idle_bytes = 0  # of data, before there are stages
         self._store = Store(options.store)
         # With what they were loaded for: stages, threads, and bytes of states.
         self._loaded: tuple[tuple[tuple[StageEntry, ...], int, int], LoadedStages] | None = None
@@ -87,6 +98,7 @@ class _HostProcess:
         import tvmpipe.runtime.device.load_stages
         import tvmpipe.runtime.device.runners.llvm  # noqa: F401
 
+        self._idle_bytes = data_bytes() if self._options.user_limits else 0
         self.tell_up("imported")
         while True:
             command = self._commands.get()
@@ -94,11 +106,29 @@ class _HostProcess:
                 continue  # nobody waits for that any more
             session = command["open"]["session"]
             try:
-                with self._store:
-                    self._serve(HostSpec.model_validate(command["open"]))
+                spec = HostSpec.model_validate(command["open"])
+                with self._store, self._bounded(spec):
+                    self._serve(spec)
             except (TvmpipeError, ValidationError, OSError, MemoryError, ValueError, RuntimeError) as error:
                 self._loaded = None
                 self._say("failed", session, str(error) or type(error).__name__)
+
+    @contextlib.contextmanager
+    def _bounded(self, spec: HostSpec) -> Iterator[None]:
+        """With `--user-limits`: what this opening may allocate. Raises DeviceError instead of the want of memory."""
+        if not self._options.user_limits:
+            yield
+            return
+        allowed = allowed_bytes(spec, self._options.memory_bytes)
+        allow(self._idle_bytes + allowed)
+        try:
+            yield
+        except Exception as error:
+            if is_want_of_memory(error):
+                raise DeviceError(exceeded(spec, allowed)) from error
+            raise
+        finally:
+            allow(None)
 
     def _say(self, state: str, session: str, message: str = "") -> None:
         self._write(json.dumps({"state": state, "session": session, "message": message}))
@@ -120,6 +150,8 @@ class _HostProcess:
             address = (self._options.address, self._options.port)
             stopped, emulation = threading.Event(), self._options.emulation
             stages = emulation.wrap_stages(loaded, spec.threads, stopped)
+            if self._options.user_limits:
+                stages = LimitedStages(stages, spec, allowed_bytes(spec, self._options.memory_bytes))
             wrap = emulation.wrap_sender
             hosted = HostedSession(spec, stages, sockets, address, stopped, wrap_sender=wrap, report=self._report)
             self._hosted = hosted
