@@ -317,6 +317,8 @@ def test_mistakes_of_an_agent(tmp_path: Path) -> None:
     elsewhere = ("--host", "203.0.113.1", "--store", tmp_path / "s")
     fails("off loopback (203.0.113.1) an agent needs --cluster-key FILE", *elsewhere)
     fails("cannot listen on 203.0.113.1", *elsewhere, "--cluster-key", tmp_path / "key")
+    _, err = tvmpipe("agent", "--tracker", "127.0.0.1:1", "--key", "a", "--threads", 999999, code=2)
+    assert "Invalid value for '--threads': 999999 is not in the range 1<=x<=1024." in err
     fails("no port from 9100 to 9099 is free", "--port", 9100, "--port-end", 9100, "--store", tmp_path / "s")
 
 

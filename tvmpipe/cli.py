@@ -436,7 +436,7 @@ def tracker(**options: Any) -> None:
 @click.option("--interface", metavar="NAME", help="Listen on the address of this network interface, such as eth0.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9091, help="First port to try.")
 @click.option("--port-end", type=click.IntRange(2, 65536), default=9199, help="Port to stop before.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads for stages; default: the physical cores.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads for stages; default: the physical cores.")
 @click.option("--memory", "memory_bytes", type=SIZE, help="Memory to offer, such as 512MiB; default: all.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder for libraries and weights that were sent.")
 @click.option(

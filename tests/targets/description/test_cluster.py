@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tvmpipe.errors import ClusterError
@@ -54,6 +56,16 @@ def test_mistakes_name_their_line(old: str, new: str, message: str) -> None:
     assert old in GOOD
     with pytest.raises(ClusterError, match=message):
         parse_cluster(GOOD.replace(old, new, 1))
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(tmp_path: Path) -> None:
+    """As Windows' editors write it; in UTF-16 it is no TOML, and the sentence says what is."""
+    path = tmp_path / "cluster.toml"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert load_cluster(path) == parse_cluster(GOOD)
+    path.write_text(GOOD, encoding="utf-16")
+    with pytest.raises(ClusterError, match=r"cluster.toml is no text in UTF-8 \(byte 0\); save it as UTF-8"):
+        load_cluster(path)
 
 
 def test_no_devices() -> None:

@@ -17,6 +17,7 @@ from tvmpipe.passes.objectives.base import Objective
 from tvmpipe.passes.planning.device_load import DeviceLoad
 from tvmpipe.passes.planning.evaluate import Price
 from tvmpipe.passes.planning.inflight import InFlight, in_flight
+from tvmpipe.passes.planning.unique_keys import load_yaml
 from tvmpipe.targets.description.cluster import Cluster
 from tvmpipe.units import format_size
 
@@ -206,7 +207,7 @@ def read_left(path: Path) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise PlanError(f"plan file {path} does not exist") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -150,10 +150,14 @@ def load_cluster(path: str | Path) -> Cluster:
     """Read a cluster file. Raises ClusterError naming the line and what is allowed."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin UTF-8 with a mark
+    except UnicodeDecodeError as error:
+        raise ClusterError(
+            f"cluster file {path} is no text in UTF-8 (byte {error.start}); save it as UTF-8, as TOML is"
+        ) from None
     except FileNotFoundError:
         raise ClusterError(f"cluster file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ClusterError(f"cluster file {path} cannot be read: {error}") from None
     return parse_cluster(text, str(path))
 
