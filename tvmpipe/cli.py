@@ -54,7 +54,8 @@ _FIND_TRACKERS = ("agent", "doctor")
 _EXTRAS = {
     **dict.fromkeys(("tokenizers", "jinja2"), "generate"),
     "zeroconf": "discovery",
-    **dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve"),
+    **dict.fromkeys(("starlette", "uvicorn", "prometheus_client", "h11"), "serve"),
+    **dict.fromkeys(("grpc", "google"), "grpc"),
 }
 """Packages that are not of the extra `compile`."""
 
@@ -346,13 +347,14 @@ def generate(bundle: Path, **options: Any) -> Outcome | None:
 
 @cli.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="tokenizer.json, or its folder.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="tokenizer.json, or its folder: serve text.")
 @click.option("--name", help="What clients call the model; default: the bundle's name.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="Token that clients must send; needed off loopback."
 )
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Serve tensors over gRPC there, too.")
 @click.option("--queue", type=click.IntRange(min=0), default=64, show_default=True, help="Answers that may wait.")
 @click.option("--drain", "drain_s", type=Finite(min=0), default=30.0, help="Seconds to finish what runs at the end.")
 @click.option("--draft", type=click.IntRange(min=0), default=0, help="Tokens to guess for greedy requests.")
@@ -367,13 +369,24 @@ def serve(
     queue: int,
     drain_s: float,
     draft: int,
-    **options: Any,
+    tokenizer: Path | None,
+    grpc_port: int | None,
+    **connecting: Any,
 ) -> None:
-    """Serve the language model in BUNDLE over HTTP, as OpenAI's API."""
-    from tvmpipe.commands.serve import serve_bundle
+    """Serve the model in BUNDLE over HTTP: with --tokenizer a language model, as OpenAI's API has it, else tensors in
+    and out, as the Open Inference Protocol has them."""
+    from tvmpipe.commands.serve import serve_tensors, serve_text
     from tvmpipe.serve.server import ServeOptions
 
-    serve_bundle(bundle, options=ServeOptions(host, port, token_file, queue, drain_s, draft), **options)
+    options = ServeOptions(host, port, token_file, queue, drain_s)
+    if tokenizer is None:
+        if draft:
+            raise InputError("--draft guesses tokens of text, which needs --tokenizer")
+        serve_tensors(bundle, options=options, grpc_port=grpc_port, **connecting)
+        return
+    if grpc_port is not None:
+        raise InputError("--grpc-port serves tensors; text is served over HTTP, so leave out one of it and --tokenizer")
+    serve_text(bundle, options=options, tokenizer=tokenizer, draft=draft, **connecting)
 
 
 @cli.command()

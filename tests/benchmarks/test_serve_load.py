@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks.serve_load import main
 from tests.generation.fakes import TableModel
-from tests.serve.running import TOKENIZER, make_model, serving
+from tests.serve.text.running import TOKENIZER, make_model, serving
 from tvmpipe.generation.language_model import Logits
 
 

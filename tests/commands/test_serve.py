@@ -13,10 +13,10 @@ import pytest
 import tvm  # noqa: F401 - all of it, before the command imports its runtime alone: other tests in this process compile
 
 from tests.generation.fakes import byte_level
-from tests.serve.running import ask, make_model
+from tests.serve.text.running import ask, make_model
 from tests.test_cli import sentence, tvmpipe
 from tests.waiting import PATIENCE_S
-from tvmpipe.serve.server import TextServer
+from tvmpipe.serve.text.server import TextServer
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
     def opened(*_: object) -> Iterator[Any]:
         yield make_model()
 
-    monkeypatch.setattr("tvmpipe.commands.serve.open_language_model", opened)
+    monkeypatch.setattr("tvmpipe.generation.open_model.open_language_model", opened)
     byte_level().save(str(tmp_path / "tokenizer.json"))
     return ["serve", tmp_path / "gpt.tvmpipe", "--tokenizer", tmp_path, "--tracker", "127.0.0.1:1"]
 
@@ -54,6 +54,10 @@ def test_mistakes(command: list[object], tmp_path: Path) -> None:
     assert "0.0.0.0 is not loopback: whoever reaches it could use the model; give --token-file" in sentence(err)
     _, err = tvmpipe(*command, "--token-file", tmp_path / "none", code=1)
     assert "token file" in sentence(err)
+    _, err = tvmpipe(*command, "--grpc-port", 8001, code=1)
+    assert "--grpc-port serves tensors" in sentence(err)
+    _, err = tvmpipe("serve", tmp_path / "gpt.tvmpipe", "--tracker", "127.0.0.1:1", "--draft", 3, code=1)
+    assert "--draft guesses tokens of text, which needs --tokenizer" in sentence(err)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         _, err = tvmpipe(*command, "--port", port, code=1)

@@ -20,7 +20,8 @@ from tvmpipe.generation.open_model import open_language_model
 from tvmpipe.generation.tokenizer import Tokenizer, load_tokenizer
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head.options import ConnectOptions
-from tvmpipe.serve.server import ServeOptions, TextServer
+from tvmpipe.serve.server import ServeOptions
+from tvmpipe.serve.text.server import TextServer
 
 CONTEXT = 96
 SEQUENCES = 5

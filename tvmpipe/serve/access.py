@@ -6,15 +6,18 @@ import hmac
 import ipaddress
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tvmpipe.errors import InputError
 from tvmpipe.serve.errors import RequestError, error_response
-from tvmpipe.serve.status import HEALTH
 
+HEALTH = ("/healthz", "/v2/health/live", "/v2/health/ready")
+"""What everybody may ask."""
 _LONGEST_FILE = 4096
 _LEAST_CHARACTERS = 16
 
@@ -51,15 +54,19 @@ class Guard:
     this machine can reach it under a name of its own, by DNS rebinding.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str | None, refuse: Callable[[Exception], Response] = error_response
+    ) -> None:
+        """`refuse` makes the answer of a RequestError."""
         self._app = app
         self._token = token
+        self._answer = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != HEALTH:
+        if scope["type"] == "http" and scope["path"] not in HEALTH:
             refused = self._refuse(Headers(scope=scope))
             if refused is not None:
-                await error_response(refused)(scope, receive, send)
+                await self._answer(refused)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -9,11 +9,32 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from tvmpipe.errors import InputError, QueueFullError, TvmpipeError
-from tvmpipe.serve.engine import FaultError, TooBusyError
 
 logger = logging.getLogger(__name__)
 
 INVALID = "invalid_request_error"
+
+
+class TooBusyError(QueueFullError):
+    """As many generations run and wait as may; `again_s` is when a place may be free, in whole seconds."""
+
+    def __init__(self, message: str, again_s: int) -> None:
+        super().__init__(message)
+        self.again_s = again_s
+
+
+class StoppingError(TvmpipeError):
+    """The server takes nothing more, and what is not done yet is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping")
+
+
+class FaultError(TvmpipeError):
+    """A generation met a fault of our own, which ended it alone and has been logged."""
+
+    def __init__(self) -> None:
+        super().__init__("the server failed on this request; its log says why")
 
 
 class RequestError(TvmpipeError):

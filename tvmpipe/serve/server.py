@@ -13,32 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from tvmpipe.errors import InputError
-from tvmpipe.generation.language_model import LanguageModel
-from tvmpipe.generation.tokenizer import Tokenizer
 from tvmpipe.runtime.transport.address import format_address, is_loopback, listen
 from tvmpipe.serve.access import load_token
-from tvmpipe.serve.app import make_app
 from tvmpipe.serve.connections import TimedConnection
-from tvmpipe.serve.engine import Engine
-from tvmpipe.serve.metrics import Metrics
-from tvmpipe.serve.service import Service
 
 _BACKLOG = 1024
 _OTHER_CONNECTIONS = 256
-"""Connections beside two for each generation that may be there; those beyond get 503 at once."""
+"""Connections beside those that a server counts on; those beyond get 503 at once."""
 _LAST_STEP_S = 10
-"""Once generations are cancelled, the step that is under way and the last event may take this long."""
+"""Once what runs is cancelled, the step that is under way and the last event may take this long."""
 
 
 @dataclass(frozen=True)
 class ServeOptions:
     """Where a server listens and what it takes.
 
-    `queue` generations at most wait for a sequence. When the server is told to end, what runs and waits has `drain_s`
-    seconds; what is not done by then is cancelled, and its client told.
-    `draft` tokens at most are guessed for greedy requests. `port` 0 is any that is free.
+    `queue` requests at most wait for their turn. When the server is told to end, what runs and waits has `drain_s`
+    seconds; what is not done by then is cancelled, and its client told. `port` 0 is any that is free.
     """
 
     host: str = "127.0.0.1"
@@ -46,16 +40,24 @@ class ServeOptions:
     token_file: Path | None = None
     queue: int = 64
     drain_s: float = 30.0
-    draft: int = 0
 
 
-class TextServer:
-    """A model under a name, served until `run` returns. It listens from the start, and answers in `run`.
+class HttpServer:
+    """Serves an application until `run` returns. It listens from the start, and answers in `run`.
+
+    `make_app` is given the token that clients must have; `connections` at most may be there, and `ending` is called
+    `drain_s` seconds after the server was told to end, for what is not done by then.
 
     Raises InputError where it cannot listen, and off loopback without a token.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, name: str, options: ServeOptions) -> None:
+    def __init__(
+        self,
+        make_app: Callable[[str | None], ASGIApp],
+        options: ServeOptions,
+        connections: int,
+        ending: Callable[[], object] = lambda: None,
+    ) -> None:
         token = None if options.token_file is None else load_token(options.token_file)
         if token is None and not is_loopback(options.host):
             raise InputError(
@@ -69,12 +71,9 @@ class TextServer:
             raise InputError(f"cannot listen on {address}: {error.strerror or error}") from None
         self.port: int = self._socket.getsockname()[1]
         self.address = format_address(options.host, self.port)
-        metrics = Metrics()
-        self.engine = Engine(model, tokenizer, metrics, options.queue)
-        service = Service(name, self.engine, tokenizer, metrics, options.draft)
         self._server = _Server(
             uvicorn.Config(
-                make_app(service, token),
+                make_app(token),
                 log_config=None,
                 log_level="error",  # its warnings are of clients that send no HTTP
                 access_log=False,
@@ -82,10 +81,10 @@ class TextServer:
                 http=TimedConnection,
                 ws="none",
                 backlog=_BACKLOG,
-                limit_concurrency=2 * self.engine.largest + _OTHER_CONNECTIONS,
+                limit_concurrency=connections + _OTHER_CONNECTIONS,
                 timeout_graceful_shutdown=math.ceil(options.drain_s) + _LAST_STEP_S,
             ),
-            lambda loop: loop.call_later(options.drain_s, self.engine.cancel),
+            lambda loop: loop.call_later(options.drain_s, ending),
         )
 
     def run(self) -> None:
@@ -97,7 +96,6 @@ class TextServer:
             with _terminated_quietly():
                 self._server.run(sockets=[self._socket])
         finally:
-            self.engine.close()
             self._socket.close()
 
     def stop(self) -> None:

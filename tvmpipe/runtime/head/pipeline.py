@@ -140,6 +140,11 @@ class Pipeline:
         return self._head.lost
 
     @property
+    def usable(self) -> bool:
+        """Whether samples can be submitted: it is neither closed nor has it failed for good."""
+        return self._problem() is None
+
+    @property
     def sequences(self) -> tuple[SequenceFacts, ...]:
         """The sequences that are open."""
         return () if self._slots is None else self._slots.open

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import TypeVar
-
-from starlette.types import Receive
+from collections.abc import AsyncIterator, Sequence
 
 from tvmpipe.generation.generate import Piece
-from tvmpipe.serve.engine import Engine, Prompt, StoppingError
-
-Value = TypeVar("Value")
-
-
-class DisconnectedError(Exception):
-    """The client has gone."""
+from tvmpipe.serve.errors import StoppingError
+from tvmpipe.serve.text.engine import Engine, Prompt
 
 
 class Answers:
@@ -45,26 +37,3 @@ class Answers:
     def cancel(self) -> None:
         """End them all, without waiting for that. Idempotent."""
         self._ticket.cancel()
-
-
-async def while_connected(receive: Receive, work: Awaitable[Value]) -> Value:
-    """Await `work`, and cancel it when the client goes. Raises DisconnectedError then.
-
-    The request's body must have been read.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_until_disconnect(receive))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise DisconnectedError
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

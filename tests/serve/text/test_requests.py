@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from tests.generation.fakes import TableModel
-from tests.serve.running import NAME, TOKENIZER, Answer, ask, complete, make_model, serving
+from tests.serve.text.running import NAME, TOKENIZER, Answer, ask, complete, make_model, serving
 from tests.waiting import no_hang
 from tvmpipe.errors import InputError, StageError
-from tvmpipe.serve import respond
 from tvmpipe.serve.access import load_token
-from tvmpipe.serve.server import ServeOptions, TextServer
+from tvmpipe.serve.server import ServeOptions
+from tvmpipe.serve.text import respond
+from tvmpipe.serve.text.server import TextServer
 
 HI = [{"role": "user", "content": "Hi"}]
 

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tvmpipe.generation.generate import Piece
-from tvmpipe.serve.engine import Prompt
-from tvmpipe.serve.logprobs import completion_logprobs
-from tvmpipe.serve.respond import Choice, answering, check_choices, check_model, read_body, respond
-from tvmpipe.serve.schemas import CompletionRequest
-from tvmpipe.serve.service import Service
+from tvmpipe.serve.text.engine import Prompt
+from tvmpipe.serve.text.logprobs import completion_logprobs
+from tvmpipe.serve.text.respond import Choice, answering, check_choices, check_model, read_body, respond
+from tvmpipe.serve.text.schemas import CompletionRequest
+from tvmpipe.serve.text.service import Service
 
 _USUAL_TOKENS = 16
 

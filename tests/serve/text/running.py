@@ -14,7 +14,8 @@ from tests.generation.fakes import TableModel, make_tokenizer
 from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.generation.generate import generate
 from tvmpipe.generation.options import GenerationOptions, SamplingOptions
-from tvmpipe.serve.server import ServeOptions, TextServer
+from tvmpipe.serve.server import ServeOptions
+from tvmpipe.serve.text.server import TextServer
 
 TOKENIZER = make_tokenizer()
 NAME = "a table"
@@ -28,7 +29,8 @@ def make_model(**options: Any) -> TableModel:
 @contextlib.contextmanager
 def serving(model: TableModel, **options: Any) -> Iterator[TextServer]:
     """A server on any port, until the context ends; by then no sequence is open."""
-    server = TextServer(model, TOKENIZER, NAME, ServeOptions(**{"port": 0, "drain_s": 5, **options}))
+    draft = options.pop("draft", 0)
+    server = TextServer(model, TOKENIZER, NAME, ServeOptions(**{"port": 0, "drain_s": 5, **options}), draft)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

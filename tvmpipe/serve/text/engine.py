@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from tvmpipe.errors import QueueFullError, TvmpipeError
+from tvmpipe.errors import TvmpipeError
 from tvmpipe.generation.generate import Piece, generate
 from tvmpipe.generation.language_model import LanguageModel
 from tvmpipe.generation.options import GenerationOptions
 from tvmpipe.generation.tokenizer import Tokenizer
-from tvmpipe.serve.metrics import Metrics
+from tvmpipe.serve.errors import FaultError, StoppingError, TooBusyError
+from tvmpipe.serve.text.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -52,28 +53,6 @@ class Ticket:
         self.cancelled.set()
         for future in self.futures:
             future.cancel()
-
-
-class TooBusyError(QueueFullError):
-    """As many generations run and wait as may; `again_s` is when a place may be free, in whole seconds."""
-
-    def __init__(self, message: str, again_s: int) -> None:
-        super().__init__(message)
-        self.again_s = again_s
-
-
-class StoppingError(TvmpipeError):
-    """The server takes nothing more, and what is not done yet is cancelled."""
-
-    def __init__(self) -> None:
-        super().__init__("the server is stopping")
-
-
-class FaultError(TvmpipeError):
-    """A generation met a fault of our own, which ended it alone and has been logged."""
-
-    def __init__(self) -> None:
-        super().__init__("the server failed on this request; its log says why")
 
 
 class Engine:

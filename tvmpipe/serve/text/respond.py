@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from tvmpipe.generation.generate import FinishReason, Piece, TokenChoice, check_prompt
-from tvmpipe.serve.answers import Answers, DisconnectedError, while_connected
-from tvmpipe.serve.engine import Prompt
+from tvmpipe.serve.disconnect import DisconnectedError, while_connected
 from tvmpipe.serve.errors import RequestError, as_request_error, error_body, error_response
-from tvmpipe.serve.service import Service
+from tvmpipe.serve.text.answers import Answers
+from tvmpipe.serve.text.engine import Prompt
+from tvmpipe.serve.text.service import Service
 
 LARGEST_BODY_BYTES = 16 << 20
 GONE = 499

@@ -17,7 +17,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serve.running import NAME, TOKENIZER, ask, complete, make_model, serving, settled, text_of
+from tests.serve.text.running import NAME, TOKENIZER, ask, complete, make_model, serving, settled, text_of
 from tests.waiting import PATIENCE_S, no_hang, wait_until
 from tvmpipe.serve import connections
 
@@ -180,8 +180,9 @@ def test_connections_beyond_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SERVER = """
 import sys
-from tests.serve.running import NAME, TOKENIZER, make_model
-from tvmpipe.serve.server import ServeOptions, TextServer
+from tests.serve.text.running import NAME, TOKENIZER, make_model
+from tvmpipe.serve.server import ServeOptions
+from tvmpipe.serve.text.server import TextServer
 model = make_model(sequences=1, delay_s=0.03)
 server = TextServer(model, TOKENIZER, NAME, ServeOptions(port=0, drain_s=float(sys.argv[1])))
 print(server.port, flush=True)

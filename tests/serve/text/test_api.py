@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from tests.generation.fakes import TableModel
-from tests.serve.running import NAME, TOKENIZER, make_model, serving, settled, text_of
-from tvmpipe.serve.server import TextServer
+from tests.serve.text.running import NAME, TOKENIZER, make_model, serving, settled, text_of
+from tvmpipe.serve.text.server import TextServer
 
 
 @pytest.fixture(scope="module")

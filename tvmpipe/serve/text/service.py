@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from tvmpipe.generation.tokenizer import Tokenizer
-from tvmpipe.serve.engine import Engine
-from tvmpipe.serve.metrics import Metrics
+from tvmpipe.serve.text.engine import Engine
+from tvmpipe.serve.text.metrics import Metrics
 
 
 @dataclass(frozen=True)

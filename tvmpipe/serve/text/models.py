@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from tvmpipe.serve.respond import answering, check_model
-from tvmpipe.serve.service import Service
+from tvmpipe.serve.text.respond import answering, check_model
+from tvmpipe.serve.text.service import Service
 
 
 def routes(service: Service) -> list[BaseRoute]:

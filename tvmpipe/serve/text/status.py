@@ -7,16 +7,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from tvmpipe.serve.respond import answering
-from tvmpipe.serve.service import Service
-
-HEALTH = "/healthz"
+from tvmpipe.serve.text.respond import answering
+from tvmpipe.serve.text.service import Service
 
 
 def routes(service: Service) -> list[BaseRoute]:
     """Both."""
     return [
-        Route(HEALTH, answering(service, _health), methods=["GET"]),
+        Route("/healthz", answering(service, _health), methods=["GET"]),
         Route("/metrics", answering(service, _metrics), methods=["GET"]),
     ]
 

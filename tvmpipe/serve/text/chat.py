@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tvmpipe.generation.generate import FinishReason, Piece
-from tvmpipe.serve.engine import Prompt
-from tvmpipe.serve.logprobs import chat_logprobs
-from tvmpipe.serve.respond import Choice, answering, check_choices, check_model, read_body, respond
-from tvmpipe.serve.schemas import ChatRequest
-from tvmpipe.serve.service import Service
+from tvmpipe.serve.text.engine import Prompt
+from tvmpipe.serve.text.logprobs import chat_logprobs
+from tvmpipe.serve.text.respond import Choice, answering, check_choices, check_model, read_body, respond
+from tvmpipe.serve.text.schemas import ChatRequest
+from tvmpipe.serve.text.service import Service
 
 
 def routes(service: Service) -> list[BaseRoute]:

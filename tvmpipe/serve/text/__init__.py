@@ -1,0 +1,1 @@
+"""Serves language models: OpenAI's API over HTTP."""
