@@ -6,7 +6,6 @@ import contextlib
 import random
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,18 +131,14 @@ class ThreadDeployer:
     def prepare(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         """Host the plan beside what runs."""
         self.prepared += 1
-        opened = self._host(plan, head)
-        time.sleep(0.3)  # for links to be made, as agents wait: ZeroMQ aborts where one ends in its handshake
-        return opened
+        return self._host(plan, head)
 
     def activate(self, opened: Opened) -> None:
-        """End what ran before."""
-        before, self._running = self._running, opened
-        self._end(before)
+        """What ran before stays as it is, without work: ZeroMQ aborts this process where a handshake is cut short."""
+        self._running = opened
 
     def discard(self, opened: Opened) -> None:
-        """End what was prepared."""
-        self._end(opened)
+        """What was prepared stays as it is."""
 
     def extend(self, manifest: Manifest) -> None:
         """There are devices and plans more."""
@@ -176,11 +171,6 @@ class ThreadDeployer:
         for device in self._devices.values():
             for session in list(device.sessions):
                 device.end(session)
-
-    def _end(self, opened: Opened | None) -> None:
-        if opened is not None:
-            for name in opened.plan.devices:
-                self._devices[name].end(opened.session)
 
     def _host(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         session = secrets.token_hex(8)

@@ -159,7 +159,10 @@ def test_a_device_that_nothing_works_without_stays() -> None:
 
 def test_speeds_that_have_moved_have_plans_made_again() -> None:
     machine = running()
-    assert machine.handle(events.Measured((("a", 2.0),), (("a", "b", 1.5),), 1.0)) == []
+    (told,) = machine.handle(events.Measured((("a", 2.0),), (("a", "b", 1.5),), 1.0))
+    assert told == do.Tell(
+        "what was planned for is no more: a takes 2.00 times, the link between a and b takes 1.50 times as long"
+    )
     (asked,) = replans(tick(machine, 1.1))
     assert asked.speeds.devices == {"a": 2.0}
     assert asked.speeds.link("b", "a") == 1.5

@@ -166,6 +166,14 @@ class Measured:
     links: tuple[tuple[str, str, float], ...]
     now_s: float
 
+    def sentence(self) -> str:
+        """What has been measured, for people."""
+        moved = [f"{name} takes {factor:.2f} times" for name, factor in self.devices]
+        moved += [
+            f"the link between {first} and {second} takes {factor:.2f} times" for first, second, factor in self.links
+        ]
+        return f"what was planned for is no more: {', '.join(moved)} as long" if moved else "all is as planned again"
+
     @property
     def speeds(self) -> Speeds:
         """The same to look up."""

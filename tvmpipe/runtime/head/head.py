@@ -24,6 +24,7 @@ from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head import events
 from tvmpipe.runtime.head import instructions as do
 from tvmpipe.runtime.head.agent_facts import AgentFacts
+from tvmpipe.runtime.head.drift import Drift
 from tvmpipe.runtime.head.event_log import EventLog
 from tvmpipe.runtime.head.events import Event
 from tvmpipe.runtime.head.input_sender import InputSender
@@ -121,6 +122,9 @@ class Head:
         self._behind = 0 if manifest.sequences is None else manifest.sequences.count
         self._end = HeadEnd(results_port, status_port, settings.max_batches + self._behind, self.telemetry.heard)
         self._newcomers: Newcomers | None = None
+        self._drift = Drift(deadlines.DRIFT_S)
+        self._measured_s = 0.0
+        self._answered = 0
         self._maker = None if replanner is None else PlanMaker(replanner, deployer, self._post)
         self._thread = threading.Thread(target=self._work, name="tvmpipe-head", daemon=True)
         self._prober = threading.Thread(target=self._probe, name="tvmpipe-prober", daemon=True)
@@ -229,12 +233,27 @@ class Head:
                     self._watch_links()
                     self._handle(events.Tick(now))
                     self._callbacks.tick()
+                    self._measure(now)
                     last_tick = now
         except Exception as error:  # whatever it is, nobody may wait for ever
             logger.exception("the head failed")
             self._callbacks.crashed(do.Failure(None, None, None, f"the head failed: {error}"))
         finally:
             self._sockets.close()
+
+    def _measure(self, now: float) -> None:
+        """Look whether devices and links are as fast as the plan counts on."""
+        if self._maker is None or now - self._measured_s < deadlines.MEASURE_S:
+            return
+        self._measured_s = now
+        expected = self._state_machine.expected
+        if expected is None:
+            return
+        counts, full = self.telemetry.counts(), self._state_machine.full
+        speeds = self._drift.look(now, expected, counts, self._answered, full=full)
+        if speeds is not None:
+            links = tuple((first, second, factor) for (first, second), factor in speeds.links.items())
+            self._handle(events.Measured(tuple(speeds.devices.items()), links, now))
 
     def _handle(self, event: Event) -> None:
         self._log.write(event)
@@ -390,6 +409,7 @@ class Head:
         outputs = {name: np.array(values[value]) for name, value in self._buckets[bucket].model_outputs.items()}
         if one.place == len(self._arrived[one.batch]) - 1:
             del self._arrived[one.batch]
+        self._answered += 1
         self._callbacks.answer(one.sample, outputs)
 
     def _take_results(self) -> bool:

@@ -34,6 +34,10 @@ class KnownPlans:
         self._first_stages.append({stage.device: stage.name for stage in reversed(plan.stages)})
         return len(self.entries) - 1
 
+    def made_for(self, number: int) -> Speeds:
+        """The speeds that a plan's figures are of."""
+        return self._made_for[number]
+
     def devices(self, number: int) -> tuple[str, ...]:
         """Those that a plan needs."""
         return self.entries[number].devices
@@ -54,25 +58,41 @@ class KnownPlans:
 
     def figure(self, number: int) -> float:
         """What the objective makes as small as it can, in seconds, at the speeds that are measured."""
+        return self._latency_s(number) if self._objective == LATENCY else self.period_s(number)
+
+    def period_s(self, number: int) -> float:
+        """Seconds between two results at the speeds that are measured."""
         plan = self.entries[number]
         if self._made_for[number] == self.speeds:
-            return self.predicted(plan.predicted.period_s, plan.predicted.latency_s)
-        ratios = [self._ratio(number, stage.device) for stage in plan.stages]
-        stage_s = [stage.predicted_compute_s / stage.turn.of if not stage.bucket else 0.0 for stage in plan.stages]
-        link_ratios = [self._link_ratio(number, link.sender, link.receiver) for link in plan.links]
-        if self._objective == LATENCY:
-            more_s = sum(seconds * (ratio - 1) for seconds, ratio in zip(stage_s, ratios, strict=True))
-            more_s += sum(link.predicted_s * (r - 1) for link, r in zip(plan.links, link_ratios, strict=True))
-            return max(0.0, plan.predicted.latency_s + more_s)
-        busy: Counter[str] = Counter()
-        slowed: Counter[str] = Counter()
-        for stage, seconds, ratio in zip(plan.stages, stage_s, ratios, strict=True):
-            busy[stage.device] += seconds  # type: ignore[assignment]
-            slowed[stage.device] += seconds * ratio  # type: ignore[assignment]
-        before = [*busy.values(), *(link.predicted_s for link in plan.links)]
-        after = [*slowed.values(), *(link.predicted_s * r for link, r in zip(plan.links, link_ratios, strict=True))]
-        slowest = max(before, default=0.0)
-        return plan.predicted.period_s * (max(after) / slowest if slowest else 1.0)
+            return plan.predicted.period_s
+        before: Counter[str] = Counter()
+        after: Counter[str] = Counter()
+        for device, seconds, ratio in self._stage_s(number):
+            before[device] += seconds  # type: ignore[assignment]
+            after[device] += seconds * ratio  # type: ignore[assignment]
+        links = self._link_s(number)
+        slowest = max([*before.values(), *(seconds for seconds, _ in links)], default=0.0)
+        now = max([*after.values(), *(seconds * ratio for seconds, ratio in links)], default=0.0)
+        return plan.predicted.period_s * (now / slowest if slowest else 1.0)
+
+    def _latency_s(self, number: int) -> float:
+        parts = [(seconds, ratio) for _, seconds, ratio in self._stage_s(number)] + self._link_s(number)
+        more_s = sum(seconds * (ratio - 1) for seconds, ratio in parts)
+        return max(0.0, self.entries[number].predicted.latency_s + more_s)
+
+    def _stage_s(self, number: int) -> list[tuple[str, float, float]]:
+        """Device, predicted seconds a sample, and how many times more it takes now, of stages of the largest bucket."""
+        stages = [stage for stage in self.entries[number].stages if not stage.bucket]
+        return [(one.device, one.predicted_compute_s / one.turn.of, self._ratio(number, one.device)) for one in stages]
+
+    def _link_s(self, number: int) -> list[tuple[float, float]]:
+        """Predicted seconds a sample of each link, and how many times more it takes now."""
+        then = self._made_for[number]
+        return [
+            (link.predicted_s, self.speeds.link(*ends) / then.link(*ends))
+            for link in self.entries[number].links
+            for ends in [(link.sender, link.receiver)]
+        ]
 
     def predicted(self, period_s: float, latency_s: float) -> float:
         """The figure of a plan with this period and latency."""
@@ -80,6 +100,3 @@ class KnownPlans:
 
     def _ratio(self, number: int, device: str) -> float:
         return self.speeds.devices.get(device, 1.0) / self._made_for[number].devices.get(device, 1.0)
-
-    def _link_ratio(self, number: int, sender: str, receiver: str) -> float:
-        return self.speeds.link(sender, receiver) / self._made_for[number].link(sender, receiver)

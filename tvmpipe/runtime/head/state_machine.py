@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 
 from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.head.batches import Batch, Progress
+from tvmpipe.runtime.head.drift import Expected
 from tvmpipe.runtime.head.events import (
     Arrived,
     Began,
@@ -60,6 +61,7 @@ from tvmpipe.runtime.head.instructions import (
     Open,
     Prepare,
     Probe,
+    Tell,
     Widen,
 )
 from tvmpipe.runtime.head.known_plans import KnownPlans
@@ -145,6 +147,19 @@ class StateMachine:
     def under_way(self) -> int:
         """Batches in the pipeline."""
         return len(self._batches)
+
+    @property
+    def expected(self) -> Expected | None:
+        """What runs and how fast it should be; None while nothing does."""
+        if self.phase != "running":
+            return None
+        plans = self._plans
+        return Expected(plans.entries[self.plan], plans.made_for(self.plan), plans.speeds, plans.period_s(self.plan))
+
+    @property
+    def full(self) -> bool:
+        """Whether as many batches are under way as may be, or one less: whoever got a result is about to submit."""
+        return len(self._batches) >= max(1, self._most_batches - 1)
 
     def prepares(self, epoch: int) -> bool:
         """Whether a plan is being made ready as this opening."""
@@ -529,7 +544,7 @@ class StateMachine:
         if isinstance(event, Measured):
             self._plans.speeds = event.speeds
             membership.forget_plans()
-            return []
+            return [Tell(event.sentence())]
         if isinstance(event, Proposed):
             return membership.proposed(event, self._plans.predicted(event.period_s, event.latency_s), self._running())
         if isinstance(event, PlanFailed):

@@ -102,6 +102,9 @@ CONNECT_GRACE_S = 1.0
 LONGEST_RECONNECT_S = 1.0
 """Stage link: as `RECONNECT_S`, after many attempts. Several must fit into `LINK_S`."""
 
+MEASURE_S = 1.0
+"""Head: between two looks at how fast devices and links are. Many fit into `DRIFT_S`."""
+
 REPORT_S = 1.0
 """Stage host: between two messages to its agent. A multiple of `HEARTBEAT_S`."""
 
@@ -257,6 +260,9 @@ SAME_AGENT_S = 10.0
 WAIT_S = 10.0
 """Default of `--wait`: for a device that another head has. Not less than `LEASE_S`, in which a dead head's ends."""
 
+DRIFT_S = 30.0
+"""Head: for how long a speed must have been another one before plans are made for that."""
+
 TLS_CLIENT_START_S = 30.0
 """Head: for the TLS client process to start Python, on a small board."""
 
@@ -292,6 +298,9 @@ MOST_MORE_S = 120.0
 
 START_S = 120.0
 """Default of `--start-timeout`: for a device to start Python and import TVM, and again to load its stages."""
+
+FORGET_SPEED_S = 300.0
+"""Head: a device that no plan has used for so long is believed to be as fast as its target again."""
 
 LONGEST_WAIT_S = 30 * 86400.0
 """What stands for "for ever" where Python's clock allows for less."""
