@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tvmpipe.bundle import Bundle, load
     from tvmpipe.elastic.replanner import Replanner
     from tvmpipe.runtime.head.connect import connect
+    from tvmpipe.runtime.head.inference_session import InferenceSession
 else:
 
     def __getattr__(name: str) -> Any:
@@ -25,8 +26,9 @@ _PLACES = {
     "Bundle": "tvmpipe.bundle",
     "load": "tvmpipe.bundle",
     "connect": "tvmpipe.runtime.head.connect",
+    "InferenceSession": "tvmpipe.runtime.head.inference_session",
     "Replanner": "tvmpipe.elastic.replanner",
 }
 
 
-__all__ = ["Bundle", "Replanner", "build", "connect", "load"]
+__all__ = ["Bundle", "InferenceSession", "Replanner", "build", "connect", "load"]

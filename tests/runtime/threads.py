@@ -175,9 +175,8 @@ class ThreadDeployer:
     def _host(self, plan: PlanEntry, head: HeadEnd) -> Opened:
         session = secrets.token_hex(8)
         self.sessions |= {session}
-        first = random.randrange(
-            20000, 31000
-        )  # other tests look for ports too, and these are let go before they are used
+        # By chance: other tests look for ports too, and these are let go before they are used.
+        first = random.randrange(20000, 31000)
         with contextlib.ExitStack() as held:
             ports = {name: held.enter_context(hold_port("127.0.0.1", range(first, 32000))) for name in plan.devices}
         links = {name: format_address("127.0.0.1", port) for name, port in ports.items()}
