@@ -15,7 +15,7 @@ PROJECT = Path(tvmpipe.__file__).parents[1]
 
 
 def test_public_names() -> None:
-    assert sorted(tvmpipe.__all__) == ["Bundle", "Replanner", "build", "connect", "load"]
+    assert sorted(tvmpipe.__all__) == ["Bundle", "InferenceSession", "Replanner", "build", "connect", "load"]
     assert all(hasattr(tvmpipe, name) for name in tvmpipe.__all__)
 
 
