@@ -22,6 +22,11 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
 _PACKAGES = ("python3", "libstdc++6", "libgomp1")  # of Debian; the second and third are what wheels link to
 # Versions of glibc that aarch64 wheels are built for, as Debian 12 has all of them.
@@ -70,9 +75,13 @@ def arm_userland(cache: Path) -> ArmUserland:
 
 
 def _device_packages() -> dict[str, str]:
-    """What a device needs beside tvmpipe, of the versions that are installed here: name -> version."""
+    """What a device needs beside tvmpipe, of the versions that are installed here: name -> version.
+
+    As `pyproject.toml` has it: what pip wrote of an editable project may be older.
+    """
     found: dict[str, str] = {}
-    left = [Requirement(line) for line in distribution("tvmpipe").requires or ()]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    left = [Requirement(line) for line in project["dependencies"]]
     while left:
         requirement = left.pop()
         if requirement.name in found or not (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):

@@ -29,8 +29,8 @@ compile_side += " tokenizers jinja2 starlette uvicorn prometheus_client zeroconf
 for name in compile_side.split():
     sys.modules[name] = None
 import tvmpipe, tvmpipe.cli, tvmpipe.commands.agent
-heavy = [name for name in ("tvm", "numpy", "pydantic", "cryptography") if name in sys.modules]
-assert not heavy, heavy  # which only the processes have that an agent starts, or an agent that is used
+heavy = [name for name in ("tvm", "cryptography") if name in sys.modules]
+assert not heavy, heavy  # which only the processes have that an agent starts
 import tvmpipe.runtime.device.host_process, tvmpipe.runtime.device.rpc_process, tvmpipe.runtime.device.load_stages
 import tvmpipe.runtime.head.pipeline
 import tvmpipe.commands.run

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import zmq
@@ -19,11 +19,9 @@ from tvmpipe.runtime.device.agent_totals import AgentTotals
 from tvmpipe.runtime.device.control_groups import ControlGroups
 from tvmpipe.runtime.device.host_handle import HostHandle
 from tvmpipe.runtime.device.host_options import HostOptions
+from tvmpipe.runtime.device.spec import Claim, HostSpec
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.units import format_size
-
-if TYPE_CHECKING:
-    from tvmpipe.runtime.device.spec import Claim, HostSpec
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +98,6 @@ class DeviceManager:
             name = request.pop("do")
             if name == "info":
                 return self._info()
-            from tvmpipe.runtime.device.spec import Claim, HostSpec  # and numpy: an agent that was never used has none
-
             claim = Claim.model_validate(request.pop("claim"))
             if name == "reserve":
                 return self._reserve(claim, *(float(request.get(key, 0.0)) for key in ("more_s", "wait_s")))

@@ -96,7 +96,8 @@ def find_tracker(key: ClusterKey | None) -> FoundTracker:
         named = [f"{one.name} at {format_address(one.addresses[0], one.port)} ({_key_of(one)})" for one in others]
         text += f", only {', '.join(named)}"
     start = "tvmpipe tracker" if key is None else "tvmpipe tracker --host 0.0.0.0 --cluster-key FILE"
-    raise NoTrackerFoundError(f"{text}; `{start}` starts one that is found, or give --tracker HOST:PORT")
+    instead = "give --cluster-key or --tracker HOST:PORT" if key is None else "give --tracker HOST:PORT"
+    raise NoTrackerFoundError(f"{text}; `{start}` starts one that is found, or {instead}")
 
 
 class NoTrackerFoundError(TrackerError):
