@@ -391,6 +391,21 @@ def serve(
 
 @cli.command()
 @click.option("--tracker", required=True, metavar="HOST:PORT|auto", help="TVM RPC tracker to ask.")
+@click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("cluster.toml"), show_default=True)
+@click.option("--links/--no-links", default=True, help="Measure the links between the devices too.")
+@click.option("--force", "overwrite", is_flag=True, help="Replace an existing file.")
+@_command
+def init(tracker: str, cluster_key: Path | None, output: Path, links: bool, overwrite: bool) -> Outcome:
+    """Write a cluster file for the devices behind a tracker, as they describe themselves, with their links measured."""
+    import_runtime()
+    from tvmpipe.commands.init import init_cluster
+
+    return init_cluster(tracker, cluster_key, output, links=links, overwrite=overwrite)
+
+
+@cli.command()
+@click.option("--tracker", required=True, metavar="HOST:PORT|auto", help="TVM RPC tracker to ask.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster, for --tracker auto.")
 @_command
 def devices(tracker: str, cluster_key: Path | None) -> Outcome:
