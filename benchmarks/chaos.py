@@ -1,9 +1,11 @@
 """Agents are killed, stopped and cut off while samples stream; every answer is checked.
 
     python -m benchmarks.chaos [--samples 1000] [--every 100] [--seed 0] [--times 1] [--load 0] [--without-failover]
+    python -m benchmarks.chaos --samples 5000 --devices 5 --lost-at-once 3
 
 Every `--every` samples a random agent is killed with SIGKILL, stopped with SIGSTOP, or has its stage link cut, and
-comes back a little later. With failover every sample must be answered, once, in order, and as ONNX Runtime answers it.
+comes back a little later. With `--lost-at-once`, every fifth time so many are, and plans are made for those that are
+left. With failover every sample must be answered, once, in order, and as ONNX Runtime answers it.
 Without it, and without patience, a stream must end with an error that names sample and device, after which the devices
 are connected anew.
 """
@@ -42,19 +44,22 @@ from tvmpipe.reference.seeded_models import light_model
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head.pipeline import Pipeline
 
-KEYS = ("alpha", "beta", "gamma", "delta")
+ALL = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")
+KEYS = ALL[:4]
+SEVERAL = 5  # one fault in so many is that of several devices at once
 DISTINCT = 8  # samples that are told apart; ONNX Runtime answers each once
 HARMED_S = 3.0  # how long an agent stays as it is after it was harmed: longer than it takes to find out
 
-Harm = tuple[str, str]
-"""What was done, and to whom."""
+_KINDS = ("kill", "stop", "cut")
 
 
 class Gremlin:
-    """Harms one agent at a time and mends it again, in a thread of its own."""
+    """Harms one agent at a time, or now and then `at_once`, and mends them again, in a thread of its own."""
 
-    def __init__(self, cluster: LocalCluster, cables: dict[str, Cable], seed: int) -> None:
+    def __init__(self, cluster: LocalCluster, cables: dict[str, Cable], seed: int, at_once: int = 1) -> None:
         self.done: Counter[str] = Counter()
+        self._at_once = at_once
+        self._strikes = 0
         self._cluster = cluster
         self._cables = cables
         self._keys = tuple(cables)
@@ -74,13 +79,17 @@ class Gremlin:
         while True:
             self._wanted.acquire()
             time.sleep(self._choose.random() * 0.2)
-            key = self._choose.choice(self._keys)
-            kind = self._choose.choice(("kill", "stop", "cut"))
-            harm, mend = self._ways(kind, key)
-            harm()
-            self.done[kind] += 1
+            self._strikes += 1
+            several = self._at_once > 1 and self._strikes % SEVERAL == SEVERAL // 2
+            keys = self._choose.sample(self._keys, self._at_once if several else 1)
+            ways = [(kind, *self._ways(kind, key)) for key in keys for kind in [self._choose.choice(_KINDS)]]
+            for kind, harm, _ in ways:
+                harm()
+                self.done[kind] += 1
+            self.done["several"] += several
             time.sleep(HARMED_S)
-            mend()
+            for _, _, mend in ways:
+                mend()
             self.idle.set()
 
     def _ways(self, kind: str, key: str) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -92,13 +101,13 @@ class Gremlin:
         }[kind]
 
 
-def chaos_bundle(folder: Path) -> Bundle:
-    """SqueezeNet in four stages, with a plan for the loss of each device."""
+def chaos_bundle(folder: Path, keys: Sequence[str] = KEYS, *, elastic: bool = False) -> Bundle:
+    """SqueezeNet in a stage for each device, with a plan for the loss of each."""
     cluster = folder / "cluster.toml"
-    # Slow on paper, so that the best plan uses all four.
-    cluster.write_text("".join(f'[[device]]\nname = "{key}"\nthreads = 1\nslowdown = 50\n' for key in KEYS))
-    bundle = tvmpipe.build(light_model("squeezenet"), cluster, failover=True)
-    assert set(bundle.manifest.plan.devices) == set(KEYS)
+    # Slow on paper, so that the best plan uses all.
+    cluster.write_text("".join(f'[[device]]\nname = "{key}"\nthreads = 1\nslowdown = 50\n' for key in keys))
+    bundle = tvmpipe.build(light_model("squeezenet"), cluster, failover=True, elastic=elastic)
+    assert set(bundle.manifest.plan.devices) == set(keys)
     return bundle
 
 
@@ -114,13 +123,13 @@ class Stage:
 
 
 @contextmanager
-def stage_for_chaos(folder: Path) -> Iterator[Stage]:
+def stage_for_chaos(folder: Path, keys: Sequence[str] = KEYS, *, elastic: bool = False) -> Iterator[Stage]:
     """Everything that can be harmed, running; files lie in `folder`."""
-    bundle = chaos_bundle(folder)
+    bundle = chaos_bundle(folder, keys, elastic=elastic)
     reference = Reference(light_model("squeezenet").SerializeToString())
     pool = random_samples(bundle.manifest, DISTINCT, seed=0)
     wanted = [reference.expect(sample) for sample in pool]
-    with cabled_cluster(KEYS, folder) as (cluster, cables):
+    with cabled_cluster(keys, folder) as (cluster, cables):
         yield Stage(bundle, cluster, cables, pool, wanted)
 
 
@@ -160,7 +169,8 @@ def with_failover(
 ) -> dict[str, Any]:
     """Stream through all of it. Raises when a result is wrong, missing, or out of order."""
     worst, slowest = 0.0, 0.0
-    with tvmpipe.connect(bundle, tracker, failover=True, event_log=log) as pipe:
+    replanner = tvmpipe.Replanner(bundle) if bundle.manifest.elastic is not None else None
+    with tvmpipe.connect(bundle, tracker, failover=True, event_log=log, replanner=replanner) as pipe:
         pipe.warm_up()
         numbers = [number % DISTINCT for number in range(samples)]
         before = time.monotonic()
@@ -250,10 +260,13 @@ def busy_loops(count: int) -> Iterator[None]:
             loop.wait()
 
 
-def run_once(samples: int, every: int, seed: int, bare: bool, log: Path | None) -> dict[str, Any]:
+def run_once(
+    samples: int, every: int, seed: int, bare: bool, log: Path | None, devices: int = len(KEYS), at_once: int = 1
+) -> dict[str, Any]:
     """One run on agents of its own: what was answered and what was done to whom."""
-    with tempfile.TemporaryDirectory() as folder, stage_for_chaos(Path(folder)) as stage:
-        gremlin = Gremlin(stage.cluster, stage.cables, seed)
+    keys = ALL[:devices]
+    with tempfile.TemporaryDirectory() as folder, stage_for_chaos(Path(folder), keys, elastic=at_once > 1) as stage:
+        gremlin = Gremlin(stage.cluster, stage.cables, seed, at_once)
         started = time.monotonic()
         work = without_failover if bare else with_failover
         facts = work(stage.bundle, stage.cluster.tracker, gremlin, samples, every, stage.pool, stage.wanted, log)
@@ -266,6 +279,8 @@ def run_once(samples: int, every: int, seed: int, bare: bool, log: Path | None) 
 @click.option("--seed", default=0, help="Of the first run.")
 @click.option("--times", default=1, help="Runs, each with agents of its own and the next seed.")
 @click.option("--load", default=0, help="Busy loops that run beside.")
+@click.option("--devices", type=click.IntRange(2, len(ALL)), default=len(KEYS))
+@click.option("--lost-at-once", "at_once", type=click.IntRange(min=1), default=1, help="Devices, at every fifth fault.")
 @click.option("--without-failover", "bare", is_flag=True)
 @click.option("--log", type=click.Path(path_type=Path), help="Where to write the executor's events.")
 @click.option("--record", type=click.Path(path_type=Path), help="A file to add a line for each run to.")
@@ -276,16 +291,22 @@ def main(
     seed: int,
     times: int,
     load: int,
+    devices: int,
+    at_once: int,
     bare: bool,
     log: Path | None,
     record: Path | None,
     as_json: bool,
 ) -> None:
     """Run it and print what was done and what was answered."""
+    if at_once >= devices:
+        raise click.BadParameter(f"of {devices} devices at most {devices - 1} can be lost at once")
+    if at_once > 1 and bare:
+        raise click.BadParameter("several losses at once are for runs with failover")
     runs = []
     with busy_loops(load):
         for number in range(times):
-            facts = run_once(samples, every, seed + number, bare, log)
+            facts = run_once(samples, every, seed + number, bare, log, devices, at_once)
             facts = {**facts, "failover": not bare, "busy_loops": load}
             runs.append(facts)
             if record is not None:
