@@ -293,3 +293,20 @@ def test_what_a_plan_says_is_in_the_log() -> None:
     event = events.PlanReady(3, plan_for("a", "b"), 1.5)
     assert events.from_line(events.to_line(event)) == event
     assert deadlines.HORIZON_S == 60.0
+
+
+def test_a_device_of_a_plan_that_gets_ready_is_given_back_after_that() -> None:
+    machine = running()
+    machine.handle(events.Joined("d", 0.0))
+    tick(machine, 3.0)
+    machine.handle(events.Proposed(1, 0.5, 2.0, 1.0, 4.0))
+    machine.handle(events.PlanReady(1, plan_for("a", "d", period_s=0.5), 5.0))
+    assert tick(machine, 5.1) == [do.Prepare(2, 4)]
+    assert machine.handle(events.Leaving("d", 5.2)) == []
+    assert machine.handle(events.Prepared(2, 6.0)) == [do.Activate(2)]
+    assert tick(machine, 6.1) == [do.Prepare(3, 0)]
+    assert machine.handle(events.Prepared(3, 7.0)) == [do.Activate(3), do.GiveBack("d")]
+    machine.handle(events.Joined("d", 8.0))
+    assert tick(machine, 11.0) == [do.Prepare(4, 4)]
+    machine.handle(events.Leaving("d", 11.1))
+    assert machine.handle(events.Unprepared(4, "a", "it is busy", True, 11.2)) == [do.GiveBack("d")]

@@ -135,6 +135,11 @@ class Head:
         return self._manifest
 
     @property
+    def plan(self) -> PlanEntry:
+        """The plan that is open, or was last; before, the one to start with."""
+        return self._manifest.plan if self._opened is None else self._opened.plan
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """Devices of the plan that is open, or was last."""
         return () if self._opened is None else self._opened.plan.devices

@@ -25,7 +25,7 @@ from tvmpipe.errors import (
     SequenceError,
     StageError,
 )
-from tvmpipe.manifest import Manifest
+from tvmpipe.manifest import Manifest, PlanEntry
 from tvmpipe.runtime.device.totals import StageCount
 from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.callbacks import CallbackRunner, ResultFuture, check_process
@@ -128,6 +128,11 @@ class Pipeline:
     def devices(self) -> tuple[str, ...]:
         """Devices that host a stage at the moment."""
         return self._head.devices
+
+    @property
+    def plan(self) -> PlanEntry:
+        """The plan that runs, or ran last."""
+        return self._head.plan
 
     @property
     def emulated(self) -> tuple[str, ...]:

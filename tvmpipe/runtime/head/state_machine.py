@@ -390,10 +390,10 @@ class StateMachine:
         self._count_loss(event.device, event.now_s)
         if event.device in self._plans.devices(self.plan):
             self._back[event.device] = event.now_s  # it does what it is needed for now; more is asked of it later
-            return self._feed(event.now_s)
+            return [*self._feed(event.now_s), *self._give_back()]
         self._back.pop(event.device, None)
         self.lost[event.device] = (event.now_s, Failure(event.device, None, None, event.message))
-        return [Probe(tuple(sorted(self.lost))), *self._feed(event.now_s)]
+        return [Probe(tuple(sorted(self.lost))), *self._feed(event.now_s), *self._give_back()]
 
     def _device_lost(self, event: DeviceLost) -> list[Instruction]:
         if event.epoch != self.epoch or self.phase in ("failed", "waiting") or event.device in self.lost:
@@ -562,7 +562,9 @@ class StateMachine:
 
     def _give_back(self) -> list[Instruction]:
         """Give back devices that are to leave and that nothing needs any more."""
-        needed = self._plans.devices(self.plan) if self.phase in ("running", "opening") else ()
+        needed = set(self._plans.devices(self.plan)) if self.phase in ("running", "opening") else set()
+        if self._prepared is not None:
+            needed.update(self._plans.devices(self._prepared.plan))
         free = sorted(self._membership.leaving.difference(needed))
         for device in free:
             self._membership.leave(device)
