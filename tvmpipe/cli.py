@@ -158,7 +158,6 @@ def _announce_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[[Any], Any]] = [
-        click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML)."),
         _import_options,
         click.option("--objective", type=ObjectiveName(), default="throughput", help="What the plan is for."),
         click.option("--time-limit", "time_limit_s", type=Finite(min=0.1), default=60.0, help="Seconds."),
@@ -196,24 +195,37 @@ def cli(verbose: int) -> None:
 
 @cli.command("compile")
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--cluster", type=click.Path(path_type=Path), help="Devices and links (TOML); default: ask --tracker.")
 @_planning_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write; a directory or a .tar file.")
 @click.option("--force", "overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option("--records", type=click.Path(path_type=Path), help="Folder of measured schedules to use.")
 @click.option("--tune", type=click.IntRange(min=1), default=None, help="Measure so many schedules a hot primitive.")
-@click.option("--tracker", metavar="HOST:PORT|auto", help="TVM RPC tracker with the devices to tune on.")
+@click.option("--tracker", metavar="HOST:PORT|auto", help="TVM RPC tracker to ask for devices, and to tune on.")
 @click.option("--cluster-key", type=click.Path(path_type=Path), help="Key file of the cluster; needed off loopback.")
 @_command
-def compile_(model: Path, output: Path | None, tune: int | None, **options: Any) -> Outcome:
-    """Compile MODEL (ONNX) for the devices of a cluster and write a bundle."""
+def compile_(model: Path, output: Path | None, tune: int | None, cluster: Path | None, **options: Any) -> Outcome:
+    """Compile MODEL (ONNX) for the devices of a cluster and write a bundle.
+
+    Without --cluster, for those behind --tracker as `tvmpipe init` describes them.
+    """
     from tvmpipe.commands.compile import compile_model
 
     target = output or Path(f"{model.stem}.tvmpipe")
-    return compile_model(model, output=target, tune=tune or 0, **options)
+    if cluster is None and options["tracker"] is None:
+        raise InputError("what to compile for is missing: give --cluster FILE, or --tracker to ask the devices there")
+    devices: Any = cluster
+    if cluster is None:
+        import_runtime()
+        from tvmpipe.commands.init import cluster_behind
+
+        devices = cluster_behind(options["tracker"], options["cluster_key"])
+    return compile_model(model, devices, output=target, tune=tune or 0, **options)
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML).")
 @_planning_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write plan.yaml here.")
 @click.option("--simulate", type=click.IntRange(min=1), metavar="N", help="Send N samples through the plan, on paper.")
@@ -228,6 +240,7 @@ def plan(model: Path, **options: Any) -> Outcome:
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--cluster", type=click.Path(path_type=Path), required=True, help="Devices and links (TOML).")
 @_planning_options
 @_command
 def explain(model: Path, **options: Any) -> Outcome:

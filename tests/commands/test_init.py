@@ -37,6 +37,11 @@ def test_three_commands_to_a_running_pipeline(agents: LocalCluster, chain_path: 
     tvmpipe("compile", chain_path, "--cluster", cluster, "-o", bundle)
     out, _ = tvmpipe("run", bundle, "--tracker", agents.tracker, "--random", 4, "--json")
     assert json.loads(out)["samples"] == 4
+    tvmpipe("compile", chain_path, "--tracker", agents.tracker, "-o", tmp_path / "without")
+    out, _ = tvmpipe("run", tmp_path / "without", "--tracker", agents.tracker, "--random", 4, "--json")
+    assert json.loads(out)["samples"] == 4
+    _, err = tvmpipe("compile", chain_path, "-o", tmp_path / "none", code=1)
+    assert "what to compile for is missing: give --cluster FILE, or --tracker" in sentence(err)
     _, err = tvmpipe("init", "--tracker", agents.tracker, "-o", cluster, code=1)
     assert f"{cluster} exists; --force replaces it" in sentence(err)
     tvmpipe("init", "--tracker", agents.tracker, "-o", cluster, "--force", "--no-links")

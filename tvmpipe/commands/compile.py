@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from tvmpipe.passes.driver import Planned
     from tvmpipe.passes.frontend.options import ImportOptions
     from tvmpipe.passes.graph.primitives import PrimitiveGraph
+    from tvmpipe.targets.description.cluster import Cluster
 
 
 def compile_model(
-    model: Path, cluster: Path, output: Path, *, overwrite: bool, importing: ImportOptions, **options: Any
+    model: Path, cluster: Path | Cluster, output: Path, *, overwrite: bool, importing: ImportOptions, **options: Any
 ) -> Outcome:
     """Compile and save a bundle; options as for `tvmpipe.build`."""
     from tvmpipe.passes.reports.report import render

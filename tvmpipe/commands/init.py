@@ -16,7 +16,7 @@ from tvmpipe.errors import DeviceUnavailableError, InputError
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.tools.allpairs import time_links
 from tvmpipe.runtime.tools.cluster_status import ClusterStatus, DeviceReport
-from tvmpipe.targets.description.cluster import Link, parse_cluster
+from tvmpipe.targets.description.cluster import Cluster, Link, parse_cluster
 from tvmpipe.targets.store.link_times import fit_link
 from tvmpipe.text import clean
 from tvmpipe.units import format_size
@@ -33,18 +33,7 @@ def init_cluster(tracker: str, cluster_key: Path | None, output: Path, *, links:
         raise InputError(f"{output} exists; --force replaces it")
     if not output.parent.is_dir():
         raise InputError(f"{output} is not a file in a folder that exists")
-    key = None if cluster_key is None else ClusterKey.load(cluster_key)
-    with ClusterStatus(tracker, key) as status:
-        reports = status.poll()
-    for report in reports:
-        if report.kind != "agent":
-            what = "it is a stock TVM RPC server" if report.kind == "stock" else report.message
-            warn(f"{report.key} at {report.address} is left out: {what}")
-    devices = describe(reports)
-    if not devices:
-        raise DeviceUnavailableError(f"no agent answers behind the tracker {tracker}, whose devices could be described")
-    alone = [name for name, table in devices.items() if "key" not in table]
-    measured = _measured(tracker, alone, key) if links else {}
+    devices, measured = _look(tracker, cluster_key, links=links)
     text = cluster_text(tracker, devices, measured)
     parse_cluster(text, str(output))  # what is written can be read
     _write(output, text)
@@ -57,6 +46,27 @@ def init_cluster(tracker: str, cluster_key: Path | None, output: Path, *, links:
         ],
     }
     return Outcome(facts, _table(output, devices))
+
+
+def cluster_behind(tracker: str, cluster_key: Path | None) -> Cluster:
+    """The cluster that `init` would write a file of. Raises TrackerError, DeviceUnavailableError, InputError."""
+    return parse_cluster(cluster_text(tracker, *_look(tracker, cluster_key, links=True)), f"the tracker {tracker}")
+
+
+def _look(tracker: str, cluster_key: Path | None, *, links: bool) -> tuple[dict[str, dict[str, Any]], dict[Pair, Link]]:
+    """Tables of the devices that answer, and their links if wanted."""
+    key = None if cluster_key is None else ClusterKey.load(cluster_key)
+    with ClusterStatus(tracker, key) as status:
+        reports = status.poll()
+    for report in reports:
+        if report.kind != "agent":
+            what = "it is a stock TVM RPC server" if report.kind == "stock" else report.message
+            warn(f"{report.key} at {report.address} is left out: {what}")
+    devices = describe(reports)
+    if not devices:
+        raise DeviceUnavailableError(f"no agent answers behind the tracker {tracker}, whose devices could be described")
+    alone = [name for name, table in devices.items() if "key" not in table]
+    return devices, _measured(tracker, alone, key) if links else {}
 
 
 def describe(reports: Iterable[DeviceReport]) -> dict[str, dict[str, Any]]:
