@@ -354,6 +354,15 @@ class Manifest(_Frozen):
         length = None if self.sequences is None else self.sequences.length
         return tuple(spec for spec in self.model.inputs if spec.name != length)
 
+    def extents_of(self, spec: TensorSpec) -> list[int | str | None]:
+        """The extents of an input or output; the name of an open dimension, None for what only a run shows."""
+        axes = {} if self.open is None else self.open.axes
+        names = axes.get(spec.name, ("",) * len(spec.shape))
+        return [
+            None if axis in spec.open else name or extent
+            for axis, (name, extent) in enumerate(zip(names, spec.shape, strict=True))
+        ]
+
     @property
     def plan(self) -> PlanEntry:
         """The plan to start with."""

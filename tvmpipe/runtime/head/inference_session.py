@@ -114,11 +114,6 @@ class InferenceSession:
         return list(wanted or names)
 
     def _described(self, spec: TensorSpec) -> NodeArg:
-        opened = self.pipeline.manifest.open
-        axes = ("",) * len(spec.shape) if opened is None else opened.axes.get(spec.name, ("",) * len(spec.shape))
-        shape: list[int | str | None] = [
-            None if axis in spec.open else name or extent
-            for axis, (name, extent) in enumerate(zip(axes, spec.shape, strict=True))
-        ]
         element = spec.element or spec.dtype
-        return NodeArg(spec.name, shape, f"tensor({_ONNX_NAMES.get(element, element)})")
+        extents = self.pipeline.manifest.extents_of(spec)
+        return NodeArg(spec.name, extents, f"tensor({_ONNX_NAMES.get(element, element)})")

@@ -158,10 +158,5 @@ class TensorModel:
             self._there -= 1
 
     def _described(self, spec: TensorSpec) -> dict[str, Any]:
-        names = {} if self.manifest.open is None else self.manifest.open.axes
-        axes = names.get(spec.name, ("",) * len(spec.shape))
-        shape = [
-            -1 if name or axis in spec.open else extent
-            for axis, (name, extent) in enumerate(zip(axes, spec.shape, strict=True))
-        ]
+        shape = [one if isinstance(one, int) else -1 for one in self.manifest.extents_of(spec)]
         return {"name": spec.name, "datatype": datatype_of(spec), "shape": shape}
