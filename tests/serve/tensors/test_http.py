@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -268,6 +268,7 @@ NUMPY = [np.dtype(name) for name in DATATYPES if name != "bfloat16"]
 
 
 @given(st.sampled_from(NUMPY).flatmap(lambda one: hnp.arrays(one, hnp.array_shapes(min_dims=0, min_side=0))))
+@example(np.array([1 << 63, 0], np.uint64))
 @settings(deadline=None)
 def test_every_type_there_and_back(array: NDArray[Any]) -> None:
     datatype = DATATYPES[array.dtype.name]

@@ -52,15 +52,19 @@ def to_bytes(array: NDArray[Any]) -> bytes:
 def from_numbers(name: str, datatype: str, shape: Sequence[int], data: Iterable[Any]) -> NDArray[Any]:
     """A tensor from its elements as JSON has them, flat or nested. Raises SampleError."""
     dtype = _dtype(name, datatype)
+    wrong = SampleError(f"the data of input {name!r} are no numbers of {datatype}")
     try:
-        given = np.array(data)
-        if given.size and given.dtype.kind not in _taken(dtype):
-            raise SampleError(f"the data of input {name!r} are no numbers of {datatype}")
+        if dtype.kind in "iu":  # exactly: of large integers numpy would make floats
+            given = np.array(data, object)
+            if any(type(one) is not int for one in given.flat):
+                raise wrong
+        else:
+            given = np.array(data)
+            if given.size and given.dtype.kind not in ("b" if dtype.kind == "b" else "iuf"):
+                raise wrong
         array = given.astype(dtype)
-        if dtype.kind in "iu" and not np.array_equal(array, given):
-            raise SampleError(f"the data of input {name!r} do not fit into {datatype}")
     except (ValueError, TypeError, OverflowError):
-        raise SampleError(f"the data of input {name!r} are no numbers of {datatype}") from None
+        raise wrong from None
     if array.size != _elements(name, shape):
         raise SampleError(f"input {name!r} has {array.size} elements; shape {list(shape)} has {_elements(name, shape)}")
     return array.reshape(tuple(shape))
@@ -71,11 +75,6 @@ def as_sent(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     if spec.element is None or spec.element in DATATYPES:
         return array
     return array.astype(CARRIERS[spec.element])
-
-
-def _taken(dtype: np.dtype[Any]) -> str:
-    """Kinds of numbers that may stand for a type's."""
-    return {"b": "b", "i": "iu", "u": "iu"}.get(dtype.kind, "iuf")
 
 
 def _dtype(name: str, datatype: str) -> np.dtype[Any]:
