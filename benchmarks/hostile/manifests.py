@@ -19,7 +19,8 @@ from tvmpipe.bundle import MANIFEST, Bundle
 from tvmpipe.runtime.device.router import Router, TaskQueue
 from tvmpipe.runtime.device.spec import HostSpec, Opening, host_spec
 from tvmpipe.runtime.device.stored_file import stored_files
-from tvmpipe.runtime.head.state_machine import Settings, StateMachine
+from tvmpipe.runtime.head.settings import Settings
+from tvmpipe.runtime.head.state_machine import StateMachine
 from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.tensors import random_tensor
 from tvmpipe.text import clean

@@ -20,7 +20,7 @@ from tvmpipe.runtime.head.agent_facts import AgentFacts, check_agent_facts
 from tvmpipe.runtime.head.opened import HeadEnd, Opened, OpenError
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.replanner import Extension, Replanner
-from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.head.settings import Settings
 from tvmpipe.runtime.transport.address import format_address
 from tvmpipe.runtime.transport.ports import hold_port
 from tvmpipe.runtime.transport.sockets import Sockets

@@ -29,7 +29,7 @@ from tvmpipe.runtime.head.agent_facts import AgentFacts
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.replanner import Extension, Proposal, Request
 from tvmpipe.runtime.head.sample import Result
-from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.head.settings import Settings
 from tvmpipe.runtime.transport import deadlines
 
 KEYS = ("alpha", "beta", "gamma", "delta", "epsilon")

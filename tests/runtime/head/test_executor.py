@@ -22,7 +22,7 @@ from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.errors import DeviceError, DeviceLostError, SampleError, StageError
 from tvmpipe.runtime.head.event_log import EventLog
 from tvmpipe.runtime.head.sample import Result
-from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.head.settings import Settings
 from tvmpipe.runtime.transport.sockets import Sockets
 
 CHAIN = manifests.chain("a", "b", "c")

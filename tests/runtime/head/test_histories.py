@@ -17,7 +17,8 @@ from tvmpipe.runtime.head.events import Event
 from tvmpipe.runtime.head.histories import Histories
 from tvmpipe.runtime.head.instructions import Instruction
 from tvmpipe.runtime.head.replay_blocks import StepSizes
-from tvmpipe.runtime.head.state_machine import MOST_TRIES, Settings, StateMachine, replay
+from tvmpipe.runtime.head.settings import Settings
+from tvmpipe.runtime.head.state_machine import MOST_TRIES, StateMachine, replay
 from tvmpipe.runtime.transport.wire import Step
 
 RESULT = 3

@@ -16,7 +16,8 @@ from tvmpipe.runtime.head import instructions as do
 from tvmpipe.runtime.head.events import Event
 from tvmpipe.runtime.head.instructions import Instruction
 from tvmpipe.runtime.head.membership import Running, pays
-from tvmpipe.runtime.head.state_machine import Settings, StateMachine, replay
+from tvmpipe.runtime.head.settings import Settings
+from tvmpipe.runtime.head.state_machine import StateMachine, replay
 from tvmpipe.runtime.transport import deadlines
 
 CHAIN = manifests.chain("a", "b", "c")

@@ -24,7 +24,8 @@ from tvmpipe.reference.results import Reference
 from tvmpipe.runtime.emulation.local_cluster import LocalAgent, LocalCluster, local_cluster
 from tvmpipe.runtime.head import events
 from tvmpipe.runtime.head import instructions as do
-from tvmpipe.runtime.head.state_machine import Settings, replay
+from tvmpipe.runtime.head.settings import Settings
+from tvmpipe.runtime.head.state_machine import replay
 
 ONES = {"x": np.ones((4, 256), np.float32)}
 

@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE_S, wait_until
 from tvmpipe.consistency import inconsistency
 from tvmpipe.errors import DeviceError, QueueFullError, SampleError, SequenceError, StageError
 from tvmpipe.manifest import Manifest, PlanEntry, StageTensor
-from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.head.settings import Settings
 from tvmpipe.tensors import TensorSpec
 
 SHAPE = manifests.SHAPE

@@ -15,12 +15,8 @@ from tvmpipe.runtime.head import events
 from tvmpipe.runtime.head import instructions as do
 from tvmpipe.runtime.head.events import Event
 from tvmpipe.runtime.head.instructions import Instruction
-from tvmpipe.runtime.head.state_machine import (
-    MOST_TRIES,
-    Settings,
-    StateMachine,
-    replay,
-)
+from tvmpipe.runtime.head.settings import Settings
+from tvmpipe.runtime.head.state_machine import MOST_TRIES, StateMachine, replay
 from tvmpipe.runtime.transport import deadlines
 
 CHAIN = manifests.chain("a", "b", "c")

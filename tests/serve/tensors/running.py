@@ -11,7 +11,7 @@ from typing import Any
 from tests.runtime.manifests import SHAPE, chain_plan, manifest
 from tests.runtime.threads import ThreadPipeline, thread_pipeline
 from tests.waiting import PATIENCE_S
-from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.head.settings import Settings
 from tvmpipe.serve.server import ServeOptions
 from tvmpipe.serve.tensors.server import Beside, TensorServer
 

@@ -17,7 +17,7 @@ from tvmpipe.runtime.head.deployer import Deployer
 from tvmpipe.runtime.head.options import ConnectOptions, Limits
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.runtime.head.replanner import Replanner
-from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.head.settings import Settings
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.discover import AUTO, find_tracker

@@ -34,7 +34,8 @@ from tvmpipe.runtime.head.plan_maker import PlanMaker
 from tvmpipe.runtime.head.replanner import Replanner, extended, with_device
 from tvmpipe.runtime.head.sample import Result, join_steps
 from tvmpipe.runtime.head.sequences import Extent
-from tvmpipe.runtime.head.state_machine import Settings, StateMachine
+from tvmpipe.runtime.head.settings import Settings
+from tvmpipe.runtime.head.state_machine import StateMachine
 from tvmpipe.runtime.head.telemetry import Telemetry
 from tvmpipe.runtime.head.wakeup import Wakeup
 from tvmpipe.runtime.security.keys import ClusterKey

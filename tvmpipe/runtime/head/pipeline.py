@@ -44,7 +44,7 @@ from tvmpipe.runtime.head.sequences import (
     SequenceFacts,
     Slots,
 )
-from tvmpipe.runtime.head.state_machine import Settings
+from tvmpipe.runtime.head.settings import Settings
 from tvmpipe.runtime.head.streams import stream, stream_async
 from tvmpipe.runtime.security.keys import ClusterKey
 from tvmpipe.runtime.transport import deadlines

@@ -19,12 +19,11 @@ The same events always give the same instructions, so that a log of events repla
 from __future__ import annotations
 
 import itertools
-import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tvmpipe.manifest import Manifest, PlanEntry
+from tvmpipe.manifest import Manifest
 from tvmpipe.runtime.head.batches import Batch, Progress
 from tvmpipe.runtime.head.drift import Expected
 from tvmpipe.runtime.head.events import (
@@ -60,44 +59,18 @@ from tvmpipe.runtime.head.instructions import (
     Instruction,
     Open,
     Prepare,
-    Probe,
     Tell,
     Widen,
 )
 from tvmpipe.runtime.head.known_plans import KnownPlans
+from tvmpipe.runtime.head.losses import Losses
 from tvmpipe.runtime.head.membership import BETTER, Membership, Running
 from tvmpipe.runtime.head.replay_blocks import step_sizes
+from tvmpipe.runtime.head.settings import Settings
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.wire import Step
 
 MOST_TRIES = 10  # openings that a batch may have been under way in when a device was lost: it may be what ends them
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the executor behaves.
-
-    Attributes: `batch` samples that travel together; `max_batches` under way at once; `failover` whether to go on
-    without a lost device; `timeout_s` the longest that one stage may take for a batch, and that a batch may take for
-    each stage it has to pass; `recover_s` the longest that nothing may run after a loss, while lost devices are waited
-    for and plans are made and opened; `elastic` whether plans are made that the bundle has not, and a change to one is
-    to pay within `horizon_s`; `widens` whether a plan may have more batches under way, where it needs them.
-    """
-
-    batch: int = 1
-    max_batches: int = 4
-    failover: bool = False
-    timeout_s: float = deadlines.STAGE_S
-    recover_s: float = deadlines.RECOVER_S
-    elastic: bool = False
-    horizon_s: float = deadlines.HORIZON_S
-    widens: bool = False
-
-    def batches_of(self, plan: PlanEntry) -> int:
-        """Batches under way at once in a plan."""
-        with_devices = max(1, plan.inflight - plan.on_links)  # these have batches; links delay large ones no longer
-        samples = with_devices * self.batch + plan.on_links
-        return max(self.max_batches, math.ceil(samples / self.batch)) if self.widens else self.max_batches
 
 
 @dataclass(frozen=True)
@@ -118,8 +91,7 @@ class StateMachine:
         self.plan = 0
         self.phase = "new"  # new, opening, running, waiting, failed, closed
         self.failure: Failure | None = None
-        self.lost: dict[str, tuple[float, Failure]] = {}
-        self._losses: dict[str, tuple[float, int]] = {}  # when a device was last lost, and how often in a row
+        self._losses = Losses()
         plans = manifest.plans if settings.failover else manifest.plans[:1]
         self._plans = KnownPlans(plans, manifest.objective)
         devices = frozenset(device.name for device in manifest.devices)
@@ -137,11 +109,15 @@ class StateMachine:
         self._progress = Progress(manifest.plan)
         self._heard_s = 0.0  # when values of a batch last came in
         self._seen: dict[str, float] = {}
-        self._back: dict[str, float] = {}
         self._epochs = 0
         self._prepared: _Prepared | None = None
         self._ran = False
         self._stalled: tuple[float, Failure] | None = None  # since when nothing comes out, and why
+
+    @property
+    def lost(self) -> Collection[str]:
+        """Devices that are looked for."""
+        return self._losses.lost
 
     @property
     def under_way(self) -> int:
@@ -364,7 +340,7 @@ class StateMachine:
             return []
         self.epoch, self.plan = self._prepared.epoch, self._prepared.plan
         self._prepared = None
-        self._back.clear()
+        self._losses.rely()
         self._begin(now_s)
         return [
             *self._widen(),
@@ -385,15 +361,13 @@ class StateMachine:
         assert self._prepared is not None
         plan, self._prepared = self._prepared.plan, None
         if not event.room:
-            self._back.clear()
+            self._losses.rely()
             return self._open(plan)
-        self._count_loss(event.device, event.now_s)
         if event.device in self._plans.devices(self.plan):
-            self._back[event.device] = event.now_s  # it does what it is needed for now; more is asked of it later
+            self._losses.fail(event.device, event.now_s)
             return [*self._feed(event.now_s), *self._give_back()]
-        self._back.pop(event.device, None)
-        self.lost[event.device] = (event.now_s, Failure(event.device, None, None, event.message))
-        return [Probe(tuple(sorted(self.lost))), *self._feed(event.now_s), *self._give_back()]
+        self._losses.lose(event.device, event.now_s)
+        return [self._losses.probe, *self._feed(event.now_s), *self._give_back()]
 
     def _device_lost(self, event: DeviceLost) -> list[Instruction]:
         if event.epoch != self.epoch or self.phase in ("failed", "waiting") or event.device in self.lost:
@@ -404,13 +378,11 @@ class StateMachine:
         failure = Failure(event.device, stage, batch.samples[0] if batch else oldest, event.message)
         if not self.settings.failover and not (self._ran and self.settings.recover_s > 0):
             return self._fail(failure)
-        self.lost[event.device] = (event.now_s, failure)
-        self._count_loss(event.device, event.now_s)
-        self._back.pop(event.device, None)
+        self._losses.lose(event.device, event.now_s)
         self._stalled = self._stalled or (event.now_s, failure)
         if (overdue := self._overdue(event.now_s)) is not None:
             return self._give_up_recovery(overdue)
-        return [*self._fail_exhausted(failure), *self._choose(), Probe(tuple(sorted(self.lost)))]
+        return [*self._fail_exhausted(failure), *self._choose(), self._losses.probe]
 
     def _missing(self, event: Missing) -> list[Instruction]:
         """A device was found to be gone while a plan was made without which nothing runs."""
@@ -418,10 +390,8 @@ class StateMachine:
         known = event.device in self._membership.members
         if not known or event.device in self.lost or event.device in needed or self.phase == "failed":
             return []
-        self.lost[event.device] = (event.now_s, Failure(event.device, None, None, event.message))
-        self._count_loss(event.device, event.now_s)
-        self._back.pop(event.device, None)
-        return [Probe(tuple(sorted(self.lost)))]
+        self._losses.lose(event.device, event.now_s)
+        return [self._losses.probe]
 
     def _overdue(self, now_s: float) -> Failure | None:
         """Why nothing comes out, when that has lasted longer than a recovery may."""
@@ -462,10 +432,6 @@ class StateMachine:
         samples = [sample for number in exhausted for sample in self._batches.pop(number).samples]
         return [Fail(sample, why.of(sample)) for sample in samples]
 
-    def _count_loss(self, device: str, now_s: float) -> None:
-        last_s, losses = self._losses.get(device, (now_s, 0))
-        self._losses[device] = now_s, losses + 1 if now_s - last_s < deadlines.FORGIVEN_S else 1
-
     def _choose(self) -> list[Instruction]:
         """Open the best plan that needs no lost device; without one, wait, and have one made where that can be."""
         best = self._plans.best({*self.lost, *self._membership.outsiders})
@@ -490,9 +456,8 @@ class StateMachine:
     def _returned(self, event: Returned) -> list[Instruction]:
         if event.device not in self.lost:
             return []
-        del self.lost[event.device]
-        self._back[event.device] = event.now_s
-        probe: list[Instruction] = [Probe(tuple(sorted(self.lost)))]
+        self._losses.come(event.device, event.now_s)
+        probe: list[Instruction] = [self._losses.probe]
         return [*probe, *self._choose()] if self.phase == "waiting" else probe
 
     def _tick(self, event: Tick) -> list[Instruction]:
@@ -513,9 +478,7 @@ class StateMachine:
 
     def _improve(self, now_s: float) -> list[Instruction]:
         """Make a better plan ready, or ask for one, once devices that came have stayed for a while."""
-        if self._prepared is not None or any(
-            now_s - since <= self._probation_s(name) for name, since in self._back.items()
-        ):
+        if self._prepared is not None or not self._losses.stayed(now_s):
             return []
         away = {*self.lost, *self._membership.outsiders}
         best = self._plans.best(away)
@@ -536,8 +499,8 @@ class StateMachine:
             return []
         if isinstance(event, Joined):
             membership.join(event.device)
-            self._back[event.device] = event.now_s
-            return self._choose() if self.phase == "waiting" else []
+            looked_for: list[Instruction] = [self._losses.probe] if self._losses.come(event.device, event.now_s) else []
+            return [*looked_for, *self._choose()] if self.phase == "waiting" else looked_for
         if isinstance(event, Leaving):
             membership.leaving.add(event.device)
             return self._give_back()
@@ -568,9 +531,8 @@ class StateMachine:
         free = sorted(self._membership.leaving.difference(needed))
         for device in free:
             self._membership.leave(device)
-            self._back.pop(device, None)
-        gone = [device for device in free if self.lost.pop(device, None) is not None]
-        probe: list[Instruction] = [Probe(tuple(sorted(self.lost)))] if gone else []
+        looked_for = [device for device in free if self._losses.leave(device)]
+        probe: list[Instruction] = [self._losses.probe] if looked_for else []
         return [*(GiveBack(device) for device in free), *probe]
 
     def _late(self, now_s: float) -> DeviceLost | None:
@@ -586,11 +548,6 @@ class StateMachine:
                 why = f"the results of a batch did not arrive within {silence_s if silent else patience_s:g} s"
                 return DeviceLost(self.epoch, self._progress.holds(number, batch), why, now_s, None, number)
         return None
-
-    def _probation_s(self, device: str) -> float:
-        """How long a device must have been back: longer for one that was lost again and again."""
-        losses = self._losses[device][1] if device in self._losses else 1
-        return float(min(deadlines.RETURN_S * 2 ** (losses - 1), deadlines.LONGEST_RETURN_S))
 
     def _fail(self, failure: Failure) -> list[Instruction]:
         self.phase, self.failure, self._stalled = "failed", failure, None
