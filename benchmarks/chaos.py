@@ -307,7 +307,7 @@ def main(
     with busy_loops(load):
         for number in range(times):
             facts = run_once(samples, every, seed + number, bare, log, devices, at_once)
-            facts = {**facts, "failover": not bare, "busy_loops": load}
+            facts = {**facts, "failover": not bare, "busy_loops": load, "devices": devices, "lost_at_once": at_once}
             runs.append(facts)
             if record is not None:
                 with record.open("a") as file:

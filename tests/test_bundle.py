@@ -317,7 +317,7 @@ def test_another_users_bundle_is_one_sentence(name: str, tmp_path: Path, chain_b
         folder.chmod(0o755)
     (tmp_path / name).chmod(0)
     path = str(tmp_path / (name.split("/")[0] or "b"))
-    script = f"import os, tvmpipe; os.setgid(65534); os.setuid(65534); tvmpipe.load({path!r})"
+    script = f"import os, tvmpipe; load = tvmpipe.load; os.setgid(65534); os.setuid(65534); load({path!r})"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     last = result.stderr.splitlines()[-1]
     assert last.startswith("tvmpipe.errors.BundleError: "), result.stderr
