@@ -45,8 +45,8 @@ from tvmpipe.runtime.transport.tracker import wait_for_keys
 RATE_BPS = 12.5e6
 _DISTINCT = 8
 _RECOVER_S = 60.0
-CASES = {"the link decides": (128, 6), "the devices decide": (48, 60)}
-"""Side and layers of a chain of convolutions: 1 MiB and 144 KiB between them."""
+CASES = {"1 MiB a sample": (128, 6), "144 KiB a sample": (48, 60)}
+"""Side and layers of a chain of convolutions: what goes from one machine to the other."""
 _CLUSTER = '[[device]]\nname = "near"\nthreads = 1\n[[device]]\nname = "far"\nthreads = 1\n'
 
 
