@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,14 @@ import numpy as np
 import pytest
 
 from tests.runtime.manifests import SHAPE
-from tests.serve.tensors.running import NAME, Serving, X, serving
+from tests.runtime.threads import thread_pipeline
+from tests.serve.tensors.running import MANIFEST, NAME, Serving, X, serving
 from tests.waiting import PATIENCE_S
+from tvmpipe.errors import InputError
+from tvmpipe.runtime.head.settings import Settings
+from tvmpipe.serve.server import ServeOptions
 from tvmpipe.serve.tensors.model import TensorModel
+from tvmpipe.serve.tensors.server import TensorServer
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
 
@@ -157,6 +164,14 @@ def test_the_token(tmp_path: Path) -> None:
         assert client.refused("ModelMetadata", name=NAME)[0] == "UNAUTHENTICATED"
         sent = (("authorization", "Bearer " + "a" * 32),)
         assert client.call("ModelMetadata", metadata=sent, name=NAME).name == NAME
+
+
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, thread_pipeline(MANIFEST, Settings(), 4) as threads:
+        beside = functools.partial(grpc_beside, "127.0.0.1", taken.getsockname()[1])
+        server = TensorServer(threads.pipe, NAME, ServeOptions(port=0), beside)
+        with pytest.raises(InputError, match="for gRPC: the port is taken"):
+            server.run()
 
 
 def test_the_compiled_file_is_that_of_the_source(tmp_path: Path) -> None:

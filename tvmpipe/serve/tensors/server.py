@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tvmpipe.errors import TvmpipeError
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.serve.app import make_app
 from tvmpipe.serve.server import HttpServer, ServeOptions
@@ -31,13 +32,20 @@ class TensorServer(HttpServer):
     """
 
     def __init__(self, pipe: Pipeline, name: str, options: ServeOptions, beside: Beside | None = None) -> None:
+        self._failure: TvmpipeError | None = None
         metrics = TensorMetrics()
         self.model = model = TensorModel(name, pipe, metrics, options.queue)
 
         def make(token: str | None) -> Starlette:
             @contextlib.asynccontextmanager
             async def lifespan(_: Starlette) -> AsyncIterator[None]:
-                async with contextlib.nullcontext() if beside is None else beside(model, token):
+                async with contextlib.AsyncExitStack() as stack:
+                    if beside is not None:
+                        try:
+                            await stack.enter_async_context(beside(model, token))
+                        except TvmpipeError as error:  # uvicorn would make a traceback of it
+                            self._failure = error
+                            self.stop()
                     yield
 
             async def health(_: Request) -> Response:
@@ -51,3 +59,9 @@ class TensorServer(HttpServer):
             return make_app([*routes(model), *own], metrics, token, error_response, lifespan)
 
         super().__init__(make, options, 2 * (pipe.inflight + options.queue), model.cancel)
+
+    def run(self) -> None:
+        """As HttpServer's. Raises what kept `beside` from being served."""
+        super().run()
+        if self._failure is not None:
+            raise self._failure
