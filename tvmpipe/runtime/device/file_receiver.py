@@ -7,7 +7,6 @@ that is gone, and the device a head.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tvmpipe.runtime.device.blob_store import Store
 from tvmpipe.runtime.device.transfer import Begun, Transfer
 from tvmpipe.runtime.transport import deadlines
 from tvmpipe.runtime.transport.address import parse_address
-from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, Chunk, chunk_bytes, chunk_count, hash_chunk
+from tvmpipe.runtime.transport.chunks import Chunk, chunk_bytes, chunk_count, hash_chunk, read_chunk
 from tvmpipe.runtime.transport.chunks_wire import MOST_FRAME_BYTES, Kind, Message, elements, unpack
 from tvmpipe.runtime.transport.sockets import Sockets
 from tvmpipe.runtime.transport.wire import WireError, receive
@@ -135,7 +134,7 @@ class FileReceiver:
             return None
         try:
             with path.open("rb", buffering=0) as file:
-                return os.pread(file.fileno(), chunk_bytes(one.size_bytes, chunk.number), chunk.number * CHUNK_BYTES)
+                return read_chunk(file.fileno(), one.size_bytes, chunk.number)
         except OSError:  # it was damaged and has been removed
             return None
 

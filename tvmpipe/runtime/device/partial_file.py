@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, chunk_bytes, chunk_count, hash_chunk
+from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, chunk_bytes, chunk_count, hash_chunk, read_chunk
 
 _SYNC_BYTES = 16 << 20  # written and not yet on the disk, so that the last sync is short
 
@@ -74,7 +74,7 @@ class PartialFile:
         os.close(self.descriptor)
 
     def _read(self, index: int) -> bytes:
-        return os.pread(self.descriptor, chunk_bytes(self.size_bytes, index), index * CHUNK_BYTES)
+        return read_chunk(self.descriptor, self.size_bytes, index)
 
     def _advance(self, data: bytes | None) -> None:
         """Add to the digest what is there from its end on; `data` is the first chunk of that, where it is at hand."""

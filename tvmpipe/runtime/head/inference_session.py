@@ -7,17 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
+from tvmpipe.bundle import Bundle, load
 from tvmpipe.errors import InputError, SampleError
 from tvmpipe.runtime.head.connect import connect
 from tvmpipe.runtime.head.pipeline import Pipeline
 from tvmpipe.tensors import TensorSpec
-
-if TYPE_CHECKING:
-    from tvmpipe.bundle import Bundle
 
 _ONNX_NAMES = {"float32": "float", "float64": "double", "float8_e4m3fn": "float8e4m3fn", "float8_e5m2": "float8e5m2"}
 """How ONNX Runtime spells types whose names differ from numpy's."""
@@ -41,14 +39,13 @@ class InferenceSession:
     """
 
     def __init__(self, bundle: Bundle | str | os.PathLike[str], *, tracker: str, **options: Any) -> None:
-        given = Path(bundle) if isinstance(bundle, str | os.PathLike) else bundle
-        self.pipeline: Pipeline = connect(given, tracker, **options)
-        if self.pipeline.manifest.sequences is not None:
-            self.pipeline.close()
+        given = load(Path(bundle)) if isinstance(bundle, str | os.PathLike) else bundle
+        if given.manifest.sequences is not None:
             raise InputError(
                 "the model has states, which stay on its devices: use tvmpipe.connect and sequence(), or compile it "
                 "with --no-state"
             )
+        self.pipeline: Pipeline = connect(given, tracker, **options)
 
     def __enter__(self) -> InferenceSession:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any, NamedTuple
 
 CHUNK_BYTES = 1 << 20
@@ -23,6 +24,11 @@ def chunk_count(size_bytes: int) -> int:
 def chunk_bytes(size_bytes: int, number: int) -> int:
     """The size of one of them."""
     return min(CHUNK_BYTES, size_bytes - number * CHUNK_BYTES)
+
+
+def read_chunk(descriptor: int, size_bytes: int, number: int) -> bytes:
+    """A chunk of an open file that should have this size; less of it where the file is shorter. Raises OSError."""
+    return os.pread(descriptor, chunk_bytes(size_bytes, number), number * CHUNK_BYTES)
 
 
 def hash_chunk(data: Any) -> bytes:

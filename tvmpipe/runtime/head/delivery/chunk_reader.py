@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvmpipe.errors import DeviceError
 from tvmpipe.runtime.device.stored_file import StoredFile
-from tvmpipe.runtime.transport.chunks import CHUNK_BYTES, Chunk, chunk_bytes, chunk_count, hash_chunk
+from tvmpipe.runtime.transport.chunks import Chunk, chunk_bytes, chunk_count, hash_chunk, read_chunk
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ChunkReader:
         source = self.sources[chunk.file]
         try:
             with source.path.open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), self.size(chunk), chunk.number * CHUNK_BYTES)
+                data = read_chunk(file.fileno(), source.stored.size_bytes, chunk.number)
         except OSError as error:
             raise DeviceError(f"{source.name} of the bundle cannot be read: {error.strerror}") from None
         if len(data) != self.size(chunk):
